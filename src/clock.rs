@@ -1,0 +1,115 @@
+//! Wall time, injected.
+//!
+//! Only what is persisted, signed or shown to people is wall time. Everything that waits uses
+//! [`tokio::time::Instant`], which never jumps and can be paused in tests.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
+
+/// A moment of wall time, in milliseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The moment `millis` milliseconds after 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn from_unix_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, as the `webhook-timestamp` header carries them.
+    #[must_use]
+    pub fn unix_seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// How long `earlier` lies before this moment; zero when it doesn't, because the clock was set back.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// RFC 3339, UTC, with milliseconds: `2026-11-23T09:08:38.473Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Utc.timestamp_millis_opt(self.0).single() {
+            Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            None => write!(f, "{} ms since the epoch", self.0),
+        }
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time.timestamp_millis())
+    }
+}
+
+/// Tells the wall time. Cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The machine's own clock.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
+    pub fn system() -> Self {
+        Self(Arc::new(|| Utc::now().into()))
+    }
+
+    /// A clock that tells what `read` returns.
+    #[must_use]
+    pub fn from_fn(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_print_as_rfc_3339_with_milliseconds() {
+        assert_eq!(
+            Timestamp::from_unix_millis(1_795_424_918_473).to_string(),
+            "2026-11-23T09:08:38.473Z"
+        );
+        assert_eq!(
+            Timestamp::from_unix_millis(0).to_string(),
+            "1970-01-01T00:00:00.000Z"
+        );
+    }
+
+    #[test]
+    fn a_clock_set_back_gives_no_negative_age() {
+        let (early, late) = (
+            Timestamp::from_unix_millis(1_000),
+            Timestamp::from_unix_millis(3_500),
+        );
+        assert_eq!(late.since(early), Duration::from_millis(2_500));
+        assert_eq!(early.since(late), Duration::ZERO);
+    }
+}

@@ -1,0 +1,155 @@
+//! What the registry told us, as the rest of shipbell knows it: pushes, and the changes that only
+//! move sizes.
+
+use std::{fmt, num::NonZeroU64, sync::Arc};
+
+use crate::{
+    clock::Timestamp,
+    image::{Digest, MediaType, RepositoryName, Tag},
+};
+
+/// A push's place in the order in which pushes were taken: 1, 2, 3, … over the journal's whole life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(NonZeroU64);
+
+impl Sequence {
+    /// The first there is.
+    pub const FIRST: Self = Self(NonZeroU64::MIN);
+
+    /// The sequence number `number`; `None` for 0, which is nobody's.
+    #[must_use]
+    pub fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The one after this.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who an endpoint is, whatever its URL says today: this is what owes a push.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointId {
+    /// The operator's, by its `name` in the configuration file.
+    Named(Arc<str>),
+    /// A repository's own, typed on its settings page.
+    Repository(RepositoryName),
+}
+
+/// `ci` for the operator's endpoint of that name, `repository:acme/app` for a repository's own. No
+/// operator's name has a colon, so the two never meet.
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::Repository(name) => write!(f, "repository:{name}"),
+        }
+    }
+}
+
+/// One blob or manifest as an event's `target.references` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// What it is, in the registry's words; a layer's can be anything.
+    pub media_type: String,
+    /// Compressed size as stored, in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub digest: Digest,
+    /// Whether it names `urls` of its own: a foreign layer, which the registry need not hold.
+    pub has_urls: bool,
+}
+
+/// An accepted event: a manifest or an index was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// The registry's event id, as it came; empty when it had none.
+    pub event_id: String,
+    /// Where it was pushed.
+    pub repository: RepositoryName,
+    /// By which tag; `None` when it was pushed by digest.
+    pub tag: Option<Tag>,
+    /// What was pushed.
+    pub digest: Digest,
+    /// The pushed manifest's media type.
+    pub media_type: MediaType,
+    /// The pushed manifest's own size in bytes; 0 when the event did not say.
+    pub manifest_size: u64,
+    /// Config and layers, in that order, where the event listed them. Empty when it did not.
+    pub references: Vec<Reference>,
+    /// Who pushed it, in the registry's words; empty when anonymous.
+    pub actor: String,
+    /// When shipbell took it.
+    pub taken_at: Timestamp,
+    /// The endpoints that owe it, fixed when it was taken; each once, at least one.
+    pub owed: Vec<EndpointId>,
+}
+
+/// A change that needs no webhook but moves sizes.
+///
+/// Changes and pushes of one registry are applied in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The tag names this digest now.
+    Tagged {
+        /// In this repository.
+        repository: RepositoryName,
+        /// The tag that was written.
+        tag: Tag,
+        /// What it names now.
+        digest: Digest,
+    },
+    /// The tag is gone.
+    Untagged {
+        /// In this repository.
+        repository: RepositoryName,
+        /// The tag that was removed.
+        tag: Tag,
+    },
+    /// The manifest or blob is gone, and with it every tag that named it.
+    Deleted {
+        /// In this repository.
+        repository: RepositoryName,
+        /// What was removed.
+        digest: Digest,
+    },
+    /// The whole repository is gone.
+    RepositoryDeleted {
+        /// This repository.
+        repository: RepositoryName,
+    },
+}
+
+/// How a push ended for one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settlement {
+    /// Its webhook was answered with 2xx.
+    Delivered,
+    /// A newer push of the same tag took its place before it was sent.
+    Superseded,
+    /// Given up on.
+    DeadLetter,
+}
+
+/// What one event amounts to, once it passed the filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// To be made durable and delivered.
+    Push(Push),
+    /// To be applied to sizes, in its place among the pushes.
+    Change(Change),
+}

@@ -1,0 +1,191 @@
+//! Endpoints and what is sent to them.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use globset::GlobSet;
+use http::{HeaderName, HeaderValue};
+
+use crate::{
+    image::{Digest, RepositoryName, Tag},
+    push::EndpointId,
+    secret::Secret,
+};
+
+pub mod client;
+pub mod format;
+pub mod sign;
+
+/// Which pushes of the same tag survive a batch and a backlog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Coalesce {
+    /// The newest of each tag.
+    #[default]
+    Tag,
+    /// All of them.
+    None,
+}
+
+/// When a repository's window closes, and what it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Batching {
+    /// How long the window stays open after its first push; zero seals at once.
+    pub window: Duration,
+    /// How many pushes seal it early; at least 1.
+    pub pushes_max: usize,
+    /// Which pushes survive.
+    pub coalesce: Coalesce,
+}
+
+/// How fast one endpoint may be sent to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Requests per second; `None` is as fast as they come.
+    pub per_second: Option<f64>,
+}
+
+/// How a delivery's body is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One image a request, the seven keys of the native webhook.
+    #[default]
+    Native,
+}
+
+/// One webhook URL with its settings.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Who it is: this is what owes.
+    pub id: EndpointId,
+    /// Where it is. A secret, because of its query.
+    pub url: Secret,
+    /// The `whsec_` secret its webhooks are signed with, if any.
+    pub secret: Option<Secret>,
+    /// The secret before that, still valid while it is rotated.
+    pub previous_secret: Option<Secret>,
+    /// How bodies are written.
+    pub format: Format,
+    /// Headers added to each request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Which repositories it wants.
+    pub repositories: GlobSet,
+    /// Which tags it wants.
+    pub tags: GlobSet,
+    /// Which of those it doesn't.
+    pub exclude_tags: GlobSet,
+    /// Its batching, the general one overridden where it says so.
+    pub batching: Batching,
+    /// Its pace.
+    pub rate: Rate,
+}
+
+impl Endpoint {
+    /// Whether it wants a push of `tag` in `repository`. A push without a tag counts as the empty tag,
+    /// which `*` and `**` match.
+    #[must_use]
+    pub fn wants(&self, repository: &RepositoryName, tag: Option<&Tag>) -> bool {
+        let tag = tag.map_or("", Tag::as_str);
+        self.repositories.is_match(repository.as_str())
+            && self.tags.is_match(tag)
+            && !self.exclude_tags.is_match(tag)
+    }
+}
+
+/// All endpoints, as they stand now.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    by_id: Arc<HashMap<EndpointId, Arc<Endpoint>>>,
+    in_order: Arc<[Arc<Endpoint>]>,
+}
+
+impl Endpoints {
+    /// The set of `endpoints`, each identity once.
+    #[must_use]
+    pub fn new(endpoints: Vec<Endpoint>) -> Self {
+        let in_order: Arc<[_]> = endpoints.into_iter().map(Arc::new).collect();
+        Self {
+            by_id: Arc::new(in_order.iter().map(|e| (e.id.clone(), Arc::clone(e))).collect()),
+            in_order,
+        }
+    }
+
+    /// The endpoint of that identity, if there still is one.
+    #[must_use]
+    pub fn get(&self, id: &EndpointId) -> Option<&Arc<Endpoint>> {
+        self.by_id.get(id)
+    }
+
+    /// All of them, in the configuration's order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.in_order.iter()
+    }
+
+    /// Who owes a push of `tag` in `repository`.
+    #[must_use]
+    pub fn owing(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Vec<EndpointId> {
+        self.iter()
+            .filter(|endpoint| endpoint.wants(repository, tag))
+            .map(|endpoint| endpoint.id.clone())
+            .collect()
+    }
+}
+
+/// One layer of an image, as a webhook tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Compressed bytes, as the registry stores them.
+    pub size: u64,
+    /// What it is, in the manifest's words.
+    pub media_type: String,
+}
+
+/// What a webhook says of an image's sizes; what could not be had in time is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Config and layers, each digest once; for an index, over all its children. Bytes.
+    pub image_size: Option<u64>,
+    /// In manifest order, each digest once. Empty when unknown.
+    pub layers: Arc<[Layer]>,
+    /// Everything reachable from the repository's tags and from this image. Bytes.
+    pub repository_size: Option<u64>,
+}
+
+/// Whose fault a failed attempt was, and so what follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The endpoint's: it can't be reached or is in trouble (connection, TLS, DNS, timeout, 5xx, 408, 429).
+    Endpoint,
+    /// The push's: the endpoint answered, and did not want it.
+    Push,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered with 2xx.
+    Delivered {
+        /// The status.
+        status: u16,
+    },
+    /// Anything else.
+    Failed {
+        /// Whose fault it was.
+        fault: Fault,
+        /// The status, when there was an answer.
+        status: Option<u16>,
+        /// What happened, in words, without any secret.
+        reason: String,
+        /// How long the endpoint asked us to wait, clamped to 24 h.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Endpoint => "endpoint",
+            Self::Push => "push",
+        })
+    }
+}
