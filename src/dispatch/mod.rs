@@ -1,1 +1,4 @@
 //! To come.
+
+pub mod pace;
+pub mod retry;

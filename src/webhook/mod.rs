@@ -13,6 +13,7 @@ use crate::{
 
 pub mod client;
 pub mod format;
+pub mod masked;
 pub mod sign;
 
 /// Which pushes of the same tag survive a batch and a backlog.
