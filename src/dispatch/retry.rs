@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-/// The longest that an endpoint's `Retry-After` is honoured.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+use crate::webhook::judge::RETRY_AFTER_MAX;
 
 /// The shortest step of a schedule: anything below is a hot loop.
 const STEP_MIN: Duration = Duration::from_millis(1);
