@@ -182,8 +182,8 @@ async fn the_wire_carries_exactly_these_bytes() {
         stream.write_all(OK).await.unwrap();
         text
     };
-    let (answer, received) = tokio::join!(client.send(&request), server);
-    assert_eq!(received, expected);
+    let (answer, wire) = tokio::join!(client.send(&request), server);
+    assert_eq!(wire, expected);
     let answer = answer.unwrap();
     assert_eq!(
         (answer.status.as_u16(), &*answer.body, answer.end),
