@@ -61,10 +61,12 @@ fn subscriber(
     clock: Clock,
     writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
 ) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, LoggingError> {
-    let filter = EnvFilter::builder().parse(level).map_err(|error| LoggingError::Level {
-        level: level.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let filter = EnvFilter::builder()
+        .parse(level)
+        .map_err(|error| LoggingError::Level {
+            level: level.to_owned(),
+            reason: error.to_string(),
+        })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(WallTime(clock))

@@ -198,12 +198,18 @@ impl Metrics {
 
     /// A connection was opened.
     pub fn connection_opened(&self, listener: ListenerName) {
-        self.0.connections.get_or_create(&ListenerLabels { listener }).inc();
+        self.0
+            .connections
+            .get_or_create(&ListenerLabels { listener })
+            .inc();
     }
 
     /// A connection was closed.
     pub fn connection_ended(&self, listener: ListenerName, end: ConnectionEnd) {
-        self.0.connections.get_or_create(&ListenerLabels { listener }).dec();
+        self.0
+            .connections
+            .get_or_create(&ListenerLabels { listener })
+            .dec();
         let labels = ConnectionLabels { listener, end };
         self.0.connections_ended.get_or_create(&labels).inc();
     }
@@ -211,12 +217,18 @@ impl Metrics {
     /// A request to ingest was answered, or was cut off. `reason` is from a fixed set; empty when the
     /// answer says it all.
     pub fn envelope(&self, answer: EnvelopeAnswer, reason: &'static str) {
-        self.0.envelopes.get_or_create(&EnvelopeLabels { answer, reason }).inc();
+        self.0
+            .envelopes
+            .get_or_create(&EnvelopeLabels { answer, reason })
+            .inc();
     }
 
     /// An event was judged. `reason` is from a fixed set; empty when the verdict says it all.
     pub fn event(&self, verdict: EventVerdict, reason: &'static str) {
-        self.0.events.get_or_create(&EventLabels { verdict, reason }).inc();
+        self.0
+            .events
+            .get_or_create(&EventLabels { verdict, reason })
+            .inc();
     }
 
     /// An envelope was answered 202 this long after its head had been read.
@@ -247,7 +259,10 @@ impl Metrics {
 
     /// The registry's API was asked.
     pub fn registry_request(&self, result: RegistryResult) {
-        self.0.registry_requests.get_or_create(&RegistryLabels { result }).inc();
+        self.0
+            .registry_requests
+            .get_or_create(&RegistryLabels { result })
+            .inc();
     }
 
     /// An attempt ended this way after this long.
@@ -292,7 +307,10 @@ impl Inner {
 
     fn register(&mut self, clock: &Clock) {
         let started = Gauge::<f64, AtomicU64>::default();
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit 53 bits until the year 287396")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds since 1970 fit 53 bits until the year 287396"
+        )]
         started.set(clock.now().unix_millis() as f64 / 1000.0);
         // The name every dashboard knows, so without the prefix.
         self.registry.register_with_unit(
@@ -304,41 +322,91 @@ impl Inner {
 
         let gauges = &self.gauges;
         let r = self.registry.sub_registry_with_prefix("shipbell");
-        r.register("build", "The running build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        r.register(
+            "build",
+            "The running build",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
 
         r.register("connections", "Open connections", self.connections.clone());
-        r.register("connections_ended", "Connections closed, by why", self.connections_ended.clone());
-        r.register("envelopes", "Requests to ingest, by answer", self.envelopes.clone());
+        r.register(
+            "connections_ended",
+            "Connections closed, by why",
+            self.connections_ended.clone(),
+        );
+        r.register(
+            "envelopes",
+            "Requests to ingest, by answer",
+            self.envelopes.clone(),
+        );
         r.register("events", "Events judged, by verdict", self.events.clone());
         let help = "From the head of an envelope to its 202";
         r.register_with_unit("ack", help, Unit::Seconds, self.ack_seconds.clone());
         let help = "Bodies that should have been quarantined and could not be";
         r.register("quarantine_failures", help, self.quarantine_failures.clone());
 
-        r.register("journal_segments", "Segment files of the journal", gauges.journal_segments.clone());
+        r.register(
+            "journal_segments",
+            "Segment files of the journal",
+            gauges.journal_segments.clone(),
+        );
         let help = "Bytes of the journal's files";
         r.register_with_unit("journal", help, Unit::Bytes, gauges.journal_bytes.clone());
         let help = "Bytes of the journal's records that are still owed";
-        r.register_with_unit("journal_live", help, Unit::Bytes, gauges.journal_live_bytes.clone());
-        r.register("journal_ready", "Whether the journal takes appends", gauges.journal_ready.clone());
+        r.register_with_unit(
+            "journal_live",
+            help,
+            Unit::Bytes,
+            gauges.journal_live_bytes.clone(),
+        );
+        r.register(
+            "journal_ready",
+            "Whether the journal takes appends",
+            gauges.journal_ready.clone(),
+        );
         r.register("journal_commits", "Commits of the journal", self.commits.clone());
         let help = "Duration of the journal's flushes";
         r.register_with_unit("journal_fsync", help, Unit::Seconds, self.fsync_seconds.clone());
 
-        r.register("queue_pushes", "Pushes not settled yet", gauges.queue_pushes.clone());
-        r.register("queue_repositories", "Repositories with such pushes", gauges.queue_repositories.clone());
+        r.register(
+            "queue_pushes",
+            "Pushes not settled yet",
+            gauges.queue_pushes.clone(),
+        );
+        r.register(
+            "queue_repositories",
+            "Repositories with such pushes",
+            gauges.queue_repositories.clone(),
+        );
         let help = "Age of the oldest push not settled yet";
-        r.register_with_unit("queue_oldest", help, Unit::Seconds, gauges.queue_oldest_seconds.clone());
+        r.register_with_unit(
+            "queue_oldest",
+            help,
+            Unit::Seconds,
+            gauges.queue_oldest_seconds.clone(),
+        );
 
         let help = "Time to size a batch";
         r.register_with_unit("sizing", help, Unit::Seconds, self.sizing_seconds.clone());
-        r.register("sizes_unknown", "Numbers that webhooks went out without", self.sizes_unknown.clone());
-        r.register("registry_requests", "Requests to the registry's API", self.registry_requests.clone());
+        r.register(
+            "sizes_unknown",
+            "Numbers that webhooks went out without",
+            self.sizes_unknown.clone(),
+        );
+        r.register(
+            "registry_requests",
+            "Requests to the registry's API",
+            self.registry_requests.clone(),
+        );
 
         r.register("attempts", "Delivery attempts, by result", self.attempts.clone());
         let help = "Duration of delivery attempts";
         r.register_with_unit("attempt", help, Unit::Seconds, self.attempt_seconds.clone());
-        r.register("settled", "Pushes settled for an endpoint, by how", self.settled.clone());
+        r.register(
+            "settled",
+            "Pushes settled for an endpoint, by how",
+            self.settled.clone(),
+        );
     }
 }
 
@@ -387,7 +455,11 @@ mod tests {
         let text = metrics.encode();
         for line in [
             "process_start_time_seconds 1795424918.473",
-            concat!("shipbell_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            concat!(
+                "shipbell_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
             "shipbell_connections{listener=\"ingest\"} 1",
             "shipbell_events_total{verdict=\"ignored\",reason=\"pull\"} 1",
             "shipbell_attempts_total{result=\"2xx\"} 1",
