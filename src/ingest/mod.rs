@@ -1,1 +1,4 @@
-//! To come.
+//! t
+pub mod envelope;
+pub mod filter;
+pub mod quarantine;
