@@ -23,6 +23,7 @@ pub mod dispatch;
 pub mod webhook;
 
 // 5 shown
+pub mod ops;
 pub mod telemetry;
 
 // around

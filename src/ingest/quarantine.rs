@@ -77,15 +77,15 @@ pub struct Entry {
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Quarantine {
-    shelf: Arc<Mutex<Shelf>>,
+    files: Arc<Mutex<Files>>,
     turn: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
-struct Shelf {
+struct Files {
     options: Options,
     /// Names and sizes, oldest first.
-    files: VecDeque<(String, u64)>,
+    names: VecDeque<(String, u64)>,
     bytes: u64,
     next: u64,
 }
@@ -97,7 +97,7 @@ impl Quarantine {
     /// The folder can't be made or read.
     pub fn open(options: Options) -> io::Result<Self> {
         Ok(Self {
-            shelf: Arc::new(Mutex::new(Shelf::open(options)?)),
+            files: Arc::new(Mutex::new(Files::open(options)?)),
             turn: Arc::new(Semaphore::new(1)),
         })
     }
@@ -113,17 +113,17 @@ impl Quarantine {
             .acquire_owned()
             .await
             .map_err(io::Error::other)?;
-        let shelf = Arc::clone(&self.shelf);
+        let files = Arc::clone(&self.files);
         spawn_blocking(move || {
             let _turn = turn;
-            shelf.lock().unwrap_or_else(PoisonError::into_inner).keep(&entry)
+            files.lock().unwrap_or_else(PoisonError::into_inner).keep(&entry)
         })
         .await
         .map_err(io::Error::other)?
     }
 }
 
-impl Shelf {
+impl Files {
     fn open(options: Options) -> io::Result<Self> {
         DirBuilder::new()
             .recursive(true)
@@ -143,15 +143,15 @@ impl Shelf {
             }
         }
         found.sort_unstable();
-        let mut shelf = Self {
+        let mut this = Self {
             next: found.last().map_or(1, |(number, ..)| number.saturating_add(1)),
             bytes: found.iter().map(|(.., bytes)| bytes).sum(),
-            files: found.into_iter().map(|(_, name, bytes)| (name, bytes)).collect(),
+            names: found.into_iter().map(|(_, name, bytes)| (name, bytes)).collect(),
             options,
         };
         // The bounds may have been lowered since.
-        shelf.make_room(0, 0)?;
-        Ok(shelf)
+        this.make_room(0, 0)?;
+        Ok(this)
     }
 
     fn keep(&mut self, entry: &Entry) -> io::Result<PathBuf> {
@@ -169,7 +169,7 @@ impl Shelf {
         self.next += 1;
         let path = self.options.folder.join(&name);
         // Counted before it is written: what a failed write leaves behind counts too.
-        self.files.push_back((name, bytes));
+        self.names.push_back((name, bytes));
         self.bytes += bytes;
         write(&path, head.as_bytes(), body)?;
         File::open(&self.options.folder)?.sync_all()?;
@@ -177,9 +177,9 @@ impl Shelf {
     }
 
     fn make_room(&mut self, files: usize, bytes: u64) -> io::Result<()> {
-        while self.files.len() + files > self.options.files_max || self.bytes + bytes > self.options.bytes_max
+        while self.names.len() + files > self.options.files_max || self.bytes + bytes > self.options.bytes_max
         {
-            let Some((name, size)) = self.files.front() else {
+            let Some((name, size)) = self.names.front() else {
                 return Ok(());
             };
             match fs::remove_file(self.options.folder.join(name)) {
@@ -188,7 +188,7 @@ impl Shelf {
                 _ => {}
             }
             self.bytes = self.bytes.saturating_sub(*size);
-            self.files.pop_front();
+            self.names.pop_front();
         }
         Ok(())
     }

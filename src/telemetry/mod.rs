@@ -223,12 +223,12 @@ impl Metrics {
             .inc();
     }
 
-    /// An event was judged. `reason` is from a fixed set; empty when the verdict says it all.
-    pub fn event(&self, verdict: EventVerdict, reason: &'static str) {
+    /// So many events were judged like this. `reason` is from a fixed set; empty when the verdict says it all.
+    pub fn event(&self, verdict: EventVerdict, reason: &'static str, count: u64) {
         self.0
             .events
             .get_or_create(&EventLabels { verdict, reason })
-            .inc();
+            .inc_by(count);
     }
 
     /// An envelope was answered 202 this long after its head had been read.
@@ -448,7 +448,7 @@ mod tests {
     fn the_text_is_openmetrics_with_base_units() {
         let metrics = metrics();
         metrics.connection_opened(ListenerName::Ingest);
-        metrics.event(EventVerdict::Ignored, "pull");
+        metrics.event(EventVerdict::Ignored, "pull", 1);
         metrics.attempt(AttemptResult::Status2xx, Duration::from_millis(12));
         metrics.settled(Settlement::DeadLetter);
         metrics.acknowledged(Duration::from_micros(300));
