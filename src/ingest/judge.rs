@@ -25,8 +25,6 @@ pub(super) struct Bad {
     pub(super) why: Refused,
     /// The events as they stand in the body, one after another, a line break between.
     pub(super) text: String,
-    /// How many.
-    pub(super) count: u64,
 }
 
 /// What is wrong with a body or an event.
@@ -116,18 +114,17 @@ impl Judged {
     }
 
     fn refuse(&mut self, why: Refused, raw: &str) {
+        self.count(EventVerdict::Quarantined, why.reason);
         match &mut self.bad {
             None => {
                 self.bad = Some(Bad {
                     why,
                     text: raw.to_owned(),
-                    count: 1,
                 });
             }
             Some(bad) => {
                 bad.text.push('\n');
                 bad.text.push_str(raw);
-                bad.count += 1;
             }
         }
     }

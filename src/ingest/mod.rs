@@ -31,11 +31,7 @@ use crate::{
     listener::{Body, BodyError, Hangup, Listener},
     push::{EndpointId, Item, Reference},
     secret::Secret,
-    telemetry::{
-        Metrics,
-        labels::{EnvelopeAnswer, EventVerdict},
-        log::Throttle,
-    },
+    telemetry::{Metrics, labels::EnvelopeAnswer, log::Throttle},
 };
 
 pub mod envelope;
@@ -298,8 +294,6 @@ impl<I: Intake> Inner<I> {
         // Only now: an envelope that comes again is quarantined once.
         if let Some(bad) = bad {
             let total = bad.text.len() as u64;
-            self.metrics
-                .event(EventVerdict::Quarantined, bad.why.reason, bad.count);
             self.quarantine(bad.why.reason, bad.why.detail, bad.text.into(), total, peer)
                 .await;
         }
