@@ -1,0 +1,24 @@
+# The commands people need. Each is a script or a line of cargo, nothing hidden.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench fmt lint
+
+help: ## Shows these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## Builds shipbell and shows it at work on a real registry (ONCE=1: checks the webhook and ends)
+	@scripts/demo
+
+test: ## Installs what the checks need, and runs them all
+	@scripts/install-test-tools
+	@scripts/test
+
+bench: ## Runs the benchmarks
+	@scripts/bench
+
+fmt: ## Formats the sources
+	cargo fmt
+
+lint: ## Checks formatting and lints, as make test does
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
