@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     SOON,
-    image::Image,
+    image::{Blob, Image},
     receiver::Receiver,
     registry::{Access, Options, Registry},
     tokens::TokenServer,
@@ -30,7 +30,7 @@ fn the_registry_notifies_of_a_push_and_stores_what_was_pushed() {
 
     let storage = registry.storage();
     assert_eq!(storage.tagged("acme/app", "1"), image.manifest.digest());
-    let blobs: u64 = image.blobs.iter().map(|blob| blob.size()).sum();
+    let blobs: u64 = image.blobs.iter().map(Blob::size).sum();
     let (size, layers) = storage.image(&image.manifest.digest());
     assert_eq!(size, blobs);
     assert_eq!(layers.len(), 2);
@@ -50,7 +50,7 @@ fn an_index_is_stored_with_its_children() {
         let digest = registry.storage().tagged(repository, "1");
         assert_eq!(digest, image.manifest.digest());
         let (size, layers) = registry.storage().image(&digest);
-        assert_eq!(size, image.blobs.iter().map(|blob| blob.size()).sum::<u64>());
+        assert_eq!(size, image.blobs.iter().map(Blob::size).sum::<u64>());
         assert_eq!(layers.len(), 4, "the attestation's layer is not shown");
     }
 }
@@ -66,7 +66,10 @@ fn the_registry_takes_passwords_and_tokens() {
         ..Options::default()
     });
     registry.push(&image, "acme/app:1", &[]);
-    assert_eq!(registry.storage().tagged("acme/app", "1"), image.manifest.digest());
+    assert_eq!(
+        registry.storage().tagged("acme/app", "1"),
+        image.manifest.digest()
+    );
 
     let tokens = TokenServer::start();
     let registry = Registry::start(&Options {
@@ -74,7 +77,10 @@ fn the_registry_takes_passwords_and_tokens() {
         ..Options::default()
     });
     registry.push(&image, "acme/app:1", &[]);
-    assert_eq!(registry.storage().tagged("acme/app", "1"), image.manifest.digest());
+    assert_eq!(
+        registry.storage().tagged("acme/app", "1"),
+        image.manifest.digest()
+    );
     let scopes = json!(tokens.asked().last().unwrap().scopes).to_string();
     assert!(scopes.contains("acme/app:pull,push"), "{scopes}");
 }

@@ -4,6 +4,26 @@
 //! `make test` installs the programs they need: `docker-registry`, `skopeo` and `htpasswd`.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
+mod batching;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod envelopes;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod unreachable;
+#[cfg(test)]
+mod webhooks;
+#[cfg(test)]
+mod wire;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 use shipbell::image::Digest;
 
-use super::image::{Image, OCI_MANIFEST};
+use super::image::{Blob, Image, OCI_MANIFEST};
 
 static EVENTS: AtomicU64 = AtomicU64::new(1);
 
@@ -13,7 +13,7 @@ static EVENTS: AtomicU64 = AtomicU64::new(1);
 /// from `content`.
 pub(crate) fn push(repository: &str, tag: &str, content: &str) -> Value {
     let digest = digest(content);
-    event(json!({
+    event(&json!({
         "mediaType": OCI_MANIFEST,
         "size": 582,
         "digest": digest,
@@ -27,12 +27,8 @@ pub(crate) fn push(repository: &str, tag: &str, content: &str) -> Value {
 /// The event of a push of `image`, with the references that the registry adds when told to.
 pub(crate) fn push_with_references(repository: &str, tag: &str, image: &Image) -> Value {
     let digest = image.manifest.digest();
-    let references: Vec<Value> = image
-        .blobs
-        .iter()
-        .map(|blob| blob.descriptor())
-        .collect();
-    event(json!({
+    let references: Vec<Value> = image.blobs.iter().map(Blob::descriptor).collect();
+    event(&json!({
         "mediaType": image.manifest.media_type,
         "size": image.manifest.size(),
         "digest": digest,
@@ -49,7 +45,7 @@ pub(crate) fn digest(content: &str) -> String {
     Digest::sha256(content.as_bytes()).to_string()
 }
 
-fn event(target: Value) -> Value {
+fn event(target: &Value) -> Value {
     let number = EVENTS.fetch_add(1, Ordering::Relaxed);
     json!({
         "id": format!("00000000-0000-4000-8000-{number:012}"),

@@ -62,12 +62,16 @@ impl Connection {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Response> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n", self.port);
+        let mut bytes = Vec::new();
+        write!(
+            bytes,
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n",
+            self.port
+        )?;
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(bytes, "{name}: {value}\r\n")?;
         }
-        head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-        let mut bytes = head.into_bytes();
+        write!(bytes, "Content-Length: {}\r\n\r\n", body.len())?;
         bytes.extend_from_slice(body);
         let sent = self.stream.get_mut().write_all(&bytes);
         let answer = self.answer(method == "HEAD");

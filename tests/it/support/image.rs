@@ -77,7 +77,9 @@ impl Image {
             .map(|content| Digest::sha256(content).to_string())
             .collect();
         let history: Vec<Value> = (0..layers.len())
-            .map(|number| json!({ "created": "2026-01-01T00:00:00Z", "created_by": format!("step {number}") }))
+            .map(
+                |number| json!({ "created": "2026-01-01T00:00:00Z", "created_by": format!("step {number}") }),
+            )
             .collect();
         let config = Blob::json(
             OCI_CONFIG,

@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod receiver;
 pub(crate) mod registry;
 pub(crate) mod shipbell;
+pub(crate) mod stage;
 pub(crate) mod storage;
 pub(crate) mod tokens;
 pub(crate) mod wait;

@@ -43,7 +43,10 @@ impl Process {
 
     /// Sends it `signal`.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(rustix::process::kill_process(Pid::from_child(&self.child), signal)?)
+        Ok(rustix::process::kill_process(
+            Pid::from_child(&self.child),
+            signal,
+        )?)
     }
 
     /// How it ended, if it has.

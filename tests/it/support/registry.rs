@@ -15,14 +15,17 @@ use super::{
     ports,
     process::{self, Process},
     storage::Storage,
-    tokens::TokenServer,
+    tokens::{self, TokenServer},
 };
 
 /// Who may use the registry.
 pub(crate) enum Access<'a> {
     Anyone,
     /// Basic, the one user with this password.
-    Htpasswd { user: &'a str, password: &'a str },
+    Htpasswd {
+        user: &'a str,
+        password: &'a str,
+    },
     /// Bearer tokens of this server.
     Tokens(&'a TokenServer),
 }
@@ -76,7 +79,7 @@ impl Registry {
         let credentials = match &options.access {
             Access::Anyone => None,
             Access::Htpasswd { user, password } => Some(format!("{user}:{password}")),
-            Access::Tokens(server) => Some(server.pusher()),
+            Access::Tokens(_) => Some(TokenServer::pusher()),
         };
         let registry = Self {
             port,
@@ -92,11 +95,6 @@ impl Registry {
     /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
-    }
-
-    /// Its URL.
-    pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// What it has stored.
@@ -155,7 +153,9 @@ impl Registry {
         if let Some(credentials) = &self.credentials {
             command.arg(format!("--dest-creds={credentials}"));
         }
-        command.arg(from).arg(format!("docker://127.0.0.1:{}/{to}", self.port));
+        command
+            .arg(from)
+            .arg(format!("docker://127.0.0.1:{}/{to}", self.port));
         run("skopeo", &mut command);
     }
 
@@ -222,7 +222,10 @@ fn configuration(port: u16, debug_port: u16, folder: &Path, options: &Options<'_
         Access::Anyone => {}
         Access::Htpasswd { user, password } => {
             let path = folder.join("htpasswd");
-            let output = run("htpasswd", Command::new("htpasswd").args(["-Bbn", user, password]));
+            let output = run(
+                "htpasswd",
+                Command::new("htpasswd").args(["-Bbn", user, password]),
+            );
             std::fs::write(&path, output.stdout).unwrap();
             config["auth"] = json!({ "htpasswd": { "realm": "tests", "path": path } });
         }
@@ -231,8 +234,8 @@ fn configuration(port: u16, debug_port: u16, folder: &Path, options: &Options<'_
             std::fs::write(&path, server.certificate()).unwrap();
             config["auth"] = json!({ "token": {
                 "realm": server.realm(),
-                "service": server.service(),
-                "issuer": server.issuer(),
+                "service": tokens::SERVICE,
+                "issuer": tokens::ISSUER,
                 "rootcertbundle": path,
             } });
         }

@@ -98,7 +98,7 @@ impl Storage {
         self.root
             .join("blobs")
             .join(algorithm)
-            .join(&hex[..2])
+            .join(hex.get(..2).unwrap())
             .join(hex)
             .join("data")
     }

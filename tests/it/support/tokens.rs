@@ -23,8 +23,10 @@ use shipbell::clock::Clock;
 
 use super::ports;
 
-const SERVICE: &str = "the registry";
-const ISSUER: &str = "the tests";
+/// The service that its tokens are for.
+pub(crate) const SERVICE: &str = "the registry";
+/// Who signs them.
+pub(crate) const ISSUER: &str = "the tests";
 const USERS: [(&str, &str); 2] = [("pusher", "pushes"), ("shipbell", "reads")];
 
 /// One request for a token.
@@ -91,27 +93,19 @@ impl TokenServer {
         format!("http://127.0.0.1:{}/token", self.port)
     }
 
-    pub(crate) fn service(&self) -> &'static str {
-        SERVICE
-    }
-
-    pub(crate) fn issuer(&self) -> &'static str {
-        ISSUER
-    }
-
     /// The certificate that its tokens are to be verified with, PEM.
     pub(crate) fn certificate(&self) -> &str {
         &self.certificate
     }
 
     /// Credentials to push with.
-    pub(crate) fn pusher(&self) -> String {
+    pub(crate) fn pusher() -> String {
         let [(user, password), _] = USERS;
         format!("{user}:{password}")
     }
 
     /// User and password for shipbell.
-    pub(crate) fn reader(&self) -> (&'static str, &'static str) {
+    pub(crate) fn reader() -> (&'static str, &'static str) {
         let [_, reader] = USERS;
         reader
     }
