@@ -1,7 +1,7 @@
 //! Registries that want to know who asks.
 
 use crate::support::{
-    SOON, eventually,
+    SOON, eventually, folder,
     image::Image,
     registry::{Access, Options},
     stage::Stage,
@@ -33,7 +33,7 @@ fn sizes_come_from_a_registry_with_passwords() {
 fn sizes_come_from_a_registry_with_token_auth() {
     let tokens = TokenServer::start();
     let (user, password) = TokenServer::reader();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("password");
     std::fs::write(&file, format!("{password}\n")).unwrap();
     let stage = Stage::new(

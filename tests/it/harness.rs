@@ -14,12 +14,16 @@ use crate::support::{
 fn the_registry_notifies_of_a_push_and_stores_what_was_pushed() {
     let receiver = Receiver::start();
     let registry = Registry::start(&Options {
-        notify: Some((receiver.port(), "a-token")),
+        notify: vec![(receiver.port(), "a-token")],
         ..Options::default()
     });
     let image = Image::oci("harness", &[1_000, 2_000]);
     registry.push(&image, "acme/app:1", &[]);
     registry.wait_until_drained(SOON);
+    assert_eq!(
+        registry.taken_events(receiver.port()),
+        receiver.requests().len() as u64
+    );
     let pushed: Vec<_> = receiver
         .requests()
         .into_iter()

@@ -3,14 +3,14 @@
 use std::{fs, process::Output};
 
 use crate::support::{
-    SOON, envelope, eventually, http,
+    SOON, envelope, eventually, folder, http,
     receiver::{Answer, Receiver},
     shipbell::{self, Config, Shipbell},
 };
 
 /// What `shipbell <arguments> --config …` says of this configuration file.
 fn run(arguments: &[&str], config: &str, environment: &[(&str, &str)]) -> Output {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let file = folder.path().join("shipbell.toml");
     fs::write(&file, config).unwrap();
     let mut command = shipbell::command(arguments, &file);

@@ -8,7 +8,7 @@ use sha2::Sha256;
 use shipbell::clock::Timestamp;
 
 use crate::support::{
-    SOON, envelope,
+    SOON, envelope, folder,
     image::Image,
     receiver::{Answer, Receiver, Request},
     registry::Options,
@@ -122,7 +122,7 @@ fn without_a_secret_nothing_is_signed() {
 #[test]
 fn a_secret_signs_id_time_and_body() {
     let receiver = Receiver::start();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let (new, old) = (folder.path().join("new"), folder.path().join("old"));
     std::fs::write(&new, format!("{SECRET}\n")).unwrap();
     std::fs::write(&old, OLD_SECRET).unwrap();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 pub(crate) mod envelope;
 pub(crate) mod http;
 pub(crate) mod image;
@@ -22,4 +24,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// that the tests have besides the receiver's: nobody sleeps and hopes.
 pub(crate) fn eventually<T>(what: &str, deadline: Duration, look: impl FnMut() -> Option<T>) -> T {
     wait::poll(deadline, look).unwrap_or_else(|| panic!("not within {deadline:?}: {what}"))
+}
+
+/// A folder of its own, gone with the handle. It lies beside what the build made and not in the system's
+/// folder for temporary files: that one may be held in memory, where fsync costs nothing.
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }

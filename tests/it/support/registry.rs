@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    eventually, http,
+    eventually, folder, http,
     image::{Blob, Image},
     ports,
     process::{self, Process},
@@ -32,8 +32,10 @@ pub(crate) enum Access<'a> {
 
 /// How to run the registry.
 pub(crate) struct Options<'a> {
-    /// The port of loopback that notifications go to, and the bearer token they carry.
-    pub(crate) notify: Option<(u16, &'a str)>,
+    /// The ports of loopback that notifications go to, each with the bearer token they carry.
+    pub(crate) notify: Vec<(u16, &'a str)>,
+    /// Whether only manifests that are pushed or deleted are told of, as the README advises.
+    pub(crate) ignore_noise: bool,
     /// `notifications.events.includereferences`.
     pub(crate) references: bool,
     pub(crate) access: Access<'a>,
@@ -44,7 +46,8 @@ pub(crate) struct Options<'a> {
 impl Default for Options<'_> {
     fn default() -> Self {
         Self {
-            notify: None,
+            notify: Vec::new(),
+            ignore_noise: false,
             references: true,
             access: Access::Anyone,
             schema1: false,
@@ -69,7 +72,7 @@ impl Registry {
 
     /// Starts one on this port, and waits until it answers.
     pub(crate) fn start_on(port: u16, options: &Options<'_>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let debug_port = ports::free();
         let config = folder.path().join("config.yml");
         // JSON is YAML.
@@ -115,14 +118,28 @@ impl Registry {
 
     /// How many events wait to be sent or are being sent.
     pub(crate) fn pending_events(&self) -> u64 {
+        self.endpoints()
+            .iter()
+            .map(|endpoint| metric(endpoint, "Pending"))
+            .sum()
+    }
+
+    /// How many events the endpoint at `port` has taken.
+    pub(crate) fn taken_events(&self, port: u16) -> u64 {
+        let url = notification_url(port);
+        let endpoints = self.endpoints();
+        let endpoint = endpoints.iter().find(|endpoint| endpoint["url"] == url.as_str());
+        metric(endpoint.unwrap(), "Successes")
+    }
+
+    /// What the registry says of its notification endpoints.
+    fn endpoints(&self) -> Vec<Value> {
         let vars = http::get(self.debug_port, "/debug/vars").unwrap();
         let vars: Value = serde_json::from_slice(&vars.body).unwrap();
         vars["registry"]["notifications"]["endpoints"]
             .as_array()
             .unwrap()
-            .iter()
-            .map(|endpoint| endpoint["Metrics"]["Pending"].as_u64().unwrap())
-            .sum()
+            .clone()
     }
 
     /// Waits until every notification has been taken.
@@ -134,7 +151,7 @@ impl Registry {
 
     /// Pushes the image with skopeo, with these options of `skopeo copy` besides.
     pub(crate) fn push(&self, image: &Image, name: &str, options: &[&str]) {
-        let layout = tempfile::tempdir().unwrap();
+        let layout = folder();
         image.write_layout(layout.path());
         self.skopeo_copy(&format!("oci:{}", layout.path().display()), name, options);
     }
@@ -162,16 +179,20 @@ impl Registry {
     /// Pushes the image by plain HTTP: blobs, children by digest, then the manifest as `reference`, a tag
     /// or its digest. Blobs named in `absent` are not uploaded.
     pub(crate) fn put(&self, image: &Image, repository: &str, reference: &str, absent: &[String]) {
+        self.put_blobs(image, repository, absent);
         let mut connection = http::Connection::open(self.port).unwrap();
-        for blob in &image.blobs {
-            if !absent.contains(&blob.digest()) {
-                put_blob(&mut connection, repository, blob);
-            }
-        }
         for child in &image.children {
             put_manifest(&mut connection, repository, &child.digest(), child);
         }
         put_manifest(&mut connection, repository, reference, &image.manifest);
+    }
+
+    /// Uploads the image's blobs but for those named in `absent`, and nothing else.
+    pub(crate) fn put_blobs(&self, image: &Image, repository: &str, absent: &[String]) {
+        let mut connection = http::Connection::open(self.port).unwrap();
+        for blob in image.blobs.iter().filter(|blob| !absent.contains(&blob.digest())) {
+            put_blob(&mut connection, repository, blob);
+        }
     }
 
     fn wait_until_ready(&self) {
@@ -180,6 +201,14 @@ impl Registry {
             matches!(response.status, 200 | 401).then_some(())
         });
     }
+}
+
+fn notification_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}/events")
+}
+
+fn metric(endpoint: &Value, name: &str) -> u64 {
+    endpoint["Metrics"][name].as_u64().unwrap()
 }
 
 fn serve(config: &Path, folder: &Path) -> Process {
@@ -205,19 +234,31 @@ fn configuration(port: u16, debug_port: u16, folder: &Path, options: &Options<'_
         },
         "compatibility": { "schema1": { "enabled": options.schema1 } },
     });
-    if let Some((port, token)) = options.notify {
-        config["notifications"] = json!({
-            "events": { "includereferences": options.references },
-            "endpoints": [{
-                "name": "shipbell",
-                "url": format!("http://127.0.0.1:{port}/events"),
+    let endpoints: Vec<Value> = options
+        .notify
+        .iter()
+        .map(|&(port, token)| {
+            let mut endpoint = json!({
+                "name": format!("port {port}"),
+                "url": notification_url(port),
                 "headers": { "Authorization": [format!("Bearer {token}")] },
                 "timeout": "1s",
                 "threshold": 10,
                 "backoff": "100ms",
-            }],
-        });
-    }
+            });
+            if options.ignore_noise {
+                endpoint["ignore"] = json!({
+                    "mediatypes": ["application/octet-stream"],
+                    "actions": ["pull", "mount"],
+                });
+            }
+            endpoint
+        })
+        .collect();
+    config["notifications"] = json!({
+        "events": { "includereferences": options.references },
+        "endpoints": endpoints,
+    });
     match &options.access {
         Access::Anyone => {}
         Access::Htpasswd { user, password } => {
@@ -259,7 +300,13 @@ fn put_blob(connection: &mut http::Connection, repository: &str, blob: &Blob) {
     assert_eq!(response.status, 201, "{}", response.text());
 }
 
-fn put_manifest(connection: &mut http::Connection, repository: &str, reference: &str, manifest: &Blob) {
+/// Pushes one manifest as `reference`, a tag or its digest.
+pub(crate) fn put_manifest(
+    connection: &mut http::Connection,
+    repository: &str,
+    reference: &str,
+    manifest: &Blob,
+) {
     let path = format!("/v2/{repository}/manifests/{reference}");
     let headers = [("Content-Type", manifest.media_type)];
     let response = connection

@@ -12,12 +12,13 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::{eventually, http, ports, process::Process};
+use super::{eventually, folder, http, ports, process::Process};
 
 /// The token that the registry's notifications carry.
 pub(crate) const TOKEN: &str = "an-ingest-token";
 
-/// How to run shipbell: a configuration file and the folder it lives in.
+/// How to run shipbell: what its configuration file says.
+#[derive(Clone)]
 pub(crate) struct Config {
     table: Table,
     ingest: u16,
@@ -25,8 +26,16 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Ports and data of its own, a token, the registry at `registry_url`, a short window, and no endpoint.
+    /// Ports and data of its own, a token, the registry at `registry_url`, and no endpoint; a short window,
+    /// no pace, and a log that tells all.
     pub(crate) fn new(registry_url: &str) -> Self {
+        Self::with_defaults(registry_url)
+            .with("batch.window = '100ms'\ndelivery.rate = '0'\nlog.level = 'debug'")
+    }
+
+    /// Ports and data of its own, a token, the registry at `registry_url`, and no endpoint; everything else
+    /// as it is built in.
+    pub(crate) fn with_defaults(registry_url: &str) -> Self {
         let (ingest, ops, admin) = (ports::free(), ports::free(), ports::free());
         let text = format!(
             r#"
@@ -39,12 +48,6 @@ impl Config {
             listen = "127.0.0.1:{admin}"
             [registry]
             url = "{registry_url}"
-            [batch]
-            window = "100ms"
-            [delivery]
-            rate = "0"
-            [log]
-            level = "debug"
             "#
         );
         Self {
@@ -100,7 +103,7 @@ pub(crate) struct Shipbell {
 impl Shipbell {
     /// Starts `shipbell serve` and waits until it is ready.
     pub(crate) fn start(config: Config) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let process = serve(folder.path(), &config);
         let shipbell = Self {
             config,
@@ -126,7 +129,7 @@ impl Shipbell {
 
     /// Runs a second process on the same data and ports of its own, to its end.
     pub(crate) fn second_on_same_data(&self) -> Output {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let mut other = Config::without_registry();
         let data = self.folder.path().join("data").display().to_string();
         other.table.insert("data_dir".to_owned(), Value::String(data));

@@ -26,7 +26,7 @@ impl Stage {
             .endpoint("hook", &receiver.url("/hook"))
             .with(settings);
         let options = Options {
-            notify: Some((config.ingest(), TOKEN)),
+            notify: vec![(config.ingest(), TOKEN)],
             ..options
         };
         // The registry only notifies when something is pushed, so shipbell may come second.
