@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     SOON,
-    image::{Blob, Image},
+    image::{Blob, Image, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
     receiver::Receiver,
     registry::{Access, Options, Registry},
     tokens::TokenServer,
@@ -87,4 +87,32 @@ fn the_registry_takes_passwords_and_tokens() {
     );
     let scopes = json!(tokens.asked().last().unwrap().scopes).to_string();
     assert!(scopes.contains("acme/app:pull,push"), "{scopes}");
+}
+
+#[test]
+fn the_registry_takes_every_kind_of_image() {
+    let registry = Registry::start(&Options {
+        schema1: true,
+        ..Options::default()
+    });
+    let image = Image::oci("kinds", &[1_000, 2_000]);
+    let layers_of = |repository: &str| {
+        let storage = registry.storage();
+        let (size, layers) = storage.image(&storage.tagged(repository, "1"));
+        assert!(size > 3_000, "{repository}: {size}");
+        layers.len()
+    };
+    registry.push(&image, "docker:1", &["--format", "v2s2"]);
+    registry.push(&image, "old:1", &["--format", "v2s1"]);
+    registry.retag("docker:1", "copy:1");
+    assert_eq!(["docker", "old", "copy"].map(layers_of), [2, 2, 2]);
+
+    let (foreign, absent) = Image::with_foreign_layer();
+    registry.put(&foreign, "foreign", "1", &absent);
+    assert_eq!(layers_of("foreign"), 2);
+    let shared = Blob::new(OCI_LAYER, vec![1; 4_000]);
+    let config = Blob::json(OCI_CONFIG, &json!({}));
+    let twice = Image::of(OCI_MANIFEST, config, vec![shared.clone(), shared]);
+    registry.put(&twice, "twice", "1", &[]);
+    assert_eq!(layers_of("twice"), 1);
 }

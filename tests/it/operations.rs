@@ -77,7 +77,7 @@ fn an_open_ingest_without_tokens_is_refused() {
     let output = run(
         &["config", "check"],
         open,
-        &[("SHIPBELL_INGEST__TOKENS", "['a-token']")],
+        &[("SHIPBELL_INGEST__TOKENS", r#"["a-token"]"#)],
     );
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
 }

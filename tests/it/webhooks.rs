@@ -4,10 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     SOON, http,
-    image::{
-        Blob, DOCKER_CONFIG, DOCKER_FOREIGN_LAYER, DOCKER_MANIFEST, Image, OCI_CONFIG, OCI_LAYER,
-        OCI_MANIFEST,
-    },
+    image::{Blob, Image, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
     receiver::Request,
     registry::{Options, Registry},
     stage::Stage,
@@ -85,34 +82,13 @@ fn sizes_are_the_same_when_the_registry_sends_no_references() {
 #[test]
 fn foreign_layers_are_shown_and_not_counted() {
     let stage = Stage::new(Options::default(), "");
-    let config = Blob::json(
-        DOCKER_CONFIG,
-        &json!({ "os": "windows", "architecture": "amd64" }),
-    );
-    let base = Blob::new(DOCKER_FOREIGN_LAYER, vec![7; 5_000]);
-    let own = Blob::new(
-        "application/vnd.docker.image.rootfs.diff.tar.gzip",
-        vec![8; 3_000],
-    );
-    let mut foreign = base.descriptor();
-    foreign["urls"] = json!(["https://example.com/base"]);
-    let absent = [base.digest()];
-    let mut image = Image::of(DOCKER_MANIFEST, config, vec![base, own]);
-    image.manifest = Blob::json(
-        DOCKER_MANIFEST,
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": DOCKER_MANIFEST,
-            "config": image.blobs[0].descriptor(),
-            "layers": [foreign, image.blobs[2].descriptor()],
-        }),
-    );
+    let (image, absent) = Image::with_foreign_layer();
     stage.registry.put(&image, "acme/windows", "1", &absent);
     let webhooks = stage.webhooks(&["acme/windows:1"]);
     stage.assert_body(&webhooks[0], "acme/windows", "1");
     let body = webhooks[0].json();
     assert_eq!(body["layers"].as_array().unwrap().len(), 2);
-    assert_eq!(body["image_size"], image.blobs[0].size() + 3_000);
+    assert_eq!(body["image_size"], image.blobs[0].size() + image.blobs[2].size());
 }
 
 #[test]

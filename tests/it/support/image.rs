@@ -10,9 +10,10 @@ pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+jso
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-pub(crate) const DOCKER_FOREIGN_LAYER: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+const DOCKER_FOREIGN_LAYER: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
 
 /// Some bytes with their digest and media type.
 #[derive(Clone, Debug)]
@@ -114,6 +115,34 @@ impl Image {
             blobs,
             children: Vec::new(),
         }
+    }
+
+    /// A Docker image whose first layer is foreign, and the digests of what the registry need not hold.
+    pub(crate) fn with_foreign_layer() -> (Self, [String; 1]) {
+        let config = Blob::json(
+            DOCKER_CONFIG,
+            &json!({ "os": "windows", "architecture": "amd64" }),
+        );
+        let base = Blob::new(DOCKER_FOREIGN_LAYER, vec![7; 5_000]);
+        let own = Blob::new(DOCKER_LAYER, vec![8; 3_000]);
+        let mut foreign = base.descriptor();
+        foreign["urls"] = json!(["https://example.com/base"]);
+        let manifest = Blob::json(
+            DOCKER_MANIFEST,
+            &json!({
+                "schemaVersion": 2,
+                "mediaType": DOCKER_MANIFEST,
+                "config": config.descriptor(),
+                "layers": [foreign, own.descriptor()],
+            }),
+        );
+        let absent = [base.digest()];
+        let image = Self {
+            manifest,
+            blobs: vec![config, base, own],
+            children: Vec::new(),
+        };
+        (image, absent)
     }
 
     /// An OCI index of two platforms, with the attestation of one of them as `docker buildx` pushes it.

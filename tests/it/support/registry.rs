@@ -60,8 +60,9 @@ pub(crate) struct Registry {
     port: u16,
     debug_port: u16,
     credentials: Option<String>,
-    folder: TempDir,
+    // Ends before its folder goes.
     process: Process,
+    folder: TempDir,
 }
 
 impl Registry {
@@ -232,6 +233,7 @@ fn configuration(port: u16, debug_port: u16, folder: &Path, options: &Options<'_
             "secret": "the tests' own",
             "debug": { "addr": format!("127.0.0.1:{debug_port}") },
         },
+        "validation": { "manifests": { "urls": { "allow": ["^https://example\\.com/"] } } },
         "compatibility": { "schema1": { "enabled": options.schema1 } },
     });
     let endpoints: Vec<Value> = options

@@ -96,8 +96,9 @@ fn merge(into: &mut Table, from: Table) {
 /// A shipbell that is up, with data of its own.
 pub(crate) struct Shipbell {
     config: Config,
-    folder: TempDir,
+    // Ends before its folder goes.
     process: Process,
+    folder: TempDir,
 }
 
 impl Shipbell {
