@@ -89,8 +89,8 @@ impl Registry {
             port,
             debug_port,
             credentials,
-            folder,
             process,
+            folder,
         };
         registry.wait_until_ready();
         registry

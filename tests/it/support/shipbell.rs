@@ -108,8 +108,8 @@ impl Shipbell {
         let process = serve(folder.path(), &config);
         let shipbell = Self {
             config,
-            folder,
             process,
+            folder,
         };
         shipbell.wait_until_ready();
         shipbell
