@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
-use url::Url;
 
 use super::{Dispatcher, retry::with_retry_after};
 use crate::{
     image::RepositoryName,
     push::Settlement,
     queue::{Completion, Content, Lease},
+    telemetry::labels::AttemptResult,
     webhook::{
         Endpoint, Fault, Outcome,
-        client::{self, SendError},
+        answer::Answer,
+        client::SendError,
+        connect::ConnectError,
         format::{EventKind, Message},
+        judge::judge,
+        request,
+        target::Target,
     },
 };
 
@@ -57,15 +62,15 @@ impl Dispatcher {
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
             return Some(Completion::Settled(Settlement::DeadLetter));
         };
-        let outcome = match client::target(endpoint) {
-            Err(error) => client::judge(&Err(error), self.0.parts.clock.now()),
-            Ok(url) => {
-                let host = host_of(&url);
+        let outcome = match request::target(endpoint) {
+            Err(error) => judge(&Err(error), self.0.parts.clock.now()),
+            Ok(target) => {
+                let host = host_of(&target);
                 let turn = tokio::select! {
                     () = soft.cancelled() => return None,
                     turn = self.0.turns.take(&lease.endpoint, endpoint.rate, &host) => turn?,
                 };
-                let outcome = self.attempt(repository, lease, endpoint, url, content).await;
+                let outcome = self.attempt(repository, lease, endpoint, content).await;
                 drop(turn);
                 outcome
             }
@@ -78,7 +83,6 @@ impl Dispatcher {
         repository: &RepositoryName,
         lease: &Lease,
         endpoint: &Endpoint,
-        url: Url,
         content: &Content,
     ) -> Outcome {
         let parts = &self.0.parts;
@@ -93,12 +97,12 @@ impl Dispatcher {
             at: now,
         };
         let delivery_id = self.webhook_id(lease.pending.sequence, &lease.endpoint);
-        let answer: Result<_, SendError> = match parts.client.request(endpoint, url, &message, &delivery_id) {
-            Ok(request) => parts.client.send(request).await,
+        let answer = match parts.client.request(endpoint, &message, &delivery_id) {
+            Ok(request) => parts.client.send(&request).await,
             Err(error) => Err(error),
         };
-        let outcome = client::judge(&answer, parts.clock.now());
-        parts.metrics.attempt(&answer, began.elapsed());
+        let outcome = judge(&answer, parts.clock.now());
+        parts.metrics.attempt(result_of(&answer), began.elapsed());
         let tag = lease.pending.tag.as_ref().map(tracing::field::display);
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &outcome {
@@ -134,6 +138,22 @@ impl Dispatcher {
 }
 
 /// What the cap per host counts by: host and port.
-fn host_of(url: &Url) -> String {
-    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+fn host_of(target: &Target) -> String {
+    let uri = target.uri();
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    format!("{}:{port}", uri.host().unwrap_or_default())
+}
+
+/// What metrics call it.
+fn result_of(answer: &Result<Answer, SendError>) -> AttemptResult {
+    match answer {
+        Ok(answer) => AttemptResult::of_status(answer.status.as_u16()),
+        Err(SendError::Connect(ConnectError::Resolve { .. })) => AttemptResult::Dns,
+        Err(SendError::Connect(ConnectError::Tls(_))) => AttemptResult::Tls,
+        Err(SendError::Connect(ConnectError::Tcp(_))) => AttemptResult::Connect,
+        Err(SendError::Connect(ConnectError::Late(_)) | SendError::NoConnection(_) | SendError::NoAnswer(_)) => {
+            AttemptResult::Timeout
+        }
+        Err(_) => AttemptResult::Other,
+    }
 }
