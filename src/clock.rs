@@ -14,7 +14,7 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// The moment `millis` milliseconds after 1970-01-01T00:00:00Z.
     #[must_use]
-    pub fn from_unix_millis(millis: i64) -> Self {
+    pub const fn from_unix_millis(millis: i64) -> Self {
         Self(millis)
     }
 

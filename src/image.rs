@@ -400,7 +400,7 @@ mod tests {
             assert!(yes.parse::<Tag>().unwrap().is_referrer(), "{yes}");
         }
         for no in [
-            format!("sha256-{}", &hex[1..]),
+            format!("sha256-{}", "0".repeat(63)),
             format!("sha256-{hex}0"),
             format!("sha256-{hex}."),
             format!("sha256-{}", hex.to_uppercase()),
@@ -425,7 +425,7 @@ mod tests {
             "md5:00",
             "sha256:zz",
             &text.to_uppercase(),
-            &text[..70],
+            "sha256:00",
         ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }

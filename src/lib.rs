@@ -7,6 +7,7 @@ pub mod config;
 // 1 taken
 pub mod image;
 pub mod ingest;
+pub mod listener;
 pub mod push;
 
 // 2 kept
@@ -22,6 +23,7 @@ pub mod dispatch;
 pub mod webhook;
 
 // 5 shown
+pub mod ops;
 pub mod telemetry;
 
 // around

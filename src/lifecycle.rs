@@ -45,7 +45,6 @@ impl Tasks {
 
     /// Runs a task that lives as long as the process: if it ends before the soft token is cancelled,
     /// the process is asked to stop and [`Tasks::lost_one`] tells so.
-    #[expect(clippy::disallowed_methods, reason = "the one owner of tasks")]
     pub fn spawn_lasting(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let guard = LostTask {
             name,
@@ -62,7 +61,6 @@ impl Tasks {
 
     /// Runs a task that ends by itself, such as one connection or one delivery. A panic in it is a
     /// lost task too.
-    #[expect(clippy::disallowed_methods, reason = "the one owner of tasks")]
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let guard = Panicked {
             name,

@@ -1,1 +1,298 @@
-//! To come.
+//! The command line: one file per command group.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, Problems, environment, no_color};
+
+pub mod config;
+pub mod serve;
+pub mod webhook;
+
+/// What the process ends with; numbers as in `sysexits.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All went well.
+    Success = 0,
+    /// Something else went wrong.
+    Failure = 1,
+    /// The command line is not right.
+    Usage = 2,
+    /// Data on disk is damaged.
+    Damaged = 65,
+    /// Something that is needed can't be reached.
+    Unreachable = 69,
+    /// The disk failed, or another input or output did.
+    Io = 74,
+    /// Not now: trying again may help.
+    TryAgain = 75,
+    /// Not permitted.
+    Permission = 77,
+    /// The configuration is not right.
+    Configuration = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not succeed: what is told on stderr, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// `error`, to end with `exit`.
+    pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            exit,
+            error: error.into(),
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whether it is only that nobody reads our output any more, as in `shipbell config show | head -1`.
+    fn is_broken_pipe(&self) -> bool {
+        let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        self.error
+            .chain()
+            .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::new(Exit::Configuration, problems)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let exit = match error.kind() {
+            io::ErrorKind::PermissionDenied => Exit::Permission,
+            _ => Exit::Io,
+        };
+        Self::new(exit, error)
+    }
+}
+
+/// An error that doesn't say what it is; an input or output error keeps its exit code.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<io::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::new(Exit::Failure, error),
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "shipbell",
+    version,
+    about = "Turns what a container registry says into webhooks people can rely on",
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  shipbell config default > shipbell.toml    start from the commented defaults
+  shipbell config check                      every mistake at once
+  shipbell serve --config shipbell.toml      run
+  shipbell webhook listen                    print the webhooks that arrive, for trying things out
+
+Configuration: --config, else the file SHIPBELL_CONFIG names, else ./shipbell.toml, else
+/etc/shipbell/shipbell.toml; variables such as SHIPBELL_INGEST__LISTEN come on top.
+
+Exit codes: 0 success, 1 failure, 2 usage, 65 damaged data, 69 unreachable, 74 input or output,
+75 try again, 77 permission, 78 configuration."
+)]
+struct Cli {
+    /// The configuration file, which then has to be there.
+    #[arg(long, value_name = "PATH", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run: take notifications, send webhooks. SIGTERM drains, a second one cuts.
+    #[command(after_help = "\
+Examples:
+  shipbell serve
+  shipbell serve --config /etc/shipbell/shipbell.toml
+  SHIPBELL_INGEST__LISTEN=127.0.0.1:9000 SHIPBELL_LOG__FORMAT=json shipbell serve")]
+    Serve,
+    /// Check or print the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Try webhooks out.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum WebhookCommand {
+    /// Receive webhooks and print them: headers, body, and whether the signature is right.
+    #[command(after_help = "\
+Examples:
+  shipbell webhook listen
+  shipbell webhook listen --help")]
+    Listen(webhook::ListenArgs),
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Runs the command that `arguments` name, the program's own name first. What goes wrong is told on stderr.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match execute(cli) {
+        Ok(()) => Exit::Success,
+        Err(failure) if failure.is_broken_pipe() => Exit::Success,
+        Err(failure) => {
+            complain("error", &failure);
+            failure.exit()
+        }
+    }
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn usage(error: &clap::Error) -> Exit {
+    // Nobody is left to be told that stdout or stderr is closed.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Success
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Failure> {
+    let load = || Config::load(cli.config.as_deref(), environment());
+    match cli.command {
+        Command::Serve => serve::run(load()?),
+        Command::Config(command) => config::run(&command, load),
+        Command::Webhook(WebhookCommand::Listen(arguments)) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            Ok(runtime.block_on(webhook::listen(arguments))?)
+        }
+    }
+}
+
+/// Writes `text` to stdout.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Tells something on stderr, with `word` in colour on a terminal.
+fn complain(word: &str, message: &impl fmt::Display) {
+    let mut stderr = io::stderr().lock();
+    // Nobody is left to be told that stderr is closed.
+    let _ = if stderr.is_terminal() && !no_color() {
+        writeln!(stderr, "\x1b[1;31m{word}:\x1b[0m {message}")
+    } else {
+        writeln!(stderr, "{word}: {message}")
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_file_may_be_named_before_or_after_the_command() {
+        for line in [
+            "shipbell --config a.toml serve",
+            "shipbell serve --config a.toml",
+            "shipbell config --config a.toml check",
+            "shipbell config show --config a.toml --output json",
+        ] {
+            assert_eq!(
+                parse(line).unwrap().config,
+                Some(PathBuf::from("a.toml")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_2_and_help_and_version_are_0() {
+        let code = |line| usage(&parse(line).unwrap_err());
+        assert_eq!(code("shipbell sail"), Exit::Usage);
+        assert_eq!(code("shipbell serve --port 1"), Exit::Usage);
+        assert_eq!(code("shipbell"), Exit::Usage);
+        assert_eq!(code("shipbell --version"), Exit::Success);
+        assert_eq!(code("shipbell serve --help"), Exit::Success);
+    }
+
+    #[test]
+    fn every_command_that_does_something_has_examples() {
+        fn check(command: &clap::Command) {
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(check);
+            } else {
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(help.contains("Examples:"), "{}", command.get_name());
+            }
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn an_io_error_keeps_its_exit_code_through_anyhow() {
+        let error = |kind| Failure::from(anyhow::Error::from(io::Error::from(kind))).exit();
+        assert_eq!(error(io::ErrorKind::StorageFull), Exit::Io);
+        assert_eq!(error(io::ErrorKind::PermissionDenied), Exit::Permission);
+        assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failure);
+        assert!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).is_broken_pipe());
+    }
+}

@@ -1,1 +1,180 @@
-//! To come.
+//! The dispatcher: takes what is due from the queue, has it sized, sends it, settles it.
+//!
+//! One task waits for the queue's timer heap. Each lane with something to send has a task of its own,
+//! for as long as it has: it prepares the batch, waits for its turn, makes one attempt, gives the lease
+//! back, and goes on with the lane's next push. So nothing that one endpoint does, or leaves undone,
+//! is ever waited for by another.
+//!
+//! # Bounds
+//! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`),
+//! starts per endpoint by its rate, lane tasks by the lanes that are not waiting for a retry, and the
+//! batches sized ahead of their turn by [`PREPARED_AHEAD_MAX`].
+//!
+//! # Stopping
+//! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
+//! When the hard token is cancelled they are cut, and repeated after the next start.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::{debug, error, warn};
+
+use crate::{
+    clock::Clock,
+    image::RepositoryName,
+    journal::Journal,
+    lifecycle::Tasks,
+    push::{EndpointId, Settlement},
+    queue::{Effects, Orphans, Queue},
+    sizing::Sizing,
+    telemetry::Metrics,
+    webhook::{Endpoints, client::Client},
+};
+
+mod delivery;
+pub mod pace;
+mod prepare;
+pub mod retry;
+mod turn;
+
+use turn::Turns;
+
+/// The most batches that are sized, and held so, before it is their turn. A lane that is further
+/// behind has its batches sized when their turn comes.
+pub const PREPARED_AHEAD_MAX: usize = 10_000;
+
+/// The dispatcher's settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stands before names in bodies (`registry.public_host`); empty for none.
+    pub public_host: String,
+    /// Attempts under way at once, overall.
+    pub concurrency: usize,
+    /// Attempts under way at once to one host and port.
+    pub per_host: usize,
+    /// When failed attempts are repeated.
+    pub schedule: retry::RetrySchedule,
+    /// How long after a batch's sealing its sizes may take.
+    pub size_deadline: std::time::Duration,
+}
+
+/// What the dispatcher works with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where the pushes wait.
+    pub queue: Arc<Queue>,
+    /// Where they are kept, and settled.
+    pub journal: Journal,
+    /// Who is to be told.
+    pub endpoints: Endpoints,
+    /// Who knows sizes.
+    pub sizing: Sizing,
+    /// Who sends.
+    pub client: Client,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Who owns the tasks.
+    pub tasks: Tasks,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Sends what is owed. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Dispatcher(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    parts: Parts,
+    turns: Turns,
+    ahead: Arc<Semaphore>,
+}
+
+impl Dispatcher {
+    /// A dispatcher that has not begun.
+    #[must_use]
+    pub fn new(options: Options, parts: Parts) -> Self {
+        let turns = Turns::new(options.concurrency, options.per_host);
+        let ahead = Arc::new(Semaphore::new(PREPARED_AHEAD_MAX));
+        Self(Arc::new(Shared { options, parts, turns, ahead }))
+    }
+
+    /// Works until the soft token is cancelled.
+    pub async fn run(self) {
+        let Parts { queue, tasks, .. } = &self.0.parts;
+        loop {
+            let repository = tokio::select! {
+                biased;
+                () = tasks.soft().cancelled() => return,
+                repository = queue.due() => repository,
+            };
+            let effects = queue.advance(&repository, Instant::now());
+            self.follow(&repository, effects);
+        }
+    }
+
+    /// Settles what is owed by endpoints that the configuration no longer has.
+    pub fn bury(&self, orphans: &Orphans) {
+        let mut lost: DashMap<&EndpointId, u64> = DashMap::new();
+        for (durable, endpoints) in &orphans.0 {
+            for endpoint in endpoints {
+                *lost.entry(endpoint).or_default() += 1;
+                self.0.parts.journal.settle(durable.sequence, durable.position, endpoint, Settlement::DeadLetter);
+                self.0.parts.metrics.settled(Settlement::DeadLetter);
+                debug!(
+                    %endpoint, repository = %durable.push.repository, digest = %durable.push.digest,
+                    "dead letter: its endpoint is not in the configuration"
+                );
+            }
+        }
+        for entry in lost.iter_mut() {
+            warn!(
+                endpoint = %entry.key(), pushes = *entry.value(),
+                "dead letters: this endpoint owed pushes and is no longer in the configuration"
+            );
+        }
+        lost.clear();
+    }
+
+    /// Does what follows from a step of the queue.
+    fn follow(&self, repository: &RepositoryName, effects: Effects) {
+        self.settle(repository, &effects);
+        if self.0.parts.tasks.soft().is_cancelled() {
+            return;
+        }
+        for batch in effects.sealed {
+            self.prepare_ahead(repository, batch);
+        }
+        for lease in effects.leases {
+            let lane = self.clone().run_lane(repository.clone(), lease);
+            self.0.parts.tasks.spawn("delivery", lane);
+        }
+    }
+
+    fn settle(&self, repository: &RepositoryName, effects: &Effects) {
+        for settled in &effects.settled {
+            let (pending, endpoint) = (&settled.pending, &settled.endpoint);
+            self.0.parts.journal.settle(pending.sequence, pending.position, endpoint, settled.how);
+            self.0.parts.metrics.settled(settled.how);
+            let tag = pending.tag.as_ref().map(tracing::field::display);
+            match settled.how {
+                Settlement::Delivered => {}
+                Settlement::Superseded => {
+                    debug!(%repository, tag, %endpoint, sequence = %pending.sequence, "superseded by a newer push");
+                }
+                Settlement::DeadLetter => {
+                    error!(
+                        %repository, tag, %endpoint, sequence = %pending.sequence,
+                        delivery_id = self.webhook_id(pending.sequence, endpoint), "given up: a dead letter"
+                    );
+                }
+            }
+        }
+    }
+
+    fn webhook_id(&self, sequence: crate::push::Sequence, endpoint: &EndpointId) -> String {
+        crate::webhook::sign::webhook_id(self.0.parts.journal.id(), sequence, endpoint)
+    }
+}

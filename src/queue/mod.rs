@@ -1,1 +1,229 @@
-//! To come.
+//! The queue: every push that is owed, per repository, in memory.
+//!
+//! The journal's thread inserts what became durable, in order ([`Queue::apply`]); the dispatcher takes
+//! what is due ([`Queue::due`], [`Queue::advance`]) and gives back how it went ([`Queue::complete`]).
+//! Memory follows the journal, never the other way round: after a restart [`Queue::replay`] builds the
+//! same queues from what the journal still holds.
+//!
+//! # Invariants
+//! - Due work comes from a timer heap; the map is never scanned for it. A repository stands in the heap
+//!   with the moment its state machine asked for; an entry that was overtaken by an earlier one is
+//!   recognised when it comes up (`scheduled`) and dropped.
+//! - No map guard lives across an `.await`: every method that touches the map is synchronous.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use dashmap::{DashMap, mapref::entry::Entry};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    image::RepositoryName,
+    journal::{Durable, Position},
+    push::EndpointId,
+    webhook::{Batching, Endpoints},
+};
+
+mod repository;
+
+pub use repository::{Batch, Completion, Content, Effects, Lease, Pending, RepositoryQueue, Settled};
+
+type Heap = BinaryHeap<Reverse<(Instant, RepositoryName)>>;
+
+/// All repositories' queues.
+#[derive(Debug, Default)]
+pub struct Queue {
+    repositories: DashMap<RepositoryName, RepositoryQueue>,
+    heap: Mutex<Heap>,
+    earlier: Notify,
+    pending: AtomicUsize,
+}
+
+/// Pushes whose endpoint is gone: the caller settles them.
+#[derive(Debug, Default)]
+pub struct Orphans(pub Vec<(Durable, Vec<EndpointId>)>);
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many pushes are owed by at least one endpoint.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// How many repositories have something owed.
+    #[must_use]
+    pub fn repositories(&self) -> usize {
+        self.repositories.len()
+    }
+
+    /// Where the oldest push of all stands. Looks at every repository: for a scrape, not for a hot path.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Position> {
+        self.repositories.iter().filter_map(|queue| queue.oldest()).min()
+    }
+
+    /// Inserts a push that just became durable. Must be called in the order of the sequence numbers.
+    ///
+    /// An endpoint that is unknown to `endpoints` can't owe: the caller fixed `owed` from the same set.
+    pub fn apply(&self, durable: &Durable, endpoints: &Endpoints, now: Instant) {
+        let owed = with_batching(&durable.push.owed, endpoints);
+        if !owed.is_empty() {
+            self.insert(durable, owed, now);
+        }
+    }
+
+    /// Rebuilds the queues from what the journal found at start, and closes every window: nobody waits
+    /// for a window that was open when the process ended.
+    ///
+    /// Returns what is owed by endpoints that no longer exist.
+    pub fn replay(&self, pending: &[Durable], endpoints: &Endpoints, now: Instant) -> Orphans {
+        let mut orphans = Orphans::default();
+        for durable in pending {
+            let gone = |id: &&EndpointId| endpoints.get(id).is_none();
+            let lost: Vec<EndpointId> = durable.push.owed.iter().filter(gone).cloned().collect();
+            if !lost.is_empty() {
+                orphans.0.push((durable.clone(), lost));
+            }
+            self.apply(durable, endpoints, now);
+        }
+        let names: Vec<RepositoryName> = self
+            .repositories
+            .iter()
+            .map(|queue| queue.key().clone())
+            .collect();
+        for name in names {
+            if let Some(mut queue) = self.repositories.get_mut(&name) {
+                queue.close_windows(now);
+                self.schedule(&name, &mut queue, now);
+            }
+        }
+        orphans
+    }
+
+    /// Waits until some repository has work due, and returns its name.
+    ///
+    /// Cancel-safe: a name is taken from the heap only as it is returned.
+    pub async fn due(&self) -> RepositoryName {
+        loop {
+            // Registered before the look at the heap, so that no wake-up falls between the two.
+            let earlier = self.earlier.notified();
+            let next = {
+                let mut heap = self.heap.lock().unwrap_or_else(PoisonError::into_inner);
+                match heap.peek() {
+                    Some(Reverse((at, _))) if *at <= Instant::now() => {
+                        if let Some(Reverse((at, name))) = heap.pop() {
+                            drop(heap);
+                            if self.claim(&name, at) {
+                                return name;
+                            }
+                        }
+                        continue;
+                    }
+                    Some(Reverse((at, _))) => Some(*at),
+                    None => None,
+                }
+            };
+            match next {
+                Some(at) => tokio::select! { () = sleep_until(at) => {} () = earlier => {} },
+                None => earlier.await,
+            }
+        }
+    }
+
+    /// Does what is due in one repository.
+    pub fn advance(&self, repository: &RepositoryName, now: Instant) -> Effects {
+        self.step(repository, now, |queue| queue.advance(now))
+    }
+
+    /// Gives back a lease.
+    pub fn complete(
+        &self,
+        repository: &RepositoryName,
+        lease: &Lease,
+        completion: Completion,
+        now: Instant,
+    ) -> Effects {
+        self.step(repository, now, |queue| queue.complete(lease, completion, now))
+    }
+
+    fn step(
+        &self,
+        repository: &RepositoryName,
+        now: Instant,
+        step: impl FnOnce(&mut RepositoryQueue) -> Effects,
+    ) -> Effects {
+        let Entry::Occupied(mut entry) = self.repositories.entry(repository.clone()) else {
+            return Effects::default();
+        };
+        let effects = step(entry.get_mut());
+        if entry.get().is_empty() {
+            entry.remove();
+        } else {
+            self.schedule(repository, entry.get_mut(), now);
+        }
+        let done = effects.settled.iter().filter(|settled| settled.last).count();
+        self.pending.fetch_sub(done, Ordering::Relaxed);
+        effects
+    }
+
+    fn insert(&self, durable: &Durable, owed: Vec<(EndpointId, Batching)>, now: Instant) {
+        let push = &durable.push;
+        let pending = Pending::new(durable.sequence, durable.position, push.tag.clone(), owed.len());
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        let mut queue = self.repositories.entry(push.repository.clone()).or_default();
+        queue.push(&pending, owed, now);
+        self.schedule(&push.repository, &mut queue, now);
+    }
+
+    /// Tells the heap when this repository next wants attention, if that is earlier than it knows.
+    fn schedule(&self, name: &RepositoryName, queue: &mut RepositoryQueue, now: Instant) {
+        let Some(at) = queue.next_due(now) else { return };
+        if queue.scheduled.is_some_and(|known| known <= at) {
+            return;
+        }
+        queue.scheduled = Some(at);
+        let mut heap = self.heap.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = heap.peek().is_none_or(|Reverse((first, _))| at < *first);
+        heap.push(Reverse((at, name.clone())));
+        drop(heap);
+        if first {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Whether the heap's entry is the one the repository stands by, and not one that was overtaken.
+    fn claim(&self, name: &RepositoryName, at: Instant) -> bool {
+        let Some(mut queue) = self.repositories.get_mut(name) else {
+            return false;
+        };
+        let current = queue.scheduled == Some(at);
+        if current {
+            queue.scheduled = None;
+        }
+        current
+    }
+}
+
+fn with_batching(owed: &[EndpointId], endpoints: &Endpoints) -> Vec<(EndpointId, Batching)> {
+    owed.iter()
+        .filter_map(|id| endpoints.get(id).map(|endpoint| (id.clone(), endpoint.batching)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,15 @@ use crate::{
     secret::Secret,
 };
 
+pub mod answer;
 pub mod client;
+pub mod connect;
 pub mod format;
+pub mod judge;
+pub mod masked;
+pub mod request;
 pub mod sign;
+pub mod target;
 
 /// Which pushes of the same tag survive a batch and a backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,1 +1,29 @@
-//! The integration tests.
+//! The integration tests: the real binary, held to what it promises on the outside, with the real
+//! registry on one side and a raw socket on the other.
+//!
+//! `make test` installs the programs they need: `docker-registry`, `skopeo` and `htpasswd`.
+
+#[cfg(test)]
+mod access;
+#[cfg(test)]
+mod batching;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod envelopes;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod unreachable;
+#[cfg(test)]
+mod webhooks;
+#[cfg(test)]
+mod wire;

@@ -1,0 +1,256 @@
+//! `[[endpoints]]`: who gets webhooks.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use globset::GlobSet;
+use http::{HeaderName, HeaderValue, header};
+use url::Url;
+
+use super::{
+    Tls,
+    delivery::{COALESCE, PUSHES_MAX, WINDOW_MAX},
+    everything,
+    reader::Section,
+    registry::{Login, wanted},
+    units,
+};
+use crate::{
+    push::EndpointId,
+    secret::Secret,
+    webhook::{self, Batching, Coalesce, Format, Rate},
+};
+
+/// What receivers are known by; later versions speak to them.
+const FORMATS_TO_COME: [&str; 14] = [
+    "acr",
+    "artifactory",
+    "cdevents",
+    "cloudevents",
+    "distribution",
+    "dockerhub",
+    "gcr",
+    "ghcr",
+    "gitea",
+    "github",
+    "harbor",
+    "nexus",
+    "quay",
+    "slack",
+];
+
+const NAME_BYTES_MAX: usize = 64;
+
+/// How shipbell says who it is at an endpoint.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// By name and password.
+    Basic(Login),
+    /// By a bearer token.
+    Bearer(Secret),
+}
+
+/// One `[[endpoints]]` block.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its identity: letters, digits, dot, dash and underscore, at most 64; unique.
+    pub name: Arc<str>,
+    /// Which repositories it wants.
+    pub repositories: GlobSet,
+    /// Which tags it wants.
+    pub tags: GlobSet,
+    /// Which of those it doesn't.
+    pub exclude_tags: GlobSet,
+    /// Where it is: http or https.
+    pub url: Secret,
+    /// The `whsec_` secret its webhooks are signed with.
+    pub secret: Option<Secret>,
+    /// The secret before; only along with `secret`.
+    pub previous_secret: Option<Secret>,
+    /// How bodies are written.
+    pub format: Format,
+    /// Headers added to each request; their values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The window, in place of `batch.window`.
+    pub window: Option<Duration>,
+    /// In place of `batch.max_pushes`; at least 1.
+    pub max_pushes: Option<usize>,
+    /// In place of `batch.coalesce`.
+    pub coalesce: Option<Coalesce>,
+    /// In place of `delivery.rate`.
+    pub rate: Option<Rate>,
+    /// PEM certificates to trust besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate to show.
+    pub client_cert: Option<Tls>,
+    /// Who shipbell is there.
+    pub credentials: Option<Credentials>,
+    /// An HTTP proxy. Its user-info is a secret.
+    pub proxy: Option<Url>,
+}
+
+impl Endpoint {
+    /// The endpoint as the rest of shipbell knows it, with `batching` and `rate` where it has none of its own.
+    #[must_use]
+    pub(super) fn resolve(&self, batching: Batching, rate: Rate) -> webhook::Endpoint {
+        webhook::Endpoint {
+            id: EndpointId::Named(Arc::clone(&self.name)),
+            url: self.url.clone(),
+            secret: self.secret.clone(),
+            previous_secret: self.previous_secret.clone(),
+            format: self.format,
+            headers: self.headers.clone(),
+            repositories: self.repositories.clone(),
+            tags: self.tags.clone(),
+            exclude_tags: self.exclude_tags.clone(),
+            batching: Batching {
+                window: self.window.unwrap_or(batching.window),
+                pushes_max: self.max_pushes.unwrap_or(batching.pushes_max),
+                coalesce: self.coalesce.unwrap_or(batching.coalesce),
+            },
+            rate: self.rate.unwrap_or(rate),
+        }
+    }
+
+    /// Reads one block; `image_header` is `delivery.header_name`. `None` without a name or a URL.
+    pub(super) fn read(section: &mut Section<'_>, image_header: &HeaderName) -> Option<Self> {
+        if !section.is_set("name") {
+            section.report("name", "missing: every endpoint has a name of its own");
+        }
+        let name = section.optional("name", name);
+        let repositories = wanted(section, "repositories");
+        let tags = wanted(section, "tags");
+        let exclude_tags = section.patterns("exclude_tags");
+        let url = section.secret_url("url", |text| units::webhook_url(text).map(drop));
+        if !section.is_set("url") && !section.is_set("url_file") {
+            section.report("url", "missing: set this or url_file");
+        }
+        let (secret, previous_secret) = secrets(section);
+        let format = section.string("format", format);
+        let headers = section.headers("headers", |name| refuse(name, image_header));
+        let window = section.duration("window", Duration::ZERO..=WINDOW_MAX);
+        let max_pushes = section.integer("max_pushes", 1..=PUSHES_MAX);
+        let coalesce = section.choice("coalesce", &COALESCE);
+        let rate = section.rate("rate");
+        let ca_file = section.certificates("ca_file");
+        let client_cert = section.tls("client_cert_file", "client_key_file");
+        let proxy = section.url("proxy", units::proxy_url);
+        let credentials = credentials(section, &headers);
+        Some(Self {
+            name: name?,
+            repositories: repositories.unwrap_or_else(everything),
+            tags: tags.unwrap_or_else(everything),
+            exclude_tags: exclude_tags.unwrap_or_default(),
+            url: url?,
+            secret,
+            previous_secret,
+            format: format.unwrap_or_default(),
+            headers,
+            window,
+            max_pushes,
+            coalesce,
+            rate,
+            ca_file,
+            client_cert,
+            credentials,
+            proxy,
+        })
+    }
+}
+
+fn secrets(section: &mut Section<'_>) -> (Option<Secret>, Option<Secret>) {
+    let secret = section.secret("secret", units::webhook_secret);
+    let previous = section.secret("previous_secret", units::webhook_secret);
+    if previous.is_some() && !section.is_set("secret") && !section.is_set("secret_file") {
+        section.report(
+            if section.is_set("previous_secret") {
+                "previous_secret"
+            } else {
+                "previous_secret_file"
+            },
+            "there is no secret it would come before: set secret or secret_file",
+        );
+    }
+    (secret, previous)
+}
+
+fn credentials(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)]) -> Option<Credentials> {
+    let login = Login::read(section);
+    let bearer = section.secret("bearer_token", units::token);
+    let in_headers = headers.iter().any(|(name, _)| *name == header::AUTHORIZATION);
+    if [login.is_some(), bearer.is_some(), in_headers]
+        .into_iter()
+        .filter(|set| *set)
+        .count()
+        > 1
+    {
+        let key = if login.is_some() {
+            "username"
+        } else if section.is_set("bearer_token") {
+            "bearer_token"
+        } else {
+            "bearer_token_file"
+        };
+        section.report(
+            key,
+            "there is one Authorization header: set username and password, or bearer_token, or the header itself",
+        );
+    }
+    login
+        .map(Credentials::Basic)
+        .or_else(|| bearer.map(Credentials::Bearer))
+}
+
+fn name(text: &str) -> Result<Arc<str>, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.len() <= NAME_BYTES_MAX && text.bytes().all(allowed) {
+        Ok(Arc::from(text))
+    } else {
+        Err(format!(
+            "a name has letters, digits, dot, dash and underscore only, at most {NAME_BYTES_MAX}, such as \"ci\""
+        ))
+    }
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    if text == "native" {
+        return Ok(Format::Native);
+    }
+    if FORMATS_TO_COME.contains(&text) {
+        return Err(format!(
+            "\"{text}\" is not there yet: this version has \"native\" only"
+        ));
+    }
+    Err("there is no such format: this version has \"native\" only".to_owned())
+}
+
+/// Whether HTTP or shipbell gives that header its value.
+pub(super) fn sets_itself(name: &HeaderName) -> bool {
+    const OURS: [HeaderName; 12] = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
+        header::USER_AGENT,
+        header::EXPECT,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+    ];
+    let name_text = name.as_str();
+    OURS.contains(name)
+        || ["keep-alive", "proxy-connection", "proxy-authorization"].contains(&name_text)
+        || name_text.starts_with("webhook-")
+        || name_text.starts_with("x-shipbell-")
+}
+
+/// Why an endpoint can't have that header, if it can't.
+fn refuse(name: &HeaderName, image_header: &HeaderName) -> Option<String> {
+    if name == header::USER_AGENT {
+        return Some("the User-Agent is set for all endpoints, by delivery.user_agent".to_owned());
+    }
+    (sets_itself(name) || name == image_header || name == "x-alin-webhook")
+        .then(|| format!("shipbell sets {name} itself; leave it out"))
+}

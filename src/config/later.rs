@@ -1,0 +1,77 @@
+//! Keys that are read and checked, and do nothing in this version.
+
+use super::{problem::Warning, reader::Setting};
+
+/// Each key, or beginning of keys, and what it will do. Who builds the behaviour takes the line out.
+const LATER: &[(&str, &str)] = &[
+    ("admin.", "the settings page and the API come in a later version"),
+    ("alerts.", "alerts come in a later version"),
+    ("telemetry.otlp", "traces come in a later version"),
+    (
+        "size.reconcile_",
+        "comparing with the registry comes in a later version",
+    ),
+    ("delivery.pause_after", "pausing comes in a later version"),
+    ("delivery.probe_", "pausing comes in a later version"),
+    ("delivery.ignore_", "ignoring comes in a later version"),
+    (
+        "delivery.max_backlog",
+        "bounding backlogs comes in a later version",
+    ),
+    (
+        "delivery.allow_networks",
+        "URLs typed on a page come in a later version",
+    ),
+    ("delivery.proxy", "proxies come in a later version"),
+    ("delivery.history", "the history comes in a later version"),
+    (
+        "delivery.dead_letters",
+        "keeping dead letters comes in a later version",
+    ),
+    (
+        "endpoints[].ca_file",
+        "an endpoint's own certificates come in a later version; delivery.ca_file works",
+    ),
+    (
+        "endpoints[].client_",
+        "client certificates come in a later version",
+    ),
+    (
+        "endpoints[].username",
+        "credentials come in a later version; an Authorization header works",
+    ),
+    (
+        "endpoints[].password",
+        "credentials come in a later version; an Authorization header works",
+    ),
+    (
+        "endpoints[].bearer_token",
+        "credentials come in a later version; an Authorization header works",
+    ),
+    ("endpoints[].proxy", "proxies come in a later version"),
+];
+
+/// The warnings for what differs from the defaults and does nothing.
+pub(super) fn warnings(settings: &[Setting]) -> Vec<Warning> {
+    let told = settings
+        .iter()
+        .filter(|setting| setting.changed && !is_nothing(&setting.value));
+    told.filter_map(|setting| {
+        let key = without_indexes(&setting.key);
+        let (_, later) = LATER.iter().find(|(prefix, _)| key.starts_with(prefix))?;
+        Some(Warning {
+            key: setting.key.clone(),
+            message: format!("does nothing yet: {later}"),
+        })
+    })
+    .collect()
+}
+
+fn is_nothing(value: &toml::Value) -> bool {
+    value.as_str() == Some("")
+}
+
+/// `endpoints[2].url` as `endpoints[].url`.
+fn without_indexes(key: &str) -> String {
+    key.chars().filter(|c| !c.is_ascii_digit()).collect()
+}

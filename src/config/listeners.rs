@@ -1,0 +1,270 @@
+//! `[ingest]`, `[ops]` and `[admin]`: what shipbell listens on.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use globset::GlobSet;
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::{everything, reader::Section, units};
+use crate::secret::Secret;
+
+/// Stands in for an address that has a problem.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A certificate and its key, PEM, readable when the configuration was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain, the own certificate first.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+/// `[ingest]`: where the registry delivers its notifications.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// The one path, beginning with a slash.
+    pub path: String,
+    /// The bearer tokens that let in, of `tokens` and `token_files` together. Empty: nobody has to show one.
+    pub tokens: Vec<Secret>,
+    /// Whether a listener beyond loopback may do without tokens.
+    pub allow_anonymous: bool,
+    /// Largest body taken, bytes.
+    pub max_body: u64,
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// How long a push may take to become durable.
+    pub ack_deadline: Duration,
+    /// Most pushes in the queue.
+    pub max_pending: usize,
+    /// TLS, when a certificate is given.
+    pub tls: Option<Tls>,
+}
+
+/// `[ops]`: health and metrics.
+#[derive(Clone, Debug)]
+pub struct Ops {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// TLS, when a certificate is given.
+    pub tls: Option<Tls>,
+}
+
+/// Who may use the settings page and the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminAuth {
+    /// Whoever can connect; loopback only.
+    None,
+    /// Who shows one of the tokens.
+    Token,
+    /// Whom a trusted proxy names.
+    Proxy,
+}
+
+/// What a token's bearer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Change what belongs to repositories.
+    Editor,
+    /// Look.
+    Viewer,
+}
+
+/// One of `admin.tokens`.
+#[derive(Clone, Debug)]
+pub struct AdminToken {
+    /// What it is called in logs; unique.
+    pub name: String,
+    /// The token.
+    pub token: Secret,
+    /// What its bearer may do.
+    pub role: Role,
+    /// On which repositories.
+    pub repositories: GlobSet,
+}
+
+/// `[admin.proxy]`: an authenticating proxy in front.
+#[derive(Clone, Debug)]
+pub struct AdminProxy {
+    /// Where it connects from.
+    pub trusted_networks: Vec<IpNet>,
+    /// The header that says who the user is.
+    pub user_header: HeaderName,
+    /// The header that says which groups the user is in.
+    pub groups_header: HeaderName,
+    /// What the proxy has to show besides.
+    pub secret: Option<Secret>,
+}
+
+/// `[admin]`: the settings page and the API.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Who may use it.
+    pub auth: AdminAuth,
+    /// For [`AdminAuth::Token`].
+    pub tokens: Vec<AdminToken>,
+    /// For [`AdminAuth::Proxy`].
+    pub proxy: AdminProxy,
+    /// TLS, when a certificate is given.
+    pub tls: Option<Tls>,
+}
+
+impl Ingest {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let ingest = Self {
+            listen: section.address("listen").unwrap_or(NOWHERE),
+            path: section.string("path", path).unwrap_or_default(),
+            tokens: [
+                section.secrets("tokens", units::token),
+                section.secret_files("token_files", units::token),
+            ]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect(),
+            allow_anonymous: section.boolean("allow_anonymous").unwrap_or_default(),
+            max_body: section.size("max_body", 1 << 10..=256 << 20).unwrap_or_default(),
+            max_connections: section
+                .integer("max_connections", 1..=1_000_000)
+                .unwrap_or_default(),
+            ack_deadline: section
+                .duration("ack_deadline", Duration::from_millis(10)..=Duration::from_mins(1))
+                .unwrap_or_default(),
+            max_pending: section
+                .integer("max_pending", 1..=100_000_000)
+                .unwrap_or_default(),
+            tls: section.tls("tls_cert_file", "tls_key_file"),
+        };
+        let open = !ingest.listen.ip().is_loopback() && ingest.tokens.is_empty() && !ingest.allow_anonymous;
+        if open && section.clean(&["listen", "tokens", "token_files", "allow_anonymous"]) {
+            section.report(
+                "listen",
+                "beyond loopback anybody could ring: set ingest.tokens or ingest.token_files, \
+                 or ingest.allow_anonymous = true if that is meant",
+            );
+        }
+        ingest
+    }
+}
+
+impl Ops {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            listen: section.address("listen").unwrap_or(NOWHERE),
+            tls: section.tls("tls_cert_file", "tls_key_file"),
+        }
+    }
+}
+
+impl Admin {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let auth = [
+            ("none", AdminAuth::None),
+            ("token", AdminAuth::Token),
+            ("proxy", AdminAuth::Proxy),
+        ];
+        let admin = Self {
+            listen: section.address("listen").unwrap_or(NOWHERE),
+            auth: section.choice("auth", &auth).unwrap_or(AdminAuth::None),
+            tls: section.tls("tls_cert_file", "tls_key_file"),
+            tokens: section.tables("tokens", AdminToken::read),
+            proxy: AdminProxy::read(&mut section.section("proxy")),
+        };
+        admin.check(section);
+        admin
+    }
+
+    fn check(&self, section: &mut Section<'_>) {
+        if !section.clean(&["listen", "auth", "tokens", "proxy"]) {
+            return;
+        }
+        for (index, token) in self.tokens.iter().enumerate() {
+            if self
+                .tokens
+                .iter()
+                .take(index)
+                .any(|other| other.name == token.name)
+            {
+                section.report("tokens", format!("two tokens have the name \"{}\"", token.name));
+            }
+        }
+        let proxied = !self.proxy.trusted_networks.is_empty() || self.proxy.secret.is_some();
+        match self.auth {
+            AdminAuth::None if !self.listen.ip().is_loopback() => section.report(
+                "auth",
+                "\"none\" is for loopback only: listen on 127.0.0.1, or use \"token\" or \"proxy\"",
+            ),
+            AdminAuth::Token if self.tokens.is_empty() => {
+                section.report("auth", "\"token\" lets nobody in without admin.tokens");
+            }
+            AdminAuth::Proxy if !proxied => section.report(
+                "auth",
+                "\"proxy\" needs to know the proxy by admin.proxy.trusted_networks or admin.proxy.secret_file",
+            ),
+            _ => {}
+        }
+    }
+}
+
+impl AdminToken {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let roles = [
+            ("admin", Role::Admin),
+            ("editor", Role::Editor),
+            ("viewer", Role::Viewer),
+        ];
+        for key in ["name", "role"] {
+            if !section.is_set(key) {
+                section.report(key, "this key is missing");
+            }
+        }
+        let name = section.optional("name", |name| Ok(name.to_owned()));
+        let token = section.secret("token", units::token);
+        if token.is_none() && section.clean(&["token", "token_file"]) {
+            section.report("token", "missing: set this or token_file");
+        }
+        let role = section.choice("role", &roles);
+        let repositories = section.patterns("repositories");
+        Some(Self {
+            name: name?,
+            token: token?,
+            role: role?,
+            repositories: repositories.unwrap_or_else(everything),
+        })
+    }
+}
+
+impl AdminProxy {
+    fn read(section: &mut Section<'_>) -> Self {
+        let nameless = HeaderName::from_static("x");
+        Self {
+            trusted_networks: section.networks("trusted_networks").unwrap_or_default(),
+            user_header: section
+                .header_name("user_header")
+                .unwrap_or_else(|| nameless.clone()),
+            groups_header: section.header_name("groups_header").unwrap_or(nameless),
+            secret: section.secret_file("secret_file", units::secret),
+        }
+    }
+}
+
+/// A path as the router takes it: literal, without a query.
+fn path(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    if text.starts_with('/') && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("a path begins with / and has letters, digits and -._~ only, such as \"/events\"".to_owned())
+    }
+}

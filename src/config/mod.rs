@@ -1,0 +1,258 @@
+//! The configuration: one struct per section, plain validated values.
+//!
+//! Layers, the later one wins: `config.example.toml`, compiled in; the file; the environment. Reading goes
+//! on after a mistake, so that [`Config::load`] reports all of them: what is no TOML, keys there aren't,
+//! values that are wrong by themselves or don't go together, files that can't be read. Each with its key,
+//! the file and line or the variable, and what would be right; never a secret's value.
+//!
+//! Only this module and [`app`](crate::app) know these types: every part of shipbell has an `Options` of
+//! its own.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use globset::{Glob, GlobSet};
+
+use crate::webhook::{Batching, Endpoints};
+
+mod delivery;
+mod endpoint;
+mod later;
+mod layers;
+mod listeners;
+mod problem;
+mod process;
+mod reader;
+mod registry;
+mod show;
+mod units;
+mod variables;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    delivery::{Alerts, Delivery},
+    endpoint::{Credentials, Endpoint},
+    listeners::{Admin, AdminAuth, AdminProxy, AdminToken, Ingest, Ops, Role, Tls},
+    problem::{Problem, Problems, Source, Warning},
+    process::{Journal, Log, LogFormat, Shutdown, Telemetry},
+    registry::{Filter, Login, Registry, Size},
+};
+use self::{
+    layers::Layers,
+    reader::{Findings, Section, Setting},
+};
+
+/// How much larger than the largest body a segment has to be: room for its header and the frames.
+const SEGMENT_ROOM_BYTES: u64 = 64 * 1024;
+
+/// The whole configuration, without a known mistake.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything durable is kept.
+    pub data_dir: PathBuf,
+    /// `[ingest]`.
+    pub ingest: Ingest,
+    /// `[ops]`.
+    pub ops: Ops,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[registry]`.
+    pub registry: Registry,
+    /// `[filter]`.
+    pub filter: Filter,
+    /// `[batch]`, for endpoints that don't have their own.
+    pub batch: Batching,
+    /// `[journal]`.
+    pub journal: Journal,
+    /// `[size]`.
+    pub size: Size,
+    /// `[delivery]`.
+    pub delivery: Delivery,
+    /// `[alerts]`.
+    pub alerts: Alerts,
+    /// `[shutdown]`.
+    pub shutdown: Shutdown,
+    /// `[log]`.
+    pub log: Log,
+    /// `[telemetry]`.
+    pub telemetry: Telemetry,
+    /// `[[endpoints]]`, in the order of the file.
+    pub endpoints: Vec<Endpoint>,
+    /// The file that was read, if one was.
+    pub file: Option<PathBuf>,
+    settings: Vec<Setting>,
+}
+
+/// The process's environment, for [`Config::load`].
+pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+}
+
+/// Whether the environment asks for output without colours (<https://no-color.org>).
+#[must_use]
+pub fn no_color() -> bool {
+    environment().any(|(name, value)| name == "NO_COLOR" && !value.is_empty())
+}
+
+/// `config.example.toml`: every key with its default and what it is for.
+#[must_use]
+pub fn default_toml() -> &'static str {
+    layers::DEFAULTS
+}
+
+impl Config {
+    /// Reads the defaults, the file and the environment.
+    ///
+    /// The file is `file`, else the one `SHIPBELL_CONFIG` names, else `./shipbell.toml` or
+    /// `/etc/shipbell/shipbell.toml` if there is one. Of `variables`, those that begin with `SHIPBELL_` count.
+    ///
+    /// # Errors
+    /// Every mistake there is.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, Problems> {
+        let mut findings = Findings::default();
+        let layers = Layers::read(file, variables, &mut findings.problems);
+        match Self::read(&layers, &mut findings) {
+            Some(config) if findings.problems.is_empty() => Ok(Self {
+                settings: findings.settings,
+                ..config
+            }),
+            _ => Err(Problems::new(findings.problems)),
+        }
+    }
+
+    /// `None` when something had no stand-in; then there is a problem too.
+    fn read(layers: &Layers, findings: &mut Findings) -> Option<Self> {
+        let mut root = Section::root(layers, findings);
+        let data_dir = root.string("data_dir", |text| match text {
+            "" => Err("write a directory, such as \"./data\"".to_owned()),
+            text => Ok(PathBuf::from(text)),
+        });
+        let ingest = Ingest::read(&mut root.section("ingest"));
+        let ops = Ops::read(&mut root.section("ops"));
+        let admin = Admin::read(&mut root.section("admin"));
+        let registry = Registry::read(&mut root.section("registry"));
+        let filter = Filter::read(&mut root.section("filter"));
+        let batch = delivery::batching(&mut root.section("batch"));
+        let journal = Journal::read(&mut root.section("journal"));
+        let size = Size::read(&mut root.section("size"));
+        let delivery = Delivery::read(&mut root.section("delivery"));
+        let alerts = Alerts::read(&mut root.section("alerts"));
+        let shutdown = Shutdown::read(&mut root.section("shutdown"));
+        let log = Log::read(&mut root.section("log"));
+        let telemetry = Telemetry::read(&mut root.section("telemetry"));
+        let endpoints = root.tables("endpoints", |section| {
+            Endpoint::read(section, &delivery.header_name)
+        });
+        let config = Self {
+            data_dir: data_dir?,
+            ingest,
+            ops,
+            admin,
+            registry: registry?,
+            filter,
+            batch,
+            journal,
+            size,
+            delivery,
+            alerts,
+            shutdown,
+            log,
+            telemetry,
+            endpoints,
+            file: layers.file.clone(),
+            settings: Vec::new(),
+        };
+        if !layers.torn {
+            config.check(findings);
+        }
+        Some(config)
+    }
+
+    /// What concerns several sections.
+    fn check(&self, findings: &mut Findings) {
+        let room = self.ingest.max_body.saturating_add(SEGMENT_ROOM_BYTES);
+        if findings.clean(&["ingest.max_body", "journal.segment_size"]) && self.journal.segment_size < room {
+            let room = units::size_text(room);
+            findings.report(
+                "journal.segment_size",
+                format!("must be at least 64KiB more than ingest.max_body, \"{room}\""),
+            );
+        }
+        let listeners = [
+            ("ingest.listen", self.ingest.listen),
+            ("ops.listen", self.ops.listen),
+            ("admin.listen", self.admin.listen),
+        ];
+        for (index, (key, address)) in listeners.iter().enumerate() {
+            for (other_key, other) in listeners.iter().take(index) {
+                if findings.clean(&[key, other_key]) && collide(*address, *other) {
+                    findings.report(key, format!("{other_key} has this address and port already"));
+                }
+            }
+        }
+        let names = findings.settings.iter().filter_map(|setting| {
+            let (list, key) = setting.key.rsplit_once('.')?;
+            (list.starts_with("endpoints[") && key == "name")
+                .then(|| (setting.key.clone(), setting.value.clone()))
+        });
+        let names: Vec<_> = names.collect();
+        for (index, (key, name)) in names.iter().enumerate() {
+            if let Some((first, _)) = names.iter().take(index).find(|(_, other)| other == name)
+                && findings.clean(&[key])
+            {
+                findings.report(
+                    key,
+                    format!("{first} is the same; every endpoint has a name of its own"),
+                );
+            }
+        }
+    }
+
+    /// The endpoints as the rest of shipbell knows them: `[batch]` and `delivery.rate` filled in.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        let resolve = |endpoint: &Endpoint| endpoint.resolve(self.batch, self.delivery.rate);
+        Endpoints::new(self.endpoints.iter().map(resolve).collect())
+    }
+
+    /// What is set, differs from its default, and does nothing in this version.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        later::warnings(&self.settings)
+    }
+
+    /// The effective configuration as TOML, each value with where it comes from; secrets and the queries of
+    /// URLs masked.
+    #[must_use]
+    pub fn show_toml(&self) -> String {
+        show::toml(&self.settings)
+    }
+
+    /// The same as JSON: `{"items":[{"key","value","source"}]}`.
+    #[must_use]
+    pub fn show_json(&self) -> serde_json::Value {
+        show::json(&self.settings)
+    }
+}
+
+/// Whether two listeners would fight over a port. Port 0 is a new one each time.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = |ip: IpAddr| ip.is_unspecified();
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || any(one.ip()) || any(other.ip()))
+}
+
+/// The patterns that match everything, for lists left out.
+fn everything() -> GlobSet {
+    let all = Glob::new("**").ok();
+    all.and_then(|glob| GlobSet::new([glob]).ok()).unwrap_or_default()
+}

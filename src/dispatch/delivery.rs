@@ -1,0 +1,139 @@
+//! One lane at work: attempt after attempt, in order, until it has nothing left to send now.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use url::Url;
+
+use super::{Dispatcher, retry::with_retry_after};
+use crate::{
+    image::RepositoryName,
+    push::Settlement,
+    queue::{Completion, Content, Lease},
+    webhook::{
+        Endpoint, Fault, Outcome,
+        client::{self, SendError},
+        format::{EventKind, Message},
+    },
+};
+
+/// How long a lane waits when its pushes can't be read back from the journal.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(10);
+
+impl Dispatcher {
+    /// Sends the lane's pushes, from this lease on, until there is none to be sent now.
+    pub(super) async fn run_lane(self, repository: RepositoryName, mut lease: Lease) {
+        let parts = &self.0.parts;
+        loop {
+            let completion = tokio::select! {
+                biased;
+                () = parts.tasks.hard().cancelled() => return,
+                completion = self.deliver(&repository, &lease) => completion,
+            };
+            let Some(completion) = completion else { return };
+            let mut effects = parts.queue.complete(&repository, &lease, completion, Instant::now());
+            let next = effects.leases.pop();
+            debug_assert!(effects.leases.is_empty(), "a lane lends one push at a time");
+            self.follow(&repository, effects);
+            match next {
+                Some(next) if !parts.tasks.soft().is_cancelled() => lease = next,
+                _ => return,
+            }
+        }
+    }
+
+    /// One attempt, with all that comes before it. `None` when the process was asked to stop before the
+    /// attempt began.
+    async fn deliver(&self, repository: &RepositoryName, lease: &Lease) -> Option<Completion> {
+        let soft = self.0.parts.tasks.soft();
+        let contents = tokio::select! {
+            () = soft.cancelled() => return None,
+            contents = self.contents(repository, &lease.batch) => contents,
+        };
+        let unreadable = || Completion::Retry { at: Instant::now() + UNREADABLE_WAIT, fault: Fault::Endpoint };
+        let Ok(contents) = contents else { return Some(unreadable()) };
+        let Some(content) = contents.get(lease.member) else { return Some(unreadable()) };
+        let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
+            return Some(Completion::Settled(Settlement::DeadLetter));
+        };
+        let outcome = match client::target(endpoint) {
+            Err(error) => client::judge(&Err(error), self.0.parts.clock.now()),
+            Ok(url) => {
+                let host = host_of(&url);
+                let turn = tokio::select! {
+                    () = soft.cancelled() => return None,
+                    turn = self.0.turns.take(&lease.endpoint, endpoint.rate, &host) => turn?,
+                };
+                let outcome = self.attempt(repository, lease, endpoint, url, content).await;
+                drop(turn);
+                outcome
+            }
+        };
+        Some(self.follow_up(repository, lease, outcome))
+    }
+
+    async fn attempt(
+        &self,
+        repository: &RepositoryName,
+        lease: &Lease,
+        endpoint: &Endpoint,
+        url: Url,
+        content: &Content,
+    ) -> Outcome {
+        let parts = &self.0.parts;
+        let (began, now) = (Instant::now(), parts.clock.now());
+        let message = Message {
+            repository,
+            tag: lease.pending.tag.as_ref(),
+            digest: &content.digest,
+            public_host: &self.0.options.public_host,
+            sizes: &content.sizes,
+            event: EventKind::Push,
+            at: now,
+        };
+        let delivery_id = self.webhook_id(lease.pending.sequence, &lease.endpoint);
+        let answer: Result<_, SendError> = match parts.client.request(endpoint, url, &message, &delivery_id) {
+            Ok(request) => parts.client.send(request).await,
+            Err(error) => Err(error),
+        };
+        let outcome = client::judge(&answer, parts.clock.now());
+        parts.metrics.attempt(&answer, began.elapsed());
+        let tag = lease.pending.tag.as_ref().map(tracing::field::display);
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match &outcome {
+            Outcome::Delivered { status } => {
+                info!(%repository, tag, endpoint = %lease.endpoint, delivery_id, status, elapsed_ms, "delivered");
+            }
+            Outcome::Failed { fault, status, reason, .. } => {
+                warn!(
+                    %repository, tag, endpoint = %lease.endpoint, delivery_id, status, %fault, reason, elapsed_ms,
+                    "attempt failed"
+                );
+            }
+        }
+        outcome
+    }
+
+    /// From the outcome to what becomes of the push: the one place that decides it.
+    fn follow_up(&self, repository: &RepositoryName, lease: &Lease, outcome: Outcome) -> Completion {
+        let schedule = &self.0.options.schedule;
+        let Outcome::Failed { fault, retry_after, .. } = outcome else {
+            return Completion::Settled(Settlement::Delivered);
+        };
+        let mut rng = rand::rng();
+        let delay = match fault {
+            Fault::Endpoint => Some(schedule.delay_repeating(lease.endpoint_failures.saturating_add(1), &mut rng)),
+            Fault::Push => schedule.delay(lease.push_failures.saturating_add(1), &mut rng),
+        };
+        let Some(delay) = delay else { return Completion::Settled(Settlement::DeadLetter) };
+        let delay = with_retry_after(delay, retry_after);
+        debug!(%repository, endpoint = %lease.endpoint, wait_s = delay.as_secs_f64(), "will be tried again");
+        Completion::Retry { at: Instant::now() + delay, fault }
+    }
+}
+
+/// What the cap per host counts by: host and port.
+fn host_of(url: &Url) -> String {
+    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+}

@@ -1,0 +1,549 @@
+//! Records: what a commit holds.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 4 | body length in bytes |
+//! | 4 | 1 | kind |
+//! | 5 | 3 | zero |
+//! | 8 | 4 | crc32c of bytes 0..8 and the body, begun with the journal's seed |
+//! | 12 | … | body |
+//!
+//! Numbers are little-endian; *var* is a varint (seven bits a byte, lowest first); *text* and *bytes* say
+//! their length first, as var. Bodies, by kind:
+//!
+//! 1. **Push**: sequence u64 · taken at, Unix ms, i64 · event id text · repository text · owed: count var,
+//!    each an endpoint · media type u8 · manifest size var · tag text, empty for none · digest · actor text ·
+//!    references: count var, each media type text · size var · digest · has urls u8.
+//! 2. **Settled**: sequence u64 · how u8 (1 delivered, 2 superseded, 3 dead letter) · endpoint.
+//! 3. **Event ids**: any number of key, 16 bytes · taken at, Unix ms, i64.
+//!
+//! An endpoint is a u8 and what belongs to it: 1 an operator's, its name as text; 2 a repository's own, the
+//! repository as text; 3, only in a push, that of the push's own repository. A digest is bytes; its
+//! algorithm is told by its length. Media types, as u8, are numbered in the order of [`MediaType::ALL`] from
+//! 1 on.
+//!
+//! A kind that this version doesn't know comes from a newer one: then the journal is left alone.
+
+use std::sync::Arc;
+
+use super::{
+    codec::{Decoder, Malformed, put_sized, put_varint},
+    frame::Seed,
+    recent::EventKey,
+};
+use crate::{
+    clock::Timestamp,
+    image::{Digest, MediaType},
+    push::{EndpointId, Push, Reference, Sequence, Settlement},
+};
+
+pub(super) const RECORD_HEADER_BYTES: usize = 12;
+
+/// Where in a push's body its sequence number stands.
+const SEQUENCE_BYTES: usize = 8;
+
+/// Bytes of one remembered event id.
+pub(super) const EVENT_ID_BYTES: usize = 24;
+
+const PUSH: u8 = 1;
+const SETTLED: u8 = 2;
+const EVENT_IDS: u8 = 3;
+
+const ENDPOINT_NAMED: u8 = 1;
+const ENDPOINT_REPOSITORY: u8 = 2;
+const ENDPOINT_OWN: u8 = 3;
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordError {
+    /// They are not what was written.
+    Malformed(&'static str),
+    /// They are of a kind that only a newer version writes.
+    Newer(u8),
+}
+
+impl From<Malformed> for RecordError {
+    fn from(Malformed(reason): Malformed) -> Self {
+        Self::Malformed(reason)
+    }
+}
+
+/// One record, its body not yet looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawRecord<'a> {
+    kind: u8,
+    head: &'a [u8],
+    sum: u32,
+    body: &'a [u8],
+}
+
+impl<'a> RawRecord<'a> {
+    /// Takes the record at the front of `bytes`, and returns it with what follows.
+    pub(super) fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), RecordError> {
+        let body_bytes = body_bytes(bytes)?;
+        let (head, rest) = bytes
+            .split_at_checked(RECORD_HEADER_BYTES)
+            .ok_or(RecordError::Malformed("a record ends too early"))?;
+        let (body, rest) = rest
+            .split_at_checked(body_bytes)
+            .ok_or(RecordError::Malformed("a record ends too early"))?;
+        let mut decoder = Decoder::new(head);
+        let head = decoder.bytes(8)?;
+        let sum = decoder.u32()?;
+        let kind = head.get(4).copied().unwrap_or_default();
+        Ok((Self { kind, head, sum, body }, rest))
+    }
+
+    /// Whether it is as it was written. A record in a valid commit is.
+    pub(super) fn is_intact(&self, seed: Seed) -> bool {
+        seed.sum(&[self.head, self.body]) == self.sum
+    }
+
+    pub(super) fn decode(&self) -> Result<Record<'a>, RecordError> {
+        let mut decoder = Decoder::new(self.body);
+        match self.kind {
+            PUSH => Ok(Record::Push(PushHead::decode(decoder)?)),
+            SETTLED => {
+                let sequence = decode_sequence(&mut decoder)?;
+                let how = match decoder.u8()? {
+                    1 => Settlement::Delivered,
+                    2 => Settlement::Superseded,
+                    3 => Settlement::DeadLetter,
+                    _ => return Err(RecordError::Malformed("a settlement of no known kind")),
+                };
+                let endpoint = EndpointRef::decode(&mut decoder, None)?;
+                end(decoder)?;
+                Ok(Record::Settled {
+                    sequence,
+                    endpoint,
+                    how,
+                })
+            }
+            EVENT_IDS => Ok(Record::EventIds(EventIds(decoder))),
+            kind => Err(RecordError::Newer(kind)),
+        }
+    }
+}
+
+/// How long the body of the record at the front of `bytes` is.
+pub(super) fn body_bytes(bytes: &[u8]) -> Result<usize, RecordError> {
+    let bytes = Decoder::new(bytes).u32()?;
+    usize::try_from(bytes).map_err(|_| RecordError::Malformed("a record is too long"))
+}
+
+/// One record.
+#[derive(Clone, Debug)]
+pub(super) enum Record<'a> {
+    Push(PushHead<'a>),
+    Settled {
+        sequence: Sequence,
+        endpoint: EndpointRef<'a>,
+        #[cfg_attr(not(test), expect(dead_code, reason = "for whoever prints the journal"))]
+        how: Settlement,
+    },
+    EventIds(EventIds<'a>),
+}
+
+/// Who an endpoint is, not yet copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndpointRef<'a> {
+    Named(&'a str),
+    Repository(&'a str),
+}
+
+impl<'a> EndpointRef<'a> {
+    fn decode(decoder: &mut Decoder<'a>, own: Option<&'a str>) -> Result<Self, RecordError> {
+        match (decoder.u8()?, own) {
+            (ENDPOINT_NAMED, _) => Ok(Self::Named(decoder.text()?)),
+            (ENDPOINT_REPOSITORY, _) => Ok(Self::Repository(decoder.text()?)),
+            (ENDPOINT_OWN, Some(own)) => Ok(Self::Repository(own)),
+            _ => Err(RecordError::Malformed("an endpoint of no known kind")),
+        }
+    }
+
+    pub(super) fn to_id(self) -> Result<EndpointId, RecordError> {
+        match self {
+            Self::Named(name) => Ok(EndpointId::Named(Arc::from(name))),
+            Self::Repository(name) => Ok(EndpointId::Repository(
+                name.parse()
+                    .map_err(|_| RecordError::Malformed("an endpoint's repository has no valid name"))?,
+            )),
+        }
+    }
+}
+
+/// The part of a push that recovery looks at in every push, with the rest not yet copied.
+#[derive(Clone, Debug)]
+pub(super) struct PushHead<'a> {
+    pub(super) sequence: Sequence,
+    pub(super) taken_at: Timestamp,
+    pub(super) event_id: &'a str,
+    repository: &'a str,
+    pub(super) owed: Vec<EndpointRef<'a>>,
+    rest: Decoder<'a>,
+}
+
+impl<'a> PushHead<'a> {
+    fn decode(mut decoder: Decoder<'a>) -> Result<Self, RecordError> {
+        let sequence = decode_sequence(&mut decoder)?;
+        let taken_at = Timestamp::from_unix_millis(decoder.i64()?);
+        let event_id = decoder.text()?;
+        let repository = decoder.text()?;
+        let owed = (0..decoder.count()?)
+            .map(|_| EndpointRef::decode(&mut decoder, Some(repository)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            sequence,
+            taken_at,
+            event_id,
+            repository,
+            owed,
+            rest: decoder,
+        })
+    }
+
+    /// The whole push, its endpoints made by `endpoint`.
+    pub(super) fn to_push(
+        &self,
+        endpoint: impl FnMut(EndpointRef<'a>) -> Result<EndpointId, RecordError>,
+    ) -> Result<Push, RecordError> {
+        let mut decoder = self.rest;
+        let media_type = decoder
+            .u8()?
+            .checked_sub(1)
+            .and_then(|index| MediaType::ALL.get(usize::from(index)).copied())
+            .ok_or(RecordError::Malformed("a media type of no known number"))?;
+        let manifest_size = decoder.varint()?;
+        let tag = match decoder.text()? {
+            "" => None,
+            tag => Some(
+                tag.parse()
+                    .map_err(|_| RecordError::Malformed("a tag is not valid"))?,
+            ),
+        };
+        let digest = decode_digest(&mut decoder)?;
+        let actor = decoder.text()?.to_owned();
+        let references = (0..decoder.count()?)
+            .map(|_| decode_reference(&mut decoder))
+            .collect::<Result<_, _>>()?;
+        end(decoder)?;
+        Ok(Push {
+            event_id: self.event_id.to_owned(),
+            repository: self
+                .repository
+                .parse()
+                .map_err(|_| RecordError::Malformed("a repository's name is not valid"))?,
+            tag,
+            digest,
+            media_type,
+            manifest_size,
+            references,
+            actor,
+            taken_at: self.taken_at,
+            owed: self.owed.iter().copied().map(endpoint).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Remembered event ids.
+#[derive(Clone, Debug)]
+pub(super) struct EventIds<'a>(Decoder<'a>);
+
+impl Iterator for EventIds<'_> {
+    type Item = Result<(EventKey, Timestamp), RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        fn one(decoder: &mut Decoder<'_>) -> Result<(EventKey, Timestamp), Malformed> {
+            let key = EventKey(decoder.array()?);
+            Ok((key, Timestamp::from_unix_millis(decoder.i64()?)))
+        }
+        let more = !Decoder::is_empty(&self.0);
+        more.then(|| one(&mut self.0).map_err(RecordError::from))
+    }
+}
+
+fn end(decoder: Decoder<'_>) -> Result<(), RecordError> {
+    if decoder.is_empty() {
+        Ok(())
+    } else {
+        Err(RecordError::Malformed("a record is longer than its content"))
+    }
+}
+
+fn decode_sequence(decoder: &mut Decoder<'_>) -> Result<Sequence, RecordError> {
+    Sequence::new(decoder.u64()?).ok_or(RecordError::Malformed("a sequence number is 0"))
+}
+
+fn decode_digest(decoder: &mut Decoder<'_>) -> Result<Digest, RecordError> {
+    Digest::from_bytes(decoder.sized()?).ok_or(RecordError::Malformed("a digest of no known length"))
+}
+
+fn decode_reference(decoder: &mut Decoder<'_>) -> Result<Reference, RecordError> {
+    Ok(Reference {
+        media_type: decoder.text()?.to_owned(),
+        size: decoder.varint()?,
+        digest: decode_digest(decoder)?,
+        has_urls: match decoder.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(RecordError::Malformed("a flag is neither 0 nor 1")),
+        },
+    })
+}
+
+/// Appends a push's record with its sequence number and crc left open: [`number_push`] sets them.
+pub(super) fn put_push(out: &mut Vec<u8>, push: &Push) {
+    put_record(out, PUSH, |out| {
+        out.extend_from_slice(&[0; SEQUENCE_BYTES]);
+        out.extend_from_slice(&push.taken_at.unix_millis().to_le_bytes());
+        put_sized(out, push.event_id.as_bytes());
+        put_sized(out, push.repository.as_str().as_bytes());
+        put_varint(out, push.owed.len() as u64);
+        for endpoint in &push.owed {
+            match endpoint {
+                EndpointId::Repository(name) if *name == push.repository => out.push(ENDPOINT_OWN),
+                _ => put_endpoint(out, endpoint),
+            }
+        }
+        let media_type = MediaType::ALL
+            .iter()
+            .zip(1u8..)
+            .find_map(|(media_type, number)| (*media_type == push.media_type).then_some(number));
+        out.push(media_type.unwrap_or_default());
+        put_varint(out, push.manifest_size);
+        put_sized(out, push.tag.as_ref().map_or("", |tag| tag.as_str()).as_bytes());
+        put_sized(out, push.digest.bytes());
+        put_sized(out, push.actor.as_bytes());
+        put_varint(out, push.references.len() as u64);
+        for reference in &push.references {
+            put_sized(out, reference.media_type.as_bytes());
+            put_varint(out, reference.size);
+            put_sized(out, reference.digest.bytes());
+            out.push(u8::from(reference.has_urls));
+        }
+    });
+}
+
+/// Completes a record that [`put_push`] made.
+pub(super) fn number_push(record: &mut [u8], seed: Seed, sequence: Sequence) {
+    let at = RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + SEQUENCE_BYTES;
+    if let Some(place) = record.get_mut(at) {
+        place.copy_from_slice(&sequence.get().to_le_bytes());
+    }
+    close(record, seed);
+}
+
+/// Appends a settlement's record.
+pub(super) fn put_settled(
+    out: &mut Vec<u8>,
+    seed: Seed,
+    sequence: Sequence,
+    endpoint: &EndpointId,
+    how: Settlement,
+) {
+    let start = out.len();
+    put_record(out, SETTLED, |out| {
+        out.extend_from_slice(&sequence.get().to_le_bytes());
+        out.push(match how {
+            Settlement::Delivered => 1,
+            Settlement::Superseded => 2,
+            Settlement::DeadLetter => 3,
+        });
+        put_endpoint(out, endpoint);
+    });
+    close(out.get_mut(start..).unwrap_or_default(), seed);
+}
+
+/// Appends a record of remembered event ids.
+pub(super) fn put_event_ids(out: &mut Vec<u8>, seed: Seed, ids: &[(EventKey, Timestamp)]) {
+    let start = out.len();
+    put_record(out, EVENT_IDS, |out| {
+        for (key, taken_at) in ids {
+            out.extend_from_slice(&key.0);
+            out.extend_from_slice(&taken_at.unix_millis().to_le_bytes());
+        }
+    });
+    close(out.get_mut(start..).unwrap_or_default(), seed);
+}
+
+fn put_endpoint(out: &mut Vec<u8>, endpoint: &EndpointId) {
+    match endpoint {
+        EndpointId::Named(name) => {
+            out.push(ENDPOINT_NAMED);
+            put_sized(out, name.as_bytes());
+        }
+        EndpointId::Repository(name) => {
+            out.push(ENDPOINT_REPOSITORY);
+            put_sized(out, name.as_str().as_bytes());
+        }
+    }
+}
+
+/// Appends a record's header and the body that `body` writes; its crc is left open.
+fn put_record(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, kind, 0, 0, 0, 0, 0, 0, 0]);
+    body(out);
+    let body_bytes = out.len() - start - RECORD_HEADER_BYTES;
+    // Longer than this, an append is refused before it gets anywhere near the disk.
+    let body_bytes = u32::try_from(body_bytes).unwrap_or(u32::MAX);
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&body_bytes.to_le_bytes());
+    }
+}
+
+/// Sets the crc of a record that is otherwise complete.
+fn close(record: &mut [u8], seed: Seed) {
+    let Some((header, body)) = record.split_first_chunk_mut::<RECORD_HEADER_BYTES>() else {
+        return;
+    };
+    let sum = seed.sum(&[&header[0..8], body]);
+    header[8..].copy_from_slice(&sum.to_le_bytes());
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+    use crate::journal::JournalId;
+
+    fn seed() -> Seed {
+        Seed::of(JournalId([3; 16]))
+    }
+
+    fn digests() -> impl Strategy<Value = Digest> {
+        prop_oneof![vec(any::<u8>(), 32), vec(any::<u8>(), 48), vec(any::<u8>(), 64)]
+            .prop_map(|bytes| Digest::from_bytes(&bytes).unwrap())
+    }
+
+    fn endpoints() -> impl Strategy<Value = EndpointId> {
+        prop_oneof![
+            "[a-z]{1,9}".prop_map(|name| EndpointId::Named(name.into())),
+            "[a-b]{1,2}".prop_map(|name| EndpointId::Repository(name.parse().unwrap())),
+        ]
+    }
+
+    fn references() -> impl Strategy<Value = Reference> {
+        (".{0,20}", any::<u64>(), digests(), any::<bool>()).prop_map(|(media_type, size, digest, has_urls)| {
+            Reference {
+                media_type,
+                size,
+                digest,
+                has_urls,
+            }
+        })
+    }
+
+    pub(in crate::journal) fn pushes() -> impl Strategy<Value = Push> {
+        let names = (".{0,40}", "[a-b]{1,2}", option::of("[a-z]{1,9}"), ".{0,20}");
+        let kind = (digests(), 0..MediaType::ALL.len(), any::<u64>(), any::<i64>());
+        let lists = (vec(references(), 0..4), vec(endpoints(), 0..4));
+        (names, kind, lists).prop_map(
+            |(
+                (event_id, repository, tag, actor),
+                (digest, media_type, manifest_size, taken_at),
+                (references, owed),
+            )| Push {
+                event_id,
+                repository: repository.parse().unwrap(),
+                tag: tag.map(|tag| tag.parse().unwrap()),
+                digest,
+                media_type: MediaType::ALL[media_type],
+                manifest_size,
+                references,
+                actor,
+                taken_at: Timestamp::from_unix_millis(taken_at),
+                owed,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn pushes_round_trip(push in pushes(), sequence in 1u64..) {
+            let mut bytes = Vec::new();
+            put_push(&mut bytes, &push);
+            number_push(&mut bytes, seed(), Sequence::new(sequence).unwrap());
+            let (raw, rest) = RawRecord::split(&bytes).unwrap();
+            prop_assert!(rest.is_empty() && raw.is_intact(seed()));
+            let Record::Push(head) = raw.decode().unwrap() else { panic!("no push") };
+            prop_assert_eq!(head.sequence.get(), sequence);
+            prop_assert_eq!(head.to_push(EndpointRef::to_id).unwrap(), push);
+        }
+
+        #[test]
+        fn settlements_round_trip(endpoint in endpoints(), sequence in 1u64.., how in 0usize..3) {
+            let how = [Settlement::Delivered, Settlement::Superseded, Settlement::DeadLetter][how];
+            let mut bytes = Vec::new();
+            put_settled(&mut bytes, seed(), Sequence::new(sequence).unwrap(), &endpoint, how);
+            let (raw, rest) = RawRecord::split(&bytes).unwrap();
+            prop_assert!(rest.is_empty() && raw.is_intact(seed()));
+            let Record::Settled { sequence: got, endpoint: who, how: kind } = raw.decode().unwrap() else {
+                panic!("no settlement")
+            };
+            prop_assert_eq!((got.get(), who.to_id().unwrap(), kind), (sequence, endpoint, how));
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_decoded_but_never_panic(kind in 0u8..5, body in vec(any::<u8>(), 0..200)) {
+            let mut bytes = Vec::new();
+            put_record(&mut bytes, kind, |out| out.extend_from_slice(&body));
+            let (raw, _) = RawRecord::split(&bytes).unwrap();
+            match raw.decode() {
+                Ok(Record::Push(head)) => drop(head.to_push(EndpointRef::to_id)),
+                Ok(Record::EventIds(ids)) => drop(ids.take(100).collect::<Vec<_>>()),
+                Ok(Record::Settled { .. }) | Err(_) => {}
+            }
+            let _ = RawRecord::split(&body);
+        }
+    }
+
+    #[test]
+    fn event_ids_round_trip_and_half_an_id_is_refused() {
+        let ids = [
+            (EventKey([1; 16]), Timestamp::from_unix_millis(-5)),
+            (EventKey([2; 16]), Timestamp::from_unix_millis(7)),
+        ];
+        let mut bytes = Vec::new();
+        put_event_ids(&mut bytes, seed(), &ids);
+        let (raw, _) = RawRecord::split(&bytes).unwrap();
+        let Record::EventIds(got) = raw.decode().unwrap() else {
+            panic!("no event ids")
+        };
+        assert_eq!(got.collect::<Result<Vec<_>, _>>().unwrap(), ids);
+        let mut half = Vec::new();
+        put_record(&mut half, EVENT_IDS, |out| out.extend_from_slice(&[0; 10]));
+        let Record::EventIds(mut got) = RawRecord::split(&half).unwrap().0.decode().unwrap() else {
+            panic!("no event ids")
+        };
+        assert!(got.next().unwrap().is_err());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let mut bytes = Vec::new();
+        put_settled(
+            &mut bytes,
+            seed(),
+            Sequence::FIRST,
+            &EndpointId::Named("ci".into()),
+            Settlement::Delivered,
+        );
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!RawRecord::split(&flipped).is_ok_and(|(raw, _)| raw.is_intact(seed())));
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_a_newer_versions() {
+        let mut bytes = Vec::new();
+        put_record(&mut bytes, 9, |_| {});
+        let (raw, _) = RawRecord::split(&bytes).unwrap();
+        assert_eq!(raw.decode().unwrap_err(), RecordError::Newer(9));
+    }
+}

@@ -1,0 +1,245 @@
+//! The file system, as far as the journal needs it: a seam, so that every fault can be staged.
+//!
+//! The contract, which `tests::conforms` holds every implementation to:
+//! - a name is a plain file name within the journal's one directory;
+//! - what [`StorageFile::write_all_at`] wrote is read back at once, and survives the process being killed;
+//! - it survives a power loss only once [`StorageFile::sync_data`] returned `Ok`, under its name only once
+//!   [`Storage::sync_dir`] returned `Ok`; after an `Err` of either nothing is known;
+//! - [`Storage::rename`] replaces its target atomically;
+//! - interrupted calls and short writes are finished inside, so an `Err` is the disk's last word.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::OpenError;
+
+/// The journal's directory.
+pub(super) trait Storage: Send + Sync + fmt::Debug {
+    /// Where the file `name` is, for people.
+    fn path(&self, name: &str) -> PathBuf;
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes the file, or empties the one there is.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+    /// Gives a file another name, and takes that name from whoever had it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes what was created, renamed and removed before durable.
+    fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// One file.
+pub(super) trait StorageFile: Send + Sync + fmt::Debug {
+    /// Writes all of `bytes` from `offset` on.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Fills `buffer` from `offset` on; fewer bytes than that only at the file's end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Makes the content, and the size it needs, durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Cuts or lengthens the file.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Its size in bytes.
+    fn size(&self) -> io::Result<u64>;
+}
+
+/// Whether the disk, or this user's share of it, is full: the one failure that passes by itself.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// A real directory, locked against every other process for as long as this value lives.
+#[derive(Debug)]
+pub(super) struct Disk {
+    directory: PathBuf,
+    handle: File,
+    _lock: File,
+}
+
+/// Held with an advisory lock by the process that has the journal open; never removed, never written.
+const LOCK: &str = "lock";
+
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+impl Disk {
+    /// Opens the directory, makes it if there is none, and locks it.
+    pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| OpenError::from_io(path, error)
+        };
+        if let Err(error) = fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(OpenError::from_io(directory.to_owned(), error));
+        }
+        let parent = match directory.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(failed(parent))?;
+        let handle = File::open(directory).map_err(failed(directory))?;
+        let lock_path = directory.join(LOCK);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(&lock_path)
+            .map_err(failed(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                directory: directory.to_owned(),
+                handle,
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+                directory: directory.to_owned(),
+            }),
+            Err(TryLockError::Error(error)) => Err(OpenError::from_io(lock_path, error)),
+        }
+    }
+}
+
+impl Storage for Disk {
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(FILE_MODE)
+            .open(self.path(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}
+
+impl StorageFile for File {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match FileExt::read_at(self, rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        Self::set_len(self, bytes)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::journal::faulty::Faulty;
+
+    fn conforms(storage: &dyn Storage) {
+        let file = storage.create("a").unwrap();
+        file.write_all_at(b"hello", 0).unwrap();
+        file.write_all_at(b"J", 6).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(file.size().unwrap(), 7);
+        let mut buffer = [9; 16];
+        assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 7);
+        assert_eq!(&buffer[..7], b"hello\0J");
+        assert_eq!(file.read_at(&mut buffer, 100).unwrap(), 0);
+        file.set_len(2).unwrap();
+        assert_eq!(storage.open("a").unwrap().read_at(&mut buffer, 0).unwrap(), 2);
+        storage.create("b").unwrap();
+        storage.rename("a", "b").unwrap();
+        storage.sync_dir().unwrap();
+        assert_eq!(storage.open("b").unwrap().size().unwrap(), 2);
+        assert_eq!(storage.open("a").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(storage.create("b").unwrap().size().unwrap(), 0);
+        storage.remove("b").unwrap();
+        assert!(!storage.list().unwrap().contains(&"b".to_owned()));
+    }
+
+    #[test]
+    fn both_implementations_conform() {
+        let folder = tempfile::tempdir().unwrap();
+        conforms(&Disk::open(&folder.path().join("journal")).unwrap());
+        conforms(&*Faulty::new());
+    }
+
+    #[test]
+    fn the_directory_and_its_files_are_private_and_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let disk = Disk::open(&path).unwrap();
+        disk.create("a").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(
+            (mode(&path), mode(&path.join("a")), mode(&path.join("lock"))),
+            (0o700, 0o600, 0o600)
+        );
+        assert!(matches!(Disk::open(&path), Err(OpenError::Locked { .. })));
+        drop(disk);
+        assert!(Disk::open(&path).is_ok());
+    }
+}

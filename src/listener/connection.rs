@@ -1,0 +1,229 @@
+//! One connection, from accept to close.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{
+    Body, Hangup, Options,
+    body::{Answer, RequestInProgress},
+    connections::{Connections, Phase, State},
+    tls,
+};
+use crate::{
+    lifecycle::Tasks,
+    telemetry::{
+        Metrics,
+        labels::{ConnectionEnd, ListenerName},
+    },
+};
+
+/// Bytes that a request's head may have, and that are read of a body at a time: what one connection
+/// costs at most before its handler keeps anything.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
+
+/// What all connections of a listener share.
+pub(super) struct Serving<H> {
+    pub(super) name: ListenerName,
+    pub(super) options: Options,
+    pub(super) tls: Option<tls::Acceptor>,
+    pub(super) metrics: Metrics,
+    pub(super) tasks: Tasks,
+    pub(super) stop: CancellationToken,
+    pub(super) connections: Arc<Connections>,
+    pub(super) handler: H,
+}
+
+impl<H, F, B> Serving<H>
+where
+    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Hangup>> + Send + 'static,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    /// Has a task of its own serve this connection.
+    pub(super) fn start(
+        serving: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let this = Arc::clone(serving);
+        let open = this.connections.open();
+        this.metrics.connection_opened(this.name);
+        serving.tasks.spawn("connection", async move {
+            let cut = this.tasks.hard().clone();
+            let end = tokio::select! {
+                biased;
+                end = this.shake_hands_and_run(stream, peer, &open.state) => end,
+                () = open.state.evicted() => ConnectionEnd::Evicted,
+                () = cut.cancelled() => ConnectionEnd::Stopped,
+            };
+            this.metrics.connection_ended(this.name, end);
+            // Only now: the socket is closed, so the next one may be let in.
+            drop(open);
+            drop(permit);
+        });
+    }
+
+    async fn shake_hands_and_run(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        state: &Arc<State>,
+    ) -> ConnectionEnd {
+        let Some(tls) = &self.tls else {
+            return self.run(stream, peer, state).await;
+        };
+        match timeout(self.options.header_timeout, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.run(stream, peer, state).await,
+            Ok(Err(error)) => {
+                debug!(listener = self.name.as_str(), %peer, %error, "tls handshake failed");
+                ConnectionEnd::Error
+            }
+            Err(_) => ConnectionEnd::TimedOut,
+        }
+    }
+
+    async fn run<IO>(&self, stream: IO, peer: SocketAddr, state: &Arc<State>) -> ConnectionEnd
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let io = TokioIo::new(Watched {
+            stream,
+            state: Arc::clone(state),
+        });
+        let service = service_fn(|request| self.answer(request, peer, state));
+        let mut http = http1::Builder::new();
+        // The deadline for heads is kept below, apart from the one for idle connections. A client that
+        // has sent its request and shut down its side still gets its answer.
+        http.header_read_timeout(None)
+            .half_close(true)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .pipeline_flush(true);
+        let mut connection = pin!(http.serve_connection(io, service));
+        let mut stop = pin!(self.stop.cancelled());
+        let mut stopping = false;
+        let mut timer = pin!(sleep_until(self.deadline(state).unwrap_or_else(Instant::now)));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(end_of(&result));
+            }
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                if state.enter(Phase::Evicted, &[Phase::Idle, Phase::Head]) {
+                    return Poll::Ready(ConnectionEnd::Stopped);
+                }
+                // It has a request in progress: let it finish, and take no other.
+                connection.as_mut().graceful_shutdown();
+                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(end_of(&result));
+                }
+            }
+            let Some(deadline) = self.deadline(state) else {
+                return Poll::Pending;
+            };
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            timer.as_mut().poll(cx).map(|()| ConnectionEnd::TimedOut)
+        })
+        .await
+    }
+
+    /// When the client is too late with a head; bodies have a deadline of their own.
+    fn deadline(&self, state: &State) -> Option<Instant> {
+        match state.phase() {
+            (Phase::Idle, since) => Some(since + self.options.idle_timeout),
+            (Phase::Head, since) => Some(since + self.options.header_timeout),
+            (Phase::Body | Phase::Working | Phase::Evicted, _) => None,
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        state: &Arc<State>,
+    ) -> Result<Response<Answer<B>>, Hangup> {
+        let progress = RequestInProgress::begin(state).ok_or(Hangup)?;
+        let deadline = Instant::now() + self.options.body_timeout;
+        let held_back = request.headers().contains_key(header::EXPECT);
+        let request = request.map(|body| Body::new(body, state, peer, deadline, held_back));
+        let response = (self.handler)(request).await?;
+        Ok(response.map(|body| Answer::new(body, progress)))
+    }
+}
+
+fn end_of(result: &Result<(), hyper::Error>) -> ConnectionEnd {
+    if result.is_ok() {
+        ConnectionEnd::Done
+    } else {
+        ConnectionEnd::Error
+    }
+}
+
+/// A stream that tells its connection's state when a head begins.
+struct Watched<IO> {
+    stream: IO,
+    state: Arc<State>,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.state.enter(Phase::Head, &[Phase::Idle]);
+        }
+        read
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+}

@@ -1,0 +1,138 @@
+//! TLS from PEM files that may change while we run.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::{info, warn};
+
+use super::TlsFiles;
+
+/// Why a certificate or its key can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read, or holds no such PEM section.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// They don't belong together, or are of a kind that is not supported.
+    #[error("the certificate in {} with the key in {}: {source}", certificate.display(), key.display())]
+    Pair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+/// Shakes hands, with the certificate as it stands in its files now.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    files: TlsFiles,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    stamps: [Option<Stamp>; 2],
+    config: Arc<ServerConfig>,
+}
+
+/// What tells one version of a file from the next: device and inode, size, modification time.
+type Stamp = (u64, u64, u64, i64, i64);
+
+impl Acceptor {
+    pub(super) fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        // Before reading: a change in between is seen at the next handshake.
+        let stamps = stamps(&files);
+        let config = read(&files)?;
+        Ok(Self {
+            files,
+            current: Mutex::new(Current { stamps, config }),
+        })
+    }
+
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsAcceptor::from(self.config()).accept(stream).await
+    }
+
+    /// The files are looked at on each handshake: two stat(2) calls beside a signature. While a
+    /// change is half done, the pair from before is served.
+    fn config(&self) -> Arc<ServerConfig> {
+        let stamps = stamps(&self.files);
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.stamps != stamps {
+            current.stamps = stamps;
+            match read(&self.files) {
+                Ok(config) => {
+                    info!(certificate = %self.files.certificate.display(), "certificate read again");
+                    current.config = config;
+                }
+                Err(error) => warn!(%error, "the changed certificate can't be used; serving the one before"),
+            }
+        }
+        Arc::clone(&current.config)
+    }
+}
+
+fn stamps(files: &TlsFiles) -> [Option<Stamp>; 2] {
+    let stamp = |path: &Path| {
+        let meta = fs::metadata(path).ok()?;
+        Some((
+            meta.dev(),
+            meta.ino(),
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+        ))
+    };
+    [stamp(&files.certificate), stamp(&files.key)]
+}
+
+fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    let TlsFiles { certificate, key } = files;
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        |source| TlsError::File { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .and_then(|chain| {
+            if chain.is_empty() {
+                Err(pem::Error::NoItemsFound)
+            } else {
+                Ok(chain)
+            }
+        })
+        .map_err(file(certificate))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(file(key))?;
+    let pair = |source| TlsError::Pair {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        source,
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(pair)?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(pair)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,452 @@
+//! The repository's state machine against time, and the queue's timer heap.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use globset::{Glob, GlobSet};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    clock::Timestamp,
+    image::{Digest, MediaType, Tag},
+    push::{Push, Sequence, Settlement},
+    secret::Secret,
+    webhook::{Coalesce, Endpoint, Fault, Format, Rate},
+};
+
+const WINDOW: Duration = Duration::from_secs(2);
+const BATCHING: Batching = Batching {
+    window: WINDOW,
+    pushes_max: 100,
+    coalesce: Coalesce::Tag,
+};
+
+fn named(name: &str) -> EndpointId {
+    EndpointId::Named(name.into())
+}
+
+fn position(number: u64) -> Position {
+    Position {
+        segment: 1,
+        offset: u32::try_from(number).unwrap(),
+    }
+}
+
+fn pending(number: u64, tag: &str, owed: usize) -> Pending {
+    let tag = (!tag.is_empty()).then(|| tag.parse::<Tag>().unwrap());
+    Pending::new(Sequence::new(number).unwrap(), position(number), tag, owed)
+}
+
+fn push(
+    queue: &mut RepositoryQueue,
+    number: u64,
+    tag: &str,
+    endpoints: &[&str],
+    batching: Batching,
+    now: Instant,
+) {
+    let owed = endpoints
+        .iter()
+        .map(|name| (named(name), batching))
+        .collect::<Vec<_>>();
+    queue.push(&pending(number, tag, owed.len()), owed, now);
+}
+
+fn sent(effects: &Effects) -> Vec<(String, u64)> {
+    effects
+        .leases
+        .iter()
+        .map(|lease| (lease.endpoint.to_string(), lease.pending.sequence.get()))
+        .collect()
+}
+
+fn superseded(effects: &Effects) -> Vec<(String, u64)> {
+    let mut list: Vec<_> = (effects.settled.iter())
+        .filter(|settled| settled.how == Settlement::Superseded)
+        .map(|settled| (settled.endpoint.to_string(), settled.pending.sequence.get()))
+        .collect();
+    list.sort();
+    list
+}
+
+const DELIVERED: Completion = Completion::Settled(Settlement::Delivered);
+
+#[test]
+fn a_window_closes_when_its_time_has_come_and_not_before() {
+    let (mut queue, start) = (RepositoryQueue::default(), Instant::now());
+    push(&mut queue, 1, "v1", &["ci"], BATCHING, start);
+    push(&mut queue, 2, "v2", &["ci"], BATCHING, start + WINDOW / 2);
+    assert_eq!(queue.next_due(start), Some(start + WINDOW));
+    let early = queue.advance(start + WINDOW / 2);
+    assert!(early.leases.is_empty() && early.sealed.is_empty());
+    let effects = queue.advance(start + WINDOW);
+    assert_eq!(sent(&effects), [("ci".into(), 1)]);
+    assert_eq!(effects.sealed[0].members.len(), 2);
+}
+
+#[test]
+fn a_full_window_is_sealed_at_once_and_the_next_push_opens_another() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        pushes_max: 2,
+        ..BATCHING
+    };
+    for number in 1..=3 {
+        push(&mut queue, number, &format!("v{number}"), &["ci"], batching, now);
+    }
+    assert_eq!(queue.next_due(now), Some(now));
+    let effects = queue.advance(now);
+    assert_eq!(effects.sealed.len(), 1);
+    assert_eq!(effects.sealed[0].members.len(), 2);
+    assert_eq!(queue.next_due(now), Some(now + WINDOW));
+}
+
+#[test]
+fn an_empty_window_seals_each_push_by_itself() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    push(
+        &mut queue,
+        1,
+        "v1",
+        &["ci"],
+        Batching {
+            window: Duration::ZERO,
+            ..BATCHING
+        },
+        now,
+    );
+    assert_eq!(sent(&queue.advance(now)), [("ci".into(), 1)]);
+}
+
+#[test]
+fn a_newer_push_of_a_tag_supersedes_the_older_within_a_batch() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    for (number, tag) in [(1, "v1"), (2, "v2"), (3, "v1"), (4, "")] {
+        push(&mut queue, number, tag, &["ci"], BATCHING, now);
+    }
+    let effects = queue.advance(now + WINDOW);
+    assert_eq!(superseded(&effects), [("ci".into(), 1)]);
+    let order: Vec<u64> = effects.sealed[0]
+        .members
+        .iter()
+        .map(|member| member.sequence.get())
+        .collect();
+    assert_eq!(order, [2, 3, 4], "survivors keep their own place");
+}
+
+#[test]
+fn nothing_is_superseded_where_coalescing_is_off() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    for number in 1..=3 {
+        push(
+            &mut queue,
+            number,
+            "v1",
+            &["ci"],
+            Batching {
+                coalesce: Coalesce::None,
+                ..BATCHING
+            },
+            now,
+        );
+    }
+    let effects = queue.advance(now + WINDOW);
+    assert!(effects.settled.is_empty());
+    assert_eq!(effects.sealed[0].members.len(), 3);
+}
+
+#[test]
+fn the_backlog_of_a_lane_that_is_behind_coalesces_but_for_what_is_in_flight() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    push(&mut queue, 1, "v1", &["ci"], batching, now);
+    let lease = queue.advance(now).leases.remove(0);
+    push(&mut queue, 2, "v1", &["ci"], batching, now);
+    assert!(
+        queue.advance(now).settled.is_empty(),
+        "what is in flight is not superseded"
+    );
+    push(&mut queue, 3, "v1", &["ci"], batching, now);
+    assert_eq!(superseded(&queue.advance(now)), [("ci".into(), 2)]);
+    let effects = queue.complete(&lease, DELIVERED, now);
+    assert_eq!(effects.settled[0].how, Settlement::Delivered);
+    assert_eq!(sent(&effects), [("ci".into(), 3)]);
+}
+
+#[test]
+fn a_push_that_comes_back_undelivered_is_superseded_by_the_newer_one_of_its_tag() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    push(&mut queue, 1, "v1", &["ci"], batching, now);
+    let lease = queue.advance(now).leases.remove(0);
+    push(&mut queue, 2, "v1", &["ci"], batching, now);
+    queue.advance(now);
+    let at = now + Duration::from_secs(5);
+    let effects = queue.complete(
+        &lease,
+        Completion::Retry {
+            at,
+            fault: Fault::Endpoint,
+        },
+        now,
+    );
+    assert_eq!(superseded(&effects), [("ci".into(), 1)]);
+    assert!(
+        effects.leases.is_empty(),
+        "the endpoint's own failure is waited out all the same"
+    );
+    let effects = queue.advance(at);
+    assert_eq!(sent(&effects), [("ci".into(), 2)]);
+    assert_eq!(effects.leases[0].endpoint_failures, 1);
+}
+
+#[test]
+fn a_retry_holds_back_what_is_behind_it_in_its_lane_and_nobody_else() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    push(&mut queue, 1, "v1", &["bad", "good"], batching, now);
+    push(&mut queue, 2, "v2", &["bad", "good"], batching, now);
+    let leases = queue.advance(now).leases;
+    assert_eq!(leases.len(), 2);
+    let at = now + Duration::from_secs(5);
+    let bad = queue.complete(
+        &leases[0],
+        Completion::Retry {
+            at,
+            fault: Fault::Push,
+        },
+        now,
+    );
+    assert!(bad.leases.is_empty());
+    let good = queue.complete(&leases[1], DELIVERED, now);
+    assert_eq!(sent(&good), [("good".into(), 2)]);
+    assert!(!good.settled[0].last, "the other endpoint still owes it");
+    assert_eq!(queue.next_due(now), Some(at));
+    assert!(queue.advance(at - Duration::from_millis(1)).leases.is_empty());
+    let retried = queue.advance(at);
+    assert_eq!(sent(&retried), [("bad".into(), 1)]);
+    assert_eq!(retried.leases[0].push_failures, 1);
+    let given_up = queue.complete(
+        &retried.leases[0],
+        Completion::Settled(Settlement::DeadLetter),
+        at,
+    );
+    assert!(given_up.settled[0].last);
+    assert_eq!(sent(&given_up), [("bad".into(), 2)], "the lane goes on");
+    assert_eq!(given_up.leases[0].push_failures, 0);
+}
+
+#[test]
+fn endpoints_with_a_window_of_their_own_are_not_held_to_the_others() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let quick = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    queue.push(
+        &pending(1, "v1", 2),
+        vec![(named("slow"), BATCHING), (named("quick"), quick)],
+        now,
+    );
+    assert_eq!(sent(&queue.advance(now)), [("quick".into(), 1)]);
+    assert_eq!(sent(&queue.advance(now + WINDOW)), [("slow".into(), 1)]);
+}
+
+#[test]
+fn a_queue_that_owes_nothing_is_empty() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    push(&mut queue, 1, "v1", &["ci"], BATCHING, now);
+    assert!(!queue.is_empty());
+    let lease = queue.advance(now + WINDOW).leases.remove(0);
+    assert!(queue.complete(&lease, DELIVERED, now).settled[0].last);
+    assert!(queue.is_empty());
+    assert_eq!(queue.next_due(now), None);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push { tag: u8, both: bool },
+    Wait(u16),
+    Complete { which: u8, how: u8 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..4u8, any::<bool>()).prop_map(|(tag, both)| Step::Push { tag, both }),
+        2 => (0..3_000u16).prop_map(Step::Wait),
+        3 => (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::Complete { which, how }),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+proptest! {
+    /// Whatever happens: each (push, endpoint) ends exactly once, deliveries reach an endpoint in order,
+    /// a superseded push always has a newer one of its tag, and the queue drains to nothing.
+    #[test]
+    fn every_push_ends_once_and_in_order(steps in steps(), coalesce in any::<bool>()) {
+        let coalesce = if coalesce { Coalesce::Tag } else { Coalesce::None };
+        let batching = Batching { window: Duration::from_secs(1), pushes_max: 5, coalesce };
+        let (mut queue, mut now) = (RepositoryQueue::default(), Instant::now());
+        let (mut taken, mut open) = (Vec::new(), Vec::<Lease>::new());
+        let mut ended: HashMap<(String, u64), Settlement> = HashMap::new();
+        let mut delivered: HashMap<String, u64> = HashMap::new();
+        let mut follow = |effects: Effects, open: &mut Vec<Lease>| {
+            for settled in effects.settled {
+                let key = (settled.endpoint.to_string(), settled.pending.sequence.get());
+                if settled.how == Settlement::Delivered {
+                    let last = delivered.insert(key.0.clone(), key.1);
+                    prop_assert!(last.is_none_or(|last| last < key.1), "out of order");
+                }
+                prop_assert!(ended.insert(key, settled.how).is_none(), "ended twice");
+            }
+            open.extend(effects.leases);
+            Ok(())
+        };
+        let rest = std::iter::repeat_n([Step::Wait(60_000), Step::Complete { which: 0, how: 0 }], 400).flatten();
+        for step in steps.into_iter().chain(rest) {
+            match step {
+                Step::Push { tag, both } => {
+                    let number = taken.len() as u64 + 1;
+                    let endpoints: &[&str] = if both { &["a", "b"] } else { &["a"] };
+                    taken.push((format!("t{tag}"), endpoints));
+                    push(&mut queue, number, &format!("t{tag}"), endpoints, batching, now);
+                }
+                Step::Wait(ms) => {
+                    now += Duration::from_millis(ms.into());
+                    follow(queue.advance(now), &mut open)?;
+                }
+                Step::Complete { which, how } if !open.is_empty() => {
+                    let lease = open.remove(usize::from(which) % open.len());
+                    let at = now + Duration::from_millis(500);
+                    let completion = match how {
+                        0 => DELIVERED,
+                        1 => Completion::Settled(Settlement::DeadLetter),
+                        2 => Completion::Retry { at, fault: Fault::Endpoint },
+                        _ => Completion::Retry { at, fault: Fault::Push },
+                    };
+                    follow(queue.complete(&lease, completion, now), &mut open)?;
+                }
+                Step::Complete { .. } => {}
+            }
+            for (index, lease) in open.iter().enumerate() {
+                prop_assert!(open[..index].iter().all(|other| other.endpoint != lease.endpoint), "two at a time");
+            }
+        }
+        prop_assert!(queue.is_empty() && open.is_empty());
+        for (index, (tag, endpoints)) in taken.iter().enumerate() {
+            for endpoint in *endpoints {
+                let how = ended.get(&((*endpoint).to_string(), index as u64 + 1)).copied();
+                prop_assert!(how.is_some(), "lost");
+                if how == Some(Settlement::Superseded) {
+                    let newer = taken[index + 1..].iter().any(|(other, to)| other == tag && to.contains(endpoint));
+                    prop_assert!(newer && coalesce == Coalesce::Tag);
+                }
+            }
+        }
+    }
+}
+
+fn endpoints(names: &[&str]) -> Endpoints {
+    let all = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
+    Endpoints::new(
+        (names.iter())
+            .map(|name| Endpoint {
+                id: named(name),
+                url: Secret::inline("http://127.0.0.1:1/"),
+                secret: None,
+                previous_secret: None,
+                format: Format::Native,
+                headers: Vec::new(),
+                repositories: all.clone(),
+                tags: all.clone(),
+                exclude_tags: GlobSet::empty(),
+                batching: BATCHING,
+                rate: Rate { per_second: None },
+            })
+            .collect(),
+    )
+}
+
+fn durable(number: u64, repository: &str, owed: &[&str]) -> Durable {
+    Durable {
+        sequence: Sequence::new(number).unwrap(),
+        position: position(number),
+        push: Push {
+            event_id: String::new(),
+            repository: repository.parse().unwrap(),
+            tag: Some("v1".parse().unwrap()),
+            digest: Digest::sha256(&number.to_be_bytes()),
+            media_type: MediaType::OciManifest,
+            manifest_size: 0,
+            references: Vec::new(),
+            actor: String::new(),
+            taken_at: Timestamp::default(),
+            owed: owed.iter().map(|name| named(name)).collect(),
+        },
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn repositories_come_up_in_the_order_in_which_they_are_due() {
+    let (queue, endpoints) = (Arc::new(Queue::new()), endpoints(&["ci"]));
+    let start = Instant::now();
+    queue.apply(
+        &durable(1, "late", &["ci"]),
+        &endpoints,
+        start + Duration::from_secs(1),
+    );
+    queue.apply(&durable(2, "early", &["ci"]), &endpoints, start);
+    assert_eq!(queue.due().await.as_str(), "early");
+    assert_eq!(start.elapsed(), WINDOW);
+    assert_eq!(queue.due().await.as_str(), "late");
+    assert_eq!(start.elapsed(), WINDOW + Duration::from_secs(1));
+    assert_eq!((queue.pending(), queue.repositories()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_push_wakes_the_one_who_waits_for_a_later() {
+    let (queue, endpoints) = (Arc::new(Queue::new()), endpoints(&["ci"]));
+    let start = Instant::now();
+    queue.apply(
+        &durable(1, "late", &["ci"]),
+        &endpoints,
+        start + Duration::from_mins(1),
+    );
+    let mut due = Box::pin(queue.due());
+    assert!(futures_util::poll!(&mut due).is_pending());
+    queue.apply(&durable(2, "early", &["ci"]), &endpoints, start);
+    assert_eq!(due.await.as_str(), "early");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replay_closes_windows_and_hands_back_what_nobody_can_deliver() {
+    let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
+    let found = [
+        durable(1, "acme/app", &["ci", "gone"]),
+        durable(2, "acme/other", &["gone"]),
+    ];
+    let orphans = queue.replay(&found, &endpoints, Instant::now());
+    let orphans: Vec<_> = orphans
+        .0
+        .iter()
+        .map(|(durable, ids)| (durable.sequence.get(), ids.len()))
+        .collect();
+    assert_eq!(orphans, [(1, 1), (2, 1)]);
+    assert_eq!(queue.pending(), 1);
+    let start = Instant::now();
+    let name = queue.due().await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let effects = queue.advance(&name, Instant::now());
+    assert_eq!(sent(&effects), [("ci".into(), 1)]);
+    queue.complete(&name, &effects.leases[0], DELIVERED, Instant::now());
+    assert_eq!((queue.pending(), queue.repositories()), (0, 0));
+}

@@ -1,0 +1,593 @@
+//! The client against receivers that speak bytes, so that what is on the wire is what is checked.
+
+use std::sync::Arc;
+
+use globset::GlobSet;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, rustls};
+
+use super::*;
+use crate::{
+    clock::Timestamp,
+    image::{Digest, RepositoryName, Tag},
+    push::EndpointId,
+    secret::Secret,
+    webhook::{
+        Batching, Coalesce, Format, Rate, Sizes,
+        answer::{BODY_BYTES_MAX, BodyEnd},
+        format::EventKind,
+    },
+};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn options() -> Options {
+    Options {
+        timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(5),
+        user_agent: HeaderValue::from_static("WebHook Handler"),
+        header_name: HeaderName::from_static("x-alin-webhook"),
+        extra_ca_pem: None,
+        idle_per_host_max: 4,
+        idle_timeout: Duration::from_secs(4),
+    }
+}
+
+fn client() -> Client {
+    Client::new(options()).unwrap()
+}
+
+/// For receivers that never finish: what is waited for is this limit itself.
+fn hasty_client() -> Client {
+    Client::new(Options {
+        timeout: Duration::from_millis(300),
+        ..options()
+    })
+    .unwrap()
+}
+
+fn endpoint(url: &str) -> Endpoint {
+    Endpoint {
+        id: EndpointId::Named("ci".into()),
+        url: Secret::inline(url),
+        secret: None,
+        previous_secret: None,
+        format: Format::Native,
+        headers: Vec::new(),
+        repositories: GlobSet::empty(),
+        tags: GlobSet::empty(),
+        exclude_tags: GlobSet::empty(),
+        batching: Batching {
+            window: Duration::ZERO,
+            pushes_max: 1,
+            coalesce: Coalesce::Tag,
+        },
+        rate: Rate { per_second: None },
+    }
+}
+
+fn request(client: &Client, endpoint: &Endpoint) -> Result<Request, SendError> {
+    let repository: RepositoryName = "acme/app".parse().unwrap();
+    let tag: Tag = "1.4".parse().unwrap();
+    let message = Message {
+        repository: &repository,
+        tag: Some(&tag),
+        digest: &Digest::sha256(b""),
+        public_host: "registry.example.com",
+        sizes: &Sizes::default(),
+        event: EventKind::Push,
+        at: Timestamp::from_unix_millis(1_795_424_918_473),
+    };
+    client.request(endpoint, &message, "msg_1")
+}
+
+struct Receiver {
+    listener: TcpListener,
+    url: String,
+}
+
+impl Receiver {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        Self { listener, url }
+    }
+
+    async fn accept(&self) -> TcpStream {
+        self.listener.accept().await.unwrap().0
+    }
+
+    /// Takes one request, answers it with these bytes, and keeps the connection open.
+    async fn answer(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = self.accept().await;
+        read_request(&mut stream).await;
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    async fn send_from(&self, client: &Client) -> Result<Answer, SendError> {
+        client.send(&request(client, &endpoint(&self.url)).unwrap()).await
+    }
+}
+
+/// Reads one request off the wire, as the text it is.
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length: ")?
+                    .parse()
+                    .ok()
+            });
+            if body.len() == length.unwrap_or(0) {
+                return text;
+            }
+        }
+        assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "cut off: {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_wire_carries_exactly_these_bytes() {
+    let receiver = Receiver::new().await;
+    let port = receiver.listener.local_addr().unwrap().port();
+    let client = client();
+    let endpoint = Endpoint {
+        secret: Some(Secret::inline(SIGNING)),
+        headers: vec![(HeaderName::from_static("x-team"), HeaderValue::from_static("red"))],
+        ..endpoint(&format!(
+            "http://me:pw@127.0.0.1:{port}/a%20b/hook?token=a'b&c={{}}"
+        ))
+    };
+    let request = request(&client, &endpoint).unwrap();
+    let body = concat!(
+        r#"{"image":"registry.example.com/acme/app:1.4","image_size":null,"layers":[],"#,
+        r#""repository":"registry.example.com/acme/app","repository_size":null,"event":"push","#,
+        r#""timestamp":"2026-11-23T09:08:38.473Z"}"#
+    );
+    let signature = SIGNING
+        .parse::<super::super::sign::WebhookSecret>()
+        .unwrap()
+        .sign("msg_1", 1_795_424_918, body.as_bytes());
+    let expected = [
+        "POST /a%20b/hook?token=a'b&c={} HTTP/1.1",
+        &format!("Host: 127.0.0.1:{port}"),
+        "User-Agent: WebHook Handler",
+        "Accept-Encoding: gzip, deflate",
+        "Accept: */*",
+        "Connection: keep-alive",
+        "X-Alin-Webhook: acme/app:1.4",
+        &format!("Content-Length: {}", body.len()),
+        "Content-Type: application/json",
+        "Webhook-Id: msg_1",
+        "Webhook-Timestamp: 1795424918",
+        &format!("Webhook-Signature: {signature}"),
+        "Authorization: Basic bWU6cHc=",
+        "X-Team: red",
+        "",
+        body,
+    ]
+    .join("\r\n");
+    let server = async {
+        let mut stream = receiver.accept().await;
+        let text = read_request(&mut stream).await;
+        stream.write_all(OK).await.unwrap();
+        text
+    };
+    let (answer, wire) = tokio::join!(client.send(&request), server);
+    assert_eq!(wire, expected);
+    let answer = answer.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), &*answer.body, answer.end),
+        (200, &b"ok"[..], BodyEnd::Complete)
+    );
+    assert!(!format!("{request:?}").contains("token=") && !format!("{request:?}").contains("pw"));
+}
+
+#[test]
+fn own_headers_add_and_replace_but_never_touch_the_frame() {
+    let own = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    let endpoint = Endpoint {
+        headers: vec![
+            own("user-agent", "curl"),
+            own("authorization", "Bearer x"),
+            own("x-team", "red"),
+            own("x-team", "blue"),
+            own("content-length", "0"),
+            own("transfer-encoding", "chunked"),
+            own("webhook-id", "msg_2"),
+            own("x-alin-webhook", "other"),
+            own("host", "other"),
+        ],
+        ..endpoint("http://me:pw@a.example/")
+    };
+    let request = request(&client(), &endpoint).unwrap();
+    let all = |name| -> Vec<_> { request.headers().get_all(name).iter().collect() };
+    assert_eq!(all("user-agent"), ["curl"]);
+    assert_eq!(all("authorization"), ["Bearer x"]);
+    assert_eq!(all("x-team"), ["red", "blue"]);
+    assert_eq!(all("content-length"), [&request.body().len().to_string()]);
+    assert_eq!(all("transfer-encoding"), [""; 0]);
+    assert_eq!(all("webhook-id"), ["msg_1"]);
+    assert_eq!(all("x-alin-webhook"), ["acme/app:1.4"]);
+    assert_eq!(all("host"), ["a.example"]);
+}
+
+#[test]
+fn settings_that_can_not_be_used_say_so_without_a_secret() {
+    let client = client();
+    let error = |endpoint: &Endpoint| request(&client, endpoint).unwrap_err().to_string();
+    let gone = Endpoint {
+        url: Secret::file("/nonexistent/url"),
+        ..endpoint("")
+    };
+    assert!(error(&gone).starts_with("the endpoint's URL can't be read: No such file"));
+    assert_eq!(
+        error(&endpoint("ftp://me:hunter2@a/?hunter2")),
+        "the endpoint's URL is not usable: it begins with neither http:// nor https://"
+    );
+    let unsigned = Endpoint {
+        secret: Some(Secret::inline("hunter2")),
+        ..endpoint("http://a/")
+    };
+    assert!(error(&unsigned).contains("begins with whsec_") && !error(&unsigned).contains("hunter2"));
+}
+
+#[test]
+fn while_a_secret_is_rotated_both_sign_the_new_one_first() {
+    let rotated = Endpoint {
+        secret: Some(Secret::inline("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")),
+        previous_secret: Some(Secret::inline(SIGNING)),
+        ..endpoint("http://a/")
+    };
+    let only_old = Endpoint {
+        secret: Some(Secret::inline(SIGNING)),
+        ..endpoint("http://a/")
+    };
+    let signature = |endpoint| {
+        let request = request(&client(), endpoint).unwrap();
+        request.headers()["webhook-signature"]
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (both, old) = (signature(&rotated), signature(&only_old));
+    assert_eq!(both.split(' ').count(), 2);
+    assert_eq!(both.split(' ').next_back().unwrap(), old);
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_used_again() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let sends = async {
+        receiver.send_from(&client).await.unwrap();
+        receiver.send_from(&client).await.unwrap()
+    };
+    let (answer, _stream) = tokio::join!(sends, async {
+        let mut stream = receiver.answer(OK).await;
+        read_request(&mut stream).await;
+        stream.write_all(OK).await.unwrap();
+        stream
+    });
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_receiver_closed_is_replaced_in_silence() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let (first, ()) = tokio::join!(receiver.send_from(&client), async {
+        let mut stream = receiver.answer(OK).await;
+        stream.shutdown().await.unwrap();
+        // The client has noticed once it closes its side too.
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+    });
+    assert!(first.is_ok());
+    let (second, _stream) = tokio::join!(receiver.send_from(&client), receiver.answer(OK));
+    assert!(second.is_ok());
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_been_processed_is_not_sent_again() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let sends = async {
+        receiver.send_from(&client).await.unwrap();
+        receiver.send_from(&client).await
+    };
+    let server = async {
+        let mut stream = receiver.answer(OK).await;
+        read_request(&mut stream).await;
+        drop(stream);
+        // Were it sent again, it would be answered, and the second send would not fail.
+        let _stream = receiver.answer(OK).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        second = sends => assert_eq!(
+            second.unwrap_err().to_string(),
+            "the receiver closed the connection before an answer came"
+        ),
+        () = server => {}
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_not_followed() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let redirect = format!(
+        "HTTP/1.1 307 Elsewhere\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
+        receiver.url
+    );
+    let (answer, _stream) = tokio::join!(receiver.send_from(&client), receiver.answer(redirect.as_bytes()));
+    assert_eq!(answer.unwrap().status, 307);
+}
+
+#[tokio::test]
+async fn early_hints_are_passed_over() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let bytes = [b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", OK].concat();
+    let (answer, _stream) = tokio::join!(receiver.send_from(&client), receiver.answer(&bytes));
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_is_given_up_on_in_time() {
+    let receiver = Receiver::new().await;
+    let client = hasty_client();
+    let (answer, _stream) = tokio::join!(receiver.send_from(&client), receiver.accept());
+    assert_eq!(
+        answer.unwrap_err().to_string(),
+        "connected, but no answer within 300ms"
+    );
+}
+
+#[tokio::test]
+async fn a_tls_receiver_that_never_shakes_hands_is_given_up_on_in_time() {
+    let receiver = Receiver::new().await;
+    let client = Client::new(Options {
+        connect_timeout: Duration::from_millis(200),
+        ..options()
+    })
+    .unwrap();
+    let request = request(&client, &endpoint(&receiver.url.replace("http:", "https:"))).unwrap();
+    let (answer, _stream) = tokio::join!(client.send(&request), receiver.accept());
+    assert_eq!(answer.unwrap_err().to_string(), "no connection within 200ms");
+}
+
+#[tokio::test]
+async fn when_the_body_drags_the_status_counts_and_what_came_is_kept() {
+    let receiver = Receiver::new().await;
+    let client = hasty_client();
+    let bytes = b"HTTP/1.1 202 Accepted\r\nContent-Length: 10\r\n\r\nhalf";
+    let (answer, _stream) = tokio::join!(receiver.send_from(&client), receiver.answer(bytes));
+    let answer = answer.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), &*answer.body, answer.end),
+        (202, &b"half"[..], BodyEnd::Late)
+    );
+}
+
+#[tokio::test]
+async fn when_the_body_breaks_off_the_status_counts_too() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    let (answer, ()) = tokio::join!(receiver.send_from(&client), async {
+        drop(receiver.answer(bytes).await);
+    });
+    let answer = answer.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), &*answer.body, answer.end),
+        (200, &b"half"[..], BodyEnd::Broken)
+    );
+}
+
+#[tokio::test]
+async fn an_endless_body_is_cut_at_its_cap() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let answer = tokio::select! {
+        answer = receiver.send_from(&client) => answer.unwrap(),
+        () = flood(&receiver, b"HTTP/1.1 200 OK\r\n\r\n", b"more and ") => unreachable!("the flood never ends"),
+    };
+    assert_eq!((answer.body.len(), answer.end), (BODY_BYTES_MAX, BodyEnd::Capped));
+}
+
+/// Takes a request and sends `first`, then `again` for ever.
+async fn flood(receiver: &Receiver, first: &[u8], again: &[u8]) {
+    let mut stream = receiver.answer(first).await;
+    let again = again.repeat(1000);
+    while stream.write_all(&again).await.is_ok() {}
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn endless_headers_end_the_attempt() {
+    for (first, again) in [
+        ("HTTP/1.1 200 OK\r\n", "X-More: and more\r\n"),
+        ("HTTP/1.1 200 OK\r\nX-Long: ", "long"),
+    ] {
+        let receiver = Receiver::new().await;
+        let client = client();
+        let error = tokio::select! {
+            answer = receiver.send_from(&client) => answer.unwrap_err(),
+            () = flood(&receiver, first.as_bytes(), again.as_bytes()) => unreachable!("the flood never ends"),
+        };
+        assert_eq!(
+            error.to_string(),
+            "the answer's headers are too large (100 headers or 64 KiB)"
+        );
+    }
+}
+
+#[tokio::test]
+async fn endless_interim_answers_end_with_the_time_limit() {
+    let receiver = Receiver::new().await;
+    let client = hasty_client();
+    let interim = b"HTTP/1.1 102 Processing\r\n\r\n";
+    let error = tokio::select! {
+        answer = receiver.send_from(&client) => answer.unwrap_err(),
+        () = flood(&receiver, interim, interim) => unreachable!("the flood never ends"),
+    };
+    assert_eq!(error, SendError::NoAnswer(Duration::from_millis(300)));
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_called_so() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let (answer, _stream) = tokio::join!(
+        receiver.send_from(&client),
+        receiver.answer(b"SSH-2.0-OpenSSH_9.2\r\n")
+    );
+    assert_eq!(answer.unwrap_err().to_string(), "the answer is not HTTP/1.1");
+}
+
+#[tokio::test]
+async fn a_reset_connection_is_called_so() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let (answer, ()) = tokio::join!(receiver.send_from(&client), async {
+        let mut stream = receiver.accept().await;
+        read_request(&mut stream).await;
+        stream.set_zero_linger().unwrap();
+    });
+    assert_eq!(
+        answer.unwrap_err().to_string(),
+        "connection reset by the receiver before an answer came"
+    );
+}
+
+#[tokio::test]
+async fn a_closed_port_and_an_unknown_name_are_called_so() {
+    let client = client();
+    let receiver = Receiver::new().await;
+    let closed = request(&client, &endpoint(&receiver.url)).unwrap();
+    drop(receiver);
+    assert_eq!(
+        client.send(&closed).await.unwrap_err().to_string(),
+        "connection refused"
+    );
+    let unknown = request(&client, &endpoint("http://hook.invalid/?token=hunter2")).unwrap();
+    let error = client.send(&unknown).await.unwrap_err();
+    // Where no name server answers at all, the time limit ends it.
+    assert!(
+        matches!(
+            error,
+            SendError::Connect(ConnectError::Resolve { .. } | ConnectError::Late(_))
+        ),
+        "{error}"
+    );
+    assert!(!error.to_string().contains("hunter2"));
+}
+
+/// An authority of our own, and a receiver with a certificate from it.
+struct Tls {
+    ca_pem: String,
+    acceptor: TlsAcceptor,
+}
+
+impl Tls {
+    fn new(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let ca_key = KeyPair::generate().unwrap();
+        let mut ca = CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+        let issuer = Issuer::new(ca, ca_key);
+
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        change(&mut leaf);
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![leaf.der().clone()], key)
+                .unwrap();
+        Self {
+            ca_pem,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+        }
+    }
+
+    /// What comes of a webhook to this receiver from a client that trusts its authority, or doesn't.
+    async fn send(&self, trusted: bool) -> Result<Answer, SendError> {
+        let receiver = Receiver::new().await;
+        let client = Client::new(Options {
+            extra_ca_pem: trusted.then(|| self.ca_pem.clone().into_bytes()),
+            ..options()
+        })
+        .unwrap();
+        let request = request(&client, &endpoint(&receiver.url.replace("http:", "https:"))).unwrap();
+        let serve = async {
+            if let Ok(mut stream) = self.acceptor.accept(receiver.accept().await).await {
+                answer_tls(&mut stream).await;
+            }
+        };
+        tokio::join!(client.send(&request), serve).0
+    }
+}
+
+async fn answer_tls(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    read_request(stream).await;
+    stream.write_all(OK).await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_extra_authority_is_accepted() {
+    let tls = Tls::new(|_| {});
+    assert_eq!(tls.send(true).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn certificates_that_do_not_hold_are_refused_with_the_reason() {
+    let reason = async |tls: Tls, trusted| tls.send(trusted).await.unwrap_err().to_string();
+    assert_eq!(
+        reason(Tls::new(|_| {}), false).await,
+        "TLS: certificate signed by an unknown authority"
+    );
+    let other_name = Tls::new(|leaf| {
+        leaf.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
+    });
+    assert_eq!(
+        reason(other_name, true).await,
+        "TLS: certificate is for another name"
+    );
+    let expired = Tls::new(|leaf| leaf.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    assert_eq!(reason(expired, true).await, "TLS: certificate expired");
+}
+
+#[tokio::test]
+async fn https_to_a_port_that_speaks_plain_http_is_called_so() {
+    let receiver = Receiver::new().await;
+    let client = client();
+    let request = request(&client, &endpoint(&receiver.url.replace("http:", "https:"))).unwrap();
+    let (answer, _stream) = tokio::join!(client.send(&request), async {
+        let mut stream = receiver.accept().await;
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+        stream
+    });
+    assert_eq!(
+        answer.unwrap_err().to_string(),
+        "TLS: the receiver doesn't speak TLS on this port"
+    );
+}

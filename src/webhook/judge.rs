@@ -1,0 +1,208 @@
+//! The one place that says what an answer, or its absence, means for a delivery.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDateTime};
+use http::{HeaderValue, StatusCode};
+
+use super::{Fault, Outcome, answer::Answer, client::SendError};
+use crate::clock::Timestamp;
+
+/// The longest that an endpoint's `Retry-After` is honoured.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+
+/// What came of an attempt.
+///
+/// | answer | outcome |
+/// |---|---|
+/// | 2xx | delivered |
+/// | none: no connection, TLS, DNS, timeout, settings that can't be read | the endpoint's fault |
+/// | 5xx, 408, 429 | the endpoint's fault |
+/// | any other, redirects among them | the push's fault |
+#[must_use]
+pub fn judge(result: &Result<Answer, SendError>, now: Timestamp) -> Outcome {
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(error) => {
+            return Outcome::Failed {
+                fault: Fault::Endpoint,
+                status: None,
+                reason: error.to_string(),
+                retry_after: None,
+            };
+        }
+    };
+    let status = answer.status;
+    if status.is_success() {
+        return Outcome::Delivered {
+            status: status.as_u16(),
+        };
+    }
+    let fault = match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Fault::Endpoint,
+        status if status.is_server_error() => Fault::Endpoint,
+        _ => Fault::Push,
+    };
+    Outcome::Failed {
+        fault,
+        status: Some(status.as_u16()),
+        reason: reason(status),
+        retry_after: answer
+            .retry_after
+            .as_ref()
+            .and_then(|value| retry_after(value, now)),
+    }
+}
+
+fn reason(status: StatusCode) -> String {
+    let name = status
+        .canonical_reason()
+        .map(|name| format!(" {name}"))
+        .unwrap_or_default();
+    let hint = if status.is_redirection() {
+        "; redirects are not followed"
+    } else {
+        ""
+    };
+    format!("answered {}{name}{hint}", status.as_u16())
+}
+
+/// How long a `Retry-After` (RFC 9110, section 10.2.3) asks to wait: seconds, or until a date. At most
+/// [`RETRY_AFTER_MAX`]; `None` when it makes no sense or is over.
+fn retry_after(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Too many digits for a number are still a number, and far above the clamp.
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        http_date(text)?.since(now)
+    };
+    (!wait.is_zero()).then_some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// A date in any of the three forms that a recipient must accept (RFC 9110, section 5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    if let Ok(date) = DateTime::parse_from_rfc2822(text) {
+        return Some(date.to_utc().into());
+    }
+    ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"]
+        .iter()
+        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
+        .map(|date| date.and_utc().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::webhook::{answer::BodyEnd, connect::ConnectError};
+
+    /// Sun, 06 Nov 1994 08:49:37 GMT
+    const NOW: Timestamp = Timestamp::from_unix_millis(784_111_777_000);
+
+    fn answer(status: u16, retry_after: Option<&str>) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: retry_after.map(|value| HeaderValue::from_str(value).unwrap()),
+            body: Bytes::new(),
+            end: BodyEnd::Complete,
+        }
+    }
+
+    fn fault(status: u16) -> Option<Fault> {
+        match judge(&Ok(answer(status, None)), NOW) {
+            Outcome::Delivered { .. } => None,
+            Outcome::Failed { fault, .. } => Some(fault),
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        for status in 100..=999 {
+            let expected = match status {
+                200..=299 => None,
+                408 | 429 | 500..=599 => Some(Fault::Endpoint),
+                _ => Some(Fault::Push),
+            };
+            assert_eq!(fault(status), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_dragged_does_not_undo_its_status() {
+        let dragged = Answer {
+            end: BodyEnd::Late,
+            ..answer(202, None)
+        };
+        assert_eq!(judge(&Ok(dragged), NOW), Outcome::Delivered { status: 202 });
+    }
+
+    #[test]
+    fn no_answer_is_the_endpoints_fault_and_says_why() {
+        let outcome = judge(
+            &Err(SendError::Connect(ConnectError::Tcp("connection refused".into()))),
+            NOW,
+        );
+        assert_eq!(
+            outcome,
+            Outcome::Failed {
+                fault: Fault::Endpoint,
+                status: None,
+                reason: "connection refused".into(),
+                retry_after: None,
+            }
+        );
+    }
+
+    #[test]
+    fn reasons_are_words() {
+        assert_eq!(reason(StatusCode::NOT_FOUND), "answered 404 Not Found");
+        assert_eq!(
+            reason(StatusCode::FOUND),
+            "answered 302 Found; redirects are not followed"
+        );
+        assert_eq!(reason(StatusCode::from_u16(799).unwrap()), "answered 799");
+    }
+
+    fn wait(value: &str) -> Option<Duration> {
+        match judge(&Ok(answer(503, Some(value))), NOW) {
+            Outcome::Failed { retry_after, .. } => retry_after,
+            Outcome::Delivered { .. } => unreachable!("503 is no success"),
+        }
+    }
+
+    #[test]
+    fn retry_after_is_taken_in_seconds_and_in_three_forms_of_date() {
+        assert_eq!(wait("120"), Some(Duration::from_mins(2)));
+        for date in [
+            "Sun, 06 Nov 1994 08:51:37 GMT",
+            "Sunday, 06-Nov-94 08:51:37 GMT",
+            "Sun Nov  6 08:51:37 1994",
+        ] {
+            assert_eq!(wait(date), Some(Duration::from_mins(2)), "{date}");
+        }
+    }
+
+    #[test]
+    fn an_absurd_retry_after_is_clamped_or_passed_over() {
+        for long in [
+            "86401",
+            "99999999999999999999999999",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ] {
+            assert_eq!(wait(long), Some(RETRY_AFTER_MAX), "{long}");
+        }
+        for nothing in [
+            "0",
+            "",
+            "-1",
+            "1.5",
+            "soon",
+            "Sun, 06 Nov 1994 08:49:36 GMT",
+            "+5",
+        ] {
+            assert_eq!(wait(nothing), None, "{nothing}");
+        }
+    }
+}

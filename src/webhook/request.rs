@@ -1,0 +1,171 @@
+//! One attempt's request, ready to send.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Endpoint, Format,
+    client::SendError,
+    format::{self, Message},
+    sign::{self, WebhookSecret},
+    target::Target,
+};
+use crate::secret::Secret;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// Headers that an endpoint's own can't replace: those that frame the message, and those that say
+/// which webhook this is. The one that names the image, `x-alin-webhook`, is another.
+const RESERVED: [HeaderName; 14] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::EXPECT,
+    header::ACCEPT_ENCODING,
+    HeaderName::from_static("keep-alive"),
+    WEBHOOK_ID,
+    WEBHOOK_TIMESTAMP,
+    WEBHOOK_SIGNATURE,
+];
+
+/// Whether shipbell alone sets this header, so that an endpoint can't have one of its own.
+#[must_use]
+pub fn is_reserved(name: &HeaderName) -> bool {
+    RESERVED.contains(name)
+}
+
+/// The parts of a request that are the same for all endpoints.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    /// `User-Agent`.
+    pub(super) user_agent: HeaderValue,
+    /// The name of the header that names the image: `x-alin-webhook`.
+    pub(super) header_name: HeaderName,
+}
+
+/// One attempt's request: where, headers in the order in which they are sent, body.
+#[derive(Clone)]
+pub struct Request {
+    target: Target,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Request {
+    /// Writes the request. Reads the endpoint's URL and secrets as they stand now.
+    ///
+    /// `User-Agent`, `Accept` and `Authorization` give way to headers of the endpoint's own; all other
+    /// headers named here don't (see [`is_reserved`]).
+    pub(super) fn build(
+        common: &Common,
+        endpoint: &Endpoint,
+        message: &Message<'_>,
+        id: &str,
+    ) -> Result<Self, SendError> {
+        let target = Target::parse(read(&endpoint.url, "URL")?.expose_secret()).map_err(SendError::Url)?;
+        let body = match endpoint.format {
+            Format::Native => format::native(message),
+        };
+        let timestamp_s = message.at.unix_seconds();
+
+        let mut headers = HeaderMap::with_capacity(16);
+        if let Some(authority) = target.uri().authority() {
+            headers.insert(header::HOST, value(authority.as_str())?);
+        }
+        headers.insert(header::USER_AGENT, common.user_agent.clone());
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+        headers.insert(&common.header_name, value(&format::header_value(message))?);
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(WEBHOOK_ID, value(id)?);
+        headers.insert(WEBHOOK_TIMESTAMP, timestamp_s.into());
+        let secrets = secrets(endpoint)?;
+        if !secrets.is_empty() {
+            let signatures = sign::signatures(&secrets, id, timestamp_s, &body);
+            headers.insert(WEBHOOK_SIGNATURE, value(&signatures)?);
+        }
+        if let Some(authorization) = target.authorization() {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        add_own(&mut headers, &endpoint.headers, &common.header_name);
+        Ok(Self {
+            target,
+            headers,
+            body,
+        })
+    }
+
+    /// Where it goes; displays masked.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its headers, in order. Those that are secrets are marked sensitive.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+/// The endpoint's own headers: the first of a name replaces, the others of that name add to it.
+fn add_own(headers: &mut HeaderMap, own: &[(HeaderName, HeaderValue)], header_name: &HeaderName) {
+    for (index, (name, value)) in own.iter().enumerate() {
+        if is_reserved(name) || name == header_name {
+            continue;
+        }
+        if own.iter().take(index).any(|(earlier, _)| earlier == name) {
+            headers.append(name, value.clone());
+        } else {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+fn secrets(endpoint: &Endpoint) -> Result<Vec<WebhookSecret>, SendError> {
+    let newest_first = endpoint.secret.iter().chain(&endpoint.previous_secret);
+    newest_first
+        .map(|secret| {
+            let text = read(secret, "webhook secret")?;
+            text.expose_secret().parse().map_err(SendError::Secret)
+        })
+        .collect()
+}
+
+fn read(secret: &Secret, what: &'static str) -> Result<SecretString, SendError> {
+    secret.get().map_err(|error| SendError::Unreadable {
+        what,
+        reason: error.to_string(),
+    })
+}
+
+fn value(text: &str) -> Result<HeaderValue, SendError> {
+    HeaderValue::from_str(text).map_err(|_| SendError::Header)
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("target", &self.target)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,199 @@
+//! Where a webhook goes: an endpoint's URL, parsed once, never shown whole.
+
+use std::fmt;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderValue, Uri};
+use url::Url;
+
+use super::masked::masked_url;
+
+/// An endpoint's URL that can be sent to: `http` or `https`, a host, no fragment.
+///
+/// Displays without user-info and with the query masked.
+#[derive(Clone)]
+pub struct Target {
+    uri: Uri,
+    authorization: Option<HeaderValue>,
+    shown: String,
+}
+
+/// Why a text is no URL to send to. Never holds the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUrl {
+    /// Not a URL at all.
+    #[error("it is not a URL ({0}); one looks like https://ci.example.com/hook")]
+    Syntax(url::ParseError),
+    /// Another scheme.
+    #[error("it begins with neither http:// nor https://")]
+    Scheme,
+    /// With a `#`.
+    #[error("it has a fragment (#…), which is never sent to a server; a # in a query is written %23")]
+    Fragment,
+    /// Well-formed, but HTTP can't carry it.
+    #[error("it can't be sent as an HTTP request: it is too long, or its host has odd characters")]
+    Unsendable,
+}
+
+impl Target {
+    /// The target that `text` names. Its query is sent as typed.
+    ///
+    /// # Errors
+    /// See [`InvalidUrl`].
+    pub fn parse(text: &str) -> Result<Self, InvalidUrl> {
+        let url = Url::parse(text).map_err(InvalidUrl::Syntax)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(InvalidUrl::Scheme);
+        }
+        if url.fragment().is_some() {
+            return Err(InvalidUrl::Fragment);
+        }
+        let host = url
+            .host_str()
+            .ok_or(InvalidUrl::Syntax(url::ParseError::EmptyHost))?;
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let uri = |query: Option<&str>| {
+            let path = url.path();
+            let path_and_query = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+            Uri::builder()
+                .scheme(url.scheme())
+                .authority(authority.as_str())
+                .path_and_query(path_and_query)
+                .build()
+        };
+        Ok(Self {
+            uri: uri(query_as_typed(text).or(url.query()))
+                .or_else(|_| uri(url.query()))
+                .map_err(|_| InvalidUrl::Unsendable)?,
+            authorization: basic(&url),
+            shown: masked_url(&url),
+        })
+    }
+
+    /// Scheme, host, port, path and query; no user-info. A secret, because of its query.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// What the URL's user-info amounts to: the value of an `Authorization` header.
+    #[must_use]
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+}
+
+/// The query, in the very characters that were typed, when they are ones that HTTP takes: a URL parser
+/// rewrites some of them (`'` as `%27`), and a receiver that compares tokens byte by byte would notice.
+fn query_as_typed(text: &str) -> Option<&str> {
+    let is_space_or_control = |c: char| c <= ' ';
+    let (_, query) = text.trim_matches(is_space_or_control).split_once('?')?;
+    query.bytes().all(|byte| byte.is_ascii_graphic()).then_some(query)
+}
+
+fn basic(url: &Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut credentials = percent_decoded(url.username());
+    credentials.push(b':');
+    credentials.extend(percent_decoded(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(credentials))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let hex = |digit: u8| {
+        char::from(digit)
+            .to_digit(16)
+            .and_then(|value| u8::try_from(value).ok())
+    };
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = match rest {
+            [b'%', high, low, after @ ..] => hex(*high)
+                .zip(hex(*low))
+                .map(|(high, low)| (high << 4 | low, after)),
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((*first, after));
+        decoded.push(byte);
+        rest = after;
+    }
+    decoded
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> String {
+        Target::parse(text).unwrap().uri().to_string()
+    }
+
+    #[test]
+    fn the_query_goes_out_as_typed() {
+        for typed in [
+            "http://a/hook?token=a'b|c{d}%27+~",
+            "http://a/hook?a=1?b=2&c",
+            "http://a:8080/?",
+            "http://[::1]:81/x",
+        ] {
+            assert_eq!(uri(typed), typed);
+        }
+        assert_eq!(uri(" http://a/?x y\n"), "http://a/?x%20y");
+        assert_eq!(uri("http://a/?é"), "http://a/?%C3%A9");
+        assert_eq!(uri("http://a:80"), "http://a/");
+        assert_eq!(uri("https://müller.example/"), "https://xn--mller-kva.example/");
+    }
+
+    #[test]
+    fn user_info_becomes_basic_authorization_and_leaves_the_url() {
+        let target = Target::parse("https://us%3Aer:p%40ss%2@a.example/hook?token=hunter2").unwrap();
+        assert_eq!(target.uri(), "https://a.example/hook?token=hunter2");
+        let expected = format!("Basic {}", BASE64_STANDARD.encode("us:er:p@ss%2"));
+        assert_eq!(target.authorization().unwrap(), &expected);
+        assert!(target.authorization().unwrap().is_sensitive());
+        assert_eq!(
+            format!("{target} {target:?}"),
+            "https://a.example/hook?… https://a.example/hook?…"
+        );
+        assert!(
+            Target::parse("https://a.example/")
+                .unwrap()
+                .authorization()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn only_http_urls_with_a_host_and_without_fragment_are_sent_to() {
+        let error = |text: &str| Target::parse(text).unwrap_err();
+        assert!(matches!(error("hook"), InvalidUrl::Syntax(_)));
+        assert!(matches!(error("http://"), InvalidUrl::Syntax(_)));
+        assert_eq!(error("ftp://a/"), InvalidUrl::Scheme);
+        assert_eq!(error("file:///etc/passwd"), InvalidUrl::Scheme);
+        assert_eq!(error("http://a/#x"), InvalidUrl::Fragment);
+        assert_eq!(
+            error(&format!("http://a/{}", "x".repeat(70_000))),
+            InvalidUrl::Unsendable
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! Envelopes as the registry writes them, for tests that have no registry or none that is up.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+use shipbell::image::Digest;
+
+use super::image::{Blob, Image, OCI_MANIFEST};
+
+static EVENTS: AtomicU64 = AtomicU64::new(1);
+
+/// The event of a push of some OCI image under `tag`, with an id of its own. Which image it is follows
+/// from `content`.
+pub(crate) fn push(repository: &str, tag: &str, content: &str) -> Value {
+    let digest = digest(content);
+    event(&json!({
+        "mediaType": OCI_MANIFEST,
+        "size": 582,
+        "digest": digest,
+        "length": 582,
+        "repository": repository,
+        "url": format!("http://registry.test/v2/{repository}/manifests/{digest}"),
+        "tag": tag,
+    }))
+}
+
+/// The event of a push of `image`, with the references that the registry adds when told to.
+pub(crate) fn push_with_references(repository: &str, tag: &str, image: &Image) -> Value {
+    let digest = image.manifest.digest();
+    let references: Vec<Value> = image.blobs.iter().map(Blob::descriptor).collect();
+    event(&json!({
+        "mediaType": image.manifest.media_type,
+        "size": image.manifest.size(),
+        "digest": digest,
+        "length": image.manifest.size(),
+        "repository": repository,
+        "url": format!("http://registry.test/v2/{repository}/manifests/{digest}"),
+        "tag": tag,
+        "references": references,
+    }))
+}
+
+/// The digest of the image that [`push`] tells of.
+pub(crate) fn digest(content: &str) -> String {
+    Digest::sha256(content.as_bytes()).to_string()
+}
+
+fn event(target: &Value) -> Value {
+    let number = EVENTS.fetch_add(1, Ordering::Relaxed);
+    json!({
+        "id": format!("00000000-0000-4000-8000-{number:012}"),
+        "timestamp": "2026-11-23T09:08:38.473353234Z",
+        "action": "push",
+        "target": target,
+        "request": {
+            "id": "46db3081-ba4d-416a-8fd1-f8fcad07dc93", "addr": "127.0.0.1:53348",
+            "host": "registry.test", "method": "PUT", "useragent": "skopeo/1.9.3",
+        },
+        "actor": {},
+        "source": { "addr": "registry.test:5000", "instanceID": "ec2da8e5-e978-465a-bb19-5c09e6647019" },
+    })
+}
+
+/// The envelope of these events.
+pub(crate) fn of(events: &[Value]) -> String {
+    json!({ "events": events }).to_string()
+}

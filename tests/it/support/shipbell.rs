@@ -1,0 +1,258 @@
+//! The real shipbell.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+use super::{eventually, folder, http, ports, process::Process};
+
+/// The token that the registry's notifications carry.
+pub(crate) const TOKEN: &str = "an-ingest-token";
+
+/// How to run shipbell: what its configuration file says.
+#[derive(Clone)]
+pub(crate) struct Config {
+    table: Table,
+    ingest: u16,
+    ops: u16,
+}
+
+impl Config {
+    /// Ports and data of its own, a token, the registry at `registry_url`, and no endpoint; a short window,
+    /// no pace, and a log that tells all.
+    pub(crate) fn new(registry_url: &str) -> Self {
+        Self::with_defaults(registry_url)
+            .with("batch.window = '100ms'\ndelivery.rate = '0'\nlog.level = 'debug'")
+    }
+
+    /// Ports and data of its own, a token, the registry at `registry_url`, and no endpoint; everything else
+    /// as it is built in.
+    pub(crate) fn with_defaults(registry_url: &str) -> Self {
+        let (ingest, ops, admin) = (ports::free(), ports::free(), ports::free());
+        let text = format!(
+            r#"
+            [ingest]
+            listen = "127.0.0.1:{ingest}"
+            tokens = ["{TOKEN}"]
+            [ops]
+            listen = "127.0.0.1:{ops}"
+            [admin]
+            listen = "127.0.0.1:{admin}"
+            [registry]
+            url = "{registry_url}"
+            "#
+        );
+        Self {
+            table: text.parse().unwrap(),
+            ingest,
+            ops,
+        }
+    }
+
+    /// Where nobody listens: for tests that have no registry.
+    pub(crate) fn without_registry() -> Self {
+        Self::new(&format!("http://127.0.0.1:{}", ports::free())).with("size.deadline = '200ms'")
+    }
+
+    /// These settings, in TOML, over those there are; `[[endpoints]]` are added.
+    pub(crate) fn with(mut self, text: &str) -> Self {
+        merge(&mut self.table, text.parse().unwrap());
+        self
+    }
+
+    /// The endpoint `name` at `url` for every repository.
+    pub(crate) fn endpoint(self, name: &str, url: &str) -> Self {
+        self.with(&format!(
+            "[[endpoints]]\nname = '{name}'\nrepositories = ['**']\nurl = '{url}'"
+        ))
+    }
+
+    /// Its ingest port.
+    pub(crate) fn ingest(&self) -> u16 {
+        self.ingest
+    }
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (Some(Value::Array(old)), Value::Array(new)) if key == "endpoints" => old.extend(new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// A shipbell that is up, with data of its own.
+pub(crate) struct Shipbell {
+    config: Config,
+    // Ends before its folder goes.
+    process: Process,
+    folder: TempDir,
+}
+
+impl Shipbell {
+    /// Starts `shipbell serve` and waits until it is ready.
+    pub(crate) fn start(config: Config) -> Self {
+        let folder = folder();
+        let process = serve(folder.path(), &config);
+        let shipbell = Self {
+            config,
+            process,
+            folder,
+        };
+        shipbell.wait_until_ready();
+        shipbell
+    }
+
+    /// Starts it again on the same data, after it has ended.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.process.ended().unwrap().is_some(), "it still runs");
+        self.process = serve(self.folder.path(), &self.config);
+        self.wait_until_ready();
+    }
+
+    /// Starts it again on the same data with these settings over the old ones.
+    pub(crate) fn start_again_with(&mut self, text: &str) {
+        merge(&mut self.config.table, text.parse().unwrap());
+        self.start_again();
+    }
+
+    /// Runs a second process on the same data and ports of its own, to its end.
+    pub(crate) fn second_on_same_data(&self) -> Output {
+        let folder = folder();
+        let mut other = Config::without_registry();
+        let data = self.folder.path().join("data").display().to_string();
+        other.table.insert("data_dir".to_owned(), Value::String(data));
+        let file = write(folder.path(), &other);
+        command(&["serve"], &file).output().unwrap()
+    }
+
+    /// SIGKILL, as a power cut does to a process.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+    }
+
+    /// SIGTERM, without waiting for what follows.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        self.process.wait(deadline).unwrap()
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.ended().unwrap().is_none()
+    }
+
+    /// SIGTERM and a clean end.
+    pub(crate) fn stop(&mut self) {
+        self.terminate();
+        let status = self.wait(Duration::from_secs(10));
+        assert_eq!(status.code(), Some(0), "SIGTERM ends in exit code 0");
+    }
+
+    /// Posts this body to `/events` with the right token.
+    pub(crate) fn post(&self, body: impl AsRef<[u8]>) -> http::Response {
+        post(self.config.ingest, body).unwrap()
+    }
+
+    /// Posts this body and panics unless it was taken.
+    pub(crate) fn take(&self, body: impl AsRef<[u8]>) {
+        let response = self.post(body);
+        assert_eq!(response.status, 202, "{}", response.text());
+        assert!(response.body.is_empty(), "202 has no body");
+    }
+
+    /// `GET path` on the ops listener.
+    pub(crate) fn ops(&self, path: &str) -> http::Response {
+        http::get(self.config.ops, path).unwrap()
+    }
+
+    /// The port of the ingest listener.
+    pub(crate) fn ingest(&self) -> u16 {
+        self.config.ingest
+    }
+
+    /// The port of the ops listener.
+    pub(crate) fn ops_port(&self) -> u16 {
+        self.config.ops
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    fn wait_until_ready(&self) {
+        eventually("shipbell is ready", Duration::from_secs(10), || {
+            let response = http::get(self.config.ops, "/readyz").ok()?;
+            (response.status == 200).then_some(())
+        });
+    }
+}
+
+/// Posts this body to `/events` at `port` with the right token.
+pub(crate) fn post(port: u16, body: impl AsRef<[u8]>) -> std::io::Result<http::Response> {
+    let authorization = format!("Bearer {TOKEN}");
+    let headers = [
+        ("Authorization", authorization.as_str()),
+        (
+            "Content-Type",
+            "application/vnd.docker.distribution.events.v1+json",
+        ),
+    ];
+    http::request(port, "POST", "/events", &headers, body.as_ref())
+}
+
+/// The program with these arguments and this configuration file, away from any other configuration.
+pub(crate) fn command(arguments: &[&str], config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shipbell"));
+    command.args(arguments).arg("--config").arg(config);
+    command.current_dir(config.parent().unwrap());
+    command.env_clear();
+    command
+}
+
+fn serve(folder: &Path, config: &Config) -> Process {
+    let mut table = config.table.clone();
+    let data = folder.join("data").display().to_string();
+    table.insert("data_dir".to_owned(), Value::String(data));
+    let config = Config { table, ..*config };
+    let command = command(&["serve"], &write(folder, &config));
+    Process::spawn("shipbell", command, &folder.join("log")).unwrap()
+}
+
+fn write(folder: &Path, config: &Config) -> PathBuf {
+    let file = folder.join("shipbell.toml");
+    fs::write(&file, config.table.to_string()).unwrap();
+    // It holds tokens.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    file
+}
