@@ -1,0 +1,160 @@
+{{- define "shipbell.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "shipbell.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "shipbell.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "shipbell.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "shipbell.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "shipbell.labels" -}}
+{{ include "shipbell.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "shipbell.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "shipbell.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "shipbell.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The Secret whose keys are mounted as files; empty when there is none. */}}
+{{- define "shipbell.secretName" -}}
+{{- if .Values.secrets.existingSecret -}}
+{{- .Values.secrets.existingSecret -}}
+{{- else if .Values.secrets.values -}}
+{{- include "shipbell.fullname" . -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+One value as TOML on one line. A JSON string is a TOML string. Numbers come from YAML as floats;
+those without a fraction are TOML integers.
+*/}}
+{{- define "shipbell.tomlValue" -}}
+{{- if kindIs "map" . -}}
+{{- $pairs := list -}}
+{{- range $key, $value := . -}}
+{{- $pairs = append $pairs (printf "%s = %s" (toJson $key) (include "shipbell.tomlValue" $value)) -}}
+{{- end -}}
+{{- if $pairs -}}
+{ {{ join ", " $pairs }} }
+{{- else -}}
+{}
+{{- end -}}
+{{- else if kindIs "slice" . -}}
+{{- $items := list -}}
+{{- range . -}}
+{{- $items = append $items (include "shipbell.tomlValue" .) -}}
+{{- end -}}
+[{{ join ", " $items }}]
+{{- else if kindIs "float64" . -}}
+{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else -}}
+{{- toJson . -}}
+{{- end -}}
+{{- end }}
+
+{{/* The keys of one table, a line each, leaving out what is null. */}}
+{{- define "shipbell.tomlKeys" -}}
+{{- range $key, $value := . }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $key }} = {{ include "shipbell.tomlValue" $value }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* shipbell.toml: what the chart has to set, over what config says. */}}
+{{- define "shipbell.toml" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $endpoints := $config.endpoints | default list -}}
+{{- $ingest := $config.ingest | default dict -}}
+{{- $ops := $config.ops | default dict -}}
+{{- if hasKey $config "data_dir" -}}
+{{- fail "config.data_dir is set by the chart: the volume is mounted at /var/lib/shipbell" -}}
+{{- end -}}
+{{- range $key := list "listen" "token_files" "allow_anonymous" -}}
+{{- if hasKey $ingest $key -}}
+{{- fail (printf "config.ingest.%s is set by the chart: use ingest.port, ingest.tokenKeys and ingest.allowAnonymous" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey $ingest "tokens" -}}
+{{- fail "config.ingest.tokens would show the tokens in a ConfigMap: put them into secrets and name them in ingest.tokenKeys" -}}
+{{- end -}}
+{{- if hasKey $ops "listen" -}}
+{{- fail "config.ops.listen is set by the chart: use ops.port" -}}
+{{- end -}}
+{{- $_ := set $ingest "listen" (printf "0.0.0.0:%d" (int .Values.ingest.port)) -}}
+{{- $_ := set $ops "listen" (printf "0.0.0.0:%d" (int .Values.ops.port)) -}}
+{{- if .Values.ingest.allowAnonymous -}}
+{{- $_ := set $ingest "allow_anonymous" true -}}
+{{- else -}}
+{{- if not (include "shipbell.secretName" .) -}}
+{{- fail "the registry needs a token to show: set secrets.existingSecret, or secrets.values.ingest-token, or ingest.allowAnonymous=true" -}}
+{{- end -}}
+{{- $files := list -}}
+{{- range .Values.ingest.tokenKeys -}}
+{{- if and (not $.Values.secrets.existingSecret) (not (hasKey $.Values.secrets.values .)) -}}
+{{- fail (printf "ingest.tokenKeys names %q, which is not in secrets.values" .) -}}
+{{- end -}}
+{{- $files = append $files (printf "/run/secrets/shipbell/%s" .) -}}
+{{- end -}}
+{{- $_ := set $ingest "token_files" $files -}}
+{{- end -}}
+{{- $_ := set $config "ingest" $ingest -}}
+{{- $_ := set $config "ops" $ops -}}
+data_dir = "/var/lib/shipbell"
+{{- range $section, $keys := omit $config "endpoints" }}
+{{- if $keys }}
+
+[{{ $section }}]
+{{- include "shipbell.tomlKeys" $keys }}
+{{- end }}
+{{- end }}
+{{- range $endpoints }}
+
+[[endpoints]]
+{{- include "shipbell.tomlKeys" . }}
+{{- end }}
+{{- end }}
+
+{{/* Seconds that the pod gets to end: the time shipbell takes at most, and ten more. */}}
+{{- define "shipbell.terminationGracePeriodSeconds" -}}
+{{- if not (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
+{{- int .Values.terminationGracePeriodSeconds -}}
+{{- else -}}
+{{- $deadline := dig "shutdown" "deadline" "20s" .Values.config -}}
+{{- if regexMatch "^[0-9]+s$" $deadline -}}
+{{- add (trimSuffix "s" $deadline | int) 10 -}}
+{{- else if regexMatch "^[0-9]+m$" $deadline -}}
+{{- add (mul (trimSuffix "m" $deadline | int) 60) 10 -}}
+{{- else -}}
+{{- fail (printf "the chart can't read config.shutdown.deadline = %q: write whole seconds (\"20s\") or minutes (\"2m\"), or set terminationGracePeriodSeconds" $deadline) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
