@@ -136,7 +136,8 @@ impl Intake for Front {
         manifest_size: u64,
         references: &[Reference],
     ) {
-        self.sizing.learn(repository, digest, media_type, manifest_size, references);
+        self.sizing
+            .learn(repository, digest, media_type, manifest_size, references);
     }
 
     fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
@@ -192,7 +193,12 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let clock = Clock::system();
     make_data_dir(&config.data_dir)?;
     let opened = open_journal(config, &clock).await?;
-    let Opened { journal, pending, writer, report } = opened;
+    let Opened {
+        journal,
+        pending,
+        writer,
+        report,
+    } = opened;
     if let Some((file, bytes)) = &report.cut {
         warn!(file = %file.display(), bytes, "the journal ended in a torn write; it was cut and saved beside");
     }
@@ -202,7 +208,10 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let metrics = Metrics::new(&clock);
     let endpoints = config.endpoints();
     let queue = Arc::new(Queue::new());
-    let sizing = Sizing::new(registry::Client::new(registry_options(config)?)?, sizing::Options::default());
+    let sizing = Sizing::new(
+        registry::Client::new(registry_options(config)?)?,
+        sizing::Options::default(),
+    );
     let orphans = queue.replay(&pending, &endpoints, Instant::now());
     drop(pending);
 
@@ -222,8 +231,15 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let folder = config.data_dir.join("quarantine");
     let quarantine = Quarantine::open(quarantine::Options::at(&folder))
         .map_err(|error| RunError::DataDir { path: folder, error })?;
-    let ingest_listener = Listener::bind(ListenerName::Ingest, ingest_listener_options(config), metrics.clone())?;
-    let ops_options = listener::Options { tls: tls(config.ops.tls.as_ref()), ..listener::Options::plain(config.ops.listen) };
+    let ingest_listener = Listener::bind(
+        ListenerName::Ingest,
+        ingest_listener_options(config),
+        metrics.clone(),
+    )?;
+    let ops_options = listener::Options {
+        tls: tls(config.ops.tls.as_ref()),
+        ..listener::Options::plain(config.ops.listen)
+    };
     let ops_listener = Listener::bind(ListenerName::Ops, ops_options, metrics.clone())?;
 
     let readiness = readiness(&tasks, &journal, &queue, config.ingest.max_pending);
@@ -246,7 +262,11 @@ async fn build(config: &Config) -> Result<App, RunError> {
     );
     let told = metrics.clone();
     journal.on_fsync(move |elapsed| told.committed(elapsed));
-    writer.start(Box::new(move |applied| apply(applied, &queue, &sizing, &endpoints))).map_err(RunError::System)?;
+    writer
+        .start(Box::new(move |applied| {
+            apply(applied, &queue, &sizing, &endpoints)
+        }))
+        .map_err(RunError::System)?;
     dispatcher.bury(&orphans);
     Ok(App {
         tasks,
@@ -271,7 +291,11 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
                 let push = &durable.push;
                 if let Some(tag) = push.tag.clone() {
                     let (repository, digest) = (push.repository.clone(), push.digest.clone());
-                    sizing.apply(&Change::Tagged { repository, tag, digest });
+                    sizing.apply(&Change::Tagged {
+                        repository,
+                        tag,
+                        digest,
+                    });
                 }
                 queue.apply(&durable, endpoints, now);
             }
@@ -283,10 +307,18 @@ impl App {
     async fn run(self, mut signals: Signals, deadline: Duration) -> Result<(), RunError> {
         let (tasks, ops_tasks) = (self.tasks, self.ops_tasks);
         let stop = ops_tasks.soft().clone();
-        let ops = ops::serve(self.ops_listener, self.readiness, self.metrics, ops_tasks.clone(), stop);
+        let ops = ops::serve(
+            self.ops_listener,
+            self.readiness,
+            self.metrics,
+            ops_tasks.clone(),
+            stop,
+        );
         ops_tasks.spawn_lasting("ops", ops);
         tasks.spawn_lasting("dispatcher", self.dispatcher.run());
-        let ingest = self.ingest.serve(self.ingest_listener, tasks.clone(), tasks.soft().clone());
+        let ingest = self
+            .ingest
+            .serve(self.ingest_listener, tasks.clone(), tasks.soft().clone());
         tasks.spawn_lasting("ingest", ingest);
 
         let failed = tokio::select! {
@@ -336,7 +368,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -353,7 +388,10 @@ fn millis(duration: Duration) -> u64 {
 
 fn make_data_dir(path: &Path) -> Result<(), RunError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| RunError::DataDir { path: path.to_owned(), error })
+    made.map_err(|error| RunError::DataDir {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError> {
@@ -371,7 +409,13 @@ async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError
 fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: usize) -> Readiness {
     let readiness = Readiness::new();
     let (soft, journal, queue) = (tasks.soft().clone(), journal.clone(), Arc::clone(queue));
-    readiness.add("running", move || if soft.is_cancelled() { Err("shutting down".to_owned()) } else { Ok(()) });
+    readiness.add("running", move || {
+        if soft.is_cancelled() {
+            Err("shutting down".to_owned())
+        } else {
+            Ok(())
+        }
+    });
     readiness.add("journal", move || match journal.health() {
         Health::Ready => Ok(()),
         Health::NoSpace(reason) | Health::Failed(reason) => Err(reason),
@@ -379,7 +423,9 @@ fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: 
     });
     readiness.add("queue", move || match queue.pending() {
         pending if pending < pending_max => Ok(()),
-        pending => Err(format!("{pending} pushes are queued, of at most {pending_max} (ingest.max_pending)")),
+        pending => Err(format!(
+            "{pending} pushes are queued, of at most {pending_max} (ingest.max_pending)"
+        )),
     });
     readiness
 }
@@ -404,16 +450,27 @@ fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Cloc
 
 /// The age of the oldest push that is owed; zero when there is none.
 fn oldest(journal: &Journal, queue: &Queue, now: Timestamp) -> Duration {
-    let push = queue.oldest().and_then(|position| journal.read(&[position]).ok()?.pop());
+    let push = queue
+        .oldest()
+        .and_then(|position| journal.read(&[position]).ok()?.pop());
     push.map(|push| now.since(push.taken_at)).unwrap_or_default()
 }
 
 fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
-    tls.map(|tls| TlsFiles { certificate: tls.cert_file.clone(), key: tls.key_file.clone() })
+    tls.map(|tls| TlsFiles {
+        certificate: tls.cert_file.clone(),
+        key: tls.key_file.clone(),
+    })
 }
 
 fn read_pem(key: &'static str, path: Option<&PathBuf>) -> Result<Option<Vec<u8>>, RunError> {
-    let read = |path: &PathBuf| fs::read(path).map_err(|error| RunError::File { key, path: path.clone(), error });
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|error| RunError::File {
+            key,
+            path: path.clone(),
+            error,
+        })
+    };
     path.map(read).transpose()
 }
 
@@ -441,8 +498,16 @@ fn filter_options(config: &Config) -> filter::Options {
         exclude_repositories: rules.exclude_repositories.clone(),
         exclude_tags: rules.exclude_tags.clone(),
         exclude_actors: rules.exclude_actors.clone(),
-        untagged: if rules.untagged { Untagged::Fire } else { Untagged::Quiet },
-        referrers: if rules.referrers { Referrers::Fire } else { Referrers::Quiet },
+        untagged: if rules.untagged {
+            Untagged::Fire
+        } else {
+            Untagged::Quiet
+        },
+        referrers: if rules.referrers {
+            Referrers::Fire
+        } else {
+            Referrers::Quiet
+        },
         accept_hosts: config.registry.accept_hosts.clone(),
     }
 }

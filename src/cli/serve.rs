@@ -21,8 +21,16 @@ pub fn run(config: Config) -> Result<(), Failure> {
         LogFormat::Json => log::LogFormat::Json,
     };
     log::init_logging(format, &config.log.level).map_err(|error| Failure::new(Exit::Configuration, error))?;
-    let file = config.file.as_ref().map(|file| tracing::field::display(file.display()));
-    info!(version = env!("CARGO_PKG_VERSION"), config = file, endpoints = config.endpoints.len(), "starting");
+    let file = config
+        .file
+        .as_ref()
+        .map(|file| tracing::field::display(file.display()));
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = file,
+        endpoints = config.endpoints.len(),
+        "starting"
+    );
     for warning in config.warnings() {
         warn!(key = warning.key, "{}", warning.message);
     }

@@ -37,7 +37,9 @@ impl Dispatcher {
                 completion = self.deliver(&repository, &lease) => completion,
             };
             let Some(completion) = completion else { return };
-            let mut effects = parts.queue.complete(&repository, &lease, completion, Instant::now());
+            let mut effects = parts
+                .queue
+                .complete(&repository, &lease, completion, Instant::now());
             let next = effects.leases.pop();
             debug_assert!(effects.leases.is_empty(), "a lane lends one push at a time");
             self.follow(&repository, effects);
@@ -56,9 +58,16 @@ impl Dispatcher {
             () = soft.cancelled() => return None,
             contents = self.contents(repository, &lease.batch) => contents,
         };
-        let unreadable = || Completion::Retry { at: Instant::now() + UNREADABLE_WAIT, fault: Fault::Endpoint };
-        let Ok(contents) = contents else { return Some(unreadable()) };
-        let Some(content) = contents.get(lease.member) else { return Some(unreadable()) };
+        let unreadable = || Completion::Retry {
+            at: Instant::now() + UNREADABLE_WAIT,
+            fault: Fault::Endpoint,
+        };
+        let Ok(contents) = contents else {
+            return Some(unreadable());
+        };
+        let Some(content) = contents.get(lease.member) else {
+            return Some(unreadable());
+        };
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
             return Some(Completion::Settled(Settlement::DeadLetter));
         };
@@ -109,7 +118,12 @@ impl Dispatcher {
             Outcome::Delivered { status } => {
                 info!(%repository, tag, endpoint = %lease.endpoint, delivery_id, status, elapsed_ms, "delivered");
             }
-            Outcome::Failed { fault, status, reason, .. } => {
+            Outcome::Failed {
+                fault,
+                status,
+                reason,
+                ..
+            } => {
                 warn!(
                     %repository, tag, endpoint = %lease.endpoint, delivery_id, status, %fault, reason, elapsed_ms,
                     "attempt failed"
@@ -122,25 +136,39 @@ impl Dispatcher {
     /// From the outcome to what becomes of the push: the one place that decides it.
     fn follow_up(&self, repository: &RepositoryName, lease: &Lease, outcome: Outcome) -> Completion {
         let schedule = &self.0.options.schedule;
-        let Outcome::Failed { fault, retry_after, .. } = outcome else {
+        let Outcome::Failed {
+            fault, retry_after, ..
+        } = outcome
+        else {
             return Completion::Settled(Settlement::Delivered);
         };
         let mut rng = rand::rng();
         let delay = match fault {
-            Fault::Endpoint => Some(schedule.delay_repeating(lease.endpoint_failures.saturating_add(1), &mut rng)),
+            Fault::Endpoint => {
+                Some(schedule.delay_repeating(lease.endpoint_failures.saturating_add(1), &mut rng))
+            }
             Fault::Push => schedule.delay(lease.push_failures.saturating_add(1), &mut rng),
         };
-        let Some(delay) = delay else { return Completion::Settled(Settlement::DeadLetter) };
+        let Some(delay) = delay else {
+            return Completion::Settled(Settlement::DeadLetter);
+        };
         let delay = with_retry_after(delay, retry_after);
         debug!(%repository, endpoint = %lease.endpoint, wait_s = delay.as_secs_f64(), "will be tried again");
-        Completion::Retry { at: Instant::now() + delay, fault }
+        Completion::Retry {
+            at: Instant::now() + delay,
+            fault,
+        }
     }
 }
 
 /// What the cap per host counts by: host and port.
 fn host_of(target: &Target) -> String {
     let uri = target.uri();
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    });
     format!("{}:{port}", uri.host().unwrap_or_default())
 }
 
@@ -151,9 +179,9 @@ fn result_of(answer: &Result<Answer, SendError>) -> AttemptResult {
         Err(SendError::Connect(ConnectError::Resolve { .. })) => AttemptResult::Dns,
         Err(SendError::Connect(ConnectError::Tls(_))) => AttemptResult::Tls,
         Err(SendError::Connect(ConnectError::Tcp(_))) => AttemptResult::Connect,
-        Err(SendError::Connect(ConnectError::Late(_)) | SendError::NoConnection(_) | SendError::NoAnswer(_)) => {
-            AttemptResult::Timeout
-        }
+        Err(
+            SendError::Connect(ConnectError::Late(_)) | SendError::NoConnection(_) | SendError::NoAnswer(_),
+        ) => AttemptResult::Timeout,
         Err(_) => AttemptResult::Other,
     }
 }

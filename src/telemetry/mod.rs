@@ -353,12 +353,7 @@ impl Inner {
         let help = "Bytes of the journal's files";
         r.register_with_unit("journal", help, Unit::Bytes, gauges.journal_bytes.clone());
         let help = "Bytes of the journal's records that are still owed";
-        r.register_with_unit(
-            "journal_live",
-            help,
-            Unit::Bytes,
-            gauges.journal_live.clone(),
-        );
+        r.register_with_unit("journal_live", help, Unit::Bytes, gauges.journal_live.clone());
         r.register(
             "journal_ready",
             "Whether the journal takes appends",
