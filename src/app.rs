@@ -264,7 +264,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
     journal.on_fsync(move |elapsed| told.committed(elapsed));
     writer
         .start(Box::new(move |applied| {
-            apply(applied, &queue, &sizing, &endpoints)
+            apply(applied, &queue, &sizing, &endpoints);
         }))
         .map_err(RunError::System)?;
     dispatcher.bury(&orphans);

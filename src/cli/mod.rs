@@ -211,9 +211,11 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Webhook(WebhookCommand::Listen(arguments)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let mut stdout = io::stdout();
-            let colour = match stdout.is_terminal() && !no_color() {
-                true => webhook::Colour::Ansi,
-                false => webhook::Colour::Plain,
+            let is_colourful = stdout.is_terminal() && !no_color();
+            let colour = if is_colourful {
+                webhook::Colour::Ansi
+            } else {
+                webhook::Colour::Plain
             };
             let listening = webhook::listen(arguments, Clock::system(), colour, &mut stdout);
             match runtime.block_on(listening)? {

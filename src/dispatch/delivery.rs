@@ -84,7 +84,7 @@ impl Dispatcher {
                 outcome
             }
         };
-        Some(self.follow_up(repository, lease, outcome))
+        Some(self.follow_up(repository, lease, &outcome))
     }
 
     async fn attempt(
@@ -134,9 +134,9 @@ impl Dispatcher {
     }
 
     /// From the outcome to what becomes of the push: the one place that decides it.
-    fn follow_up(&self, repository: &RepositoryName, lease: &Lease, outcome: Outcome) -> Completion {
+    fn follow_up(&self, repository: &RepositoryName, lease: &Lease, outcome: &Outcome) -> Completion {
         let schedule = &self.0.options.schedule;
-        let Outcome::Failed {
+        let &Outcome::Failed {
             fault, retry_after, ..
         } = outcome
         else {

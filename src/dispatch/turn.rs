@@ -139,7 +139,8 @@ mod tests {
         };
         drop(turns.take(&named("slow"), slow, "a:80").await);
         let start = Instant::now();
-        let mut waiting = Box::pin(turns.take(&named("slow"), slow, "a:80"));
+        let endpoint = named("slow");
+        let mut waiting = Box::pin(turns.take(&endpoint, slow, "a:80"));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         turns.take(&named("quick"), UNPACED, "a:80").await.unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -149,7 +150,8 @@ mod tests {
     async fn a_host_has_its_own_cap() {
         let turns = Turns::new(10, 1);
         let _held = turns.take(&named("a"), UNPACED, "a:80").await.unwrap();
-        let mut same = Box::pin(turns.take(&named("b"), UNPACED, "a:80"));
+        let endpoint = named("b");
+        let mut same = Box::pin(turns.take(&endpoint, UNPACED, "a:80"));
         assert!(futures_util::poll!(&mut same).is_pending());
         turns.take(&named("c"), UNPACED, "c:80").await.unwrap();
     }

@@ -99,6 +99,9 @@ pub enum Applied {
     Change(Change),
 }
 
+/// Is told how long an fdatasync took.
+type FsyncTold = Box<dyn Fn(Duration) + Send>;
+
 /// Takes what was applied, in order, on the writer's thread.
 pub type Applier = Box<dyn FnMut(Vec<Applied>) + Send>;
 
@@ -273,7 +276,7 @@ struct Shared {
     files: Mutex<HashMap<u64, Arc<dyn StorageFile>>>,
     stats: Mutex<Stats>,
     health: watch::Sender<Health>,
-    fsync: Mutex<Option<Box<dyn Fn(Duration) + Send>>>,
+    fsync: Mutex<Option<FsyncTold>>,
 }
 
 impl Journal {

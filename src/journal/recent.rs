@@ -132,6 +132,7 @@ impl Recent {
     }
 
     /// How many ids would go with the segment.
+    #[cfg(test)]
     pub(super) fn count_in(&self, segment: u64) -> u64 {
         self.ranges_in(segment).map(|range| range.end - range.start).sum()
     }
@@ -149,7 +150,9 @@ impl Recent {
         self.homes.remove(&from);
         if !moved.is_empty() {
             let ranges = self.homes.entry(to).or_default();
-            moved.into_iter().for_each(|range| add(ranges, range));
+            for range in moved {
+                add(ranges, range);
+            }
         }
     }
 

@@ -167,7 +167,7 @@ impl Writer {
             self.work(taken, &mut applier);
             if matches!(*self.shared.health.borrow(), Health::Failed(_)) {
                 self.shared.inbox.close();
-                self.refuse(
+                Self::refuse(
                     self.shared.inbox.take(Some(Instant::now())).appends,
                     &AppendError::Closed,
                 );
@@ -191,7 +191,7 @@ impl Writer {
         settles.extend(taken.settles);
         if let Err(stop) = self.ready() {
             self.unwritten = settles;
-            self.refuse(taken.appends, &stop);
+            Self::refuse(taken.appends, &stop);
             return;
         }
         let mut commit = self.begin();
@@ -208,12 +208,11 @@ impl Writer {
             commit.settles.push(settle);
         }
         for append in taken.appends {
-            match self.refusal(&commit, append.bytes) {
-                Some(error) => drop(append.done.send(Err(error))),
-                None => {
-                    self.make_room(&mut commit, append.bytes, applier);
-                    self.add(&mut commit, append);
-                }
+            if let Some(error) = self.refusal(&commit, append.bytes) {
+                drop(append.done.send(Err(error)));
+            } else {
+                self.make_room(&mut commit, append.bytes, applier);
+                self.add(&mut commit, append);
             }
         }
         self.finish(commit, applier);
@@ -322,11 +321,11 @@ impl Writer {
 
     /// Writes the commit, syncs it if it holds pushes, applies it, and answers.
     fn finish(&mut self, mut commit: Commit, applier: &mut Applier) {
-        let written = match commit.bytes.len() > FRAME_HEADER_BYTES {
-            true => self
-                .write(&mut commit.bytes)
-                .and_then(|()| self.after_write(&mut commit)),
-            false => Ok(()),
+        let written = if commit.bytes.len() > FRAME_HEADER_BYTES {
+            self.write(&mut commit.bytes)
+                .and_then(|()| self.after_write(&mut commit))
+        } else {
+            Ok(())
         };
         if let Err(error) = written {
             self.recent.take_back(commit.ids_from);
@@ -529,7 +528,7 @@ impl Writer {
         Ok(())
     }
 
-    fn refuse(&self, appends: Vec<Append>, error: &AppendError) {
+    fn refuse(appends: Vec<Append>, error: &AppendError) {
         for append in appends {
             drop(append.done.send(Err(error.clone())));
         }
