@@ -1,1 +1,549 @@
-//! To come.
+//! The composition root: builds every part from the configuration, starts them in order, and stops
+//! them in order.
+//!
+//! # Start
+//! Journal opened and read → queues rebuilt → listeners bound → the journal's thread → dispatcher →
+//! listeners serve. Nothing is taken before everything that was owed is back in its queue.
+//!
+//! # Stop
+//! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
+//! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
+//!    a second signal.
+//! 3. The journal writes and syncs what waits.
+//! 4. The ops listener closes.
+
+use std::{
+    fs,
+    future::Future,
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    config::{self, Config},
+    dispatch::{self, Dispatcher},
+    image::{Digest, MediaType, RepositoryName, Tag},
+    ingest::{
+        Ingest, Intake, TakeError,
+        filter::{self, Filter, Referrers, Untagged},
+        quarantine::{self, Quarantine},
+    },
+    journal::{self, Applied, Health, Journal, OpenError, Opened},
+    lifecycle::Tasks,
+    listener::{self, BindError, Listener, TlsFiles},
+    ops::{self, Readiness},
+    push::{Change, EndpointId, Item, Reference},
+    queue::Queue,
+    registry,
+    sizing::{self, Sizing},
+    telemetry::{
+        JournalSample, Metrics, QueueSample,
+        labels::{EventVerdict, ListenerName},
+    },
+    webhook::{Endpoints, client, connect::InvalidRoots},
+};
+
+/// How long the journal may take to write what waits, at the very end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of an attempt's time, how much resolving, TCP and TLS may take.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// Connections to one host that are kept while nothing is sent.
+const IDLE_PER_HOST_MAX: usize = 4;
+
+/// How long they are kept: shorter than the 5 s after which common servers close theirs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why the process did not start, or did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The journal can't be opened.
+    #[error("the journal can't be opened: {0}")]
+    Journal(#[from] OpenError),
+    /// The data directory can't be used.
+    #[error("data_dir {}: {error}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A listener can't be had.
+    #[error(transparent)]
+    Listener(#[from] BindError),
+    /// The registry can't be spoken to.
+    #[error(transparent)]
+    Registry(#[from] registry::BuildError),
+    /// Authorities can't be read.
+    #[error("delivery.ca_file: {0}")]
+    Authorities(#[from] InvalidRoots),
+    /// A file that the configuration names can't be read.
+    #[error("{key} {}: {error}", path.display())]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Numbers that the configuration let through make no schedule.
+    #[error("delivery.retry_schedule: {0}")]
+    Schedule(#[from] dispatch::retry::InvalidSchedule),
+    /// The system denies threads or signals.
+    #[error("the system denies what a process needs: {0}")]
+    System(io::Error),
+    /// The disk failed for good.
+    #[error("the journal failed: {0}")]
+    JournalFailed(String),
+    /// A part of the process ended that should not have; the log says which.
+    #[error("a part of the process was lost")]
+    LostPart,
+}
+
+/// What ingest hands its pushes to: the journal, and the sizes.
+#[derive(Clone)]
+struct Front {
+    endpoints: Endpoints,
+    journal: Journal,
+    queue: Arc<Queue>,
+    sizing: Sizing,
+    metrics: Metrics,
+    pending_max: usize,
+}
+
+impl Intake for Front {
+    fn owing(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Vec<EndpointId> {
+        self.endpoints.owing(repository, tag)
+    }
+
+    fn learn(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        media_type: MediaType,
+        manifest_size: u64,
+        references: &[Reference],
+    ) {
+        self.sizing
+            .learn(repository, digest, media_type, manifest_size, references);
+    }
+
+    fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
+        let pushes = items.iter().filter(|item| matches!(item, Item::Push(_))).count();
+        let pending = self.queue.pending();
+        let full = pushes > 0 && pending.saturating_add(pushes) > self.pending_max;
+        let (max, metrics) = (self.pending_max, self.metrics.clone());
+        let appended = (!full).then(|| self.journal.append(items));
+        async move {
+            let Some(appended) = appended else {
+                return Err(TakeError::Full(format!(
+                    "{pending} pushes are queued, of at most {max} (ingest.max_pending)"
+                )));
+            };
+            let appended = appended.await?;
+            if appended.duplicates > 0 {
+                let duplicates = u64::try_from(appended.duplicates).unwrap_or(u64::MAX);
+                metrics.event(EventVerdict::Duplicate, "", duplicates);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// All parts, built and not yet running.
+struct App {
+    tasks: Tasks,
+    ops_tasks: Tasks,
+    journal: Journal,
+    dispatcher: Dispatcher,
+    ingest: Ingest<Front>,
+    ingest_listener: Listener,
+    ops_listener: Listener,
+    readiness: Readiness,
+    metrics: Metrics,
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::System)?;
+    let deadline = config.shutdown.deadline;
+    let app = tokio::select! {
+        app = build(&config) => app?,
+        () = signals.next() => return Ok(()),
+    };
+    app.run(signals, deadline).await
+}
+
+async fn build(config: &Config) -> Result<App, RunError> {
+    let clock = Clock::system();
+    make_data_dir(&config.data_dir)?;
+    let opened = open_journal(config, &clock).await?;
+    let Opened {
+        journal,
+        pending,
+        writer,
+        report,
+    } = opened;
+    if let Some((file, bytes)) = &report.cut {
+        warn!(file = %file.display(), bytes, "the journal ended in a torn write; it was cut and saved beside");
+    }
+    let (segments, commits) = (report.segments, report.commits);
+    info!(segments, commits, pending = report.pending, "journal opened");
+
+    let metrics = Metrics::new(&clock);
+    let endpoints = config.endpoints();
+    let queue = Arc::new(Queue::new());
+    let sizing = Sizing::new(
+        registry::Client::new(registry_options(config)?)?,
+        sizing::Options::default(),
+    );
+    let orphans = queue.replay(&pending, &endpoints, Instant::now());
+    drop(pending);
+
+    let tasks = Tasks::new();
+    let parts = dispatch::Parts {
+        queue: Arc::clone(&queue),
+        journal: journal.clone(),
+        endpoints: endpoints.clone(),
+        sizing: sizing.clone(),
+        client: client::Client::new(client_options(config)?)?,
+        clock: clock.clone(),
+        tasks: tasks.clone(),
+        metrics: metrics.clone(),
+    };
+    let dispatcher = Dispatcher::new(dispatch_options(config)?, parts);
+
+    let folder = config.data_dir.join("quarantine");
+    let quarantine = Quarantine::open(quarantine::Options::at(&folder))
+        .map_err(|error| RunError::DataDir { path: folder, error })?;
+    let ingest_listener = Listener::bind(
+        ListenerName::Ingest,
+        ingest_listener_options(config),
+        metrics.clone(),
+    )?;
+    let ops_options = listener::Options {
+        tls: tls(config.ops.tls.as_ref()),
+        ..listener::Options::plain(config.ops.listen)
+    };
+    let ops_listener = Listener::bind(ListenerName::Ops, ops_options, metrics.clone())?;
+
+    let readiness = readiness(&tasks, &journal, &queue, config.ingest.max_pending);
+    sample(&metrics, &journal, &queue, &clock);
+    let front = Front {
+        endpoints: endpoints.clone(),
+        journal: journal.clone(),
+        queue: Arc::clone(&queue),
+        sizing: sizing.clone(),
+        metrics: metrics.clone(),
+        pending_max: config.ingest.max_pending,
+    };
+    let ingest = Ingest::new(
+        ingest_options(config),
+        Filter::new(filter_options(config)),
+        front,
+        quarantine,
+        metrics.clone(),
+        clock,
+    );
+    let told = metrics.clone();
+    journal.on_fsync(move |elapsed| told.committed(elapsed));
+    writer
+        .start(Box::new(move |applied| {
+            apply(applied, &queue, &sizing, &endpoints)
+        }))
+        .map_err(RunError::System)?;
+    dispatcher.bury(&orphans);
+    Ok(App {
+        tasks,
+        ops_tasks: Tasks::new(),
+        journal,
+        dispatcher,
+        ingest,
+        ingest_listener,
+        ops_listener,
+        readiness,
+        metrics,
+    })
+}
+
+/// On the journal's thread, in order: what became durable goes into its queue, what changed into the sizes.
+fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endpoints) {
+    let now = Instant::now();
+    for applied in applied {
+        match applied {
+            Applied::Change(change) => sizing.apply(&change),
+            Applied::Push(durable) => {
+                let push = &durable.push;
+                if let Some(tag) = push.tag.clone() {
+                    let (repository, digest) = (push.repository.clone(), push.digest.clone());
+                    sizing.apply(&Change::Tagged {
+                        repository,
+                        tag,
+                        digest,
+                    });
+                }
+                queue.apply(&durable, endpoints, now);
+            }
+        }
+    }
+}
+
+impl App {
+    async fn run(self, mut signals: Signals, deadline: Duration) -> Result<(), RunError> {
+        let (tasks, ops_tasks) = (self.tasks, self.ops_tasks);
+        let stop = ops_tasks.soft().clone();
+        let ops = ops::serve(
+            self.ops_listener,
+            self.readiness,
+            self.metrics,
+            ops_tasks.clone(),
+            stop,
+        );
+        ops_tasks.spawn_lasting("ops", ops);
+        tasks.spawn_lasting("dispatcher", self.dispatcher.run());
+        let ingest = self
+            .ingest
+            .serve(self.ingest_listener, tasks.clone(), tasks.soft().clone());
+        tasks.spawn_lasting("ingest", ingest);
+
+        let failed = tokio::select! {
+            () = signals.next() => None,
+            () = tasks.soft().cancelled() => None,
+            () = ops_tasks.soft().cancelled() => None,
+            reason = self.journal.failed() => Some(reason),
+        };
+        let began = Instant::now();
+        info!(deadline_ms = millis(deadline), "stopping");
+        tasks.soft().cancel();
+        tokio::select! {
+            ended = timeout_at(began + deadline, tasks.ended()) => {
+                if ended.is_err() {
+                    warn!("not everything ended in time; what is under way is cut, and repeated after the next start");
+                }
+            }
+            () = signals.next() => warn!("second signal: what is under way is cut, and repeated after the next start"),
+        }
+        tasks.hard().cancel();
+        tasks.ended().await;
+        if timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_err() {
+            error!("the journal could not be synced in time");
+        }
+        let failed = failed.or_else(|| match self.journal.health() {
+            Health::Failed(reason) => Some(reason),
+            _ => None,
+        });
+        let lost = tasks.lost_one() || ops_tasks.lost_one();
+        ops_tasks.soft().cancel();
+        ops_tasks.hard().cancel();
+        ops_tasks.ended().await;
+        info!(elapsed_ms = millis(began.elapsed()), "stopped");
+        match failed {
+            Some(reason) => Err(RunError::JournalFailed(reason)),
+            None if lost => Err(RunError::LostPart),
+            None => Ok(()),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn make_data_dir(path: &Path) -> Result<(), RunError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| RunError::DataDir {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError> {
+    let (directory, clock) = (config.data_dir.join("journal"), clock.clone());
+    let options = journal::Options {
+        segment_size: config.journal.segment_size,
+        max_size: config.journal.max_size,
+        prefill: true,
+    };
+    let open = move || Journal::open(&directory, options, clock);
+    let opened = tokio::task::spawn_blocking(open).await;
+    Ok(opened.map_err(|error| RunError::System(io::Error::other(error)))??)
+}
+
+fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: usize) -> Readiness {
+    let readiness = Readiness::new();
+    let (soft, journal, queue) = (tasks.soft().clone(), journal.clone(), Arc::clone(queue));
+    readiness.add("running", move || {
+        if soft.is_cancelled() {
+            Err("shutting down".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    readiness.add("journal", move || match journal.health() {
+        Health::Ready => Ok(()),
+        Health::NoSpace(reason) | Health::Failed(reason) => Err(reason),
+        Health::Closed => Err("closed".to_owned()),
+    });
+    readiness.add("queue", move || match queue.pending() {
+        pending if pending < pending_max => Ok(()),
+        pending => Err(format!(
+            "{pending} pushes are queued, of at most {pending_max} (ingest.max_pending)"
+        )),
+    });
+    readiness
+}
+
+fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Clock) {
+    let (journal, queue, clock) = (journal.clone(), Arc::clone(queue), clock.clone());
+    metrics.on_scrape(move |gauges| {
+        let stats = journal.stats();
+        gauges.journal(JournalSample {
+            segments: stats.segments,
+            bytes: stats.bytes,
+            live: stats.live,
+            ready: journal.health() == Health::Ready,
+        });
+        gauges.queue(QueueSample {
+            pushes: queue.pending() as u64,
+            repositories: queue.repositories() as u64,
+            oldest: oldest(&journal, &queue, clock.now()),
+        });
+    });
+}
+
+/// The age of the oldest push that is owed; zero when there is none.
+fn oldest(journal: &Journal, queue: &Queue, now: Timestamp) -> Duration {
+    let push = queue
+        .oldest()
+        .and_then(|position| journal.read(&[position]).ok()?.pop());
+    push.map(|push| now.since(push.taken_at)).unwrap_or_default()
+}
+
+fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
+    tls.map(|tls| TlsFiles {
+        certificate: tls.cert_file.clone(),
+        key: tls.key_file.clone(),
+    })
+}
+
+fn read_pem(key: &'static str, path: Option<&PathBuf>) -> Result<Option<Vec<u8>>, RunError> {
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|error| RunError::File {
+            key,
+            path: path.clone(),
+            error,
+        })
+    };
+    path.map(read).transpose()
+}
+
+fn ingest_listener_options(config: &Config) -> listener::Options {
+    listener::Options {
+        tls: tls(config.ingest.tls.as_ref()),
+        connections_max: config.ingest.max_connections,
+        ..listener::Options::plain(config.ingest.listen)
+    }
+}
+
+fn ingest_options(config: &Config) -> crate::ingest::Options {
+    crate::ingest::Options {
+        path: config.ingest.path.clone(),
+        tokens: config.ingest.tokens.clone(),
+        body_bytes_max: usize::try_from(config.ingest.max_body).unwrap_or(usize::MAX),
+        ack_deadline: config.ingest.ack_deadline,
+    }
+}
+
+fn filter_options(config: &Config) -> filter::Options {
+    let rules = &config.filter;
+    filter::Options {
+        repositories: rules.repositories.clone(),
+        exclude_repositories: rules.exclude_repositories.clone(),
+        exclude_tags: rules.exclude_tags.clone(),
+        exclude_actors: rules.exclude_actors.clone(),
+        untagged: if rules.untagged {
+            Untagged::Fire
+        } else {
+            Untagged::Quiet
+        },
+        referrers: if rules.referrers {
+            Referrers::Fire
+        } else {
+            Referrers::Quiet
+        },
+        accept_hosts: config.registry.accept_hosts.clone(),
+    }
+}
+
+fn registry_options(config: &Config) -> Result<registry::Options, RunError> {
+    let login = config.registry.login.as_ref();
+    Ok(registry::Options {
+        url: config.registry.url.clone(),
+        username: login.map(|login| login.username.clone()).unwrap_or_default(),
+        password: login.map(|login| login.password.clone()),
+        ca_pem: read_pem("registry.ca_file", config.registry.ca_file.as_ref())?,
+        timeout: config.registry.timeout,
+        concurrency: config.registry.concurrency,
+    })
+}
+
+fn client_options(config: &Config) -> Result<client::Options, RunError> {
+    let delivery = &config.delivery;
+    Ok(client::Options {
+        timeout: delivery.timeout,
+        connect_timeout: delivery.timeout.min(CONNECT_TIMEOUT_MAX),
+        user_agent: delivery.user_agent.clone(),
+        header_name: delivery.header_name.clone(),
+        extra_ca_pem: read_pem("delivery.ca_file", delivery.ca_file.as_ref())?,
+        idle_per_host_max: IDLE_PER_HOST_MAX,
+        idle_timeout: IDLE_TIMEOUT,
+    })
+}
+
+fn dispatch_options(config: &Config) -> Result<dispatch::Options, RunError> {
+    let delivery = &config.delivery;
+    Ok(dispatch::Options {
+        public_host: config.registry.public_host.clone().unwrap_or_default(),
+        concurrency: delivery.concurrency,
+        per_host: delivery.per_host,
+        schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
+        size_deadline: config.size.deadline,
+    })
+}

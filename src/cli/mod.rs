@@ -10,7 +10,10 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, Problems, environment, no_color};
+use crate::{
+    clock::Clock,
+    config::{Config, Problems, environment, no_color},
+};
 
 pub mod config;
 pub mod serve;
@@ -207,7 +210,19 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(&command, load),
         Command::Webhook(WebhookCommand::Listen(arguments)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            Ok(runtime.block_on(webhook::listen(arguments))?)
+            let mut stdout = io::stdout();
+            let colour = match stdout.is_terminal() && !no_color() {
+                true => webhook::Colour::Ansi,
+                false => webhook::Colour::Plain,
+            };
+            let listening = webhook::listen(arguments, Clock::system(), colour, &mut stdout);
+            match runtime.block_on(listening)? {
+                webhook::Ended::Counted | webhook::Ended::Stopped => Ok(()),
+                webhook::Ended::TooFew => {
+                    let error = anyhow::anyhow!("fewer webhooks came than --count asked for");
+                    Err(Failure::new(Exit::TryAgain, error))
+                }
+            }
         }
     }
 }

@@ -1,13 +1,69 @@
 //! `shipbell serve`.
 
-use super::Failure;
-use crate::config::Config;
+use tracing::{error, info, warn};
+
+use super::{Exit, Failure};
+use crate::{
+    app::{self, RunError},
+    config::{Config, LogFormat},
+    journal::OpenError,
+    listener::BindError,
+    telemetry::log,
+};
 
 /// Runs until it is told to stop.
 ///
 /// # Errors
 /// A part could not be built, or one was lost.
 pub fn run(config: Config) -> Result<(), Failure> {
-    drop(config);
-    Err(anyhow::anyhow!("serve is not part of this build").into())
+    let format = match config.log.format {
+        LogFormat::Text => log::LogFormat::Text,
+        LogFormat::Json => log::LogFormat::Json,
+    };
+    log::init_logging(format, &config.log.level).map_err(|error| Failure::new(Exit::Configuration, error))?;
+    let file = config
+        .file
+        .as_ref()
+        .map(|file| tracing::field::display(file.display()));
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = file,
+        endpoints = config.endpoints.len(),
+        "starting"
+    );
+    for warning in config.warnings() {
+        warn!(key = warning.key, "{}", warning.message);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(app::run(config)).map_err(|error| {
+        error!(%error, "ended with a failure");
+        Failure::new(exit_of(&error), error)
+    })
+}
+
+fn exit_of(error: &RunError) -> Exit {
+    match error {
+        RunError::Journal(OpenError::Locked { .. }) => Exit::TryAgain,
+        RunError::Journal(OpenError::Damaged { .. } | OpenError::Newer { .. }) => Exit::Damaged,
+        RunError::Journal(OpenError::Permission { .. }) => Exit::Permission,
+        RunError::DataDir { error, .. } | RunError::File { error, .. }
+            if error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Exit::Permission
+        }
+        RunError::Listener(BindError::Listen { source, .. }) => match source.kind() {
+            std::io::ErrorKind::PermissionDenied => Exit::Permission,
+            _ => Exit::TryAgain,
+        },
+        RunError::Listener(BindError::Tls(_))
+        | RunError::Registry(_)
+        | RunError::Authorities(_)
+        | RunError::Schedule(_) => Exit::Configuration,
+        RunError::Journal(OpenError::Io { .. })
+        | RunError::DataDir { .. }
+        | RunError::File { .. }
+        | RunError::System(_)
+        | RunError::JournalFailed(_) => Exit::Io,
+        RunError::LostPart => Exit::Failure,
+    }
 }

@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
-use url::Url;
 
 use super::{Dispatcher, retry::with_retry_after};
 use crate::{
     image::RepositoryName,
     push::Settlement,
     queue::{Completion, Content, Lease},
+    telemetry::labels::AttemptResult,
     webhook::{
         Endpoint, Fault, Outcome,
-        client::{self, SendError},
+        answer::Answer,
+        client::SendError,
+        connect::ConnectError,
         format::{EventKind, Message},
+        judge::judge,
+        request,
+        target::Target,
     },
 };
 
@@ -32,7 +37,9 @@ impl Dispatcher {
                 completion = self.deliver(&repository, &lease) => completion,
             };
             let Some(completion) = completion else { return };
-            let mut effects = parts.queue.complete(&repository, &lease, completion, Instant::now());
+            let mut effects = parts
+                .queue
+                .complete(&repository, &lease, completion, Instant::now());
             let next = effects.leases.pop();
             debug_assert!(effects.leases.is_empty(), "a lane lends one push at a time");
             self.follow(&repository, effects);
@@ -51,21 +58,28 @@ impl Dispatcher {
             () = soft.cancelled() => return None,
             contents = self.contents(repository, &lease.batch) => contents,
         };
-        let unreadable = || Completion::Retry { at: Instant::now() + UNREADABLE_WAIT, fault: Fault::Endpoint };
-        let Ok(contents) = contents else { return Some(unreadable()) };
-        let Some(content) = contents.get(lease.member) else { return Some(unreadable()) };
+        let unreadable = || Completion::Retry {
+            at: Instant::now() + UNREADABLE_WAIT,
+            fault: Fault::Endpoint,
+        };
+        let Ok(contents) = contents else {
+            return Some(unreadable());
+        };
+        let Some(content) = contents.get(lease.member) else {
+            return Some(unreadable());
+        };
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
             return Some(Completion::Settled(Settlement::DeadLetter));
         };
-        let outcome = match client::target(endpoint) {
-            Err(error) => client::judge(&Err(error), self.0.parts.clock.now()),
-            Ok(url) => {
-                let host = host_of(&url);
+        let outcome = match request::target(endpoint) {
+            Err(error) => judge(&Err(error), self.0.parts.clock.now()),
+            Ok(target) => {
+                let host = host_of(&target);
                 let turn = tokio::select! {
                     () = soft.cancelled() => return None,
                     turn = self.0.turns.take(&lease.endpoint, endpoint.rate, &host) => turn?,
                 };
-                let outcome = self.attempt(repository, lease, endpoint, url, content).await;
+                let outcome = self.attempt(repository, lease, endpoint, content).await;
                 drop(turn);
                 outcome
             }
@@ -78,7 +92,6 @@ impl Dispatcher {
         repository: &RepositoryName,
         lease: &Lease,
         endpoint: &Endpoint,
-        url: Url,
         content: &Content,
     ) -> Outcome {
         let parts = &self.0.parts;
@@ -93,19 +106,24 @@ impl Dispatcher {
             at: now,
         };
         let delivery_id = self.webhook_id(lease.pending.sequence, &lease.endpoint);
-        let answer: Result<_, SendError> = match parts.client.request(endpoint, url, &message, &delivery_id) {
-            Ok(request) => parts.client.send(request).await,
+        let answer = match parts.client.request(endpoint, &message, &delivery_id) {
+            Ok(request) => parts.client.send(&request).await,
             Err(error) => Err(error),
         };
-        let outcome = client::judge(&answer, parts.clock.now());
-        parts.metrics.attempt(&answer, began.elapsed());
+        let outcome = judge(&answer, parts.clock.now());
+        parts.metrics.attempt(result_of(&answer), began.elapsed());
         let tag = lease.pending.tag.as_ref().map(tracing::field::display);
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Outcome::Delivered { status } => {
                 info!(%repository, tag, endpoint = %lease.endpoint, delivery_id, status, elapsed_ms, "delivered");
             }
-            Outcome::Failed { fault, status, reason, .. } => {
+            Outcome::Failed {
+                fault,
+                status,
+                reason,
+                ..
+            } => {
                 warn!(
                     %repository, tag, endpoint = %lease.endpoint, delivery_id, status, %fault, reason, elapsed_ms,
                     "attempt failed"
@@ -118,22 +136,52 @@ impl Dispatcher {
     /// From the outcome to what becomes of the push: the one place that decides it.
     fn follow_up(&self, repository: &RepositoryName, lease: &Lease, outcome: Outcome) -> Completion {
         let schedule = &self.0.options.schedule;
-        let Outcome::Failed { fault, retry_after, .. } = outcome else {
+        let Outcome::Failed {
+            fault, retry_after, ..
+        } = outcome
+        else {
             return Completion::Settled(Settlement::Delivered);
         };
         let mut rng = rand::rng();
         let delay = match fault {
-            Fault::Endpoint => Some(schedule.delay_repeating(lease.endpoint_failures.saturating_add(1), &mut rng)),
+            Fault::Endpoint => {
+                Some(schedule.delay_repeating(lease.endpoint_failures.saturating_add(1), &mut rng))
+            }
             Fault::Push => schedule.delay(lease.push_failures.saturating_add(1), &mut rng),
         };
-        let Some(delay) = delay else { return Completion::Settled(Settlement::DeadLetter) };
+        let Some(delay) = delay else {
+            return Completion::Settled(Settlement::DeadLetter);
+        };
         let delay = with_retry_after(delay, retry_after);
         debug!(%repository, endpoint = %lease.endpoint, wait_s = delay.as_secs_f64(), "will be tried again");
-        Completion::Retry { at: Instant::now() + delay, fault }
+        Completion::Retry {
+            at: Instant::now() + delay,
+            fault,
+        }
     }
 }
 
 /// What the cap per host counts by: host and port.
-fn host_of(url: &Url) -> String {
-    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+fn host_of(target: &Target) -> String {
+    let uri = target.uri();
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    });
+    format!("{}:{port}", uri.host().unwrap_or_default())
+}
+
+/// What metrics call it.
+fn result_of(answer: &Result<Answer, SendError>) -> AttemptResult {
+    match answer {
+        Ok(answer) => AttemptResult::of_status(answer.status.as_u16()),
+        Err(SendError::Connect(ConnectError::Resolve { .. })) => AttemptResult::Dns,
+        Err(SendError::Connect(ConnectError::Tls(_))) => AttemptResult::Tls,
+        Err(SendError::Connect(ConnectError::Tcp(_))) => AttemptResult::Connect,
+        Err(
+            SendError::Connect(ConnectError::Late(_)) | SendError::NoConnection(_) | SendError::NoAnswer(_),
+        ) => AttemptResult::Timeout,
+        Err(_) => AttemptResult::Other,
+    }
 }

@@ -14,9 +14,8 @@
 //! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
 //! When the hard token is cancelled they are cut, and repeated after the next start.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use dashmap::DashMap;
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, warn};
 
@@ -98,7 +97,12 @@ impl Dispatcher {
     pub fn new(options: Options, parts: Parts) -> Self {
         let turns = Turns::new(options.concurrency, options.per_host);
         let ahead = Arc::new(Semaphore::new(PREPARED_AHEAD_MAX));
-        Self(Arc::new(Shared { options, parts, turns, ahead }))
+        Self(Arc::new(Shared {
+            options,
+            parts,
+            turns,
+            ahead,
+        }))
     }
 
     /// Works until the soft token is cancelled.
@@ -117,11 +121,16 @@ impl Dispatcher {
 
     /// Settles what is owed by endpoints that the configuration no longer has.
     pub fn bury(&self, orphans: &Orphans) {
-        let mut lost: DashMap<&EndpointId, u64> = DashMap::new();
+        let mut lost: HashMap<&EndpointId, u64> = HashMap::new();
         for (durable, endpoints) in &orphans.0 {
             for endpoint in endpoints {
                 *lost.entry(endpoint).or_default() += 1;
-                self.0.parts.journal.settle(durable.sequence, durable.position, endpoint, Settlement::DeadLetter);
+                self.0.parts.journal.settle(
+                    durable.sequence,
+                    durable.position,
+                    endpoint,
+                    Settlement::DeadLetter,
+                );
                 self.0.parts.metrics.settled(Settlement::DeadLetter);
                 debug!(
                     %endpoint, repository = %durable.push.repository, digest = %durable.push.digest,
@@ -129,13 +138,12 @@ impl Dispatcher {
                 );
             }
         }
-        for entry in lost.iter_mut() {
+        for (endpoint, pushes) in lost {
             warn!(
-                endpoint = %entry.key(), pushes = *entry.value(),
+                %endpoint, pushes,
                 "dead letters: this endpoint owed pushes and is no longer in the configuration"
             );
         }
-        lost.clear();
     }
 
     /// Does what follows from a step of the queue.
@@ -156,7 +164,10 @@ impl Dispatcher {
     fn settle(&self, repository: &RepositoryName, effects: &Effects) {
         for settled in &effects.settled {
             let (pending, endpoint) = (&settled.pending, &settled.endpoint);
-            self.0.parts.journal.settle(pending.sequence, pending.position, endpoint, settled.how);
+            self.0
+                .parts
+                .journal
+                .settle(pending.sequence, pending.position, endpoint, settled.how);
             self.0.parts.metrics.settled(settled.how);
             let tag = pending.tag.as_ref().map(tracing::field::display);
             match settled.how {

@@ -31,6 +31,12 @@ impl Pace {
         }
     }
 
+    /// When the next request may start, if that is known not to be now.
+    #[must_use]
+    pub fn free_at(&self) -> Option<Instant> {
+        self.free
+    }
+
     /// Reserves a start for one request and tells when it is: now, or later. Starts are given in the
     /// order in which they are asked for; one that is not used after all is lost.
     pub fn next(&mut self, now: Instant) -> Instant {

@@ -17,7 +17,9 @@ impl Dispatcher {
     /// Begins to size a batch that was just sealed, whether or not its turn has come: its sizes are
     /// those of the moment of its sealing.
     pub(super) fn prepare_ahead(&self, repository: &RepositoryName, batch: Arc<Batch>) {
-        let Ok(permit) = Arc::clone(&self.0.ahead).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(&self.0.ahead).try_acquire_owned() else {
+            return;
+        };
         let (dispatcher, repository) = (self.clone(), repository.clone());
         self.0.parts.tasks.spawn("sizing", async move {
             tokio::select! {
@@ -38,7 +40,10 @@ impl Dispatcher {
         repository: &RepositoryName,
         batch: &'a Batch,
     ) -> io::Result<&'a [Content]> {
-        let contents = batch.contents.get_or_try_init(|| self.prepare(repository, batch)).await?;
+        let contents = batch
+            .contents
+            .get_or_try_init(|| self.prepare(repository, batch))
+            .await?;
         Ok(contents)
     }
 
@@ -55,13 +60,19 @@ impl Dispatcher {
         let digests: Vec<_> = pushes.iter().map(|push| push.digest.clone()).collect();
         let images = pushes.into_iter().map(image_to_size).collect();
         let sizes = self.0.parts.sizing.size(repository, images, deadline).await;
-        Ok(digests.into_iter().zip(sizes).map(|(digest, sizes)| Content { digest, sizes }).collect())
+        Ok(digests
+            .into_iter()
+            .zip(sizes)
+            .map(|(digest, sizes)| Content { digest, sizes })
+            .collect())
     }
 
     async fn read(&self, batch: &Batch) -> io::Result<Vec<Push>> {
         let journal = self.0.parts.journal.clone();
         let positions: Vec<_> = batch.members.iter().map(|member| member.position).collect();
-        tokio::task::spawn_blocking(move || journal.read(&positions)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || journal.read(&positions))
+            .await
+            .map_err(io::Error::other)?
     }
 }
 

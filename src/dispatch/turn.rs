@@ -47,7 +47,10 @@ impl Turns {
     /// `None` when the semaphores were closed, which nobody does.
     pub(super) async fn take(&self, endpoint: &EndpointId, rate: Rate, host: &str) -> Option<Turn> {
         let pace = Arc::clone(
-            &*self.paces.entry(endpoint.clone()).or_insert_with(|| Arc::new(Mutex::new(Pace::new(rate)))),
+            &*self
+                .paces
+                .entry(endpoint.clone())
+                .or_insert_with(|| Arc::new(Mutex::new(Pace::new(rate)))),
         );
         let mut pace = pace.lock().await;
         if let Some(at) = pace.free_at() {
@@ -56,14 +59,20 @@ impl Turns {
         let host = self.host(host).acquire_owned().await.ok()?;
         let overall = Arc::clone(&self.overall).acquire_owned().await.ok()?;
         pace.next(Instant::now());
-        Some(Turn { _host: host, _overall: overall })
+        Some(Turn {
+            _host: host,
+            _overall: overall,
+        })
     }
 
     fn host(&self, host: &str) -> Arc<Semaphore> {
         if let Some(semaphore) = self.hosts.get(host) {
             return Arc::clone(&semaphore);
         }
-        let semaphore = self.hosts.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.per_host)));
+        let semaphore = self
+            .hosts
+            .entry(host.to_owned())
+            .or_insert_with(|| Arc::new(Semaphore::new(self.per_host)));
         Arc::clone(&semaphore)
     }
 }
@@ -85,7 +94,16 @@ mod tests {
         let turns = Turns::new(100, 100);
         let start = Instant::now();
         for number in 0..5u32 {
-            turns.take(&named("ci"), Rate { per_second: Some(10.0) }, "a:80").await.unwrap();
+            turns
+                .take(
+                    &named("ci"),
+                    Rate {
+                        per_second: Some(10.0),
+                    },
+                    "a:80",
+                )
+                .await
+                .unwrap();
             assert_eq!(start.elapsed().as_millis(), u128::from(number * 100));
         }
     }
@@ -93,7 +111,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_permit_that_comes_late_does_not_bring_two_starts_together() {
         let turns = Turns::new(100, 1);
-        let rate = Rate { per_second: Some(10.0) };
+        let rate = Rate {
+            per_second: Some(10.0),
+        };
         let held = turns.take(&named("other"), UNPACED, "a:80").await.unwrap();
         let start = Instant::now();
         let (_, second, ()) = tokio::join!(
@@ -114,7 +134,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_waits_for_its_pace_holds_nobody_up() {
         let turns = Turns::new(1, 1);
-        let slow = Rate { per_second: Some(0.1) };
+        let slow = Rate {
+            per_second: Some(0.1),
+        };
         drop(turns.take(&named("slow"), slow, "a:80").await);
         let start = Instant::now();
         let mut waiting = Box::pin(turns.take(&named("slow"), slow, "a:80"));

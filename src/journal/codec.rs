@@ -27,10 +27,7 @@ impl<'a> Decoder<'a> {
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, tail) = self
-            .0
-            .split_first_chunk()
-            .ok_or(Malformed("it ends too early"))?;
+        let (head, tail) = self.0.split_first_chunk().ok_or(Malformed("it ends too early"))?;
         self.0 = tail;
         Ok(*head)
     }
@@ -110,7 +107,17 @@ mod tests {
 
     #[test]
     fn varints_round_trip_at_their_edges() {
-        for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            16_383,
+            16_384,
+            u64::from(u32::MAX),
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value);
             let mut decoder = Decoder::new(&bytes);

@@ -265,7 +265,9 @@ impl StorageFile for FaultyFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.storage.state();
-        state.nodes[self.node].now.resize(usize::try_from(bytes).unwrap(), 0);
+        state.nodes[self.node]
+            .now
+            .resize(usize::try_from(bytes).unwrap(), 0);
         Ok(())
     }
 

@@ -16,7 +16,11 @@ pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 /// One item of an append, as far as it can be prepared without the writer.
 #[derive(Debug)]
 pub(super) enum Prepared {
-    Push { push: Push, key: Option<EventKey>, record: Vec<u8> },
+    Push {
+        push: Push,
+        key: Option<EventKey>,
+        record: Vec<u8>,
+    },
     Change(Change),
 }
 
@@ -27,7 +31,11 @@ impl From<Item> for Prepared {
             Item::Push(push) => {
                 let mut record = Vec::with_capacity(512);
                 record::put_push(&mut record, &push);
-                Self::Push { key: EventKey::of(&push.event_id), push, record }
+                Self::Push {
+                    key: EventKey::of(&push.event_id),
+                    push,
+                    record,
+                }
             }
         }
     }
@@ -114,14 +122,24 @@ impl Inbox {
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 Some(rest) if rest.is_zero() => break,
                 Some(rest) => {
-                    state = self.filled.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+                    state = self
+                        .filled
+                        .wait_timeout(state, rest)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
                 None => state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
         let closing = state.taken.closing;
         state.bytes = 0;
-        std::mem::replace(&mut state.taken, Taken { closing, ..Taken::default() })
+        std::mem::replace(
+            &mut state.taken,
+            Taken {
+                closing,
+                ..Taken::default()
+            },
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -287,7 +287,10 @@ impl Journal {
 
     fn open_on(storage: Arc<dyn Storage>, options: Options, clock: Clock) -> Result<Opened, OpenError> {
         let mut recovered = recovery::recover(&storage, options, &clock)?;
-        let (pending, report) = (std::mem::take(&mut recovered.pending), std::mem::take(&mut recovered.report));
+        let (pending, report) = (
+            std::mem::take(&mut recovered.pending),
+            std::mem::take(&mut recovered.report),
+        );
         let shared = Arc::new(Shared {
             id: recovered.id,
             seed: Seed::of(recovered.id),
@@ -299,7 +302,12 @@ impl Journal {
             fsync: Mutex::default(),
         });
         let writer = Writer::new(Arc::clone(&shared), storage, options, clock, recovered, &pending);
-        Ok(Opened { journal: Self(shared), pending, writer, report })
+        Ok(Opened {
+            journal: Self(shared),
+            pending,
+            writer,
+            report,
+        })
     }
 
     /// This journal's identity.
@@ -315,7 +323,10 @@ impl Journal {
     ///
     /// # Errors
     /// See [`AppendError`].
-    pub fn append(&self, items: Vec<Item>) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
+    pub fn append(
+        &self,
+        items: Vec<Item>,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
         let (done, answer) = oneshot::channel();
         let items: Vec<Prepared> = items.into_iter().map(Prepared::from).collect();
         let bytes = items.iter().map(Prepared::bytes).sum::<usize>();
@@ -336,7 +347,12 @@ impl Journal {
 
     /// Records that `endpoint` owes the push no longer. Written at once, synced within 100 ms.
     pub fn settle(&self, sequence: Sequence, position: Position, endpoint: &EndpointId, how: Settlement) {
-        self.0.inbox.settle(Settle { sequence, segment: position.segment, endpoint: endpoint.clone(), how });
+        self.0.inbox.settle(Settle {
+            sequence,
+            segment: position.segment,
+            endpoint: endpoint.clone(),
+            how,
+        });
     }
 
     /// Reads pushes back. Blocks on the disk.
@@ -344,14 +360,30 @@ impl Journal {
     /// # Errors
     /// The record can't be read, or is not what was written.
     pub fn read(&self, positions: &[Position]) -> io::Result<Vec<Push>> {
-        positions.iter().map(|position| self.read_one(*position)).collect()
+        positions
+            .iter()
+            .map(|position| self.read_one(*position))
+            .collect()
     }
 
     fn read_one(&self, position: Position) -> io::Result<Push> {
-        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("segment {} is gone", position.segment));
-        let file = self.0.files().get(&position.segment).map(Arc::clone).ok_or_else(gone)?;
+        let gone = || {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("segment {} is gone", position.segment),
+            )
+        };
+        let file = self
+            .0
+            .files()
+            .get(&position.segment)
+            .map(Arc::clone)
+            .ok_or_else(gone)?;
         let damaged = || {
-            let place = format!("no push at byte {} of segment {}", position.offset, position.segment);
+            let place = format!(
+                "no push at byte {} of segment {}",
+                position.offset, position.segment
+            );
             io::Error::new(io::ErrorKind::InvalidData, place)
         };
         let mut bytes = vec![0; RECORD_HEADER_BYTES];
@@ -421,12 +453,16 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("health", &self.health()).finish_non_exhaustive()
+        f.debug_struct("Journal")
+            .field("health", &self.health())
+            .finish_non_exhaustive()
     }
 }

@@ -84,7 +84,8 @@ impl Recent {
         let (ring, front) = (&self.ring, self.front);
         self.table
             .find(key.hash(), |place| {
-                ring.get(index(*place, front)).is_some_and(|(known, _)| *known == key)
+                ring.get(index(*place, front))
+                    .is_some_and(|(known, _)| *known == key)
             })
             .map(|place| front + index(*place, front) as u64)
     }
@@ -102,7 +103,9 @@ impl Recent {
     /// Takes back every id from that place on.
     pub(super) fn take_back(&mut self, end: Place) {
         while self.end() > end {
-            let Some((key, _)) = self.ring.pop_back() else { break };
+            let Some((key, _)) = self.ring.pop_back() else {
+                break;
+            };
             self.untable(key, low(self.end()));
         }
     }
@@ -260,7 +263,10 @@ mod tests {
             recent.settle_in(number as u64, 1 + number as u64 / 2);
         }
         assert_eq!(recent.count_in(1), 2);
-        assert_eq!(recent.ids_in(2).map(|(key, _)| key).collect::<Vec<_>>(), [key(2), key(3)]);
+        assert_eq!(
+            recent.ids_in(2).map(|(key, _)| key).collect::<Vec<_>>(),
+            [key(2), key(3)]
+        );
         recent.move_home(1, 3);
         assert_eq!((recent.count_in(1), recent.count_in(3)), (0, 4));
     }
@@ -278,6 +284,9 @@ mod tests {
         );
         assert_eq!(recent.len(), 3);
         assert_eq!((recent.place(key(1)), recent.place(key(3))), (Some(0), Some(2)));
-        assert_eq!((recent.count_in(5), recent.count_in(6), recent.count_in(7)), (0, 2, 1));
+        assert_eq!(
+            (recent.count_in(5), recent.count_in(6), recent.count_in(7)),
+            (0, 2, 1)
+        );
     }
 }

@@ -91,7 +91,15 @@ impl<'a> RawRecord<'a> {
         let head = decoder.bytes(8)?;
         let sum = decoder.u32()?;
         let kind = head.get(4).copied().unwrap_or_default();
-        Ok((Self { kind, head, sum, body }, rest))
+        Ok((
+            Self {
+                kind,
+                head,
+                sum,
+                body,
+            },
+            rest,
+        ))
     }
 
     /// Whether it is as it was written. A record in a valid commit is.
@@ -164,10 +172,11 @@ impl<'a> EndpointRef<'a> {
     pub(super) fn to_id(self) -> Result<EndpointId, RecordError> {
         match self {
             Self::Named(name) => Ok(EndpointId::Named(Arc::from(name))),
-            Self::Repository(name) => Ok(EndpointId::Repository(
-                name.parse()
-                    .map_err(|_| RecordError::Malformed("an endpoint's repository has no valid name"))?,
-            )),
+            Self::Repository(name) => {
+                Ok(EndpointId::Repository(name.parse().map_err(|_| {
+                    RecordError::Malformed("an endpoint's repository has no valid name")
+                })?))
+            }
         }
     }
 }
@@ -240,7 +249,12 @@ impl<'a> PushHead<'a> {
             references,
             actor,
             taken_at: self.taken_at,
-            owed: self.owed.iter().copied().map(endpoint).collect::<Result<_, _>>()?,
+            owed: self
+                .owed
+                .iter()
+                .copied()
+                .map(endpoint)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -425,14 +439,14 @@ pub(super) mod tests {
     }
 
     fn references() -> impl Strategy<Value = Reference> {
-        (".{0,20}", any::<u64>(), digests(), any::<bool>()).prop_map(|(media_type, size, digest, has_urls)| {
-            Reference {
+        (".{0,20}", any::<u64>(), digests(), any::<bool>()).prop_map(
+            |(media_type, size, digest, has_urls)| Reference {
                 media_type,
                 size,
                 digest,
                 has_urls,
-            }
-        })
+            },
+        )
     }
 
     pub(in crate::journal) fn pushes() -> impl Strategy<Value = Push> {

@@ -54,7 +54,11 @@ struct Findings {
     records: u64,
 }
 
-pub(super) fn recover(storage: &Arc<dyn Storage>, options: Options, clock: &Clock) -> Result<Recovered, OpenError> {
+pub(super) fn recover(
+    storage: &Arc<dyn Storage>,
+    options: Options,
+    clock: &Clock,
+) -> Result<Recovered, OpenError> {
     let failed = |name: &str| {
         let path = storage.path(name);
         move |error: io::Error| OpenError::from_io(path, error)
@@ -76,7 +80,11 @@ pub(super) fn recover(storage: &Arc<dyn Storage>, options: Options, clock: &Cloc
     let mut rest = numbers.iter().copied().peekable();
     while let Some(number) = rest.next() {
         let segment = read(&**storage, number)?;
-        check_chain(&**storage, before.as_ref().map(|(header, ..)| header), &segment.header)?;
+        check_chain(
+            &**storage,
+            before.as_ref().map(|(header, ..)| header),
+            &segment.header,
+        )?;
         let end = match rest.peek() {
             None => None,
             Some(next) => Some(valid_end_of(&**storage, *next, number)?),
@@ -99,14 +107,19 @@ pub(super) fn recover(storage: &Arc<dyn Storage>, options: Options, clock: &Cloc
         None => JournalId(rand::random()),
     };
     let from_header = newest.map_or(Sequence::FIRST, |(header, _)| header.first_sequence);
-    let next_sequence = found.highest.map_or(from_header, |highest| highest.next().max(from_header));
+    let next_sequence = found
+        .highest
+        .map_or(from_header, |highest| highest.next().max(from_header));
     let header = Header {
         number: newest.map_or(1, |(header, _)| header.number + 1),
         journal: id,
         created_at: clock.now(),
         first_sequence: next_sequence,
         first_commit: next_commit,
-        predecessor: newest.map(|(header, valid_end)| Predecessor { number: header.number, valid_end }),
+        predecessor: newest.map(|(header, valid_end)| Predecessor {
+            number: header.number,
+            valid_end,
+        }),
     };
     let file = first_file(&**storage, options).and_then(|spare| segment::create(&**storage, spare, &header));
     let file = file.map_err(failed(&segment::name(header.number)))?;
@@ -124,7 +137,16 @@ pub(super) fn recover(storage: &Arc<dyn Storage>, options: Options, clock: &Cloc
         remembered_ids: recent.len(),
         cut: cut.map(|cut| (storage.path(&cut_name(&cut)), cut.bytes.len())),
     };
-    Ok(Recovered { id, pending, recent, next_sequence, next_commit, sealed, active: (header, file), report })
+    Ok(Recovered {
+        id,
+        pending,
+        recent,
+        next_sequence,
+        next_commit,
+        sealed,
+        active: (header, file),
+        report,
+    })
 }
 
 /// The first segment is filled here and now: a start may take the time, a commit may not.
@@ -138,14 +160,19 @@ fn first_file(storage: &dyn Storage, options: Options) -> io::Result<Option<Arc<
 }
 
 fn damaged(storage: &dyn Storage, number: u64, offset: u64, reason: impl Into<String>) -> OpenError {
-    OpenError::Damaged { file: storage.path(&segment::name(number)), offset, reason: reason.into() }
+    OpenError::Damaged {
+        file: storage.path(&segment::name(number)),
+        offset,
+        reason: reason.into(),
+    }
 }
 
 fn read(storage: &dyn Storage, number: u64) -> Result<Segment, OpenError> {
     let name = segment::name(number);
     let failed = |error| OpenError::from_io(storage.path(&name), error);
     let file = storage.open(&name).map_err(failed)?;
-    let size = usize::try_from(file.size().map_err(failed)?).map_err(|_| failed(io::ErrorKind::FileTooLarge.into()))?;
+    let size = usize::try_from(file.size().map_err(failed)?)
+        .map_err(|_| failed(io::ErrorKind::FileTooLarge.into()))?;
     let mut bytes = vec![0; size];
     let count = file.read_at(&mut bytes, 0).map_err(failed)?;
     bytes.truncate(count);
@@ -156,10 +183,18 @@ fn read(storage: &dyn Storage, number: u64) -> Result<Segment, OpenError> {
 fn parse_header(storage: &dyn Storage, number: u64, bytes: &[u8]) -> Result<Header, OpenError> {
     let header = Header::parse(bytes.get(..HEADER_BYTES).unwrap_or(bytes)).map_err(|error| match error {
         HeaderError::Damaged(reason) => damaged(storage, number, 0, reason),
-        HeaderError::Newer(version) => OpenError::Newer { file: storage.path(&segment::name(number)), version },
+        HeaderError::Newer(version) => OpenError::Newer {
+            file: storage.path(&segment::name(number)),
+            version,
+        },
     })?;
     if header.number != number {
-        return Err(damaged(storage, number, 16, format!("its header says that it is segment {}", header.number)));
+        return Err(damaged(
+            storage,
+            number,
+            16,
+            format!("its header says that it is segment {}", header.number),
+        ));
     }
     Ok(header)
 }
@@ -168,7 +203,10 @@ fn check_chain(storage: &dyn Storage, before: Option<&Header>, header: &Header) 
     let Some(before) = before else { return Ok(()) };
     let wrong = |offset, reason: String| Err(damaged(storage, header.number, offset, reason));
     if header.number != before.number + 1 {
-        return wrong(16, format!("the segment before it, {}, is missing", header.number - 1));
+        return wrong(
+            16,
+            format!("the segment before it, {}, is missing", header.number - 1),
+        );
     }
     if header.journal != before.journal {
         return wrong(24, "it belongs to another journal".to_owned());
@@ -184,11 +222,19 @@ fn valid_end_of(storage: &dyn Storage, successor: u64, number: u64) -> Result<u6
     let name = segment::name(successor);
     let failed = |error| OpenError::from_io(storage.path(&name), error);
     let mut bytes = [0; HEADER_BYTES];
-    let count = storage.open(&name).and_then(|file| file.read_at(&mut bytes, 0)).map_err(failed)?;
+    let count = storage
+        .open(&name)
+        .and_then(|file| file.read_at(&mut bytes, 0))
+        .map_err(failed)?;
     let header = parse_header(storage, successor, bytes.get(..count).unwrap_or_default())?;
     match header.predecessor {
         Some(predecessor) if predecessor.number == number => Ok(predecessor.valid_end),
-        _ => Err(damaged(storage, successor, 64, format!("it does not follow segment {number}"))),
+        _ => Err(damaged(
+            storage,
+            successor,
+            64,
+            format!("it does not follow segment {number}"),
+        )),
     }
 }
 
@@ -208,10 +254,18 @@ fn scan(
             return Ok((offset as u64, None));
         }
         let commit = segment.header.first_commit + found.commits;
-        let tail = segment.bytes.get(offset..known_end.unwrap_or(segment.bytes.len())).unwrap_or_default();
+        let tail = segment
+            .bytes
+            .get(offset..known_end.unwrap_or(segment.bytes.len()))
+            .unwrap_or_default();
         let Some(payload) = commit_at(tail, seed, number, commit) else {
             if known_end.is_some() {
-                return Err(damaged(storage, number, offset as u64, format!("commit {commit} is not valid")));
+                return Err(damaged(
+                    storage,
+                    number,
+                    offset as u64,
+                    format!("commit {commit} is not valid"),
+                ));
             }
             return torn_tail(storage, segment, offset, seed, commit);
         };
@@ -246,11 +300,20 @@ fn torn_tail(
 ) -> Result<(u64, Option<Cut>), OpenError> {
     let number = segment.header.number;
     let tail = segment.bytes.get(offset..).unwrap_or_default();
-    let Some(last) = tail.iter().rposition(|byte| *byte != 0) else { return Ok((offset as u64, None)) };
+    let Some(last) = tail.iter().rposition(|byte| *byte != 0) else {
+        return Ok((offset as u64, None));
+    };
     let tail = tail.get(..=last).unwrap_or_default();
-    let later = tail.windows(MAGIC_BYTES.len()).enumerate().find_map(|(at, magic)| {
-        if magic == MAGIC_BYTES { later_commit(tail.get(at..)?, seed, number, expected) } else { None }
-    });
+    let later = tail
+        .windows(MAGIC_BYTES.len())
+        .enumerate()
+        .find_map(|(at, magic)| {
+            if magic == MAGIC_BYTES {
+                later_commit(tail.get(at..)?, seed, number, expected)
+            } else {
+                None
+            }
+        });
     match later {
         Some(later) => Err(damaged(
             storage,
@@ -258,7 +321,14 @@ fn torn_tail(
             offset as u64,
             format!("commit {expected} is not valid, and commit {later} after it is"),
         )),
-        None => Ok((offset as u64, Some(Cut { segment: number, offset: offset as u64, bytes: tail.to_vec() }))),
+        None => Ok((
+            offset as u64,
+            Some(Cut {
+                segment: number,
+                offset: offset as u64,
+                bytes: tail.to_vec(),
+            }),
+        )),
     }
 }
 
@@ -270,21 +340,42 @@ fn later_commit(bytes: &[u8], seed: Seed, segment: u64, expected: u64) -> Option
     (header.commit >= expected && header.matches(seed, payload)).then_some(header.commit)
 }
 
-fn take_records(mut payload: &[u8], segment: u64, mut offset: usize, found: &mut Findings) -> Result<(), RecordError> {
+fn take_records(
+    mut payload: &[u8],
+    segment: u64,
+    mut offset: usize,
+    found: &mut Findings,
+) -> Result<(), RecordError> {
     while !payload.is_empty() {
         let (record, rest) = RawRecord::split(payload)?;
         match record.decode()? {
             Record::Push(head) => {
-                let position = Position { segment, offset: u32::try_from(offset).unwrap_or(u32::MAX) };
+                let position = Position {
+                    segment,
+                    offset: u32::try_from(offset).unwrap_or(u32::MAX),
+                };
                 if let Some(key) = EventKey::of(head.event_id) {
-                    found.ids.push(Found { key, taken_at: head.taken_at, segment });
+                    found.ids.push(Found {
+                        key,
+                        taken_at: head.taken_at,
+                        segment,
+                    });
                 }
                 let sequence = head.sequence;
                 found.highest = found.highest.max(Some(sequence));
                 let push = head.to_push(super::record::EndpointRef::to_id)?;
-                found.pending.insert(sequence, Durable { sequence, position, push });
+                found.pending.insert(
+                    sequence,
+                    Durable {
+                        sequence,
+                        position,
+                        push,
+                    },
+                );
             }
-            Record::Settled { sequence, endpoint, .. } => {
+            Record::Settled {
+                sequence, endpoint, ..
+            } => {
                 let endpoint = endpoint.to_id()?;
                 if let Some(durable) = found.pending.get_mut(&sequence) {
                     durable.push.owed.retain(|owed| *owed != endpoint);
@@ -296,7 +387,11 @@ fn take_records(mut payload: &[u8], segment: u64, mut offset: usize, found: &mut
             Record::EventIds(ids) => {
                 for id in ids {
                     let (key, taken_at) = id?;
-                    found.ids.push(Found { key, taken_at, segment });
+                    found.ids.push(Found {
+                        key,
+                        taken_at,
+                        segment,
+                    });
                 }
             }
         }

@@ -81,7 +81,10 @@ pub(super) enum HeaderError {
 
 impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let predecessor = self.predecessor.unwrap_or(Predecessor { number: 0, valid_end: 0 });
+        let predecessor = self.predecessor.unwrap_or(Predecessor {
+            number: 0,
+            valid_end: 0,
+        });
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -102,7 +105,9 @@ impl Header {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, HeaderError> {
         let damaged = HeaderError::Damaged;
         let short = |_| damaged("the segment's header is cut short");
-        let summed = bytes.get(..SUMMED_BYTES).ok_or(damaged("the segment's header is cut short"))?;
+        let summed = bytes
+            .get(..SUMMED_BYTES)
+            .ok_or(damaged("the segment's header is cut short"))?;
         let mut decoder = Decoder::new(bytes);
         let magic: [u8; 8] = decoder.array().map_err(short)?;
         let version = decoder.u32().map_err(short)?;
@@ -130,7 +135,10 @@ impl Header {
             created_at,
             first_sequence: Sequence::new(first_sequence).ok_or(damaged("its first sequence number is 0"))?,
             first_commit,
-            predecessor: (before > 0).then_some(Predecessor { number: before, valid_end }),
+            predecessor: (before > 0).then_some(Predecessor {
+                number: before,
+                valid_end,
+            }),
         })
     }
 }
@@ -179,20 +187,29 @@ impl Spare {
     /// Begins to make one, unless one is ready or being made. What goes wrong goes wrong again, and is
     /// told, where the segment is needed.
     pub(super) fn begin(&mut self, storage: &Arc<dyn Storage>, bytes: u64) {
-        let is_ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let is_ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
         if is_ready || self.maker.as_ref().is_some_and(|maker| !maker.is_finished()) {
             return;
         }
         let (storage, ready) = (Arc::clone(storage), Arc::clone(&self.ready));
         let make = move || {
-            let made = storage.create(SPARE).and_then(|file| fill(&*file, bytes).map(|()| file));
+            let made = storage
+                .create(SPARE)
+                .and_then(|file| fill(&*file, bytes).map(|()| file));
             match made {
                 Ok(file) => *ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(file),
                 // Half a spare would take the room that a full disk does not have.
                 Err(_) => drop(storage.remove(SPARE)),
             }
         };
-        self.maker = thread::Builder::new().name("journal-spare".into()).spawn(make).ok();
+        self.maker = thread::Builder::new()
+            .name("journal-spare".into())
+            .spawn(make)
+            .ok();
     }
 
     /// Takes the spare if it is ready. One that is still being made is left to its maker.
@@ -223,7 +240,10 @@ mod tests {
             created_at: Timestamp::from_unix_millis(1_795_424_918_473),
             first_sequence: Sequence::new(42).unwrap(),
             first_commit: 99,
-            predecessor: Some(Predecessor { number: 6, valid_end: 4_711 }),
+            predecessor: Some(Predecessor {
+                number: 6,
+                valid_end: 4_711,
+            }),
         };
         let bytes = header.encode();
         assert_eq!(bytes.len(), HEADER_BYTES);

@@ -124,7 +124,10 @@ impl Writer {
                 offset: HEADER_BYTES as u64,
                 synced: HEADER_BYTES as u64,
             }),
-            predecessor: Predecessor { number: header.number, valid_end: HEADER_BYTES as u64 },
+            predecessor: Predecessor {
+                number: header.number,
+                valid_end: HEADER_BYTES as u64,
+            },
             spare: Spare::default(),
             sealed,
             live,
@@ -147,7 +150,9 @@ impl Writer {
             let ended = catch_unwind(AssertUnwindSafe(|| self.run(applier)));
             if ended.is_err() {
                 shared.inbox.close();
-                shared.health.send_replace(Health::Failed("the journal's thread panicked".to_owned()));
+                shared
+                    .health
+                    .send_replace(Health::Failed("the journal's thread panicked".to_owned()));
             }
         })?;
         Ok(())
@@ -162,7 +167,10 @@ impl Writer {
             self.work(taken, &mut applier);
             if matches!(*self.shared.health.borrow(), Health::Failed(_)) {
                 self.shared.inbox.close();
-                self.refuse(self.shared.inbox.take(Some(Instant::now())).appends, &AppendError::Closed);
+                self.refuse(
+                    self.shared.inbox.take(Some(Instant::now())).appends,
+                    &AppendError::Closed,
+                );
                 return;
             }
             if closing {
@@ -190,7 +198,13 @@ impl Writer {
         for settle in settles {
             self.make_room(&mut commit, record::RECORD_HEADER_BYTES + 300, applier);
             let (sequence, endpoint) = (settle.sequence, &settle.endpoint);
-            record::put_settled(&mut commit.bytes, self.shared.seed, sequence, endpoint, settle.how);
+            record::put_settled(
+                &mut commit.bytes,
+                self.shared.seed,
+                sequence,
+                endpoint,
+                settle.how,
+            );
             commit.settles.push(settle);
         }
         for append in taken.appends {
@@ -203,7 +217,9 @@ impl Writer {
             }
         }
         self.finish(commit, applier);
-        let overdue = self.unsynced_since.is_some_and(|since| since.elapsed() >= SETTLED_UNSYNCED_MAX);
+        let overdue = self
+            .unsynced_since
+            .is_some_and(|since| since.elapsed() >= SETTLED_UNSYNCED_MAX);
         if overdue && let Err(error) = self.sync() {
             self.lose_active(&error);
         }
@@ -228,7 +244,11 @@ impl Writer {
     }
 
     fn begin(&self) -> Commit {
-        Commit { bytes: vec![0; FRAME_HEADER_BYTES], ids_from: self.recent.end(), ..Commit::default() }
+        Commit {
+            bytes: vec![0; FRAME_HEADER_BYTES],
+            ids_from: self.recent.end(),
+            ..Commit::default()
+        }
     }
 
     /// Why an append of so many bytes can't be taken, if it can't. Room for two segments stays free: for
@@ -240,8 +260,10 @@ impl Writer {
         let written = self.active.as_ref().map_or(0, |active| active.offset);
         let used = self.sealed.values().sum::<u64>() + written + commit.bytes.len() as u64;
         let reserve = self.options.segment_size.saturating_mul(2);
-        (used + bytes as u64 + reserve > self.options.max_size)
-            .then_some(AppendError::Full { bytes: used, bytes_max: self.options.max_size })
+        (used + bytes as u64 + reserve > self.options.max_size).then_some(AppendError::Full {
+            bytes: used,
+            bytes_max: self.options.max_size,
+        })
     }
 
     /// Writes out the commit so far and begins the next segment, if `bytes` more don't fit in this one.
@@ -251,7 +273,10 @@ impl Writer {
         if used + (commit.bytes.len() + bytes) as u64 <= room {
             return;
         }
-        let fresh = Commit { bytes: vec![0; FRAME_HEADER_BYTES], ..Commit::default() };
+        let fresh = Commit {
+            bytes: vec![0; FRAME_HEADER_BYTES],
+            ..Commit::default()
+        };
         self.finish(mem::replace(commit, fresh), applier);
         if self.active.is_some() {
             self.roll();
@@ -284,7 +309,11 @@ impl Writer {
             record::number_push(&mut record, self.shared.seed, sequence);
             let offset = u32::try_from(start + commit.bytes.len() as u64).unwrap_or(u32::MAX);
             commit.bytes.extend_from_slice(&record);
-            commit.applied.push(Applied::Push(Durable { sequence, position: Position { segment, offset }, push }));
+            commit.applied.push(Applied::Push(Durable {
+                sequence,
+                position: Position { segment, offset },
+                push,
+            }));
             appended.taken += 1;
             commit.pushes += 1;
         }
@@ -294,7 +323,9 @@ impl Writer {
     /// Writes the commit, syncs it if it holds pushes, applies it, and answers.
     fn finish(&mut self, mut commit: Commit, applier: &mut Applier) {
         let written = match commit.bytes.len() > FRAME_HEADER_BYTES {
-            true => self.write(&mut commit.bytes).and_then(|()| self.after_write(&mut commit)),
+            true => self
+                .write(&mut commit.bytes)
+                .and_then(|()| self.after_write(&mut commit)),
             false => Ok(()),
         };
         if let Err(error) = written {
@@ -302,7 +333,10 @@ impl Writer {
             self.unwritten.append(&mut commit.settles);
             self.lose_active(&error);
             let error = AppendError::Io(error.to_string());
-            commit.answers.into_iter().for_each(|(answer, _)| drop(answer.send(Err(error.clone()))));
+            commit
+                .answers
+                .into_iter()
+                .for_each(|(answer, _)| drop(answer.send(Err(error.clone()))));
             return;
         }
         if let Some(active) = &self.active {
@@ -317,11 +351,17 @@ impl Writer {
         if !commit.applied.is_empty() {
             applier(commit.applied);
         }
-        commit.answers.into_iter().for_each(|(answer, appended)| drop(answer.send(Ok(appended))));
+        commit
+            .answers
+            .into_iter()
+            .for_each(|(answer, appended)| drop(answer.send(Ok(appended))));
     }
 
     fn write(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        let active = self.active.as_mut().ok_or_else(|| io::Error::other("no segment to write to"))?;
+        let active = self
+            .active
+            .as_mut()
+            .ok_or_else(|| io::Error::other("no segment to write to"))?;
         frame::seal(bytes, self.shared.seed, active.number, self.next_commit);
         active.file.write_all_at(bytes, active.offset)?;
         active.offset += bytes.len() as u64;
@@ -343,7 +383,9 @@ impl Writer {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let Some(active) = self.active.as_mut() else { return Ok(()) };
+        let Some(active) = self.active.as_mut() else {
+            return Ok(());
+        };
         let began = Instant::now();
         active.file.sync_data()?;
         active.synced = active.offset;
@@ -366,7 +408,10 @@ impl Writer {
         }
         self.unwritten.splice(0..0, lost);
         self.unsynced_since = None;
-        self.predecessor = Predecessor { number: active.number, valid_end: active.synced };
+        self.predecessor = Predecessor {
+            number: active.number,
+            valid_end: active.synced,
+        };
         self.sealed.insert(active.number, active.synced);
         self.open_next();
     }
@@ -378,7 +423,10 @@ impl Writer {
             return;
         }
         let Some(active) = self.active.take() else { return };
-        self.predecessor = Predecessor { number: active.number, valid_end: active.offset };
+        self.predecessor = Predecessor {
+            number: active.number,
+            valid_end: active.offset,
+        };
         self.sealed.insert(active.number, active.offset);
         self.open_next();
         // Only now: until its successor names its end, the zeros behind it say where it ends.
@@ -402,7 +450,12 @@ impl Writer {
             Ok(file) => {
                 self.shared.files().insert(header.number, Arc::clone(&file));
                 let offset = HEADER_BYTES as u64;
-                self.active = Some(Active { number: header.number, file, offset, synced: offset });
+                self.active = Some(Active {
+                    number: header.number,
+                    file,
+                    offset,
+                    synced: offset,
+                });
                 self.retry_at = None;
                 if self.shared.health.send_replace(Health::Ready) != Health::Ready {
                     info!(segment = header.number, "the journal can be written again");
@@ -485,7 +538,8 @@ impl Writer {
     fn publish(&self) {
         let mut stats = self.shared.stats();
         stats.segments = self.sealed.len() as u64 + u64::from(self.active.is_some());
-        stats.bytes = self.sealed.values().sum::<u64>() + self.active.as_ref().map_or(0, |active| active.offset);
+        stats.bytes =
+            self.sealed.values().sum::<u64>() + self.active.as_ref().map_or(0, |active| active.offset);
         stats.live = self.live.values().sum();
     }
 
@@ -500,6 +554,10 @@ impl Writer {
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
-        if is_no_space(&error) { Self::NoSpace(error) } else { Self::Failed(error) }
+        if is_no_space(&error) {
+            Self::NoSpace(error)
+        } else {
+            Self::Failed(error)
+        }
     }
 }

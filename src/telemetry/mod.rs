@@ -63,7 +63,7 @@ struct Inner {
 pub struct Gauges {
     journal_segments: Gauge<u64, AtomicU64>,
     journal_bytes: Gauge<u64, AtomicU64>,
-    journal_live_bytes: Gauge<u64, AtomicU64>,
+    journal_live: Gauge<u64, AtomicU64>,
     journal_ready: Gauge<u64, AtomicU64>,
     queue_pushes: Gauge<u64, AtomicU64>,
     queue_repositories: Gauge<u64, AtomicU64>,
@@ -77,8 +77,8 @@ pub struct JournalSample {
     pub segments: u64,
     /// Bytes of those files.
     pub bytes: u64,
-    /// Bytes of the records that are still owed.
-    pub live_bytes: u64,
+    /// Pairs of push and endpoint that are not settled.
+    pub live: u64,
     /// Whether it takes appends.
     pub ready: bool,
 }
@@ -99,7 +99,7 @@ impl Gauges {
     pub fn journal(&self, sample: JournalSample) {
         self.journal_segments.set(sample.segments);
         self.journal_bytes.set(sample.bytes);
-        self.journal_live_bytes.set(sample.live_bytes);
+        self.journal_live.set(sample.live);
         self.journal_ready.set(u64::from(sample.ready));
     }
 
@@ -353,12 +353,7 @@ impl Inner {
         let help = "Bytes of the journal's files";
         r.register_with_unit("journal", help, Unit::Bytes, gauges.journal_bytes.clone());
         let help = "Bytes of the journal's records that are still owed";
-        r.register_with_unit(
-            "journal_live",
-            help,
-            Unit::Bytes,
-            gauges.journal_live_bytes.clone(),
-        );
+        r.register_with_unit("journal_live", help, Unit::Bytes, gauges.journal_live.clone());
         r.register(
             "journal_ready",
             "Whether the journal takes appends",

@@ -44,6 +44,14 @@ pub fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(name)
 }
 
+/// Where the endpoint's webhooks go, as its URL stands now.
+///
+/// # Errors
+/// The URL can't be read, or not be sent to.
+pub fn target(endpoint: &Endpoint) -> Result<Target, SendError> {
+    Target::parse(read(&endpoint.url, "URL")?.expose_secret()).map_err(SendError::Url)
+}
+
 /// The parts of a request that are the same for all endpoints.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
@@ -72,7 +80,7 @@ impl Request {
         message: &Message<'_>,
         id: &str,
     ) -> Result<Self, SendError> {
-        let target = Target::parse(read(&endpoint.url, "URL")?.expose_secret()).map_err(SendError::Url)?;
+        let target = target(endpoint)?;
         let body = match endpoint.format {
             Format::Native => format::native(message),
         };

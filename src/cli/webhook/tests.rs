@@ -1,7 +1,19 @@
 use clap::Parser;
+use globset::GlobSet;
+use http::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::{
+    image::Digest,
+    push::EndpointId,
+    webhook::{
+        Batching, Coalesce, Endpoint, Fault, Format, Outcome, Rate, Sizes,
+        client::{Client, Options},
+        format::{EventKind, Message},
+        judge::judge,
+    },
+};
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -124,6 +136,84 @@ async fn signatures_repeats_and_refusals_are_told_until_the_count_is_reached() {
     );
     assert!(printed.contains("\nWebhook-Timestamp: 1614265330\n"), "{printed}");
     assert!(printed.contains("{\n  \"test\": 2432232314\n}\n"), "{printed}");
+    assert!(!printed.contains("hunter2"));
+}
+
+/// What our own client sends to `address`, twice under the same id.
+async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
+    let client = Client::new(Options {
+        timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(5),
+        user_agent: HeaderValue::from_static("WebHook Handler"),
+        header_name: HeaderName::from_static("x-alin-webhook"),
+        extra_ca_pem: None,
+        idle_per_host_max: 1,
+        idle_timeout: Duration::from_secs(4),
+    })
+    .unwrap();
+    let endpoint = Endpoint {
+        id: EndpointId::Named("try".into()),
+        url: Secret::inline(format!("http://{address}/?token=hunter2")),
+        secret: Some(Secret::inline(SECRET)),
+        previous_secret: None,
+        format: Format::Native,
+        headers: Vec::new(),
+        repositories: GlobSet::empty(),
+        tags: GlobSet::empty(),
+        exclude_tags: GlobSet::empty(),
+        batching: Batching {
+            window: Duration::ZERO,
+            pushes_max: 1,
+            coalesce: Coalesce::Tag,
+        },
+        rate: Rate { per_second: None },
+    };
+    let at = Timestamp::from_unix_millis(1_614_265_330_000);
+    let message = Message {
+        repository: &"acme/app".parse().unwrap(),
+        tag: Some(&"1.4".parse().unwrap()),
+        digest: &Digest::sha256(b""),
+        public_host: "",
+        sizes: &Sizes::default(),
+        event: EventKind::Push,
+        at,
+    };
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        let request = client.request(&endpoint, &message, "msg_1").unwrap();
+        outcomes.push(judge(&client.send(&request).await, at));
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn what_our_own_client_sends_is_found_good() {
+    let args = ["--secret", SECRET, "--count", "2", "--fail-first", "1"];
+    let (ended, printed, outcomes) = run(&args, send_twice).await;
+    assert_eq!(ended, Ended::Counted);
+    assert!(
+        matches!(
+            outcomes[0],
+            Outcome::Failed {
+                fault: Fault::Endpoint,
+                status: Some(503),
+                ..
+            }
+        ),
+        "{outcomes:?}"
+    );
+    assert_eq!(outcomes[1], Outcome::Delivered { status: 200 });
+    let verdicts: Vec<_> = printed
+        .lines()
+        .filter(|line| line.starts_with("signature"))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            "signature good · this webhook-id for the first time · answered 503",
+            "signature good · this webhook-id again · answered 200",
+        ]
+    );
     assert!(!printed.contains("hunter2"));
 }
 
