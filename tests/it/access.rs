@@ -98,7 +98,7 @@ fn wrong_credentials_cost_the_sizes_and_not_the_webhook() {
     );
     let log = eventually("the refusal is logged", SOON, || {
         let log = stage.shipbell.log();
-        log.contains("401").then_some(log)
+        log.contains("refuses access").then_some(log)
     });
     assert!(!log.contains("a wrong one"));
 }
