@@ -104,6 +104,11 @@ impl Faulty {
         self.state().faults.clear();
     }
 
+    /// Lets the `n`-th call from now fail, once.
+    pub(super) fn fail_nth(&self, n: u64, kind: io::ErrorKind) {
+        self.fail(Call::Any, kind, n, 1);
+    }
+
     /// Calls that could have failed so far.
     pub(super) fn calls(&self) -> u64 {
         self.state().calls

@@ -21,7 +21,7 @@ const SUMMED_BYTES: usize = 24;
 
 const MAGIC: u32 = u32::from_le_bytes([0xC7, b'S', b'B', 0xF1]);
 
-/// The first byte of every frame, for looking ahead.
+/// What every frame begins with, for looking ahead.
 pub(super) const MAGIC_BYTES: [u8; 4] = MAGIC.to_le_bytes();
 
 /// What every crc of a journal but those of its segment headers begins with.

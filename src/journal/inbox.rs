@@ -1,148 +1,237 @@
-//! What waits for the writer: a queue that is swapped out whole.
+//! What waits for the writer: appends in the order of the calls, settlements, and the wish to close.
 
 use std::{
+    mem,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use tokio::sync::oneshot;
 
-use super::{AppendError, Appended, recent::EventKey, record};
-use crate::push::{Change, EndpointId, Item, Push, Sequence, Settlement};
+use super::{
+    AppendError,
+    frame::Seed,
+    recent::EventKey,
+    record,
+    settling::{Backlog, Mark},
+};
+use crate::push::{EndpointId, Item, Sequence, Settlement};
 
-/// The most bytes of records that may wait. A disk that is so far behind is no disk to wait for.
-pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
+pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// One item of an append, as far as it can be prepared without the writer.
-#[derive(Debug)]
-pub(super) enum Prepared {
-    Push {
-        push: Push,
-        key: Option<EventKey>,
-        record: Vec<u8>,
-    },
-    Change(Change),
-}
+/// Appends that may wait.
+pub(super) const WAITING_APPENDS_MAX: usize = 65_536;
 
-impl From<Item> for Prepared {
-    fn from(item: Item) -> Self {
-        match item {
-            Item::Change(change) => Self::Change(change),
-            Item::Push(push) => {
-                let mut record = Vec::with_capacity(512);
-                record::put_push(&mut record, &push);
-                Self::Push {
-                    key: EventKey::of(&push.event_id),
-                    push,
-                    record,
-                }
-            }
-        }
-    }
-}
+/// The largest append: with all its endpoints, far more than one envelope comes to.
+pub(super) const APPEND_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-impl Prepared {
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Push { record, .. } => record.len(),
-            Self::Change(_) => 0,
-        }
-    }
-}
-
-/// An append that waits.
+/// One call of append, encoded as far as its caller can.
 #[derive(Debug)]
 pub(super) struct Append {
-    pub(super) items: Vec<Prepared>,
-    /// Bytes of its records.
+    pub(super) items: Vec<Item>,
+    /// The records of the pushes among the items, back to back, their sequence numbers left open.
+    pub(super) records: Vec<u8>,
+    /// One for each push among the items.
+    pub(super) encoded: Vec<Encoded>,
+    pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
+}
+
+/// One push's record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encoded {
     pub(super) bytes: usize,
-    pub(super) done: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(super) key: Option<EventKey>,
 }
 
-/// A settlement that waits.
-#[derive(Clone, Debug)]
-pub(super) struct Settle {
-    pub(super) sequence: Sequence,
-    pub(super) segment: u64,
-    pub(super) endpoint: EndpointId,
-    pub(super) how: Settlement,
+impl Append {
+    /// Encodes the pushes among `items`.
+    pub(super) fn new(items: Vec<Item>, reply: oneshot::Sender<Result<(), AppendError>>) -> Self {
+        let mut records = Vec::new();
+        let mut encoded = Vec::new();
+        for item in &items {
+            if let Item::Push(push) = item {
+                let start = records.len();
+                record::put_push(&mut records, push);
+                encoded.push(Encoded {
+                    bytes: records.len() - start,
+                    key: EventKey::of(&push.event_id),
+                });
+            }
+        }
+        Self {
+            items,
+            records,
+            encoded,
+            reply,
+        }
+    }
 }
 
-/// All that waited.
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    pub(super) appends: Vec<Append>,
-    pub(super) settles: Vec<Settle>,
-    pub(super) closing: bool,
+/// How far the journal is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Takes everything.
+    Open,
+    /// Takes nothing new; what waits is still written.
+    Closing,
+    /// The writer is gone.
+    Ended,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    taken: Taken,
-    bytes: usize,
-}
-
-/// The queue. Settlements are always taken: what can be settled is bounded by what was appended.
-#[derive(Debug, Default)]
+/// The inbox.
+#[derive(Debug)]
 pub(super) struct Inbox {
-    state: Mutex<State>,
-    filled: Condvar,
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    appends: Vec<Append>,
+    bytes: usize,
+    settlements: Backlog,
+    gate: Gate,
+    closers: Vec<oneshot::Sender<()>>,
+    writer_sleeps: bool,
 }
 
 impl Inbox {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: Mutex::new(Waiting {
+                appends: Vec::new(),
+                bytes: 0,
+                settlements: Backlog::default(),
+                gate: Gate::Open,
+                closers: Vec::new(),
+                writer_sleeps: false,
+            }),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Every change below is whole before anything can panic, so a poisoned lock guards sound data.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        let sleeps = mem::take(&mut waiting.writer_sleeps);
+        drop(waiting);
+        if sleeps {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Puts an append in line, or hands it back with the reason why not.
     pub(super) fn append(&self, append: Append) -> Result<(), AppendError> {
-        let mut state = self.state();
-        if state.taken.closing {
+        let mut waiting = self.lock();
+        if waiting.gate != Gate::Open {
             return Err(AppendError::Closed);
         }
-        if state.bytes + append.bytes > WAITING_BYTES_MAX && state.bytes > 0 {
-            return Err(AppendError::Behind { bytes: state.bytes });
+        let bytes = waiting.bytes + append.records.len();
+        let is_first = waiting.appends.is_empty();
+        if !is_first && (bytes > WAITING_BYTES_MAX || waiting.appends.len() >= WAITING_APPENDS_MAX) {
+            return Err(AppendError::Busy {
+                appends: waiting.appends.len(),
+                bytes: waiting.bytes,
+            });
         }
-        state.bytes += append.bytes;
-        state.taken.appends.push(append);
-        self.filled.notify_one();
+        waiting.bytes = bytes;
+        waiting.appends.push(append);
+        self.wake(waiting);
         Ok(())
     }
 
-    pub(super) fn settle(&self, settle: Settle) {
-        let mut state = self.state();
-        state.taken.settles.push(settle);
-        self.filled.notify_one();
-    }
-
-    pub(super) fn close(&self) {
-        self.state().taken.closing = true;
-        self.filled.notify_one();
-    }
-
-    /// Waits until something is there, until the journal is closing, or until `deadline`; takes it all.
-    pub(super) fn take(&self, deadline: Option<Instant>) -> Taken {
-        let mut state = self.state();
-        while state.taken.appends.is_empty() && state.taken.settles.is_empty() && !state.taken.closing {
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                Some(rest) if rest.is_zero() => break,
-                Some(rest) => {
-                    state = self
-                        .filled
-                        .wait_timeout(state, rest)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
-                }
-                None => state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
+    /// Takes a settlement; only a journal that has ended takes none.
+    pub(super) fn settle(
+        &self,
+        seed: Seed,
+        sequence: Sequence,
+        segment: u64,
+        endpoint: &EndpointId,
+        how: Settlement,
+    ) -> Gate {
+        let mut waiting = self.lock();
+        if waiting.gate == Gate::Ended {
+            return Gate::Ended;
         }
-        let closing = state.taken.closing;
-        state.bytes = 0;
-        std::mem::replace(
-            &mut state.taken,
-            Taken {
-                closing,
-                ..Taken::default()
-            },
-        )
+        let start = waiting.settlements.bytes.len();
+        record::put_settled(&mut waiting.settlements.bytes, seed, sequence, endpoint, how);
+        let bytes = waiting.settlements.bytes.len() - start;
+        waiting.settlements.marks.push_back(Mark { segment, bytes });
+        self.wake(waiting);
+        Gate::Open
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Asks the writer to finish; the answer comes when it has.
+    pub(super) fn close(&self) -> oneshot::Receiver<()> {
+        let (reply, answer) = oneshot::channel();
+        let mut waiting = self.lock();
+        if waiting.gate != Gate::Ended {
+            waiting.gate = Gate::Closing;
+            waiting.closers.push(reply);
+            self.wake(waiting);
+        }
+        answer
+    }
+
+    /// Waits for something to do, until `deadline` at the latest, and takes all of it.
+    pub(super) fn take(
+        &self,
+        appends: &mut Vec<Append>,
+        settlements: &mut Backlog,
+        deadline: Option<Instant>,
+    ) -> Gate {
+        let mut waiting = self.lock();
+        while waiting.appends.is_empty() && waiting.settlements.is_empty() && waiting.gate == Gate::Open {
+            waiting.writer_sleeps = true;
+            let Some(deadline) = deadline else {
+                waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let Some(left) = deadline
+                .checked_duration_since(Instant::now())
+                .filter(|left| !left.is_zero())
+            else {
+                break;
+            };
+            waiting = match self.wake.wait_timeout(waiting, left) {
+                Ok((waiting, _)) => waiting,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        waiting.writer_sleeps = false;
+        waiting.bytes = 0;
+        // Swapped, so that two buffers go back and forth and none is made anew.
+        mem::swap(&mut waiting.appends, appends);
+        mem::swap(&mut waiting.settlements, settlements);
+        waiting.gate
+    }
+
+    /// Takes nothing more; whoever waits is told `error`, and whoever closes that it is done. Tells how many
+    /// settlements came too late.
+    pub(super) fn end(&self, error: &AppendError) -> usize {
+        let mut waiting = self.lock();
+        waiting.gate = Gate::Ended;
+        waiting.bytes = 0;
+        let appends = mem::take(&mut waiting.appends);
+        let closers = mem::take(&mut waiting.closers);
+        let settlements = mem::take(&mut waiting.settlements);
+        drop(waiting);
+        for append in appends {
+            // Nobody may wait for it any more.
+            let _ = append.reply.send(Err(error.clone()));
+        }
+        for closer in closers {
+            let _ = closer.send(());
+        }
+        settlements.marks.len()
+    }
+
+    /// Appends in line now.
+    pub(super) fn len(&self) -> usize {
+        self.lock().appends.len()
     }
 }

@@ -1,41 +1,64 @@
 //! The journal: every unsettled push, durable before it is acknowledged.
 //!
-//! # On disk
-//! One directory of *segments*, numbered without a gap, each a header and *commits* one behind the other
-//! (`segment.rs`). A commit is one framed unit, on disk whole or not at all (`frame.rs`), and holds
-//! *records* (`record.rs`): pushes, settlements, and event ids whose first home is about to be deleted.
-//! Beside the segments there are `lock`, held by the process that has the journal open; `spare`, zeros for
-//! the next segment; and `cut-<segment>-<offset>`, what a torn write left behind, kept for people.
+//! # What each verb survives
+//!
+//! | verb | once it returned or resolved `Ok` | before |
+//! |---|---|---|
+//! | [`Journal::append`] | survives everything but the loss of the disk | all of the append is found again, or none |
+//! | [`Journal::settle`] | survives `kill -9` as soon as the writer got to it, power loss after 100 ms | the pair is found unsettled |
+//! | [`Journal::close`] | all that was told is durable | as above |
+//!
+//! A failed write or fsync is final for its file: no append in that commit is acknowledged, and a fresh
+//! segment is begun whose header cuts the failed commit off. Should even that fail, a full disk makes the
+//! journal refuse appends until there is space ([`Health::NoSpace`]); anything else ends it
+//! ([`Health::Failed`]).
+//!
+//! # Files
+//!
+//! One directory, mode 0700, files 0600, one process at a time (an advisory lock on `lock`):
+//!
+//! | file | what |
+//! |---|---|
+//! | `0000000000000042.segment` | segment 42 |
+//! | `spare`, `large` | a segment in the making: zeros, then a header, then renamed. Removed at a start |
+//! | `settling` | settlements told but not yet committed, see [`settling`] |
+//! | `cut-0000000000000042-4096` | what was cut off segment 42 at offset 4096. Kept, never read |
+//! | `lock` | empty |
+//!
+//! # Format, version 1
+//!
+//! A segment is a header of 128 bytes ([`segment`]), then commits without gaps, each a frame ([`frame`])
+//! around records ([`record`]), then zeros, or the end of the file. Segment numbers have no gaps. All
+//! integers are little-endian. No run of zeros is a valid header, frame or record. A frame names its
+//! segment and its own number, and its checksum begins with the journal's random identity: bytes of
+//! another segment, another time or another journal are never taken for a commit.
 //!
 //! # Invariants
-//! 1. [`Journal::append`] resolves with `Ok` only after the fdatasync that covers it returned. The writer
-//!    waits on no timer for more to come: what is queued when the disk is free is the next commit.
-//! 2. Sequence numbers are given in the order of the file, never twice; pushes are applied in that order,
-//!    on the writer's thread, before anybody is answered.
-//! 3. A commit is valid only in its own journal, segment and place, and zeros are no commit; so stale bytes
-//!    never come back to life. A bad commit with a valid one behind it, or before an end that a successor's
-//!    header vouches for, is damage and refuses the start. Only a bad *last* commit is cut, and saved
-//!    beside. Nothing is ever appended behind a cut: each start begins a fresh segment.
-//! 4. Segments are deleted from the oldest end only, once nothing in them is owed; a settlement thus
-//!    outlives the push it settles.
-//! 5. A failed write or fsync is final for its file. What waited for it is not acknowledged, and the next
-//!    segment's header names an end before it, so that it can't come back. Settlements not yet synced are
-//!    written again.
 //!
-//! # What each verb survives
-//! | verb | kill -9 | power loss |
-//! |---|---|---|
-//! | [`Journal::append`], resolved | yes | yes |
-//! | [`Journal::settle`] | once the writer's thread has written it, at once when the disk is free | after 100 ms at most |
-//! | [`Journal::close`], resolved | yes | yes |
+//! 1. `append` resolves `Ok` only after the fsync of the commit that holds its pushes, and after the applier
+//!    was given them. The applier gets everything in the order of the sequence numbers; changes pass through
+//!    it in their place and are not written.
+//! 2. Sequence numbers are given in the order of commits, begin with 1 and have no gaps. Those of a failed
+//!    commit, which nobody has seen, are given again. Each segment's header holds the next one, so they are
+//!    not reused when all older segments are gone. A push written again keeps its own; replay sorts by it.
+//! 3. A commit is written only when every one before it is durable. So only the last commit of the newest
+//!    segment can be torn; it is cut, saved beside, and reported. A bad commit with a valid one after it, or
+//!    in an older segment, is damage: the journal is not opened.
+//! 4. Nothing is ever appended behind a cut: every start, and every failed commit, begins a fresh segment.
+//!    Its header names where its predecessor validly ends; what stands behind that is ignored for ever.
+//!    Once a segment's header may be on disk, its predecessor takes no more commits.
+//! 5. Segments are deleted from the oldest on, one at a time, each durably, and only when every pair
+//!    (push, endpoint) in it is settled. The event ids that only it remembered are written again first.
+//! 6. A record is never moved without its sequence number, and [`Position`]s are those of its last copy.
+//!
+//! The order of steps at a start is told in [`recovery`].
 
 use std::{
-    collections::HashMap,
-    fmt,
+    collections::{HashMap, hash_map},
     future::Future,
     io,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -46,25 +69,41 @@ use crate::{
     push::{Change, EndpointId, Item, Push, Sequence, Settlement},
 };
 
+mod chain;
 mod codec;
+mod error;
 #[cfg(test)]
 mod faulty;
 mod frame;
+mod group;
 mod inbox;
 mod recent;
 mod record;
 mod recovery;
+mod replay;
+mod scan;
 mod segment;
+mod segments;
+mod settling;
+mod spare;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use error::{AppendError, OpenError};
+pub use recovery::Cut;
+pub use writer::{Applier, Writer};
+
 use frame::Seed;
-use inbox::{Append, Inbox, Prepared, Settle};
-use record::{RECORD_HEADER_BYTES, RawRecord, Record};
+use inbox::{APPEND_BYTES_MAX, Append, Gate, Inbox};
+use recent::Recent;
+use segments::Segments;
+use settling::Settling;
 use storage::{Disk, Storage, StorageFile};
-pub use writer::Writer;
+
+/// The journal's directory within the data directory.
+pub const DIRECTORY: &str = "journal";
 
 /// The random identity a journal got when it was made: 128 bits, part of every `webhook-id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,373 +138,293 @@ pub enum Applied {
     Change(Change),
 }
 
-/// Is told how long an fdatasync took.
-type FsyncTold = Box<dyn Fn(Duration) + Send>;
-
-/// Takes what was applied, in order, on the writer's thread.
-pub type Applier = Box<dyn FnMut(Vec<Applied>) + Send>;
-
-/// The journal's settings.
-#[derive(Clone, Copy, Debug)]
+/// How large the journal and its files may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Bytes of a segment; at least 1 MiB in production, less in tests.
-    pub segment_size: u64,
-    /// Bytes of all segments together.
+    /// Size of a segment file, in bytes; at most 1 GiB. An append that needs more gets a larger one.
+    pub segment_size: u32,
+    /// Bound on all segments, in bytes, past which appends are refused; at least 4 segments. One segment
+    /// of it is kept for settlements, which are written whatever the bound says.
     pub max_size: u64,
-    /// Whether segments are filled with zeros before they are used: a commit then syncs faster.
-    pub prefill: bool,
 }
 
-/// How an append went well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Appended {
-    /// Pushes that were written now.
-    pub taken: usize,
-    /// Pushes whose event id was taken before; they are durable, and not queued again.
-    pub duplicates: usize,
+/// What a start found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// There was no journal, and one was made.
+    pub is_new: bool,
+    /// Segments found.
+    pub segments: usize,
+    /// Valid commits in them.
+    pub commits: u64,
+    /// Settlements that were told but not committed.
+    pub settled_late: usize,
+    /// The last commit, if it was bad.
+    pub cut: Option<Cut>,
 }
 
-/// Why an append was not acknowledged. None of its pushes counts as taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The journal is at `journal.max_size`.
-    #[error("the journal is full: {bytes} of at most {bytes_max} bytes (journal.max_size)")]
+/// A journal as it was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle.
+    pub journal: Journal,
+    /// What is still owed, by sequence number; `owed` holds only the endpoints that are not settled.
+    pub pending: Vec<Durable>,
+    /// The writer, to be started once `pending` is where it belongs.
+    pub writer: Writer,
+    /// What the start found.
+    pub report: RecoveryReport,
+}
+
+/// Whether the journal takes appends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Ready,
+    /// It is at its bound, until older segments are settled.
     Full {
         /// Bytes in use.
         bytes: u64,
         /// The bound.
         bytes_max: u64,
     },
-    /// More is waiting to be written than memory should hold.
-    #[error("the journal's writer is behind: {bytes} bytes wait to be written")]
-    Behind {
-        /// Bytes that wait.
-        bytes: usize,
+    /// The disk is full; tried again every 500 ms. What still fits into the current segment is taken.
+    NoSpace {
+        /// What the system says.
+        error: String,
     },
-    /// One append is larger than a segment.
-    #[error("{bytes} bytes of pushes in one envelope do not fit in a segment (journal.segment_size)")]
-    TooLarge {
-        /// Bytes of its records.
-        bytes: usize,
-    },
-    /// The disk refused.
-    #[error("the journal can't be written: {0}")]
-    Io(String),
-    /// The journal is closing.
-    #[error("the journal is closing")]
-    Closed,
-}
-
-/// Why the journal can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error("{} is in use by another shipbell; one data_dir serves one process", directory.display())]
-    Locked {
-        /// The journal's directory.
-        directory: PathBuf,
-    },
-    /// The journal is damaged in a way that a crash can't explain; nothing was changed.
-    #[error(
-        "{} is damaged at byte {offset}: {reason}. Nothing was changed. What is before that byte is whole; keep a copy of \
-         the journal's directory, then run `shipbell journal repair` (from the version that has it), or restore the file",
-        file.display()
-    )]
-    Damaged {
-        /// The damaged segment.
-        file: PathBuf,
-        /// Where it stops making sense.
-        offset: u64,
-        /// In which way.
-        reason: String,
-    },
-    /// A newer shipbell wrote it.
-    #[error("{} was written by a newer shipbell (format {version}); run that version, or another data_dir", file.display())]
-    Newer {
-        /// The file.
-        file: PathBuf,
-        /// What it has that this version doesn't know.
-        version: u32,
-    },
-    /// The file system doesn't let us.
-    #[error("{}: permission denied; the journal's directory belongs to the user that runs shipbell", path.display())]
-    Permission {
-        /// What was tried.
-        path: PathBuf,
-    },
-    /// The file system failed.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// What was tried.
-        path: PathBuf,
-        /// How it failed.
-        error: io::Error,
-    },
-}
-
-impl OpenError {
-    fn from_io(path: PathBuf, error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::Permission { path },
-            _ => Self::Io { path, error },
-        }
-    }
-}
-
-/// Whether pushes can be taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// They can.
-    Ready,
-    /// Not now: the disk is full. It is tried again, on its own.
-    NoSpace(String),
-    /// Not any more, not in this process.
+    /// It ended; only another start can help.
     Failed(String),
-    /// The journal was closed.
-    Closed,
 }
 
-/// What recovery did and found.
+/// Figures for metrics, as of the writer's last turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveryReport {
-    /// Segments read.
-    pub segments: usize,
-    /// Commits read.
-    pub commits: u64,
-    /// Pushes that are still owed.
-    pub pending: usize,
-    /// Event ids remembered.
-    pub remembered_ids: usize,
-    /// Where the torn tail was saved, and its size in bytes, if there was one.
-    pub cut: Option<(PathBuf, usize)>,
-}
-
-/// Figures for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Segment files.
     pub segments: u64,
-    /// Bytes of commits and headers in them.
+    /// Bytes on disk: segments, with what the newest one has free, and the spare file.
     pub bytes: u64,
-    /// Pairs of push and endpoint that are not settled.
-    pub live: u64,
+    /// The bound on them, in bytes.
+    pub bytes_max: u64,
+    /// Pairs (push, endpoint) that are not settled durably.
+    pub unsettled: u64,
+    /// Commits over the journal's whole life.
+    pub commits: u64,
+    /// Pushes committed since the start.
+    pub pushes: u64,
+    /// Settlements committed since the start.
+    pub settlements: u64,
+    /// Pushes left out since the start because their event id was taken before.
+    pub duplicates: u64,
+    /// Event ids remembered.
+    pub event_ids: u64,
+    /// How long the last commit's fsync took.
+    pub sync_last: Duration,
+    /// Appends that wait for the writer now.
+    pub waiting: usize,
 }
 
-/// An open journal, its writer not yet started.
+/// What handles and writer share.
 #[derive(Debug)]
-pub struct Opened {
-    /// The handle.
-    pub journal: Journal,
-    /// What is owed, by sequence number.
-    pub pending: Vec<Durable>,
-    /// The writer; start it once `pending` is in the queues.
-    pub writer: Writer,
-    /// What recovery did.
-    pub report: RecoveryReport,
-}
-
-/// The handle. Cheap to clone.
-#[derive(Clone)]
-pub struct Journal(Arc<Shared>);
-
 struct Shared {
     id: JournalId,
     seed: Seed,
-    segment_size: u64,
+    storage: Arc<dyn Storage>,
     inbox: Inbox,
-    files: Mutex<HashMap<u64, Arc<dyn StorageFile>>>,
-    stats: Mutex<Stats>,
     health: watch::Sender<Health>,
-    fsync: Mutex<Option<FsyncTold>>,
+    stats: Mutex<Stats>,
+}
+
+impl Shared {
+    fn tell(&self, health: Health) {
+        self.health.send_if_modified(|told| {
+            let is_news = *told != health;
+            *told = health;
+            is_news
+        });
+    }
+
+    fn publish(&self, stats: &Stats) {
+        self.stats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(stats);
+    }
+}
+
+/// The handle. Cheap to clone. When the last one is dropped, the journal closes.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    _last: Arc<LastHandle>,
+}
+
+/// Closes the journal with the last handle.
+#[derive(Debug)]
+struct LastHandle(Arc<Shared>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        drop(self.0.inbox.close());
+    }
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, or makes one there. Blocks on the disk.
+    /// Opens the journal in `directory`, or makes one there; the directory's parent must exist. Blocks on
+    /// the disk: all segments are read.
+    ///
+    /// The directory stays locked until the last handle is dropped and the writer's thread has ended.
     ///
     /// # Errors
-    /// See [`OpenError`]. Nothing but a torn tail is ever changed.
+    /// See [`OpenError`].
     pub fn open(directory: &Path, options: Options, clock: Clock) -> Result<Opened, OpenError> {
-        Self::open_on(Arc::new(Disk::open(directory)?), options, clock)
-    }
-
-    fn open_on(storage: Arc<dyn Storage>, options: Options, clock: Clock) -> Result<Opened, OpenError> {
-        let mut recovered = recovery::recover(&storage, options, &clock)?;
-        let (pending, report) = (
-            std::mem::take(&mut recovered.pending),
-            std::mem::take(&mut recovered.report),
-        );
-        let shared = Arc::new(Shared {
-            id: recovered.id,
-            seed: Seed::of(recovered.id),
-            segment_size: options.segment_size,
-            inbox: Inbox::default(),
-            files: Mutex::default(),
-            stats: Mutex::default(),
-            health: watch::Sender::new(Health::Ready),
-            fsync: Mutex::default(),
-        });
-        let writer = Writer::new(Arc::clone(&shared), storage, options, clock, recovered, &pending);
-        Ok(Opened {
-            journal: Self(shared),
-            pending,
-            writer,
-            report,
-        })
+        let storage: Arc<dyn Storage> = Arc::new(Disk::open(directory)?);
+        recovery::open(&storage, options, clock, spare::Filling::Ahead)
     }
 
     /// This journal's identity.
     #[must_use]
     pub fn id(&self) -> JournalId {
-        self.0.id
+        self.shared.id
     }
 
-    /// Makes the pushes durable, in order, all or none; resolves once they are, and were applied. Changes
-    /// are applied in their place among them, and never written.
+    /// Makes the pushes durable, in order, all or none; resolves once they are, and were applied.
     ///
-    /// The append is under way from the call on, whether or not the future is polled or dropped.
+    /// They are in line when this returns, in the order of the calls; dropping the future takes nothing back.
+    /// A push whose event id was taken before is left out, and counts as durable once the first one is.
+    /// Changes are applied in their place; an append of changes only needs no disk.
     ///
     /// # Errors
     /// See [`AppendError`].
     pub fn append(
         &self,
         items: Vec<Item>,
-    ) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
-        let (done, answer) = oneshot::channel();
-        let items: Vec<Prepared> = items.into_iter().map(Prepared::from).collect();
-        let bytes = items.iter().map(Prepared::bytes).sum::<usize>();
-        let room = usize::try_from(self.0.segment_size).unwrap_or(usize::MAX);
-        let refused = if bytes.saturating_add(segment::HEADER_BYTES + frame::FRAME_HEADER_BYTES) > room {
-            Some(AppendError::TooLarge { bytes })
+    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static + use<> {
+        let (reply, answer) = oneshot::channel();
+        let append = Append::new(items, reply);
+        let queued = if append.records.len() > APPEND_BYTES_MAX {
+            Err(AppendError::Full {
+                bytes: append.records.len() as u64,
+                bytes_max: APPEND_BYTES_MAX as u64,
+            })
         } else {
-            self.0.inbox.append(Append { items, bytes, done }).err()
+            self.shared.inbox.append(append)
         };
+        let queued = queued.map_err(|error| self.explain(error));
         async move {
-            match refused {
-                Some(error) => Err(error),
-                // A writer that is gone without an answer took nothing.
-                None => answer.await.unwrap_or(Err(AppendError::Closed)),
-            }
+            queued?;
+            // Without an answer the writer is gone.
+            answer.await.unwrap_or(Err(AppendError::Closed))
+        }
+    }
+
+    /// A journal that failed says so, rather than that it is closed.
+    fn explain(&self, error: AppendError) -> AppendError {
+        match (&error, self.health()) {
+            (AppendError::Closed, Health::Failed(reason)) => AppendError::Io(reason),
+            _ => error,
         }
     }
 
     /// Records that `endpoint` owes the push no longer. Written at once, synced within 100 ms.
+    ///
+    /// To be called once for each pair, after the push was applied or replayed: segments count their pairs,
+    /// and one settled twice would count for another that is still owed.
     pub fn settle(&self, sequence: Sequence, position: Position, endpoint: &EndpointId, how: Settlement) {
-        self.0.inbox.settle(Settle {
-            sequence,
-            segment: position.segment,
-            endpoint: endpoint.clone(),
-            how,
-        });
+        let gate = self
+            .shared
+            .inbox
+            .settle(self.shared.seed, sequence, position.segment, endpoint, how);
+        if gate == Gate::Ended {
+            tracing::warn!(%sequence, %endpoint, "settled after the journal ended; the webhook will be repeated");
+        }
     }
 
-    /// Reads pushes back. Blocks on the disk.
+    /// Reads pushes back, in the order of `positions`, with all the endpoints that owed them at first.
+    /// Blocks on the disk.
     ///
     /// # Errors
-    /// The record can't be read, or is not what was written.
+    /// A record can't be read, is not intact, or its segment was deleted because nothing in it was owed.
     pub fn read(&self, positions: &[Position]) -> io::Result<Vec<Push>> {
-        positions
-            .iter()
-            .map(|position| self.read_one(*position))
-            .collect()
+        let mut files: HashMap<u64, Arc<dyn StorageFile>> = HashMap::new();
+        let read = |position: &Position| {
+            let file = match files.entry(position.segment) {
+                hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                hash_map::Entry::Vacant(entry) => {
+                    entry.insert(self.shared.storage.open(&segment::file_name(position.segment))?)
+                }
+            };
+            scan::read_push(&**file, self.shared.seed, u64::from(position.offset))
+        };
+        positions.iter().map(read).collect()
     }
 
-    fn read_one(&self, position: Position) -> io::Result<Push> {
-        let gone = || {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("segment {} is gone", position.segment),
-            )
-        };
-        let file = self
-            .0
-            .files()
-            .get(&position.segment)
-            .map(Arc::clone)
-            .ok_or_else(gone)?;
-        let damaged = || {
-            let place = format!(
-                "no push at byte {} of segment {}",
-                position.offset, position.segment
-            );
-            io::Error::new(io::ErrorKind::InvalidData, place)
-        };
-        let mut bytes = vec![0; RECORD_HEADER_BYTES];
-        file.read_at(&mut bytes, position.offset.into())?;
-        let body = record::body_bytes(&bytes).map_err(|_| damaged())?;
-        if body as u64 > self.0.segment_size {
-            return Err(damaged());
-        }
-        bytes.resize(RECORD_HEADER_BYTES + body, 0);
-        file.read_at(&mut bytes, position.offset.into())?;
-        let (raw, _) = RawRecord::split(&bytes).map_err(|_| damaged())?;
-        let record = raw.is_intact(self.0.seed).then(|| raw.decode());
-        match record {
-            Some(Ok(Record::Push(head))) => head.to_push(record::EndpointRef::to_id).map_err(|_| damaged()),
-            _ => Err(damaged()),
-        }
-    }
-
-    /// Whether pushes can be taken.
+    /// Whether it takes appends.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.0.health.borrow().clone()
+        self.shared.health.borrow().clone()
     }
 
-    /// Waits until the journal has failed for good, and tells why. Never resolves for one that is closed.
-    pub async fn failed(&self) -> String {
-        let mut health = self.0.health.subscribe();
-        loop {
-            if let Health::Failed(reason) = &*health.borrow_and_update() {
-                return reason.clone();
-            }
-            if health.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+    /// Tells each change of its health, [`Health::Failed`] above all.
+    #[must_use]
+    pub fn health_changes(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
     }
 
     /// Figures for metrics.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        *self.0.stats()
+        let mut stats = self
+            .shared
+            .stats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        stats.waiting = self.shared.inbox.len();
+        stats
     }
 
-    /// Calls `told` with the duration of each commit's fdatasync, on the writer's thread.
-    pub fn on_fsync(&self, told: impl Fn(Duration) + Send + 'static) {
-        *self.0.fsync.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(told));
-    }
-
-    /// Takes nothing more, writes and syncs what waits, and ends the writer's thread.
-    pub async fn close(&self) {
-        self.0.inbox.close();
-        let mut health = self.0.health.subscribe();
-        let ended = |health: &Health| matches!(health, Health::Closed | Health::Failed(_));
-        drop(health.wait_for(ended).await);
-    }
-}
-
-impl Shared {
-    fn files(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn StorageFile>>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stats(&self) -> MutexGuard<'_, Stats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes no more appends, writes what waits, syncs, and ends the writer's thread. Resolves when that is
+    /// done; at once if it was done before.
+    pub fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let done = self.shared.inbox.close();
+        async move {
+            // The sender goes when the journal has ended already.
+            let _ = done.await;
+        }
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Journal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal")
-            .field("health", &self.health())
-            .finish_non_exhaustive()
+/// Puts together what recovery made.
+fn assemble(
+    storage: Arc<dyn Storage>,
+    clock: Clock,
+    id: JournalId,
+    (segments, recent, settling, next_sequence): (Segments, Recent, Settling, Sequence),
+    pending: Vec<Durable>,
+    report: RecoveryReport,
+) -> Opened {
+    let shared = Arc::new(Shared {
+        id,
+        seed: Seed::of(id),
+        storage,
+        inbox: Inbox::new(),
+        health: watch::Sender::new(Health::Ready),
+        stats: Mutex::default(),
+    });
+    let writer = Writer::new(
+        Arc::clone(&shared),
+        clock,
+        segments,
+        recent,
+        settling,
+        next_sequence,
+    );
+    let last = Arc::new(LastHandle(Arc::clone(&shared)));
+    Opened {
+        journal: Journal { shared, _last: last },
+        pending,
+        writer,
+        report,
     }
 }

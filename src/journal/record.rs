@@ -146,7 +146,6 @@ pub(super) enum Record<'a> {
     Settled {
         sequence: Sequence,
         endpoint: EndpointRef<'a>,
-        #[cfg_attr(not(test), expect(dead_code, reason = "for whoever prints the journal"))]
         how: Settlement,
     },
     EventIds(EventIds<'a>),
@@ -267,12 +266,14 @@ impl Iterator for EventIds<'_> {
     type Item = Result<(EventKey, Timestamp), RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        fn one(decoder: &mut Decoder<'_>) -> Result<(EventKey, Timestamp), Malformed> {
-            let key = EventKey(decoder.array()?);
-            Ok((key, Timestamp::from_unix_millis(decoder.i64()?)))
+        if self.0.is_empty() {
+            return None;
         }
-        let more = !Decoder::is_empty(&self.0);
-        more.then(|| one(&mut self.0).map_err(RecordError::from))
+        let mut one = || -> Result<_, Malformed> {
+            let key = EventKey(self.0.array()?);
+            Ok((key, Timestamp::from_unix_millis(self.0.i64()?)))
+        };
+        Some(one().map_err(RecordError::from))
     }
 }
 

@@ -1,413 +1,444 @@
-//! What is read at the start: every segment, in order; what is still owed comes out.
+//! Opening: check everything, cut what was never acknowledged, and begin a fresh segment.
 //!
-//! The order of steps, each of which may be the last before a crash:
-//! 1. All segments are read and checked; nothing is changed. Damage that is not a torn tail ends here.
-//! 2. A torn tail is saved beside, synced.
-//! 3. A fresh segment is made, whose header names the valid end of the newest one: from here on the torn
-//!    tail is a known cut, whether or not the next step happens.
-//! 4. The segment before is truncated to its valid end, which frees the room it was filled with.
+//! The order of the steps, each of which a crash may follow:
+//! 1. Leftover files without a number go: nothing in them was ever used.
+//! 2. All headers and all commits are read and checked. Nothing is changed; damage ends it here.
+//! 3. A bad last commit is saved beside, durably. Until step 4 is done, the next start does the same again.
+//! 4. A fresh segment begins, its header naming the valid end of the one before it. From here on what
+//!    stands behind that end is known to be cut. A newest segment without any commit is replaced, under
+//!    its own number, by rename.
+//! 5. Settlements that were told but not committed are committed to it, then their file goes.
+//! 6. Older segments are cut to their valid ends, for the space. Not synced: the headers say it all.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::{
-    Durable, JournalId, OpenError, Options, Position, RecoveryReport,
-    frame::{FRAME_HEADER_BYTES, FrameHeader, MAGIC_BYTES, Seed},
-    recent::{EventKey, Found, Recent},
-    record::{RawRecord, Record, RecordError},
-    segment::{self, HEADER_BYTES, Header, HeaderError, Predecessor},
-    storage::{Storage, StorageFile},
+    Durable, JournalId, OpenError, Opened, Options, RecoveryReport,
+    chain::{Directory, Found},
+    frame::{FRAME_HEADER_BYTES, Seed},
+    recent::Recent,
+    record::{self, RawRecord},
+    replay::{Replay, in_order},
+    scan::Window,
+    segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
+    segments::{Account, Parts, Segments},
+    settling::{Backlog, Mark, SETTLING, Settling},
+    spare::{Filling, SPARE},
+    storage::{Storage, is_no_space},
 };
 use crate::{clock::Clock, push::Sequence};
 
-/// What recovery found, and the fresh segment it made.
-pub(super) struct Recovered {
-    pub(super) id: JournalId,
-    pub(super) pending: Vec<Durable>,
-    pub(super) recent: Recent,
-    pub(super) next_sequence: Sequence,
-    pub(super) next_commit: u64,
-    /// All segments but the fresh one: number, file, bytes.
-    pub(super) sealed: Vec<(u64, Arc<dyn StorageFile>, u64)>,
-    pub(super) active: (Header, Arc<dyn StorageFile>),
-    pub(super) report: RecoveryReport,
+/// The bad last commit of the newest segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment's file.
+    pub file: PathBuf,
+    /// Where the bad commit began.
+    pub offset: u64,
+    /// How many bytes were cut, up to the last one that is not zero.
+    pub bytes: u64,
+    /// Where they were saved.
+    pub saved: PathBuf,
 }
 
-struct Segment {
-    header: Header,
-    file: Arc<dyn StorageFile>,
-    bytes: Vec<u8>,
+struct Recovery<'a> {
+    storage: &'a Arc<dyn Storage>,
+    options: Options,
+    clock: Clock,
 }
 
-/// A torn tail of the newest segment.
-struct Cut {
-    segment: u64,
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-#[derive(Default)]
-struct Findings {
-    pending: BTreeMap<Sequence, Durable>,
-    ids: Vec<Found>,
-    highest: Option<Sequence>,
+/// What the first reading found.
+struct Scanned {
+    found: Vec<Found>,
+    journal: JournalId,
+    replay: Replay,
+    /// Valid commits in the segments that are left.
     commits: u64,
-    records: u64,
+    next_commit: u64,
 }
 
-pub(super) fn recover(
+/// Settlements that were told but not committed.
+struct Uncommitted {
+    backlog: Backlog,
+    /// How much of their file they take.
+    file_end: u64,
+}
+
+/// Opens the journal in `storage`.
+pub(super) fn open(
     storage: &Arc<dyn Storage>,
     options: Options,
-    clock: &Clock,
-) -> Result<Recovered, OpenError> {
-    let failed = |name: &str| {
-        let path = storage.path(name);
-        move |error: io::Error| OpenError::from_io(path, error)
+    clock: Clock,
+    filling: Filling,
+) -> Result<Opened, OpenError> {
+    let recovery = Recovery {
+        storage,
+        options,
+        clock,
     };
-    let mut numbers = Vec::new();
-    for name in storage.list().map_err(failed(""))? {
-        if let Some(number) = segment::number_of(&name) {
-            numbers.push(number);
-        } else if name == segment::SPARE || name == segment::UNNAMED {
-            storage.remove(&name).map_err(failed(&name))?;
-        }
+    recovery.run(filling)
+}
+
+impl Recovery<'_> {
+    fn directory(&self) -> Directory<'_> {
+        Directory(&**self.storage)
     }
-    numbers.sort_unstable();
-    let mut found = Findings::default();
-    let mut sealed = Vec::new();
-    let mut before: Option<(Header, Arc<dyn StorageFile>, u64)> = None;
-    let mut cut = None;
-    let mut next_commit = 1;
-    let mut rest = numbers.iter().copied().peekable();
-    while let Some(number) = rest.next() {
-        let segment = read(&**storage, number)?;
-        check_chain(
-            &**storage,
-            before.as_ref().map(|(header, ..)| header),
-            &segment.header,
-        )?;
-        let end = match rest.peek() {
+
+    fn run(&self, filling: Filling) -> Result<Opened, OpenError> {
+        let mut scanned = self.scan()?;
+        let journal = scanned.journal;
+        let seed = Seed::of(journal);
+        let uncommitted = self.uncommitted(&mut scanned.replay, seed)?;
+        let pending = self.pending(&scanned.found, &mut scanned.replay, seed)?;
+        let cut = match scanned.found.last() {
+            Some(newest) => self.save_cut(newest)?,
             None => None,
-            Some(next) => Some(valid_end_of(&**storage, *next, number)?),
         };
-        let (valid_end, torn) = scan(&**storage, &segment, end, &mut found)?;
-        next_commit = segment.header.first_commit + found.commits;
-        found.records += found.commits;
-        found.commits = 0;
-        cut = torn;
-        if let Some((header, file, bytes)) = before.replace((segment.header, segment.file, valid_end)) {
-            sealed.push((header.number, file, bytes));
+        let next_sequence = scanned.replay.next_sequence;
+        let report = RecoveryReport {
+            is_new: scanned.found.is_empty(),
+            segments: scanned.found.len(),
+            commits: scanned.commits,
+            settled_late: uncommitted.backlog.marks.len(),
+            cut,
+        };
+        let (active, settling) = self.begin(&mut scanned, uncommitted, report.cut.is_some())?;
+        let recent = Recent::restore(scanned.replay.into_found(), self.clock.now());
+        let segments = Segments::new(Parts {
+            storage: Arc::clone(self.storage),
+            options: self.options,
+            clock: self.clock.clone(),
+            journal,
+            accounts: accounts(&scanned.found, &active, &pending, settling.backlog()),
+            active,
+            next_commit: scanned.next_commit,
+            filling,
+        });
+        Ok(super::assemble(
+            Arc::clone(self.storage),
+            self.clock.clone(),
+            journal,
+            (segments, recent, settling, next_sequence),
+            pending,
+            report,
+        ))
+    }
+
+    /// First reading: checks everything.
+    fn scan(&self) -> Result<Scanned, OpenError> {
+        let mut found = self.directory().headers()?;
+        let oldest = found.first().map(|found| found.header);
+        let first_commit = oldest.map_or(1, |header| header.first_commit);
+        let journal = oldest.map_or_else(|| JournalId(rand::random()), |header| header.journal);
+        let mut replay = Replay::new(oldest.map_or(Sequence::FIRST, |header| header.first_sequence));
+        let mut next_commit = first_commit;
+        for index in 0..found.len() {
+            self.read(
+                &mut found,
+                index,
+                Seed::of(journal),
+                &mut replay,
+                &mut next_commit,
+            )?;
         }
+        Ok(Scanned {
+            found,
+            journal,
+            replay,
+            commits: next_commit - first_commit,
+            next_commit,
+        })
     }
-    if let Some(cut) = &cut {
-        save(&**storage, cut).map_err(failed("cut"))?;
-    }
-    let newest = before.as_ref().map(|(header, _, bytes)| (*header, *bytes));
-    let id = match newest {
-        Some((header, _)) => header.journal,
-        None => JournalId(rand::random()),
-    };
-    let from_header = newest.map_or(Sequence::FIRST, |(header, _)| header.first_sequence);
-    let next_sequence = found
-        .highest
-        .map_or(from_header, |highest| highest.next().max(from_header));
-    let header = Header {
-        number: newest.map_or(1, |(header, _)| header.number + 1),
-        journal: id,
-        created_at: clock.now(),
-        first_sequence: next_sequence,
-        first_commit: next_commit,
-        predecessor: newest.map(|(header, valid_end)| Predecessor {
-            number: header.number,
-            valid_end,
-        }),
-    };
-    let file = first_file(&**storage, options).and_then(|spare| segment::create(&**storage, spare, &header));
-    let file = file.map_err(failed(&segment::name(header.number)))?;
-    if let Some((header, file, valid_end)) = before {
-        let name = segment::name(header.number);
-        file.set_len(valid_end).map_err(failed(&name))?;
-        sealed.push((header.number, file, valid_end));
-    }
-    let recent = Recent::restore(found.ids, clock.now());
-    let pending: Vec<Durable> = found.pending.into_values().collect();
-    let report = RecoveryReport {
-        segments: numbers.len(),
-        commits: found.records,
-        pending: pending.len(),
-        remembered_ids: recent.len(),
-        cut: cut.map(|cut| (storage.path(&cut_name(&cut)), cut.bytes.len())),
-    };
-    Ok(Recovered {
-        id,
-        pending,
-        recent,
-        next_sequence,
-        next_commit,
-        sealed,
-        active: (header, file),
-        report,
-    })
-}
 
-/// The first segment is filled here and now: a start may take the time, a commit may not.
-fn first_file(storage: &dyn Storage, options: Options) -> io::Result<Option<Arc<dyn StorageFile>>> {
-    if !options.prefill {
-        return Ok(None);
-    }
-    let file = storage.create(segment::SPARE)?;
-    segment::fill(&*file, options.segment_size)?;
-    Ok(Some(file))
-}
-
-fn damaged(storage: &dyn Storage, number: u64, offset: u64, reason: impl Into<String>) -> OpenError {
-    OpenError::Damaged {
-        file: storage.path(&segment::name(number)),
-        offset,
-        reason: reason.into(),
-    }
-}
-
-fn read(storage: &dyn Storage, number: u64) -> Result<Segment, OpenError> {
-    let name = segment::name(number);
-    let failed = |error| OpenError::from_io(storage.path(&name), error);
-    let file = storage.open(&name).map_err(failed)?;
-    let size = usize::try_from(file.size().map_err(failed)?)
-        .map_err(|_| failed(io::ErrorKind::FileTooLarge.into()))?;
-    let mut bytes = vec![0; size];
-    let count = file.read_at(&mut bytes, 0).map_err(failed)?;
-    bytes.truncate(count);
-    let header = parse_header(storage, number, &bytes)?;
-    Ok(Segment { header, file, bytes })
-}
-
-fn parse_header(storage: &dyn Storage, number: u64, bytes: &[u8]) -> Result<Header, OpenError> {
-    let header = Header::parse(bytes.get(..HEADER_BYTES).unwrap_or(bytes)).map_err(|error| match error {
-        HeaderError::Damaged(reason) => damaged(storage, number, 0, reason),
-        HeaderError::Newer(version) => OpenError::Newer {
-            file: storage.path(&segment::name(number)),
-            version,
-        },
-    })?;
-    if header.number != number {
-        return Err(damaged(
-            storage,
-            number,
-            16,
-            format!("its header says that it is segment {}", header.number),
-        ));
-    }
-    Ok(header)
-}
-
-fn check_chain(storage: &dyn Storage, before: Option<&Header>, header: &Header) -> Result<(), OpenError> {
-    let Some(before) = before else { return Ok(()) };
-    let wrong = |offset, reason: String| Err(damaged(storage, header.number, offset, reason));
-    if header.number != before.number + 1 {
-        return wrong(
-            16,
-            format!("the segment before it, {}, is missing", header.number - 1),
-        );
-    }
-    if header.journal != before.journal {
-        return wrong(24, "it belongs to another journal".to_owned());
-    }
-    if header.predecessor.map(|predecessor| predecessor.number) != Some(before.number) {
-        return wrong(64, "it does not follow the segment before it".to_owned());
-    }
-    Ok(())
-}
-
-/// Where the segment `number` ends, as the header of its successor says.
-fn valid_end_of(storage: &dyn Storage, successor: u64, number: u64) -> Result<u64, OpenError> {
-    let name = segment::name(successor);
-    let failed = |error| OpenError::from_io(storage.path(&name), error);
-    let mut bytes = [0; HEADER_BYTES];
-    let count = storage
-        .open(&name)
-        .and_then(|file| file.read_at(&mut bytes, 0))
-        .map_err(failed)?;
-    let header = parse_header(storage, successor, bytes.get(..count).unwrap_or_default())?;
-    match header.predecessor {
-        Some(predecessor) if predecessor.number == number => Ok(predecessor.valid_end),
-        _ => Err(damaged(
-            storage,
-            successor,
-            64,
-            format!("it does not follow segment {number}"),
-        )),
-    }
-}
-
-/// Reads a segment's commits, up to `end` where that is known, and returns where they end.
-fn scan(
-    storage: &dyn Storage,
-    segment: &Segment,
-    end: Option<u64>,
-    found: &mut Findings,
-) -> Result<(u64, Option<Cut>), OpenError> {
-    let number = segment.header.number;
-    let seed = Seed::of(segment.header.journal);
-    let known_end = end.and_then(|end| usize::try_from(end).ok());
-    let mut offset = HEADER_BYTES;
-    loop {
-        if known_end == Some(offset) {
-            return Ok((offset as u64, None));
+    /// Begins the segment that commits go to from now on, and settles what was left over.
+    ///
+    /// When the disk has no space for it, the newest segment is handed on, sealed: what is owed can be
+    /// delivered all the same, and space may come.
+    fn begin(
+        &self,
+        scanned: &mut Scanned,
+        Uncommitted { backlog, file_end }: Uncommitted,
+        is_cut: bool,
+    ) -> Result<(Active, Settling), OpenError> {
+        let mut active = match (self.fresh(scanned, backlog.bytes.len()), scanned.found.last()) {
+            (Ok(active), _) => active,
+            (Err(error), Some(newest)) if is_no_space(&error) && !is_cut => {
+                tracing::warn!(%error, "no space for a fresh segment; the journal takes nothing until there is");
+                let active = sealed(newest);
+                scanned.found.pop();
+                return Ok((active, Settling::new(Arc::clone(self.storage), backlog, file_end)));
+            }
+            (Err(error), _) => return Err(self.directory().failed(SPARE, error)),
+        };
+        scanned.found.retain(|found| found.header.number != active.number);
+        if !backlog.is_empty() {
+            let seed = Seed::of(scanned.journal);
+            self.commit(&mut active, seed, scanned.next_commit, &backlog)?;
+            scanned.next_commit += 1;
         }
-        let commit = segment.header.first_commit + found.commits;
-        let tail = segment
-            .bytes
-            .get(offset..known_end.unwrap_or(segment.bytes.len()))
-            .unwrap_or_default();
-        let Some(payload) = commit_at(tail, seed, number, commit) else {
-            if known_end.is_some() {
-                return Err(damaged(
-                    storage,
-                    number,
-                    offset as u64,
-                    format!("commit {commit} is not valid"),
+        self.directory().remove(SETTLING)?;
+        self.truncate(&scanned.found);
+        Ok((
+            active,
+            Settling::new(Arc::clone(self.storage), Backlog::default(), 0),
+        ))
+    }
+
+    /// First reading of one segment; finds the newest one's end.
+    fn read(
+        &self,
+        found: &mut [Found],
+        index: usize,
+        seed: Seed,
+        replay: &mut Replay,
+        next_commit: &mut u64,
+    ) -> Result<(), OpenError> {
+        let is_newest = index + 1 == found.len();
+        let Some(found) = found.get_mut(index) else {
+            return Ok(());
+        };
+        let header = found.header;
+        if header.first_commit != *next_commit || header.first_sequence != replay.next_sequence {
+            return Err(self.directory().damaged(
+                &found.name,
+                48,
+                "it does not begin where the one before it ends",
+            ));
+        }
+        let failed = |error| self.directory().failed(&found.name, error);
+        let mut window = Window::new(Arc::clone(&found.file)).map_err(failed)?;
+        let mut offset = FIRST_COMMIT_AT;
+        while offset < found.end {
+            let commit = window
+                .commit_at(offset, found.end, header.number, seed)
+                .map_err(failed)?;
+            let Some(commit) = commit else { break };
+            if commit.number != *next_commit {
+                return Err(self.directory().damaged(
+                    &found.name,
+                    offset,
+                    "commits are missing before this one",
                 ));
             }
-            return torn_tail(storage, segment, offset, seed, commit);
+            replay
+                .take(header.number, &commit)
+                .map_err(|error| self.directory().bad_record(&found.name, error))?;
+            *next_commit += 1;
+            offset = commit.end();
+        }
+        if offset == found.end {
+            return Ok(());
+        }
+        if !is_newest {
+            return Err(self
+                .directory()
+                .damaged(&found.name, offset, "this commit is not intact"));
+        }
+        found.end = offset;
+        if window.end_of_content(offset).map_err(failed)? == offset {
+            return Ok(());
+        }
+        // Only the last commit can be torn: each one is durable before the next is written.
+        let later = window.find_commit(offset, header.number, seed).map_err(failed)?;
+        if let Some(later) = later {
+            let reason = format!("this commit is not intact, and there is a valid one after it, at {later}");
+            return Err(self.directory().damaged(&found.name, offset, &reason));
+        }
+        Ok(())
+    }
+
+    /// Saves what stands behind the newest segment's valid end, if that is anything but zeros.
+    fn save_cut(&self, newest: &Found) -> Result<Option<Cut>, OpenError> {
+        let failed = |error| self.directory().failed(&newest.name, error);
+        let mut window = Window::new(Arc::clone(&newest.file)).map_err(failed)?;
+        let end = window.end_of_content(newest.end).map_err(failed)?;
+        if end == newest.end {
+            return Ok(None);
+        }
+        let name = format!("cut-{:016}-{}", newest.header.number, newest.end);
+        self.storage
+            .create(&name)
+            .and_then(|target| {
+                window.copy_to(&*target, newest.end, end)?;
+                target.sync_data()?;
+                self.storage.sync_dir()
+            })
+            .map_err(|error| self.directory().failed(&name, error))?;
+        let cut = Cut {
+            file: self.storage.path(&newest.name),
+            offset: newest.end,
+            bytes: end - newest.end,
+            saved: self.storage.path(&name),
         };
-        let first = offset + FRAME_HEADER_BYTES;
-        take_records(payload, number, first, found).map_err(|error| match error {
-            RecordError::Malformed(reason) => damaged(storage, number, first as u64, reason),
-            RecordError::Newer(kind) => OpenError::Newer {
-                file: storage.path(&segment::name(number)),
-                version: u32::from(kind),
-            },
-        })?;
-        found.commits += 1;
-        offset = first + payload.len();
+        tracing::warn!(
+            file = %cut.file.display(),
+            offset = cut.offset,
+            bytes = cut.bytes,
+            saved = %cut.saved.display(),
+            "the journal's last commit was not whole and is cut; it was never acknowledged, unless the disk damaged it since",
+        );
+        Ok(Some(cut))
     }
-}
 
-/// The payload of the commit of that number at the front of `bytes`, if there is a valid one.
-fn commit_at(bytes: &[u8], seed: Seed, segment: u64, commit: u64) -> Option<&[u8]> {
-    let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
-    let header = FrameHeader::parse(header)?;
-    let payload = rest.get(..usize::try_from(header.payload_bytes).ok()?)?;
-    (header.segment == segment && header.commit == commit && header.matches(seed, payload)).then_some(payload)
-}
-
-/// What follows the last valid commit of the newest segment: nothing, a torn commit, or damage.
-fn torn_tail(
-    storage: &dyn Storage,
-    segment: &Segment,
-    offset: usize,
-    seed: Seed,
-    expected: u64,
-) -> Result<(u64, Option<Cut>), OpenError> {
-    let number = segment.header.number;
-    let tail = segment.bytes.get(offset..).unwrap_or_default();
-    let Some(last) = tail.iter().rposition(|byte| *byte != 0) else {
-        return Ok((offset as u64, None));
-    };
-    let tail = tail.get(..=last).unwrap_or_default();
-    let later = tail
-        .windows(MAGIC_BYTES.len())
-        .enumerate()
-        .find_map(|(at, magic)| {
-            if magic == MAGIC_BYTES {
-                later_commit(tail.get(at..)?, seed, number, expected)
-            } else {
-                None
+    /// The settlements that were told but not committed.
+    fn uncommitted(&self, replay: &mut Replay, seed: Seed) -> Result<Uncommitted, OpenError> {
+        let failed = |error| self.directory().failed(SETTLING, error);
+        let mut bytes = Vec::new();
+        match self.storage.open(SETTLING) {
+            Ok(file) => {
+                let size = file.size().map_err(failed)?;
+                bytes.resize(usize::try_from(size).unwrap_or(usize::MAX), 0);
+                let read = file.read_at(&mut bytes, 0).map_err(failed)?;
+                bytes.truncate(read);
             }
-        });
-    match later {
-        Some(later) => Err(damaged(
-            storage,
-            number,
-            offset as u64,
-            format!("commit {expected} is not valid, and commit {later} after it is"),
-        )),
-        None => Ok((
-            offset as u64,
-            Some(Cut {
-                segment: number,
-                offset: offset as u64,
-                bytes: tail.to_vec(),
-            }),
-        )),
-    }
-}
-
-/// The number of the valid commit at the front of `bytes`, if it is not older than `expected`.
-fn later_commit(bytes: &[u8], seed: Seed, segment: u64, expected: u64) -> Option<u64> {
-    let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
-    let header = FrameHeader::parse(header).filter(|header| header.segment == segment)?;
-    let payload = rest.get(..usize::try_from(header.payload_bytes).ok()?)?;
-    (header.commit >= expected && header.matches(seed, payload)).then_some(header.commit)
-}
-
-fn take_records(
-    mut payload: &[u8],
-    segment: u64,
-    mut offset: usize,
-    found: &mut Findings,
-) -> Result<(), RecordError> {
-    while !payload.is_empty() {
-        let (record, rest) = RawRecord::split(payload)?;
-        match record.decode()? {
-            Record::Push(head) => {
-                let position = Position {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let (mut backlog, mut rest) = (Backlog::default(), bytes.as_slice());
+        while let Ok((record, behind)) = RawRecord::split(rest) {
+            if !record.is_intact(seed) {
+                break;
+            }
+            rest = behind;
+            if let Some((sequence, endpoint, how, segment)) = replay.take_uncommitted(&record) {
+                let start = backlog.bytes.len();
+                record::put_settled(&mut backlog.bytes, seed, sequence, &endpoint, how);
+                backlog.marks.push_back(Mark {
                     segment,
-                    offset: u32::try_from(offset).unwrap_or(u32::MAX),
-                };
-                if let Some(key) = EventKey::of(head.event_id) {
-                    found.ids.push(Found {
-                        key,
-                        taken_at: head.taken_at,
-                        segment,
-                    });
-                }
-                let sequence = head.sequence;
-                found.highest = found.highest.max(Some(sequence));
-                let push = head.to_push(super::record::EndpointRef::to_id)?;
-                found.pending.insert(
-                    sequence,
-                    Durable {
-                        sequence,
-                        position,
-                        push,
-                    },
-                );
-            }
-            Record::Settled {
-                sequence, endpoint, ..
-            } => {
-                let endpoint = endpoint.to_id()?;
-                if let Some(durable) = found.pending.get_mut(&sequence) {
-                    durable.push.owed.retain(|owed| *owed != endpoint);
-                    if durable.push.owed.is_empty() {
-                        found.pending.remove(&sequence);
-                    }
-                }
-            }
-            Record::EventIds(ids) => {
-                for id in ids {
-                    let (key, taken_at) = id?;
-                    found.ids.push(Found {
-                        key,
-                        taken_at,
-                        segment,
-                    });
-                }
+                    bytes: backlog.bytes.len() - start,
+                });
             }
         }
-        offset += payload.len() - rest.len();
-        payload = rest;
+        let file_end = (bytes.len() - rest.len()) as u64;
+        Ok(Uncommitted { backlog, file_end })
     }
-    Ok(())
+
+    /// Second reading: the pushes that are still owed, in order.
+    fn pending(&self, found: &[Found], replay: &mut Replay, seed: Seed) -> Result<Vec<Durable>, OpenError> {
+        let mut pending = Vec::new();
+        let segments = replay.pending_segments();
+        for found in found
+            .iter()
+            .filter(|found| segments.contains(&found.header.number))
+        {
+            let failed = |error| self.directory().failed(&found.name, error);
+            let mut window = Window::new(Arc::clone(&found.file)).map_err(failed)?;
+            let mut offset = FIRST_COMMIT_AT;
+            while offset < found.end {
+                let Some(commit) = window
+                    .commit_at(offset, found.end, found.header.number, seed)
+                    .map_err(failed)?
+                else {
+                    return Err(self.directory().damaged(
+                        &found.name,
+                        offset,
+                        "this commit was intact a moment ago",
+                    ));
+                };
+                replay
+                    .collect(found.header.number, &commit, &mut pending)
+                    .map_err(|error| self.directory().bad_record(&found.name, error))?;
+                offset = commit.end();
+            }
+        }
+        in_order(&mut pending);
+        Ok(pending)
+    }
+
+    /// Makes the segment behind the newest one, or in its place if it is empty.
+    fn fresh(&self, scanned: &Scanned, backlog_bytes: usize) -> io::Result<Active> {
+        let mut header = SegmentHeader {
+            number: 1,
+            journal: scanned.journal,
+            created_at: self.clock.now(),
+            first_sequence: scanned.replay.next_sequence,
+            first_commit: scanned.next_commit,
+            predecessor: 0,
+            predecessor_end: 0,
+        };
+        if let Some(newest) = scanned.found.last() {
+            if is_blank(newest)? {
+                header.number = newest.header.number;
+                header.predecessor = newest.header.predecessor;
+                header.predecessor_end = newest.header.predecessor_end;
+            } else {
+                header.number = newest.header.number + 1;
+                header.predecessor = newest.header.number;
+                header.predecessor_end = newest.end;
+            }
+        }
+        let needed = FIRST_COMMIT_AT + (FRAME_HEADER_BYTES + backlog_bytes) as u64;
+        let capacity = u64::from(self.options.segment_size).max(needed);
+        let file = segment::create_zeroed(&**self.storage, SPARE, capacity)?;
+        Active::begin(&**self.storage, SPARE, file, &header)
+    }
+
+    fn commit(
+        &self,
+        active: &mut Active,
+        seed: Seed,
+        number: u64,
+        backlog: &Backlog,
+    ) -> Result<(), OpenError> {
+        let mut frame = vec![0; FRAME_HEADER_BYTES];
+        frame.extend_from_slice(&backlog.bytes);
+        active
+            .commit(&mut frame, seed, number)
+            .map(drop)
+            .map_err(|error| self.directory().failed(&segment::file_name(active.number), error))
+    }
+
+    /// Gives back the space behind the valid ends.
+    fn truncate(&self, found: &[Found]) {
+        for found in found.iter().filter(|found| found.size > found.end) {
+            if let Err(error) = found.file.set_len(found.end) {
+                tracing::warn!(file = %self.storage.path(&found.name).display(), %error, "a segment keeps its unused space");
+            }
+        }
+    }
 }
 
-fn cut_name(cut: &Cut) -> String {
-    format!("cut-{:016}-{}", cut.segment, cut.offset)
+/// Whether there is nothing behind a segment's header, and never was: then nothing is cut, either.
+fn is_blank(newest: &Found) -> io::Result<bool> {
+    if newest.end != FIRST_COMMIT_AT {
+        return Ok(false);
+    }
+    let end = Window::new(Arc::clone(&newest.file))?.end_of_content(FIRST_COMMIT_AT)?;
+    Ok(end == FIRST_COMMIT_AT)
 }
 
-fn save(storage: &dyn Storage, cut: &Cut) -> io::Result<()> {
-    let file = storage.create(&cut_name(cut))?;
-    file.write_all_at(&cut.bytes, 0)?;
-    file.sync_data()?;
-    storage.sync_dir()
+/// What each segment owes: the pairs that are pending, and those whose settlement no segment holds yet.
+fn accounts(found: &[Found], active: &Active, pending: &[Durable], backlog: &Backlog) -> VecDeque<Account> {
+    let mut unsettled: HashMap<u64, u64> = HashMap::new();
+    for durable in pending {
+        *unsettled.entry(durable.position.segment).or_default() += durable.push.owed.len() as u64;
+    }
+    for mark in &backlog.marks {
+        *unsettled.entry(mark.segment).or_default() += 1;
+    }
+    let older = found.iter().map(|found| (found.header.number, found.end));
+    older
+        .chain([(active.number, active.end)])
+        .map(|(number, bytes)| Account {
+            number,
+            bytes,
+            unsettled: unsettled.get(&number).copied().unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// The newest segment as one that takes no more commits.
+fn sealed(newest: &Found) -> Active {
+    Active {
+        number: newest.header.number,
+        file: Arc::clone(&newest.file),
+        end: newest.end,
+        capacity: newest.end,
+        is_sealed: true,
+    }
 }

@@ -1,230 +1,223 @@
-//! Segment files: their names, their header, and how one comes to be.
+//! One segment file: its name, its header, and how it begins and grows.
+//!
+//! A header has 128 bytes. Its size, the magic, and the places of version and crc stay the same in all
+//! versions, so that damage is told from a newer version.
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
-//! | 0 | 8 | magic: `shipbell` |
+//! | 0 | 8 | magic `shipbell` |
 //! | 8 | 4 | format version, 1 |
 //! | 12 | 4 | zero |
-//! | 16 | 8 | number of this segment, from 1 |
-//! | 24 | 16 | the journal's identity, the same in all its segments |
+//! | 16 | 8 | segment number, as in the file's name |
+//! | 24 | 16 | the journal's identity, the same in all of its segments |
 //! | 40 | 8 | created at, Unix ms |
-//! | 48 | 8 | a sequence number above all in earlier segments |
-//! | 56 | 8 | number of the first commit in this segment |
-//! | 64 | 8 | number of the segment before, 0 for none |
-//! | 72 | 8 | where that one's valid commits end, bytes from its start |
+//! | 48 | 8 | first sequence number: what the first new push in it gets |
+//! | 56 | 8 | first commit number: the last one of the predecessor, plus 1 |
+//! | 64 | 8 | the predecessor's number, 0 for none |
+//! | 72 | 8 | the predecessor's valid end: what stands behind that was never acknowledged |
 //! | 80 | 44 | zero |
 //! | 124 | 4 | crc32c of bytes 0..124 |
-//!
-//! Commits follow from byte 128 on; behind the last one a file holds zeros or ends.
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{
     JournalId,
-    codec::Decoder,
+    codec::{Decoder, Malformed},
+    frame::{self, Seed},
     storage::{Storage, StorageFile},
 };
 use crate::{clock::Timestamp, push::Sequence};
 
-pub(super) const HEADER_BYTES: usize = 128;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 128;
 
-/// The format this version writes, and the newest it reads.
+/// The first offset at which a commit can stand.
+pub(super) const FIRST_COMMIT_AT: u64 = SEGMENT_HEADER_BYTES as u64;
+
+/// The format that this version writes, and the newest that it reads.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"shipbell";
-const SUMMED_BYTES: usize = 124;
+const SUM_AT: usize = 124;
+const SUFFIX: &str = ".segment";
 
-/// The name of a file that is to become a segment.
-pub(super) const UNNAMED: &str = "new";
-/// The name of the file that is made ready for the next segment.
-pub(super) const SPARE: &str = "spare";
-
-/// The file name of the segment of that number.
-pub(super) fn name(number: u64) -> String {
-    format!("{number:016}.segment")
+/// The name of the segment's file.
+pub(super) fn file_name(number: u64) -> String {
+    format!("{number:016}{SUFFIX}")
 }
 
-/// The number of the segment of that file name, if it is one.
-pub(super) fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".segment")?;
-    (digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+/// The number of the segment whose file has that name.
+pub(super) fn parse_file_name(name: &str) -> Option<u64> {
+    let number = name.strip_suffix(SUFFIX)?.parse().ok()?;
+    (number > 0 && file_name(number) == name).then_some(number)
 }
 
-/// The segment before, as its successor knows it.
+/// What a segment says of itself and of the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Predecessor {
-    pub(super) number: u64,
-    pub(super) valid_end: u64,
-}
-
-/// What a segment says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct SegmentHeader {
     pub(super) number: u64,
     pub(super) journal: JournalId,
     pub(super) created_at: Timestamp,
     pub(super) first_sequence: Sequence,
     pub(super) first_commit: u64,
-    pub(super) predecessor: Option<Predecessor>,
+    pub(super) predecessor: u64,
+    pub(super) predecessor_end: u64,
 }
 
-/// Why bytes are no header.
+/// Why a header can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderError {
     Damaged(&'static str),
     Newer(u32),
 }
 
-impl Header {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let predecessor = self.predecessor.unwrap_or(Predecessor {
-            number: 0,
-            valid_end: 0,
-        });
-        let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&self.number.to_le_bytes());
-        bytes.extend_from_slice(&self.journal.0);
-        bytes.extend_from_slice(&self.created_at.unix_millis().to_le_bytes());
-        bytes.extend_from_slice(&self.first_sequence.get().to_le_bytes());
-        bytes.extend_from_slice(&self.first_commit.to_le_bytes());
-        bytes.extend_from_slice(&predecessor.number.to_le_bytes());
-        bytes.extend_from_slice(&predecessor.valid_end.to_le_bytes());
-        bytes.resize(SUMMED_BYTES, 0);
-        let sum = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&sum.to_le_bytes());
+impl From<Malformed> for HeaderError {
+    fn from(Malformed(reason): Malformed) -> Self {
+        Self::Damaged(reason)
+    }
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.journal.0);
+        bytes[40..48].copy_from_slice(&self.created_at.unix_millis().to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.first_sequence.get().to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.first_commit.to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.predecessor.to_le_bytes());
+        bytes[72..80].copy_from_slice(&self.predecessor_end.to_le_bytes());
+        let sum = crc32c::crc32c(&bytes[..SUM_AT]);
+        bytes[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, HeaderError> {
-        let damaged = HeaderError::Damaged;
-        let short = |_| damaged("the segment's header is cut short");
-        let summed = bytes
-            .get(..SUMMED_BYTES)
-            .ok_or(damaged("the segment's header is cut short"))?;
+    pub(super) fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Result<Self, HeaderError> {
         let mut decoder = Decoder::new(bytes);
-        let magic: [u8; 8] = decoder.array().map_err(short)?;
-        let version = decoder.u32().map_err(short)?;
-        if magic != MAGIC {
-            return Err(damaged("it does not begin as a segment does"));
+        if decoder.array()? != MAGIC {
+            return Err(HeaderError::Damaged("it does not begin as a segment does"));
         }
+        if crc32c::crc32c(&bytes[..SUM_AT]).to_le_bytes() != bytes[SUM_AT..] {
+            return Err(HeaderError::Damaged("the header's checksum is wrong"));
+        }
+        let version = decoder.u32()?;
         if version > FORMAT_VERSION {
             return Err(HeaderError::Newer(version));
         }
-        decoder.bytes(4).map_err(short)?;
-        let number = decoder.u64().map_err(short)?;
-        let journal = JournalId(decoder.array().map_err(short)?);
-        let created_at = Timestamp::from_unix_millis(decoder.i64().map_err(short)?);
-        let first_sequence = decoder.u64().map_err(short)?;
-        let first_commit = decoder.u64().map_err(short)?;
-        let before = decoder.u64().map_err(short)?;
-        let valid_end = decoder.u64().map_err(short)?;
-        decoder.bytes(SUMMED_BYTES - 80).map_err(short)?;
-        if decoder.u32().map_err(short)? != crc32c::crc32c(summed) {
-            return Err(damaged("the segment's header does not match its checksum"));
+        if version == 0 {
+            return Err(HeaderError::Damaged("the header names format version 0"));
         }
+        decoder.u32()?;
         Ok(Self {
-            number,
-            journal,
-            created_at,
-            first_sequence: Sequence::new(first_sequence).ok_or(damaged("its first sequence number is 0"))?,
-            first_commit,
-            predecessor: (before > 0).then_some(Predecessor {
-                number: before,
-                valid_end,
-            }),
+            number: decoder.u64()?,
+            journal: JournalId(decoder.array()?),
+            created_at: Timestamp::from_unix_millis(decoder.i64()?),
+            first_sequence: Sequence::new(decoder.u64()?)
+                .ok_or(HeaderError::Damaged("the header names sequence number 0"))?,
+            first_commit: decoder.u64()?,
+            predecessor: decoder.u64()?,
+            predecessor_end: decoder.u64()?,
         })
     }
 }
 
-/// Makes the segment that `header` describes: in the spare, when one is ready, else in a new file.
+/// Makes a file of `bytes` zeros, durable but for its name.
 ///
-/// The file gets its name only after its header is synced, so that a segment under its own name always has
-/// a whole header; once this returns, name and header survive a power loss.
-pub(super) fn create(
+/// Zeros that are on disk already make a later commit a plain overwrite: fdatasync then has no metadata
+/// to write. `fallocate` alone would not do, its extents are converted at the first write.
+pub(super) fn create_zeroed(
     storage: &dyn Storage,
-    spare: Option<Arc<dyn StorageFile>>,
-    header: &Header,
+    name: &str,
+    bytes: u64,
 ) -> io::Result<Arc<dyn StorageFile>> {
-    let (file, current) = match spare {
-        Some(file) => (file, SPARE),
-        None => (storage.create(UNNAMED)?, UNNAMED),
-    };
-    file.write_all_at(&header.encode(), 0)?;
-    file.sync_data()?;
-    storage.rename(current, &name(header.number))?;
-    storage.sync_dir()?;
+    let file = storage.create(name)?;
+    fill(&*file, bytes).inspect_err(|_| {
+        // On a full disk, half a segment of zeros would keep everybody else from what is left. The file
+        // means nothing, and its name is taken by the next try.
+        let _ = storage.remove(name);
+    })?;
     Ok(file)
 }
 
-/// Fills a file with zeros up to `bytes`, so that commits into it change no metadata and sync faster.
-pub(super) fn fill(file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
-    const BLOCK: usize = 1 << 20;
-    let zeros = vec![0; BLOCK];
+fn fill(file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
+    static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
     let mut offset = 0;
     while offset < bytes {
-        let rest = usize::try_from(bytes - offset).unwrap_or(BLOCK).min(BLOCK);
-        file.write_all_at(zeros.get(..rest).unwrap_or_default(), offset)?;
-        offset += rest as u64;
+        let count = usize::try_from(bytes - offset)
+            .unwrap_or(usize::MAX)
+            .min(ZEROS.len());
+        file.write_all_at(ZEROS.get(..count).unwrap_or(&ZEROS), offset)?;
+        offset += count as u64;
     }
     file.sync_data()
 }
 
-/// The file for the next segment, filled off the writer's thread.
-#[derive(Debug, Default)]
-pub(super) struct Spare {
-    ready: Arc<Mutex<Option<Arc<dyn StorageFile>>>>,
-    maker: Option<thread::JoinHandle<()>>,
+/// The segment that commits go to.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) number: u64,
+    pub(super) file: Arc<dyn StorageFile>,
+    /// Where the next commit goes: everything before it is durable and valid.
+    pub(super) end: u64,
+    /// How far commits may reach.
+    pub(super) capacity: u64,
+    /// Nothing goes to this file any more.
+    pub(super) is_sealed: bool,
 }
 
-impl Spare {
-    /// Begins to make one, unless one is ready or being made. What goes wrong goes wrong again, and is
-    /// told, where the segment is needed.
-    pub(super) fn begin(&mut self, storage: &Arc<dyn Storage>, bytes: u64) {
-        let is_ready = self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some();
-        if is_ready || self.maker.as_ref().is_some_and(|maker| !maker.is_finished()) {
-            return;
-        }
-        let (storage, ready) = (Arc::clone(storage), Arc::clone(&self.ready));
-        let make = move || {
-            let made = storage
-                .create(SPARE)
-                .and_then(|file| fill(&*file, bytes).map(|()| file));
-            match made {
-                Ok(file) => *ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(file),
-                // Half a spare would take the room that a full disk does not have.
-                Err(_) => drop(storage.remove(SPARE)),
-            }
-        };
-        self.maker = thread::Builder::new()
-            .name("journal-spare".into())
-            .spawn(make)
-            .ok();
+impl Active {
+    /// Turns the prepared file `from` into the segment that `header` describes. Durable when it returns `Ok`.
+    ///
+    /// A crash in between leaves either no file of the segment's name, or one with its whole header.
+    pub(super) fn begin(
+        storage: &dyn Storage,
+        from: &str,
+        file: Arc<dyn StorageFile>,
+        header: &SegmentHeader,
+    ) -> io::Result<Self> {
+        let capacity = file.size()?;
+        file.write_all_at(&header.encode(), 0)?;
+        file.sync_data()?;
+        storage.rename(from, &file_name(header.number))?;
+        storage.sync_dir()?;
+        Ok(Self {
+            number: header.number,
+            file,
+            end: FIRST_COMMIT_AT,
+            capacity,
+            is_sealed: false,
+        })
     }
 
-    /// Takes the spare if it is ready. One that is still being made is left to its maker.
-    pub(super) fn take(&mut self) -> Option<Arc<dyn StorageFile>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Bytes that still fit, frame headers included.
+    pub(super) fn room(&self) -> u64 {
+        if self.is_sealed {
+            0
+        } else {
+            self.capacity.saturating_sub(self.end)
+        }
     }
 
-    /// Waits for the maker and removes what it made.
-    pub(super) fn end(&mut self, storage: &dyn Storage) {
-        if let Some(maker) = self.maker.take() {
-            drop(maker.join());
+    /// Writes the commit that `frame` holds, makes it durable, and tells how long the sync took.
+    ///
+    /// A failure is final: no later success of the same file would say anything about these bytes.
+    pub(super) fn commit(&mut self, frame: &mut [u8], seed: Seed, commit: u64) -> io::Result<Duration> {
+        frame::seal(frame, seed, self.number, commit);
+        let written = self.file.write_all_at(frame, self.end).and_then(|()| {
+            let begun = Instant::now();
+            self.file.sync_data()?;
+            Ok(begun.elapsed())
+        });
+        match written {
+            Ok(_) => self.end += frame.len() as u64,
+            Err(_) => self.is_sealed = true,
         }
-        if self.take().is_some() {
-            drop(storage.remove(SPARE));
-        }
+        written
     }
 }
 
@@ -233,34 +226,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_round_trips_and_every_flipped_bit_is_noticed() {
-        let header = Header {
+    fn headers_round_trip_and_every_flipped_bit_is_noticed() {
+        let header = SegmentHeader {
             number: 7,
             journal: JournalId([9; 16]),
-            created_at: Timestamp::from_unix_millis(1_795_424_918_473),
-            first_sequence: Sequence::new(42).unwrap(),
-            first_commit: 99,
-            predecessor: Some(Predecessor {
-                number: 6,
-                valid_end: 4_711,
-            }),
+            created_at: Timestamp::from_unix_millis(-1),
+            first_sequence: Sequence::new(12).unwrap(),
+            first_commit: 34,
+            predecessor: 6,
+            predecessor_end: 4096,
         };
         let bytes = header.encode();
-        assert_eq!(bytes.len(), HEADER_BYTES);
-        assert_eq!(Header::parse(&bytes), Ok(header));
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Header::parse(&flipped).is_err(), "bit {bit}");
+            assert!(matches!(
+                SegmentHeader::decode(&flipped),
+                Err(HeaderError::Damaged(_))
+            ));
         }
     }
 
     #[test]
-    fn names_sort_as_their_numbers() {
-        assert_eq!(name(12), "0000000000000012.segment");
-        assert_eq!(number_of(&name(12)), Some(12));
-        for other in ["12.segment", "lock", "spare", "000000000000001x.segment"] {
-            assert_eq!(number_of(other), None, "{other}");
+    fn a_newer_header_is_told_from_damage() {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+        let sum = crc32c::crc32c(&bytes[..SUM_AT]);
+        bytes[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Newer(2)));
+    }
+
+    #[test]
+    fn file_names_round_trip_and_nothing_else_is_one() {
+        assert_eq!(file_name(42), "0000000000000042.segment");
+        assert_eq!(parse_file_name(&file_name(42)), Some(42));
+        for other in [
+            "42.segment",
+            "0000000000000000.segment",
+            "spare",
+            "0000000000000042.segment~",
+        ] {
+            assert_eq!(parse_file_name(other), None, "{other}");
         }
     }
 }

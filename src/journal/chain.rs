@@ -1,0 +1,134 @@
+//! The directory as a start finds it: which segments there are, and whether they follow each other.
+
+use std::{io, sync::Arc};
+
+use super::{
+    OpenError,
+    record::RecordError,
+    segment::{self, FIRST_COMMIT_AT, FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader},
+    segments::LARGE,
+    spare::SPARE,
+    storage::{Storage, StorageFile},
+};
+
+/// A segment file whose header is valid.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) header: SegmentHeader,
+    pub(super) file: Arc<dyn StorageFile>,
+    pub(super) size: u64,
+    /// Where its commits end: named by the successor, or found by reading.
+    pub(super) end: u64,
+}
+
+/// The journal's directory, and what to say of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Directory<'a>(pub(super) &'a dyn Storage);
+
+impl Directory<'_> {
+    pub(super) fn failed(&self, name: &str, error: io::Error) -> OpenError {
+        OpenError::from_io(self.0.path(name), error)
+    }
+
+    pub(super) fn damaged(&self, name: &str, offset: u64, reason: &str) -> OpenError {
+        OpenError::Damaged {
+            file: self.0.path(name),
+            offset,
+            reason: reason.to_owned(),
+        }
+    }
+
+    pub(super) fn bad_record(&self, name: &str, (offset, error): (u64, RecordError)) -> OpenError {
+        match error {
+            RecordError::Malformed(reason) => self.damaged(name, offset, reason),
+            RecordError::Newer(kind) => OpenError::Newer {
+                file: self.0.path(name),
+                what: format!("records of kind {kind}"),
+            },
+        }
+    }
+
+    /// Removes a file if it is there, durably.
+    pub(super) fn remove(&self, name: &str) -> Result<(), OpenError> {
+        match self.0.remove(name) {
+            Ok(()) => self.0.sync_dir().map_err(|error| self.failed(name, error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.failed(name, error)),
+        }
+    }
+
+    /// The segments in order, their headers checked against each other.
+    pub(super) fn headers(&self) -> Result<Vec<Found>, OpenError> {
+        let names = self.0.list().map_err(|error| self.failed("", error))?;
+        for leftover in [SPARE, LARGE] {
+            if names.iter().any(|name| name == leftover) {
+                self.remove(leftover)?;
+            }
+        }
+        let mut numbers: Vec<u64> = names
+            .iter()
+            .filter_map(|name| segment::parse_file_name(name))
+            .collect();
+        numbers.sort_unstable();
+        let mut found: Vec<Found> = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let next = self.header(number)?;
+            if let Some(last) = found.last_mut() {
+                let (missing, header) = (last.header.number + 1, &next.header);
+                if header.number != missing {
+                    let name = segment::file_name(missing);
+                    return Err(self.damaged(&name, 0, "the segment is missing, and there is one after it"));
+                }
+                let is_next =
+                    header.journal == last.header.journal && header.predecessor == last.header.number;
+                if !is_next {
+                    return Err(self.damaged(
+                        &next.name,
+                        0,
+                        "it is not the segment that follows the one before it",
+                    ));
+                }
+                if header.predecessor_end > last.size || header.predecessor_end < FIRST_COMMIT_AT {
+                    return Err(self.damaged(
+                        &last.name,
+                        last.size,
+                        "it ends before the end that its successor names",
+                    ));
+                }
+                last.end = header.predecessor_end;
+            }
+            found.push(next);
+        }
+        Ok(found)
+    }
+
+    fn header(&self, number: u64) -> Result<Found, OpenError> {
+        let name = segment::file_name(number);
+        let failed = |error| self.failed(&name, error);
+        let file = self.0.open(&name).map_err(failed)?;
+        let size = file.size().map_err(failed)?;
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        // A header is on disk before its segment has its name, so a torn one is damage.
+        if file.read_at(&mut bytes, 0).map_err(failed)? < bytes.len() {
+            return Err(self.damaged(&name, size, "the file ends within its header"));
+        }
+        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
+            HeaderError::Damaged(reason) => self.damaged(&name, 0, reason),
+            HeaderError::Newer(version) => OpenError::Newer {
+                file: self.0.path(&name),
+                what: format!("format version {version}, and this one knows {FORMAT_VERSION}"),
+            },
+        })?;
+        if header.number != number {
+            return Err(self.damaged(&name, 16, "its header has another segment's number"));
+        }
+        Ok(Found {
+            name,
+            header,
+            file,
+            size,
+            end: size,
+        })
+    }
+}

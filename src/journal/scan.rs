@@ -1,0 +1,206 @@
+//! Reading segments: commits one after the other, and what may stand behind the last of them.
+
+use std::{io, sync::Arc};
+
+use super::{
+    frame::{FRAME_HEADER_BYTES, FrameHeader, MAGIC_BYTES, Seed},
+    record::{self, EndpointRef, RECORD_HEADER_BYTES, RawRecord, Record},
+    storage::StorageFile,
+};
+use crate::push::Push;
+
+/// How much is read at a time; a larger commit is read whole.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// How much is read first for one record: most have less.
+const RECORD_GUESS_BYTES: usize = 4096;
+
+/// A file, seen through a buffer.
+#[derive(Debug)]
+pub(super) struct Window {
+    file: Arc<dyn StorageFile>,
+    size: u64,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+/// A valid commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Commit<'a> {
+    pub(super) number: u64,
+    /// Where in the segment its payload begins.
+    pub(super) payload_at: u64,
+    pub(super) payload: &'a [u8],
+}
+
+impl Commit<'_> {
+    /// The offset behind it.
+    pub(super) fn end(&self) -> u64 {
+        self.payload_at + self.payload.len() as u64
+    }
+}
+
+impl Window {
+    pub(super) fn new(file: Arc<dyn StorageFile>) -> io::Result<Self> {
+        Ok(Self {
+            size: file.size()?,
+            file,
+            buffer: Vec::new(),
+            start: 0,
+        })
+    }
+
+    /// The `count` bytes from `offset` on; none if the file ends before that.
+    fn bytes(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
+        if offset.saturating_add(count as u64) > self.size {
+            return Ok(None);
+        }
+        let is_held = offset >= self.start && offset + count as u64 <= self.start + self.buffer.len() as u64;
+        if !is_held {
+            let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
+            self.buffer.resize(count.max(CHUNK_BYTES).min(left), 0);
+            let read = self.file.read_at(&mut self.buffer, offset)?;
+            self.buffer.truncate(read);
+            self.start = offset;
+        }
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        Ok(self.buffer.get(from..).and_then(|held| held.get(..count)))
+    }
+
+    /// The valid commit of that segment at `offset`, if there is one that ends at `limit` at the latest.
+    pub(super) fn commit_at(
+        &mut self,
+        offset: u64,
+        limit: u64,
+        segment: u64,
+        seed: Seed,
+    ) -> io::Result<Option<Commit<'_>>> {
+        let Some(header) = self
+            .bytes(offset, FRAME_HEADER_BYTES)?
+            .and_then(|bytes| bytes.first_chunk())
+            .and_then(FrameHeader::parse)
+        else {
+            return Ok(None);
+        };
+        let payload_at = offset + FRAME_HEADER_BYTES as u64;
+        if header.segment != segment || payload_at + u64::from(header.payload_bytes) > limit {
+            return Ok(None);
+        }
+        let bytes = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
+        // Header and payload at once, so that the header is not read a second time with the next chunk.
+        let frame = self.bytes(offset, FRAME_HEADER_BYTES.saturating_add(bytes))?;
+        Ok(frame
+            .and_then(|frame| frame.get(FRAME_HEADER_BYTES..))
+            .filter(|payload| header.matches(seed, payload))
+            .map(|payload| Commit {
+                number: header.commit,
+                payload_at,
+                payload,
+            }))
+    }
+
+    /// Where behind `offset` a valid commit of that segment begins.
+    pub(super) fn find_commit(
+        &mut self,
+        mut offset: u64,
+        segment: u64,
+        seed: Seed,
+    ) -> io::Result<Option<u64>> {
+        let size = self.size;
+        while let Some(at) = self.find_magic(offset)? {
+            if self.commit_at(at, size, segment, seed)?.is_some() {
+                return Ok(Some(at));
+            }
+            offset = at + 1;
+        }
+        Ok(None)
+    }
+
+    fn find_magic(&mut self, mut offset: u64) -> io::Result<Option<u64>> {
+        loop {
+            let left = self.size.saturating_sub(offset);
+            let count = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            if count < MAGIC_BYTES.len() {
+                return Ok(None);
+            }
+            let Some(bytes) = self.bytes(offset, count)? else {
+                return Ok(None);
+            };
+            let found = bytes
+                .windows(MAGIC_BYTES.len())
+                .position(|window| window == MAGIC_BYTES);
+            match found {
+                Some(index) => return Ok(Some(offset + index as u64)),
+                // The magic may lie across two chunks.
+                None => offset += (count - (MAGIC_BYTES.len() - 1)) as u64,
+            }
+        }
+    }
+
+    /// The offset behind the last byte from `offset` on that is not zero; `offset` if there is none.
+    pub(super) fn end_of_content(&mut self, mut offset: u64) -> io::Result<u64> {
+        let mut end = offset;
+        while offset < self.size {
+            let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
+            let count = left.min(CHUNK_BYTES);
+            let Some(bytes) = self.bytes(offset, count)? else {
+                break;
+            };
+            if let Some(index) = bytes.iter().rposition(|byte| *byte != 0) {
+                end = offset + index as u64 + 1;
+            }
+            offset += count as u64;
+        }
+        Ok(end)
+    }
+
+    /// Copies the bytes from `from` to `to` into another file.
+    pub(super) fn copy_to(&mut self, target: &dyn StorageFile, from: u64, to: u64) -> io::Result<()> {
+        let mut offset = from;
+        while offset < to {
+            let count = usize::try_from(to - offset)
+                .unwrap_or(usize::MAX)
+                .min(CHUNK_BYTES);
+            let Some(bytes) = self.bytes(offset, count)? else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            target.write_all_at(bytes, offset - from)?;
+            offset += count as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the push whose record begins at `offset`.
+pub(super) fn read_push(file: &dyn StorageFile, seed: Seed, offset: u64) -> io::Result<Push> {
+    let damaged = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "there is no intact push at this position",
+        )
+    };
+    let mut buffer = vec![0; RECORD_GUESS_BYTES];
+    let read = file.read_at(&mut buffer, offset)?;
+    buffer.truncate(read);
+    let needed = record::body_bytes(&buffer)
+        .ok()
+        .and_then(|bytes| bytes.checked_add(RECORD_HEADER_BYTES))
+        .ok_or_else(damaged)?;
+    if needed > buffer.len() {
+        // Nothing is set aside for a length that the file can't hold.
+        if offset.saturating_add(needed as u64) > file.size()? {
+            return Err(damaged());
+        }
+        buffer.resize(needed, 0);
+        let read = file.read_at(&mut buffer, offset)?;
+        buffer.truncate(read);
+    }
+    let (raw, _) = RawRecord::split(&buffer).map_err(|_| damaged())?;
+    if !raw.is_intact(seed) {
+        return Err(damaged());
+    }
+    match raw.decode() {
+        Ok(Record::Push(head)) => head.to_push(EndpointRef::to_id).map_err(|_| damaged()),
+        _ => Err(damaged()),
+    }
+}

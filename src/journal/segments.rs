@@ -1,0 +1,385 @@
+//! All segments of a journal: which one is written to, what each still owes, and which may go.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    AppendError, JournalId, Options,
+    frame::{FRAME_HEADER_BYTES, Seed},
+    segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
+    spare::{Filling, SPARE, Spare},
+    storage::{Storage, StorageFile, is_no_space},
+};
+use crate::{clock::Clock, push::Sequence};
+
+/// How long after the disk was found full it is tried again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Each segment keeps this part of itself free of pushes: settlements and remembered ids still fit when
+/// no further segment can be had, and they are what makes room.
+const RESERVE_PART: u64 = 8;
+
+/// The name under which a segment larger than usual is made, for one append that needs it.
+pub(super) const LARGE: &str = "large";
+
+/// What is known of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) number: u64,
+    /// Up to its valid end.
+    pub(super) bytes: u64,
+    /// Unsettled (push, endpoint) pairs whose push stands here.
+    pub(super) unsettled: u64,
+}
+
+/// What room is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// New pushes: within the journal's bound, and never from the reserve.
+    Pushes,
+    /// Settlements and remembered ids: they make room, so no bound holds them up.
+    Upkeep,
+}
+
+/// Why there is no room.
+#[derive(Clone, Debug)]
+pub(super) enum RoomError {
+    /// The journal is as large as it may be.
+    Full { bytes: u64 },
+    /// The disk is full. Passes by itself.
+    NoSpace(String),
+    /// The disk is broken.
+    Fatal(String),
+}
+
+impl RoomError {
+    pub(super) fn to_append_error(&self, options: Options) -> AppendError {
+        match self {
+            Self::Full { bytes } => AppendError::Full {
+                bytes: *bytes,
+                bytes_max: options.max_size,
+            },
+            Self::NoSpace(error) | Self::Fatal(error) => AppendError::Io(error.clone()),
+        }
+    }
+}
+
+/// Why a segment is still there.
+#[derive(Debug)]
+pub(super) enum DeleteError {
+    /// It may go at another time.
+    Later(io::Error),
+    /// The disk is broken.
+    Fatal(io::Error),
+}
+
+/// The disk was found full.
+#[derive(Debug)]
+struct NoSpace {
+    error: String,
+    retry_at: Instant,
+}
+
+/// The segments.
+#[derive(Debug)]
+pub(super) struct Segments {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    clock: Clock,
+    journal: JournalId,
+    seed: Seed,
+    /// Oldest first, without gaps; the last one is the active segment's.
+    accounts: VecDeque<Account>,
+    active: Active,
+    spare: Spare,
+    next_commit: u64,
+    no_space: Option<NoSpace>,
+}
+
+/// What recovery hands over.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) options: Options,
+    pub(super) clock: Clock,
+    pub(super) journal: JournalId,
+    pub(super) accounts: VecDeque<Account>,
+    pub(super) active: Active,
+    pub(super) next_commit: u64,
+    pub(super) filling: Filling,
+}
+
+impl Segments {
+    pub(super) fn new(parts: Parts) -> Self {
+        let spare = Spare::new(
+            Arc::clone(&parts.storage),
+            u64::from(parts.options.segment_size),
+            parts.filling,
+        );
+        // Recovery hands over a sealed segment only when the disk had no space for a fresh one.
+        let no_space = parts.active.is_sealed.then(|| NoSpace {
+            error: "there was no space for a fresh segment at the start".to_owned(),
+            retry_at: Instant::now(),
+        });
+        Self {
+            seed: Seed::of(parts.journal),
+            storage: parts.storage,
+            options: parts.options,
+            clock: parts.clock,
+            journal: parts.journal,
+            accounts: parts.accounts,
+            active: parts.active,
+            spare,
+            next_commit: parts.next_commit,
+            no_space,
+        }
+    }
+
+    pub(super) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    pub(super) fn options(&self) -> Options {
+        self.options
+    }
+
+    pub(super) fn active_number(&self) -> u64 {
+        self.active.number
+    }
+
+    /// Where the next commit's first byte goes.
+    pub(super) fn active_end(&self) -> u64 {
+        self.active.end
+    }
+
+    /// Whether the active segment takes no more commits: it failed, or its successor may exist already.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.active.is_sealed
+    }
+
+    /// How many bytes of records the next commit may have.
+    pub(super) fn room_for(&self, purpose: Purpose) -> usize {
+        let reserve = match purpose {
+            Purpose::Pushes => self.reserve(),
+            Purpose::Upkeep => 0,
+        };
+        let room = self
+            .active
+            .room()
+            .saturating_sub(reserve + FRAME_HEADER_BYTES as u64);
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    fn reserve(&self) -> u64 {
+        u64::from(self.options.segment_size) / RESERVE_PART
+    }
+
+    /// Makes the records that `frame` holds behind the place for its header durable, as the next commit.
+    pub(super) fn commit(&mut self, frame: &mut [u8]) -> io::Result<Duration> {
+        let took = self.active.commit(frame, self.seed, self.next_commit)?;
+        self.next_commit += 1;
+        if let Some(account) = self.accounts.back_mut() {
+            account.bytes = self.active.end;
+        }
+        Ok(took)
+    }
+
+    /// Opens the next segment, with room for at least `bytes` of records.
+    pub(super) fn make_room(
+        &mut self,
+        bytes: usize,
+        purpose: Purpose,
+        next_sequence: Sequence,
+    ) -> Result<(), RoomError> {
+        let needed = FIRST_COMMIT_AT + FRAME_HEADER_BYTES as u64 + bytes as u64 + self.reserve();
+        let usual = u64::from(self.options.segment_size);
+        let capacity = needed.max(usual);
+        if purpose == Purpose::Pushes {
+            self.check_bound(capacity)?;
+        }
+        self.check_no_space()?;
+        let rolled = if capacity > usual {
+            segment::create_zeroed(&*self.storage, LARGE, capacity)
+                .and_then(|file| self.roll(LARGE, file, next_sequence))
+        } else {
+            self.spare
+                .take()
+                .and_then(|file| self.roll(SPARE, file, next_sequence))
+        };
+        self.judge(rolled)
+    }
+
+    /// Whether a further segment of that capacity, and one more for settlements, stay within the bound.
+    fn check_bound(&self, capacity: u64) -> Result<(), RoomError> {
+        let bytes = self.valid_bytes();
+        if bytes + capacity + u64::from(self.options.segment_size) > self.options.max_size {
+            return Err(RoomError::Full { bytes });
+        }
+        Ok(())
+    }
+
+    /// Whether pushes could be given a further segment, as far as the journal's bound goes.
+    pub(super) fn is_full(&self) -> Option<u64> {
+        match self.check_bound(u64::from(self.options.segment_size)) {
+            Err(RoomError::Full { bytes }) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    fn check_no_space(&self) -> Result<(), RoomError> {
+        match &self.no_space {
+            Some(NoSpace { error, retry_at }) if Instant::now() < *retry_at => {
+                Err(RoomError::NoSpace(error.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a try for more space came to.
+    fn judge(&mut self, tried: io::Result<()>) -> Result<(), RoomError> {
+        match tried {
+            Ok(()) => {
+                self.no_space = None;
+                Ok(())
+            }
+            Err(error) if is_no_space(&error) => {
+                let error = error.to_string();
+                self.no_space = Some(NoSpace {
+                    error: error.clone(),
+                    retry_at: Instant::now() + RETRY_AFTER,
+                });
+                Err(RoomError::NoSpace(error))
+            }
+            Err(error) => Err(RoomError::Fatal(error.to_string())),
+        }
+    }
+
+    /// The disk's complaint, while it is full, and when to try it again.
+    pub(super) fn no_space(&self) -> Option<(&str, Instant)> {
+        self.no_space
+            .as_ref()
+            .map(|no_space| (no_space.error.as_str(), no_space.retry_at))
+    }
+
+    /// Tries again, once it is time, to get what the full disk refused.
+    pub(super) fn retry(&mut self, next_sequence: Sequence) -> Result<(), RoomError> {
+        self.check_no_space()?;
+        if self.active.is_sealed {
+            return self.make_room(0, Purpose::Upkeep, next_sequence);
+        }
+        let ensured = self.spare.ensure();
+        self.judge(ensured)
+    }
+
+    /// Makes `file` the active segment. The one before it is valid up to where it ends now, for ever.
+    fn roll(&mut self, from: &str, file: Arc<dyn StorageFile>, next_sequence: Sequence) -> io::Result<()> {
+        let header = SegmentHeader {
+            number: self.active.number + 1,
+            journal: self.journal,
+            created_at: self.clock.now(),
+            first_sequence: next_sequence,
+            first_commit: self.next_commit,
+            predecessor: self.active.number,
+            predecessor_end: self.active.end,
+        };
+        // From here on the header may be on disk, even if what follows fails: a commit into the old
+        // segment would stand behind the end that the header names, and be lost.
+        self.active.is_sealed = true;
+        let next = Active::begin(&*self.storage, from, file, &header)?;
+        let old = std::mem::replace(&mut self.active, next);
+        self.accounts.push_back(Account {
+            number: header.number,
+            bytes: self.active.end,
+            unsettled: 0,
+        });
+        if let Err(error) = old.file.set_len(old.end) {
+            tracing::warn!(segment = old.number, %error, "a sealed segment keeps its unused space until the next start");
+        }
+        self.spare.prepare();
+        Ok(())
+    }
+
+    /// Gets the next segment's file ready, off this thread.
+    pub(super) fn prepare_spare(&mut self) {
+        self.spare.prepare();
+    }
+
+    /// Counts pairs of pushes that were committed to the active segment.
+    pub(super) fn owe(&mut self, pairs: u64) {
+        if let Some(account) = self.accounts.back_mut() {
+            account.unsettled += pairs;
+        }
+    }
+
+    /// Counts one settled pair, whose push stands in that segment.
+    pub(super) fn settle(&mut self, segment: u64) {
+        let first = self.accounts.front().map_or(0, |account| account.number);
+        let account = segment
+            .checked_sub(first)
+            .and_then(|index| usize::try_from(index).ok())
+            .and_then(|index| self.accounts.get_mut(index));
+        if let Some(account) = account {
+            debug_assert!(account.unsettled > 0, "settled twice");
+            account.unsettled = account.unsettled.saturating_sub(1);
+        }
+    }
+
+    /// The oldest segments that owe nothing, without the active one.
+    pub(super) fn dead(&self) -> impl Iterator<Item = Account> {
+        let active = self.active.number;
+        self.accounts
+            .iter()
+            .take_while(move |account| account.unsettled == 0 && account.number != active)
+            .copied()
+    }
+
+    /// Deletes the oldest segment, durably. The caller has seen to what it alone held.
+    ///
+    /// One at a time: if the power goes now, what is left has no gap. For the same reason a directory that
+    /// can't be synced is fatal: nobody knows any more which of its names would be left.
+    pub(super) fn delete_oldest(&mut self) -> Result<(), DeleteError> {
+        let active = self.active.number;
+        let Some(account) = self.accounts.front().filter(|account| account.number != active) else {
+            return Ok(());
+        };
+        match self.storage.remove(&segment::file_name(account.number)) {
+            // It went at the last try, and the full disk had no room to say so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(DeleteError::Later)?,
+        }
+        self.storage.sync_dir().map_err(|error| {
+            if is_no_space(&error) {
+                DeleteError::Later(error)
+            } else {
+                DeleteError::Fatal(error)
+            }
+        })?;
+        self.accounts.pop_front();
+        Ok(())
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    pub(super) fn unsettled(&self) -> u64 {
+        self.accounts.iter().map(|account| account.unsettled).sum()
+    }
+
+    fn valid_bytes(&self) -> u64 {
+        self.accounts.iter().map(|account| account.bytes).sum()
+    }
+
+    /// Bytes that all segments, the active one's free room and the spare file take on disk.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        self.valid_bytes() + self.active.capacity.saturating_sub(self.active.end) + self.spare.bytes_used()
+    }
+
+    pub(super) fn commits(&self) -> u64 {
+        self.next_commit - 1
+    }
+}

@@ -1,0 +1,103 @@
+//! Segments that owe nothing go, and what has a bound keeps to it.
+
+use super::*;
+
+#[test]
+fn dead_segments_go_oldest_first_and_sequence_numbers_go_on() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=40 {
+        hand.take(number).unwrap();
+    }
+    let durable = hand.durable();
+    let oldest = durable[0].position.segment;
+    let (first, rest) = durable.split_first().unwrap();
+    for durable in rest {
+        hand.settle(durable);
+    }
+    hand.turn();
+    hand.turn();
+    assert_eq!(
+        segments(&storage)[0],
+        oldest,
+        "a settlement must outlive its push"
+    );
+    hand.settle(first);
+    let stuck = segments(&storage).len();
+    while hand.journal.stats().segments > 1 {
+        hand.turn();
+    }
+    assert!(stuck > 2 && segments(&storage).len() == 1);
+    hand.close();
+    let mut again = open(&storage.after_power_loss());
+    assert!(again.pending.is_empty());
+    again.take(41).unwrap();
+    assert_eq!(again.durable()[0].sequence.get(), 41);
+}
+
+#[test]
+fn many_short_runs_pile_up_no_segments() {
+    let mut storage = Faulty::new();
+    for number in 1..=30 {
+        let mut hand = open(&storage);
+        let after_start = segments(&storage);
+        assert!(after_start.len() <= 8, "{after_start:?}");
+        hand.take(number).unwrap();
+        hand.settle(&hand.durable()[0]);
+        hand.take(1000 + number).unwrap();
+        hand.settle(&hand.durable()[1]);
+        // Open, append, settle: each may find something dead.
+        let closed = hand.journal.close();
+        hand.turn();
+        closed.now_or_never().unwrap();
+        storage = storage.after_power_loss();
+        drop(open(&storage));
+        drop(open(&storage));
+    }
+}
+
+#[test]
+fn past_its_bound_appends_are_refused_and_settlements_are_not() {
+    let storage = Faulty::new();
+    let options = Options {
+        segment_size: 4096,
+        max_size: 5 * 4096,
+    };
+    let mut hand = try_open(&storage, options).unwrap();
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        if let Err(error) = hand.take(number) {
+            break error;
+        }
+        let bytes: usize = storage.files().iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(bytes as u64 <= options.max_size);
+    };
+    assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
+    assert!(matches!(hand.journal.health(), Health::Full { .. }));
+    for durable in hand.durable() {
+        hand.settle(&durable);
+    }
+    while hand.journal.health() != Health::Ready {
+        hand.turn();
+    }
+    hand.take(number).unwrap();
+    hand.close();
+    let again = try_open(&storage.after_power_loss(), options).unwrap();
+    assert_eq!(event_ids(&again.pending), [format!("event-{number}")]);
+}
+
+#[test]
+fn more_than_may_wait_is_refused() {
+    let hand = open(&Faulty::new());
+    let large = Push {
+        actor: "x".repeat(inbox::WAITING_BYTES_MAX / 2),
+        ..push(1)
+    };
+    let answers: Vec<_> = (0..3)
+        .map(|_| hand.journal.append(vec![Item::Push(large.clone())]))
+        .collect();
+    let refused = answers.into_iter().filter_map(FutureExt::now_or_never).count();
+    assert_eq!(refused, 2);
+    assert_eq!(hand.journal.stats().waiting, 1);
+}

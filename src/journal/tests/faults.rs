@@ -1,0 +1,198 @@
+//! The disk fails; nothing acknowledged is lost.
+
+use super::*;
+
+#[test]
+fn a_failed_commit_is_not_acknowledged_and_never_comes_back() {
+    for call in [Call::Write, Call::Sync] {
+        let storage = Faulty::new();
+        let mut hand = open(&storage);
+        hand.take(1).unwrap();
+        hand.settle(&hand.durable()[0]);
+        let change_only = hand.journal.append(vec![Item::Change(change())]);
+        let failing = hand
+            .journal
+            .append(vec![Item::Push(push(2)), Item::Change(change())]);
+        storage.fail(call, ErrorKind::Other, 0, 1);
+        hand.turn();
+        assert_eq!(change_only.now_or_never(), Some(Ok(())));
+        assert!(matches!(failing.now_or_never(), Some(Err(AppendError::Io(_)))));
+        assert_eq!(hand.applied.lock().unwrap().len(), 2);
+        assert_eq!(hand.journal.health(), Health::Ready);
+        // All that was written is on disk now, the failed commit too.
+        let crashed = open(&storage.after_kill());
+        assert!(crashed.pending.iter().all(|durable| durable.push == push(1)));
+        hand.take(3).unwrap();
+        let durable = hand.durable();
+        assert_eq!(durable[1].sequence.get(), 2);
+        assert_eq!(durable[1].position.segment, durable[0].position.segment + 1);
+        for storage in [storage.after_kill(), storage.after_power_loss()] {
+            // The settlement that was in the failed commit was written again.
+            assert_eq!(event_ids(&open(&storage).pending), ["event-3"]);
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_for_good_ends_the_journal() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    storage.fail(Call::Sync, ErrorKind::Other, 0, 100);
+    let (first, second) = (
+        hand.journal.append(vec![Item::Push(push(2))]),
+        hand.journal
+            .append((10..60).map(|number| Item::Push(push(number))).collect()),
+    );
+    hand.turn();
+    assert!(matches!(first.now_or_never(), Some(Err(AppendError::Io(_)))));
+    assert!(matches!(second.now_or_never(), Some(Err(AppendError::Io(_)))));
+    assert!(matches!(hand.journal.health(), Health::Failed(_)));
+    assert!(hand.writer.is_none());
+    assert!(matches!(hand.take(3), Err(AppendError::Io(_))));
+    assert_eq!(hand.journal.close().now_or_never(), Some(()));
+    assert_eq!(event_ids(&open(&storage.after_power_loss()).pending), ["event-1"]);
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        if let Err(error) = hand.take(number) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, AppendError::Io(_)), "{refused}");
+    assert!(matches!(hand.journal.health(), Health::NoSpace { .. }));
+    // Refused at once, not tried again for each append; settlements still go in.
+    let calls = storage.calls();
+    assert!(hand.take(number).is_err());
+    assert_eq!(storage.calls(), calls);
+    hand.settle(&hand.durable()[0]);
+    hand.journal.close().now_or_never();
+    hand.turn();
+    storage.heal();
+    let mut again = open(&storage.after_power_loss());
+    assert_eq!(again.pending.len(), number as usize - 2);
+    storage.heal();
+    again.take(number).unwrap();
+}
+
+#[test]
+fn once_there_is_space_again_appends_are_taken_without_a_restart() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, u64::MAX);
+    assert!(matches!(hand.take(2), Err(AppendError::Io(_))));
+    assert!(matches!(hand.journal.health(), Health::NoSpace { .. }));
+    assert!(matches!(hand.take(2), Err(AppendError::Io(_))));
+    storage.heal();
+    // Nobody asks: the writer tries by itself.
+    while hand.journal.health() != Health::Ready {
+        hand.turn();
+    }
+    hand.take(2).unwrap();
+    assert_eq!(
+        event_ids(&open(&storage.after_power_loss()).pending),
+        ["event-1", "event-2"]
+    );
+}
+
+#[test]
+fn a_start_on_a_full_disk_delivers_what_is_owed() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    hand.take(2).unwrap();
+    hand.settle(&hand.durable()[0]);
+    hand.turn();
+    let storage = storage.after_kill();
+    storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
+    let mut again = open(&storage);
+    assert_eq!(event_ids(&again.pending), ["event-2"]);
+    assert!(matches!(again.take(3), Err(AppendError::Io(_))));
+    again.settle(&again.pending[0]);
+    again.turn();
+    assert!(open(&storage.after_kill()).pending.is_empty());
+    storage.heal();
+    while again.journal.health() != Health::Ready {
+        again.turn();
+    }
+    again.take(3).unwrap();
+    again.close();
+    let storage = storage.after_power_loss();
+    assert_eq!(event_ids(&open(&storage).pending), ["event-3"]);
+}
+
+#[test]
+fn a_panic_in_the_applier_fails_the_journal_and_leaves_nobody_waiting() {
+    let storage: Arc<dyn Storage> = Faulty::new();
+    let opened = recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand).unwrap();
+    let thread = opened.writer.start(Box::new(|_| panic!("on purpose"))).unwrap();
+    let answer = futures_executor(opened.journal.append(vec![Item::Push(push(1))]));
+    assert!(answer.is_err());
+    assert!(thread.join().is_err());
+    assert!(matches!(opened.journal.health(), Health::Failed(_)));
+    assert!(futures_executor(opened.journal.append(Vec::new())).is_err());
+}
+
+/// A run that passes through every kind of step: several segments, settlements, deletions, a close.
+fn representative(hand: &mut Hand, acknowledged: &mut Vec<String>, settled: &mut Vec<String>) {
+    for number in 1..=40 {
+        if hand.writer.is_none() {
+            return;
+        }
+        if hand.take(number).is_ok() {
+            acknowledged.push(push(number).event_id);
+        }
+        if number % 3 != 0
+            && let Some(durable) = hand.durable().last()
+            && !settled.contains(&durable.push.event_id)
+        {
+            settled.push(durable.push.event_id.clone());
+            hand.settle(durable);
+        }
+    }
+    if hand.writer.is_some() {
+        let closed = hand.journal.close();
+        hand.turn();
+        closed.now_or_never().unwrap();
+    }
+}
+
+#[test]
+fn whichever_call_fails_nothing_acknowledged_is_lost() {
+    let clean = Faulty::new();
+    representative(&mut open(&clean), &mut Vec::new(), &mut Vec::new());
+    for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
+        for nth in 0..clean.calls() {
+            let storage = Faulty::new();
+            storage.fail_nth(nth, kind);
+            let (mut acknowledged, mut settled) = (Vec::new(), Vec::new());
+            match try_open(&storage, OPTIONS) {
+                Ok(mut hand) => representative(&mut hand, &mut acknowledged, &mut settled),
+                Err(OpenError::Io { .. }) => {}
+                Err(other) => panic!("call {nth}: {other}"),
+            }
+            storage.heal();
+            for storage in [storage.after_power_loss(), storage.after_kill()] {
+                let mut again = open(&storage);
+                let pending: Vec<_> = event_ids(&again.pending).into_iter().map(str::to_owned).collect();
+                for id in &acknowledged {
+                    let is_kept = pending.contains(id) || settled.contains(id);
+                    assert!(is_kept, "call {nth} failed with {kind}, and {id} is lost");
+                }
+                let sequences: Vec<_> = again.pending.iter().map(|durable| durable.sequence).collect();
+                assert!(sequences.is_sorted_by(|a, b| a < b), "call {nth}");
+                again.take(99).unwrap();
+                again.close();
+                assert!(event_ids(&open(&storage).pending).contains(&"event-99"));
+            }
+        }
+    }
+}

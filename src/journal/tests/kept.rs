@@ -1,0 +1,304 @@
+//! What is taken is kept, in order, once.
+
+use super::*;
+
+#[test]
+fn every_field_survives_a_restart_and_is_read_back_by_position() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let full = Push {
+        event_id: "f00d".to_owned(),
+        repository: "acme/app".parse().unwrap(),
+        tag: Some("1.4".parse().unwrap()),
+        digest: format!("sha512:{}", "ab".repeat(64)).parse().unwrap(),
+        media_type: MediaType::DockerSchema1Signed,
+        manifest_size: u64::MAX,
+        references: vec![Reference {
+            media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
+            size: 1 << 40,
+            digest: Digest::sha256(b"x"),
+            has_urls: true,
+        }],
+        actor: "käthe".to_owned(),
+        taken_at: Timestamp::from_unix_millis(-1),
+        owed: vec![
+            EndpointId::Named("ci".into()),
+            EndpointId::Repository("acme/app".parse().unwrap()),
+            EndpointId::Repository("acme/other".parse().unwrap()),
+        ],
+    };
+    let bare = Push {
+        event_id: String::new(),
+        tag: None,
+        ..push(2)
+    };
+    let items = vec![Item::Push(full.clone()), Item::Push(bare.clone())];
+    hand.append(items).unwrap();
+    let durable = hand.durable();
+    let positions: Vec<_> = durable.iter().map(|durable| durable.position).collect();
+    let backwards: Vec<_> = positions.iter().rev().copied().collect();
+    assert_eq!(
+        hand.journal.read(&backwards).unwrap(),
+        [bare.clone(), full.clone()]
+    );
+    let id = hand.journal.id();
+
+    let again = open(&storage.after_power_loss());
+    assert_eq!(again.pending, durable);
+    assert_eq!(again.journal.id(), id);
+    assert_eq!(again.journal.read(&positions).unwrap(), [full, bare]);
+}
+
+#[test]
+fn a_position_where_no_intact_push_stands_is_an_error() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    let position = hand.durable()[0].position;
+    for offset in [0, position.offset + 1, 4000, 100_000] {
+        assert!(
+            hand.journal.read(&[Position { offset, ..position }]).is_err(),
+            "{offset}"
+        );
+    }
+    assert!(
+        hand.journal
+            .read(&[Position {
+                segment: 9,
+                ..position
+            }])
+            .is_err()
+    );
+}
+
+#[test]
+fn what_is_settled_is_not_pending_after_a_restart() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=4 {
+        hand.take(number).unwrap();
+    }
+    let durable = hand.durable();
+    hand.settle(&durable[1]);
+    hand.take(5).unwrap();
+    // The settlement rode with the push, under its fsync.
+    let again = open(&storage.after_power_loss());
+    assert_eq!(
+        event_ids(&again.pending),
+        ["event-1", "event-3", "event-4", "event-5"]
+    );
+    assert_eq!(again.report.commits, 5);
+}
+
+#[test]
+fn a_push_is_settled_for_each_endpoint_by_itself() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let owed = vec![EndpointId::Named("a".into()), EndpointId::Named("b".into())];
+    hand.append(vec![Item::Push(Push { owed, ..push(1) })]).unwrap();
+    let durable = &hand.durable()[0];
+    hand.journal.settle(
+        durable.sequence,
+        durable.position,
+        &durable.push.owed[0],
+        Settlement::DeadLetter,
+    );
+    hand.close();
+    let again = open(&storage);
+    assert_eq!(again.pending[0].push.owed, [EndpointId::Named("b".into())]);
+    assert_eq!(again.journal.stats().unsettled, 1);
+}
+
+#[test]
+fn a_settlement_alone_survives_a_kill_at_once_and_a_power_loss_soon() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    let syncs = storage.syncs();
+    hand.settle(&hand.durable()[0]);
+    hand.turn();
+    assert_eq!(storage.syncs(), syncs);
+    let killed = storage.after_kill();
+    let after_kill = open(&killed);
+    assert_eq!((after_kill.pending.len(), after_kill.report.settled_late), (0, 1));
+    // It is committed now, and its file is gone.
+    assert!(open(&killed.after_power_loss()).pending.is_empty());
+    assert_eq!(open(&storage.after_power_loss()).pending.len(), 1);
+    hand.turn();
+    assert_eq!(storage.syncs(), syncs + 1);
+    assert!(open(&storage.after_power_loss()).pending.is_empty());
+}
+
+#[test]
+fn what_waits_together_shares_one_commit() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let syncs = storage.syncs();
+    let answers: Vec<_> = (1..=9)
+        .map(|number| hand.journal.append(vec![Item::Push(push(number))]))
+        .collect();
+    hand.turn();
+    assert_eq!(storage.syncs(), syncs + 1);
+    assert!(
+        answers
+            .into_iter()
+            .all(|answer| answer.now_or_never() == Some(Ok(())))
+    );
+    let sequences: Vec<_> = hand
+        .durable()
+        .iter()
+        .map(|durable| durable.sequence.get())
+        .collect();
+    assert_eq!(sequences, (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
+fn changes_pass_in_their_place_and_need_no_fsync() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let syncs = storage.syncs();
+    hand.append(vec![Item::Change(change())]).unwrap();
+    hand.append(Vec::new()).unwrap();
+    assert_eq!(storage.syncs(), syncs);
+    hand.append(vec![
+        Item::Push(push(1)),
+        Item::Change(change()),
+        Item::Push(push(2)),
+    ])
+    .unwrap();
+    let kinds: Vec<_> = hand
+        .applied
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|applied| matches!(applied, Applied::Push(_)))
+        .collect();
+    assert_eq!(kinds, [false, true, false, true]);
+}
+
+#[test]
+fn one_append_is_one_commit_even_if_it_needs_a_segment_of_its_own() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    let many: Vec<_> = (10..100).map(|number| Item::Push(push(number))).collect();
+    hand.append(many).unwrap();
+    hand.take(2).unwrap();
+    let again = open(&storage.after_power_loss());
+    assert_eq!((again.pending.len(), again.report.commits), (92, 3));
+    assert_eq!(again.pending, hand.durable());
+}
+
+#[test]
+fn concurrent_appends_are_all_answered_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(DIRECTORY);
+    let options = Options {
+        segment_size: 64 * 1024,
+        ..OPTIONS
+    };
+    let opened = Journal::open(&path, options, clock()).unwrap();
+    let journal = opened.journal;
+    let thread = opened.writer.start(Box::new(drop)).unwrap();
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let journal = &journal;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    let append = journal.append(vec![Item::Push(push(client * 1000 + number))]);
+                    futures_executor(append).unwrap();
+                }
+            });
+        }
+    });
+    assert!(journal.stats().commits <= 400);
+    futures_executor(journal.close());
+    assert_eq!(
+        futures_executor(journal.append(Vec::new())),
+        Err(AppendError::Closed)
+    );
+    thread.join().unwrap();
+    drop(journal);
+    let again = Journal::open(&path, options, clock()).unwrap();
+    assert_eq!(again.pending.len(), 400);
+    assert!(again.pending.is_sorted_by_key(|durable| durable.sequence));
+}
+
+#[test]
+fn a_repeated_event_id_is_taken_once() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let (first, second) = (
+        hand.journal.append(vec![Item::Push(push(1))]),
+        hand.journal
+            .append(vec![Item::Push(push(1)), Item::Push(push(2))]),
+    );
+    hand.turn();
+    assert_eq!(
+        (first.now_or_never(), second.now_or_never()),
+        (Some(Ok(())), Some(Ok(())))
+    );
+    hand.take(2).unwrap();
+    assert_eq!(event_ids(&hand.durable()), ["event-1", "event-2"]);
+    assert_eq!(hand.journal.stats().duplicates, 2);
+    let mut again = open(&storage.after_power_loss());
+    again.take(1).unwrap();
+    assert!(again.durable().is_empty());
+}
+
+#[test]
+fn pushes_without_event_id_are_never_repeats() {
+    let mut hand = open(&Faulty::new());
+    let anonymous = || {
+        Item::Push(Push {
+            event_id: String::new(),
+            ..push(1)
+        })
+    };
+    hand.append(vec![anonymous(), anonymous()]).unwrap();
+    assert_eq!(hand.durable().len(), 2);
+}
+
+#[test]
+fn a_repeat_is_not_answered_before_the_first_one_is_durable() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let (first, repeat) = (
+        hand.journal.append(vec![Item::Push(push(1))]),
+        hand.journal.append(vec![Item::Push(push(1))]),
+    );
+    storage.fail(Call::Sync, ErrorKind::Other, 0, 1);
+    hand.turn();
+    assert!(first.now_or_never().unwrap().is_err() && repeat.now_or_never().unwrap().is_err());
+    hand.take(1).unwrap();
+    assert_eq!(event_ids(&hand.durable()), ["event-1"]);
+}
+
+#[test]
+fn event_ids_survive_the_deletion_of_their_segment() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=200 {
+        hand.take(number).unwrap();
+        hand.settle(hand.durable().last().unwrap());
+    }
+    assert!(!segments(&storage).contains(&1));
+    hand.close();
+    let mut again = open(&storage.after_power_loss());
+    again
+        .append((1..=200).map(|number| Item::Push(push(number))).collect())
+        .unwrap();
+    assert!(again.durable().is_empty());
+    assert_eq!(again.journal.stats().event_ids, 200);
+}
+
+#[test]
+fn two_processes_dont_share_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(DIRECTORY);
+    let opened = Journal::open(&path, OPTIONS, clock()).unwrap();
+    let second = Journal::open(&path, OPTIONS, clock());
+    assert!(matches!(second, Err(OpenError::Locked { .. })));
+    drop(opened);
+    assert!(Journal::open(&path, OPTIONS, clock()).is_ok());
+}

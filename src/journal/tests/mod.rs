@@ -1,0 +1,164 @@
+//! The journal as a whole, on a storage that fails when told to. Turns of the writer are taken by hand, so
+//! that every test sees one order of events.
+
+use std::{
+    io::ErrorKind,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::FutureExt;
+
+use super::{
+    faulty::{Call, Faulty},
+    frame::FRAME_HEADER_BYTES,
+    segment::SEGMENT_HEADER_BYTES,
+    spare::Filling,
+    *,
+};
+use crate::{
+    clock::Timestamp,
+    image::{Digest, MediaType},
+    push::Reference,
+};
+
+mod bounds;
+mod damage;
+mod faults;
+mod kept;
+
+const OPTIONS: Options = Options {
+    segment_size: 4096,
+    max_size: 1024 * 1024,
+};
+
+/// A journal whose writer is turned by hand.
+struct Hand {
+    journal: Journal,
+    writer: Option<Writer>,
+    applier: Applier,
+    applied: Arc<Mutex<Vec<Applied>>>,
+    pending: Vec<Durable>,
+    report: RecoveryReport,
+}
+
+fn clock() -> Clock {
+    Clock::from_fn(|| Timestamp::from_unix_millis(1_000_000))
+}
+
+fn try_open(storage: &Arc<Faulty>, options: Options) -> Result<Hand, OpenError> {
+    let storage: Arc<dyn Storage> = Arc::<Faulty>::clone(storage);
+    let opened = recovery::open(&storage, options, clock(), Filling::OnDemand)?;
+    let applied = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&applied);
+    Ok(Hand {
+        journal: opened.journal,
+        writer: Some(opened.writer),
+        applier: Box::new(move |news| sink.lock().unwrap().extend(news)),
+        applied,
+        pending: opened.pending,
+        report: opened.report,
+    })
+}
+
+fn open(storage: &Arc<Faulty>) -> Hand {
+    try_open(storage, OPTIONS).unwrap()
+}
+
+impl Hand {
+    /// One turn of the writer; when it is done for, it goes, as its thread would.
+    fn turn(&mut self) {
+        let writer = self.writer.as_mut().expect("the writer has ended");
+        if writer.turn(&mut self.applier) != Gate::Open {
+            self.writer = None;
+        }
+    }
+
+    fn append(&mut self, items: Vec<Item>) -> Result<(), AppendError> {
+        let answer = self.journal.append(items);
+        if self.writer.is_some() {
+            self.turn();
+        }
+        answer.now_or_never().expect("answered within the turn")
+    }
+
+    fn take(&mut self, number: u32) -> Result<(), AppendError> {
+        self.append(vec![Item::Push(push(number))])
+    }
+
+    /// The pushes that were applied.
+    fn durable(&self) -> Vec<Durable> {
+        let applied = self.applied.lock().unwrap();
+        let durable = applied.iter().filter_map(|applied| match applied {
+            Applied::Push(durable) => Some(durable.clone()),
+            Applied::Change(_) => None,
+        });
+        durable.collect()
+    }
+
+    fn settle(&self, durable: &Durable) {
+        for endpoint in &durable.push.owed {
+            self.journal.settle(
+                durable.sequence,
+                durable.position,
+                endpoint,
+                Settlement::Delivered,
+            );
+        }
+    }
+
+    fn close(mut self) {
+        let closed = self.journal.close();
+        self.turn();
+        closed.now_or_never().expect("closed within the turn");
+    }
+}
+
+/// A push that owes one endpoint, its number in its event id.
+fn push(number: u32) -> Push {
+    Push {
+        event_id: format!("event-{number}"),
+        repository: "acme/app".parse().unwrap(),
+        tag: Some(format!("v{number}").parse().unwrap()),
+        digest: Digest::sha256(&number.to_le_bytes()),
+        media_type: MediaType::OciManifest,
+        manifest_size: 528,
+        // The record ends with a byte that is not zero, so that its end is seen in a file of zeros.
+        references: vec![Reference {
+            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+            size: u64::from(number),
+            digest: Digest::sha256(b"layer"),
+            has_urls: true,
+        }],
+        actor: String::new(),
+        taken_at: Timestamp::from_unix_millis(i64::from(number)),
+        owed: vec![EndpointId::Named("ci".into())],
+    }
+}
+
+fn change() -> Change {
+    Change::RepositoryDeleted {
+        repository: "acme/app".parse().unwrap(),
+    }
+}
+
+fn event_ids(durable: &[Durable]) -> Vec<&str> {
+    durable
+        .iter()
+        .map(|durable| durable.push.event_id.as_str())
+        .collect()
+}
+
+fn segments(storage: &Faulty) -> Vec<u64> {
+    storage
+        .files()
+        .iter()
+        .filter_map(|(name, _)| segment::parse_file_name(name))
+        .collect()
+}
+
+fn futures_executor<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
