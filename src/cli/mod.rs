@@ -146,10 +146,22 @@ Examples:
   SHIPBELL_INGEST__LISTEN=127.0.0.1:9000 SHIPBELL_LOG__FORMAT=json shipbell serve")]
     Serve,
     /// Check or print the configuration.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell config check
+  shipbell config show
+  shipbell config default > shipbell.toml"
+    )]
     Config(config::Command),
     /// Try webhooks out.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell webhook listen"
+    )]
     Webhook(WebhookCommand),
 }
 
@@ -193,6 +205,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn usage(error: &clap::Error) -> Exit {
     // Nobody is left to be told that stdout or stderr is closed.
     let _ = error.print();
+    exit_of(error)
+}
+
+fn exit_of(error: &clap::Error) -> Exit {
     if error.use_stderr() {
         Exit::Usage
     } else {
@@ -263,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_2_and_help_and_version_are_0() {
-        let code = |line| usage(&parse(line).unwrap_err());
+        let code = |line| exit_of(&parse(line).unwrap_err());
         assert_eq!(code("shipbell sail"), Exit::Usage);
         assert_eq!(code("shipbell serve --port 1"), Exit::Usage);
         assert_eq!(code("shipbell"), Exit::Usage);
@@ -272,17 +288,14 @@ mod tests {
     }
 
     #[test]
-    fn every_command_that_does_something_has_examples() {
+    fn every_command_has_examples() {
         fn check(command: &clap::Command) {
-            if command.has_subcommands() {
-                command.get_subcommands().for_each(check);
-            } else {
-                let help = command
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                assert!(help.contains("Examples:"), "{}", command.get_name());
-            }
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+            command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
     }

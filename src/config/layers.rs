@@ -38,7 +38,6 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(super) const TABLE_LISTS: [&str; 1] = ["endpoints"];
 
 /// The merged tree, its provenance, and what was wrong with its parts.
-#[derive(Debug)]
 pub(super) struct Layers {
     figment: Figment,
     /// The file that was read.
@@ -253,8 +252,7 @@ impl Walk<'_> {
             let line = line_at(self.starts, &key.span());
             let path = join(path, key.get_ref());
             self.lines.insert(path.clone(), line);
-            let leaf = !value.get_ref().is_table() && !value.get_ref().is_array();
-            if leaf && self.broken.contains(&line) {
+            if self.broken.contains(&line) && !value.get_ref().is_table() {
                 continue;
             }
             if let Some(value) = self.value(&path, line, value.get_ref()) {
@@ -270,6 +268,9 @@ impl Walk<'_> {
             let line = line_at(self.starts, &value.span());
             let path = format!("{path}[{index}]");
             self.lines.insert(path.clone(), line);
+            if self.broken.contains(&line) {
+                continue;
+            }
             values.extend(self.value(&path, line, value.get_ref()));
         }
         values

@@ -51,14 +51,22 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Notes a problem of a key that was read.
-    pub(super) fn report(&mut self, key: &str, message: impl Into<String>) {
-        let setting = self.settings.iter().rev().find(|setting| setting.key == key);
-        self.problems.push(Problem {
-            key: key.to_owned(),
-            source: setting.map_or(Source::BuiltIn, |setting| setting.source.clone()),
-            message: message.into(),
-        });
+    /// Notes that these keys don't go together: at the first that is not built in, for that is the one
+    /// somebody wrote.
+    pub(super) fn report(&mut self, keys: &[&str], message: impl Into<String>) {
+        let source = |key: &str| {
+            let setting = self.settings.iter().find(|setting| setting.key == key);
+            setting.map_or(Source::BuiltIn, |setting| setting.source.clone())
+        };
+        let written = keys.iter().find(|key| source(key) != Source::BuiltIn);
+        if let Some(key) = written.or(keys.first()) {
+            let source = source(key);
+            self.problems.push(Problem {
+                key: (*key).to_owned(),
+                source,
+                message: message.into(),
+            });
+        }
     }
 
     /// Whether these keys, and what is in them, have no problem so far.
@@ -187,6 +195,13 @@ impl<'a> Section<'a> {
             source,
             message,
         });
+    }
+
+    /// Notes that these keys don't go together, see [`Findings::report`].
+    pub(super) fn report_together(&mut self, keys: &[&str], message: impl Into<String>) {
+        let full: Vec<String> = keys.iter().map(|key| self.key(key)).collect();
+        let full: Vec<&str> = full.iter().map(String::as_str).collect();
+        self.findings.report(&full, message);
     }
 
     /// Whether these keys have no problem so far, so that they can be held against each other. Never in a
@@ -460,12 +475,9 @@ impl<'a> Section<'a> {
         let cert_file = self.certificates(cert);
         let key_file = self.private_key(key);
         if self.clean(&[cert, key]) {
-            for (missing, set, there) in [(key, cert, &cert_file), (cert, key, &key_file)] {
-                if there.is_some() && !self.is_set(missing) {
-                    self.report(
-                        missing,
-                        format!("missing: {set} is set, and the two belong together"),
-                    );
+            for (set, missing) in [(cert, key), (key, cert)] {
+                if self.is_set(set) && !self.is_set(missing) {
+                    self.report(set, format!("{missing} is missing: the two belong together"));
                 }
             }
         }

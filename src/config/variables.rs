@@ -15,7 +15,7 @@ const PREFIX: &str = "SHIPBELL_";
 const FILE: &str = "SHIPBELL_CONFIG";
 
 /// What the environment says.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Environment {
     /// The file that `SHIPBELL_CONFIG` names.
     pub(super) file: Option<PathBuf>,
@@ -101,7 +101,9 @@ fn set(dict: &mut Dict, defaults: &Dict, name: &str, text: &str) -> Result<(), (
     }
     let value = match find(defaults, &path) {
         Some(Value::Dict(..)) => return wrong("this is a section: set the keys within it".to_owned()),
-        None if !TABLE_LISTS.contains(&key.as_str()) => return wrong(unknown(defaults, name, &path)),
+        None if !TABLE_LISTS.contains(&key.as_str()) => {
+            return Err((String::new(), unknown(defaults, name, &path)));
+        }
         Some(Value::String(..)) => Ok(Value::from(text)),
         Some(Value::Bool(..)) => parse_bool(text),
         Some(Value::Num(..)) => parse_number(text),
