@@ -21,6 +21,7 @@ use crate::webhook::{Batching, Endpoints};
 
 mod delivery;
 mod endpoint;
+mod files;
 mod later;
 mod layers;
 mod listeners;
@@ -30,6 +31,7 @@ mod reader;
 mod registry;
 mod show;
 mod units;
+mod values;
 mod variables;
 
 #[cfg(test)]

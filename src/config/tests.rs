@@ -397,6 +397,10 @@ fn values_of_the_wrong_type_or_out_of_range_say_what_is_right() {
         "from \"1KiB\" to \"256MiB\"",
     );
     refused("[ingest]\npath = \"events\"", "ingest.path", 2, "begins with /");
+}
+
+#[test]
+fn what_is_written_well_can_still_be_wrong_for_its_key() {
     refused(
         "[delivery]\nretry_schedule = []",
         "delivery.retry_schedule",
