@@ -210,7 +210,9 @@ impl<'a> Section<'a> {
 
     /// Reports the keys nobody asked for.
     fn refuse_others(&mut self) {
-        let Some(dict) = self.dict else { return };
+        let Some(dict) = self.dict.filter(|_| !self.layers.torn_header) else {
+            return;
+        };
         let known: Vec<String> = {
             let prefix = format!("{}.", self.path);
             let asked = self.findings.asked.iter();

@@ -335,6 +335,22 @@ fn syntax_errors_are_all_told_with_what_else_is_surely_wrong() {
 }
 
 #[test]
+fn a_torn_header_is_one_problem_and_what_follows_it_none() {
+    for header in ["[[endpoints]", "[batch", "[ops]]", "[[", "[ops x]"] {
+        let file = format!(
+            "[ops]\nlisten = \"127.0.0.1:1\"\n{header}\nwindow = \"2s\"\n[size]\ndeadline = \"1s\"\n"
+        );
+        for (key, source, message) in problems_with(&file, &[]) {
+            assert_eq!(
+                (key.as_str(), source.as_str()),
+                ("", "shipbell.toml:3"),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_unknown_key_says_which_was_meant() {
     refused(
         "[batch]\nwindov = \"1s\"",
