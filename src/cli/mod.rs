@@ -67,14 +67,6 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         self.exit
     }
-
-    /// Whether it is only that nobody reads our output any more, as in `shipbell config show | head -1`.
-    fn is_broken_pipe(&self) -> bool {
-        let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-        self.error
-            .chain()
-            .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))
-    }
 }
 
 impl fmt::Display for Failure {
@@ -193,7 +185,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match execute(cli) {
         Ok(()) => Exit::Success,
-        Err(failure) if failure.is_broken_pipe() => Exit::Success,
         Err(failure) => {
             complain("error", &failure);
             failure.exit()
@@ -228,11 +219,16 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Writes `text` to stdout.
+/// Writes `text` to stdout. That nobody reads on, as in `shipbell config show | head -1`, is no failure.
 fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    write_to(&mut io::stdout().lock(), text)
+}
+
+fn write_to(out: &mut impl Write, text: &str) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// Tells something on stderr, with `word` in colour on a terminal.
@@ -306,6 +302,20 @@ mod tests {
         assert_eq!(error(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(error(io::ErrorKind::PermissionDenied), Exit::Permission);
         assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failure);
-        assert!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).is_broken_pipe());
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(write_to(&mut Broken(io::ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(write_to(&mut Broken(io::ErrorKind::StorageFull), "text").is_err());
     }
 }
