@@ -70,14 +70,6 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         self.exit
     }
-
-    /// Whether it is only that nobody reads our output any more, as in `shipbell config show | head -1`.
-    fn is_broken_pipe(&self) -> bool {
-        let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-        self.error
-            .chain()
-            .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))
-    }
 }
 
 impl fmt::Display for Failure {
@@ -149,10 +141,22 @@ Examples:
   SHIPBELL_INGEST__LISTEN=127.0.0.1:9000 SHIPBELL_LOG__FORMAT=json shipbell serve")]
     Serve,
     /// Check or print the configuration.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell config check
+  shipbell config show
+  shipbell config default > shipbell.toml"
+    )]
     Config(config::Command),
     /// Try webhooks out.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell webhook listen"
+    )]
     Webhook(WebhookCommand),
 }
 
@@ -184,7 +188,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match execute(cli) {
         Ok(()) => Exit::Success,
-        Err(failure) if failure.is_broken_pipe() => Exit::Success,
         Err(failure) => {
             complain("error", &failure);
             failure.exit()
@@ -196,6 +199,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn usage(error: &clap::Error) -> Exit {
     // Nobody is left to be told that stdout or stderr is closed.
     let _ = error.print();
+    exit_of(error)
+}
+
+fn exit_of(error: &clap::Error) -> Exit {
     if error.use_stderr() {
         Exit::Usage
     } else {
@@ -229,11 +236,16 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Writes `text` to stdout.
+/// Writes `text` to stdout. That nobody reads on, as in `shipbell config show | head -1`, is no failure.
 fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    write_to(&mut io::stdout().lock(), text)
+}
+
+fn write_to(out: &mut impl Write, text: &str) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// Tells something on stderr, with `word` in colour on a terminal.
@@ -280,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_2_and_help_and_version_are_0() {
-        let code = |line| usage(&parse(line).unwrap_err());
+        let code = |line| exit_of(&parse(line).unwrap_err());
         assert_eq!(code("shipbell sail"), Exit::Usage);
         assert_eq!(code("shipbell serve --port 1"), Exit::Usage);
         assert_eq!(code("shipbell"), Exit::Usage);
@@ -289,17 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn every_command_that_does_something_has_examples() {
+    fn every_command_has_examples() {
         fn check(command: &clap::Command) {
-            if command.has_subcommands() {
-                command.get_subcommands().for_each(check);
-            } else {
-                let help = command
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                assert!(help.contains("Examples:"), "{}", command.get_name());
-            }
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+            command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
     }
@@ -310,6 +319,20 @@ mod tests {
         assert_eq!(error(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(error(io::ErrorKind::PermissionDenied), Exit::Permission);
         assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failure);
-        assert!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).is_broken_pipe());
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(write_to(&mut Broken(io::ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(write_to(&mut Broken(io::ErrorKind::StorageFull), "text").is_err());
     }
 }

@@ -4,7 +4,6 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use url::Url;
 
 use super::{endpoint::sets_itself, reader::Section, units};
 use crate::{
@@ -63,8 +62,8 @@ pub struct Delivery {
     pub header_name: HeaderName,
     /// Private networks that URLs from the settings page may point into.
     pub allow_networks: Vec<IpNet>,
-    /// An HTTP proxy for all webhooks. Its user-info is a secret.
-    pub proxy: Option<Url>,
+    /// An HTTP proxy for all webhooks. A secret, because of its user-info.
+    pub proxy: Option<Secret>,
     /// PEM certificates to trust besides the public ones.
     pub ca_file: Option<PathBuf>,
     /// How long deliveries are remembered.
@@ -137,7 +136,10 @@ impl Delivery {
             );
         }
         if section.clean(&["probe_first", "probe_max"]) && self.probe_first > self.probe_max {
-            section.report("probe_max", "must be at least delivery.probe_first");
+            section.report_together(
+                &["probe_max", "probe_first"],
+                "delivery.probe_max must be at least delivery.probe_first",
+            );
         }
         if section.clean(&["header_name"]) && sets_itself(&self.header_name) {
             section.report(

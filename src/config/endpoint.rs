@@ -4,7 +4,6 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use globset::GlobSet;
 use http::{HeaderName, HeaderValue, header};
-use url::Url;
 
 use super::{
     Tls,
@@ -84,8 +83,8 @@ pub struct Endpoint {
     pub client_cert: Option<Tls>,
     /// Who shipbell is there.
     pub credentials: Option<Credentials>,
-    /// An HTTP proxy. Its user-info is a secret.
-    pub proxy: Option<Url>,
+    /// An HTTP proxy. A secret, because of its user-info.
+    pub proxy: Option<Secret>,
 }
 
 impl Endpoint {

@@ -38,7 +38,6 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(super) const TABLE_LISTS: [&str; 1] = ["endpoints"];
 
 /// The merged tree, its provenance, and what was wrong with its parts.
-#[derive(Debug)]
 pub(super) struct Layers {
     figment: Figment,
     /// The file that was read.
@@ -50,6 +49,9 @@ pub(super) struct Layers {
     pub(super) merged: Dict,
     /// Whether the file has syntax errors, so that parts of it may be missing.
     pub(super) torn: bool,
+    /// Whether one of them is in a header: then a key may seem to stand in another section than it does,
+    /// and where keys stand goes unreported.
+    pub(super) torn_header: bool,
 }
 
 impl Layers {
@@ -67,11 +69,13 @@ impl Layers {
         });
         let mut lines = BTreeMap::new();
         let mut torn = false;
+        let mut torn_header = false;
         let named = named.map_or_else(|| environment.file.clone(), |path| Some(path.to_owned()));
         let file = find_file(named.as_deref(), problems);
         if let Some((path, text)) = &file {
             let (parsed, errors) = Parsed::new(text);
             torn = !errors.is_empty();
+            torn_header = errors.iter().any(|(line, _)| is_header(text, *line));
             problems.extend(errors.into_iter().map(|(line, message)| Problem {
                 key: String::new(),
                 source: at(path, line),
@@ -83,6 +87,7 @@ impl Layers {
                 path,
                 lines: &lines,
                 root: &defaults.dict,
+                torn_header,
                 problems,
             }
             .dict("", &mut dict, &defaults.dict);
@@ -108,6 +113,7 @@ impl Layers {
             defaults: defaults.dict,
             merged,
             torn,
+            torn_header,
         }
     }
 
@@ -129,6 +135,12 @@ fn at(path: &Path, line: Option<usize>) -> Source {
         path: path.to_owned(),
         line,
     }
+}
+
+/// Whether a table's header stands, or was meant to stand, in that line.
+fn is_header(text: &str, line: Option<usize>) -> bool {
+    let line = line.and_then(|line| text.lines().nth(line.checked_sub(1)?));
+    line.is_some_and(|line| line.trim_start().starts_with('['))
 }
 
 /// The line of `key`, or of the nearest of its parents that has one.
@@ -253,8 +265,7 @@ impl Walk<'_> {
             let line = line_at(self.starts, &key.span());
             let path = join(path, key.get_ref());
             self.lines.insert(path.clone(), line);
-            let leaf = !value.get_ref().is_table() && !value.get_ref().is_array();
-            if leaf && self.broken.contains(&line) {
+            if self.broken.contains(&line) && !value.get_ref().is_table() {
                 continue;
             }
             if let Some(value) = self.value(&path, line, value.get_ref()) {
@@ -270,6 +281,9 @@ impl Walk<'_> {
             let line = line_at(self.starts, &value.span());
             let path = format!("{path}[{index}]");
             self.lines.insert(path.clone(), line);
+            if self.broken.contains(&line) {
+                continue;
+            }
             values.extend(self.value(&path, line, value.get_ref()));
         }
         values
@@ -316,6 +330,7 @@ struct Fit<'a> {
     path: &'a Path,
     lines: &'a BTreeMap<String, usize>,
     root: &'a Dict,
+    torn_header: bool,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -339,8 +354,11 @@ impl Fit<'_> {
         });
     }
 
-    /// Reports, and says that the value doesn't stay.
+    /// Reports, unless a header is torn, and says that the value doesn't stay.
     fn problem(&mut self, key: &str, message: String) -> bool {
+        if self.torn_header {
+            return false;
+        }
         self.problems.push(Problem {
             key: key.to_owned(),
             source: at(self.path, line_of(self.lines, key)),

@@ -148,8 +148,8 @@ impl Ingest {
         };
         let open = !ingest.listen.ip().is_loopback() && ingest.tokens.is_empty() && !ingest.allow_anonymous;
         if open && section.clean(&["listen", "tokens", "token_files", "allow_anonymous"]) {
-            section.report(
-                "listen",
+            section.report_together(
+                &["listen", "tokens", "token_files", "allow_anonymous"],
                 "beyond loopback anybody could ring: set ingest.tokens or ingest.token_files, \
                  or ingest.allow_anonymous = true if that is meant",
             );
@@ -201,9 +201,9 @@ impl Admin {
         }
         let proxied = !self.proxy.trusted_networks.is_empty() || self.proxy.secret.is_some();
         match self.auth {
-            AdminAuth::None if !self.listen.ip().is_loopback() => section.report(
-                "auth",
-                "\"none\" is for loopback only: listen on 127.0.0.1, or use \"token\" or \"proxy\"",
+            AdminAuth::None if !self.listen.ip().is_loopback() => section.report_together(
+                &["listen", "auth"],
+                "auth = \"none\" is for loopback only: listen on 127.0.0.1, or use \"token\" or \"proxy\"",
             ),
             AdminAuth::Token if self.tokens.is_empty() => {
                 section.report("auth", "\"token\" lets nobody in without admin.tokens");

@@ -9,6 +9,7 @@
 //! its own.
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use crate::webhook::{Batching, Endpoints};
 
 mod delivery;
 mod endpoint;
+mod files;
 mod later;
 mod layers;
 mod listeners;
@@ -29,6 +31,7 @@ mod reader;
 mod registry;
 mod show;
 mod units;
+mod values;
 mod variables;
 
 #[cfg(test)]
@@ -151,7 +154,12 @@ impl Config {
         let endpoints = root.tables("endpoints", |section| {
             Endpoint::read(section, &delivery.header_name)
         });
-        let config = Self {
+        if !layers.torn {
+            check_segments(&ingest, &journal, findings);
+            check_listeners(&ingest, &ops, &admin, findings);
+            check_names(findings);
+        }
+        Some(Self {
             data_dir: data_dir?,
             ingest,
             ops,
@@ -169,51 +177,7 @@ impl Config {
             endpoints,
             file: layers.file.clone(),
             settings: Vec::new(),
-        };
-        if !layers.torn {
-            config.check(findings);
-        }
-        Some(config)
-    }
-
-    /// What concerns several sections.
-    fn check(&self, findings: &mut Findings) {
-        let room = self.ingest.max_body.saturating_add(SEGMENT_ROOM_BYTES);
-        if findings.clean(&["ingest.max_body", "journal.segment_size"]) && self.journal.segment_size < room {
-            let room = units::size_text(room);
-            findings.report(
-                "journal.segment_size",
-                format!("must be at least 64KiB more than ingest.max_body, \"{room}\""),
-            );
-        }
-        let listeners = [
-            ("ingest.listen", self.ingest.listen),
-            ("ops.listen", self.ops.listen),
-            ("admin.listen", self.admin.listen),
-        ];
-        for (index, (key, address)) in listeners.iter().enumerate() {
-            for (other_key, other) in listeners.iter().take(index) {
-                if findings.clean(&[key, other_key]) && collide(*address, *other) {
-                    findings.report(key, format!("{other_key} has this address and port already"));
-                }
-            }
-        }
-        let names = findings.settings.iter().filter_map(|setting| {
-            let (list, key) = setting.key.rsplit_once('.')?;
-            (list.starts_with("endpoints[") && key == "name")
-                .then(|| (setting.key.clone(), setting.value.clone()))
-        });
-        let names: Vec<_> = names.collect();
-        for (index, (key, name)) in names.iter().enumerate() {
-            if let Some((first, _)) = names.iter().take(index).find(|(_, other)| other == name)
-                && findings.clean(&[key])
-            {
-                findings.report(
-                    key,
-                    format!("{first} is the same; every endpoint has a name of its own"),
-                );
-            }
-        }
+        })
     }
 
     /// The endpoints as the rest of shipbell knows them: `[batch]` and `delivery.rate` filled in.
@@ -240,6 +204,57 @@ impl Config {
     #[must_use]
     pub fn show_json(&self) -> serde_json::Value {
         show::json(&self.settings)
+    }
+}
+
+/// The largest body fits into a segment.
+fn check_segments(ingest: &Ingest, journal: &Journal, findings: &mut Findings) {
+    let least = ingest.max_body.saturating_add(SEGMENT_ROOM_BYTES);
+    if findings.clean(&["ingest.max_body", "journal.segment_size"]) && journal.segment_size < least {
+        let least = units::size_text(least);
+        findings.report(
+            &["journal.segment_size", "ingest.max_body"],
+            format!("journal.segment_size must be at least 64KiB more than ingest.max_body, \"{least}\""),
+        );
+    }
+}
+
+/// No two listeners fight over a port.
+fn check_listeners(ingest: &Ingest, ops: &Ops, admin: &Admin, findings: &mut Findings) {
+    let listeners = [
+        ("ingest.listen", ingest.listen),
+        ("ops.listen", ops.listen),
+        ("admin.listen", admin.listen),
+    ];
+    for (index, (key, address)) in listeners.iter().enumerate() {
+        for (other_key, other) in listeners.iter().take(index) {
+            // An address that has a problem is on port 0 here, which collides with none.
+            if collide(*address, *other) {
+                let message = format!("{other_key} and {key} have the same address and port");
+                findings.report(&[key, other_key], message);
+            }
+        }
+    }
+}
+
+/// No two endpoints have the same name, whatever else may be wrong with them.
+fn check_names(findings: &mut Findings) {
+    let names: Vec<(String, toml::Value)> = findings
+        .settings
+        .iter()
+        .filter(|setting| setting.key.starts_with("endpoints[") && setting.key.ends_with("].name"))
+        .map(|setting| (setting.key.clone(), setting.value.clone()))
+        .collect();
+    let mut first_of: HashMap<&str, &str> = HashMap::new();
+    for (key, name) in &names {
+        let Some(name) = name.as_str() else { continue };
+        let first = *first_of.entry(name).or_insert(key);
+        if first != key && findings.clean(&[key]) {
+            findings.report(
+                &[key],
+                format!("{first} is the same; every endpoint has a name of its own"),
+            );
+        }
     }
 }
 

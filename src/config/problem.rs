@@ -35,7 +35,8 @@ impl fmt::Display for Source {
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key, such as `ingest.max_body` or `endpoints[2].url`; empty when the file itself is the problem.
+    /// The key, such as `ingest.max_body` or `endpoints[2].url`; empty when there is none: a file
+    /// that can't be read, a variable that sets nothing.
     pub key: String,
     /// Where the value comes from.
     pub source: Source,
@@ -63,7 +64,7 @@ impl Problems {
         Self(problems)
     }
 
-    /// Each of them, the file's own first, then in the order of `config.example.toml`.
+    /// Each of them: what is wrong with a layer first, then the values in the order of `config.example.toml`.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }

@@ -60,9 +60,9 @@ impl Journal {
         let least = journal.segment_size.saturating_mul(4);
         if section.clean(&["segment_size", "max_size"]) && journal.max_size < least {
             let least = units::size_text(least);
-            section.report(
-                "max_size",
-                format!("must be at least four times journal.segment_size, \"{least}\""),
+            section.report_together(
+                &["max_size", "segment_size"],
+                format!("journal.max_size must be at least four times journal.segment_size, \"{least}\""),
             );
         }
         journal

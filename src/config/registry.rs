@@ -55,7 +55,10 @@ impl Login {
                 );
             }
             if username.is_none() && password.is_some() {
-                section.report("username", "missing: there is a password without a user's name");
+                section.report_together(
+                    &["password", "password_file"],
+                    "a password belongs to a user: username is missing",
+                );
             }
         }
         Some(Self {

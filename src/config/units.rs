@@ -8,9 +8,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytesize::ByteSize;
 use globset::{Glob, GlobBuilder};
 use ipnet::IpNet;
-use url::Url;
+use url::{Host, Url};
 
-use crate::webhook::Rate;
+use crate::{secret::Secret, webhook::Rate};
 
 /// Far above what any endpoint takes.
 const RATE_PER_SECOND_MAX: f64 = 100_000.0;
@@ -176,13 +176,13 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// A proxy: scheme, host, port, and credentials if it wants them.
-pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
+/// A proxy: scheme, host, port, and credentials if it wants them; a secret because of these.
+pub(super) fn proxy_url(text: &str) -> Result<Secret, String> {
     let url = http_url(text)?;
     if url.query().is_some() || url.path() != "/" {
         return Err("a proxy is a host and a port, such as \"http://proxy.example.com:3128\"".to_owned());
     }
-    Ok(url)
+    Ok(Secret::inline(text))
 }
 
 fn has_user_info(url: &Url) -> bool {
@@ -208,13 +208,17 @@ pub(super) fn masked(text: &str) -> String {
 pub(super) fn host(text: &str) -> Result<String, String> {
     const RIGHT: &str =
         "write a host, with its port if it has one, such as \"registry.example.com\" or \"10.0.0.5:5000\"";
-    let url = Url::parse(&format!("http://{text}/")).map_err(|_| RIGHT.to_owned())?;
-    let rebuilt = url.host_str().map(|host| match text.rsplit_once(':') {
-        Some((_, port)) if text.len() > host.len() => format!("{host}:{port}"),
-        _ => host.to_owned(),
-    });
-    match rebuilt {
-        Some(host) if host == text.to_ascii_lowercase() => Ok(host),
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let port_is_sound =
+        port.is_none_or(|port| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0));
+    match Host::parse(name) {
+        Ok(host) if port_is_sound && host.to_string() == name.to_ascii_lowercase() => {
+            Ok(text.to_ascii_lowercase())
+        }
         _ => Err(RIGHT.to_owned()),
     }
 }

@@ -15,7 +15,7 @@ const PREFIX: &str = "SHIPBELL_";
 const FILE: &str = "SHIPBELL_CONFIG";
 
 /// What the environment says.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Environment {
     /// The file that `SHIPBELL_CONFIG` names.
     pub(super) file: Option<PathBuf>,
@@ -101,11 +101,14 @@ fn set(dict: &mut Dict, defaults: &Dict, name: &str, text: &str) -> Result<(), (
     }
     let value = match find(defaults, &path) {
         Some(Value::Dict(..)) => return wrong("this is a section: set the keys within it".to_owned()),
-        None if !TABLE_LISTS.contains(&key.as_str()) => return wrong(unknown(defaults, name, &path)),
+        None if !TABLE_LISTS.contains(&key.as_str()) => {
+            return Err((String::new(), unknown(defaults, name, &path)));
+        }
         Some(Value::String(..)) => Ok(Value::from(text)),
         Some(Value::Bool(..)) => parse_bool(text),
         Some(Value::Num(..)) => parse_number(text),
-        Some(_) | None => parse_list(text),
+        Some(_) => parse_list(text).ok_or_else(|| "write a list, such as '[\"one\", \"two\"]'".to_owned()),
+        None => parse_list(text).ok_or_else(|| format!("write it {}", tables(&key))),
     };
     match value {
         Ok(value) => put(dict, &path, value),
@@ -140,15 +143,17 @@ fn put(dict: &mut Dict, path: &[&str], value: Value) {
     }
 }
 
+/// How a list of tables is written in a variable.
+fn tables(list: &str) -> String {
+    format!("{}='[{{ name = \"…\", url = \"…\" }}]'", name(list))
+}
+
 fn unknown(defaults: &Dict, name: &str, path: &[&str]) -> String {
     if let Some(list) = path
         .first()
         .filter(|first| path.len() > 1 && TABLE_LISTS.contains(*first))
     {
-        return format!(
-            "{list} can only be set as a whole: {}='[{{ name = \"…\", url = \"…\" }}]'",
-            self::name(list)
-        );
+        return format!("{list} can only be set as a whole: {}", tables(list));
     }
     let known: Vec<String> = leaves(defaults).iter().map(|leaf| self::name(leaf)).collect();
     nearest(name, known.iter().map(String::as_str)).map_or_else(
@@ -173,14 +178,10 @@ fn parse_number(text: &str) -> Result<Value, String> {
 }
 
 /// A list as TOML writes it, which takes JSON's lists of strings too.
-fn parse_list(text: &str) -> Result<Value, String> {
-    const RIGHT: &str = "write a list, such as '[\"one\", \"two\"]'";
-    if !text.trim().starts_with('[') {
-        return Err(RIGHT.to_owned());
-    }
+fn parse_list(text: &str) -> Option<Value> {
     let (mut parsed, errors) = Parsed::new(&format!("list = {text}"));
     match (errors.is_empty(), parsed.dict.remove("list"), parsed.dict.len()) {
-        (true, Some(list @ Value::Array(..)), 0) => Ok(list),
-        _ => Err(RIGHT.to_owned()),
+        (true, Some(list @ Value::Array(..)), 0) => Some(list),
+        _ => None,
     }
 }

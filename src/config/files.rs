@@ -1,0 +1,189 @@
+//! The leaves of a [`Section`] that are secret or stand in files: certificates, keys, tokens, headers.
+
+use std::{fs, io, path::PathBuf};
+
+use figment::value::Value;
+use http::{HeaderName, HeaderValue};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use secrecy::ExposeSecret;
+
+use super::{
+    Tls,
+    reader::{Section, Shown, as_dict, kind, some, string},
+};
+use crate::secret::Secret;
+
+/// What a bundle of all public certificates has, several times over.
+const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+impl Section<'_> {
+    /// A file of PEM certificates, at least one.
+    pub(super) fn certificates(&mut self, key: &str) -> Option<PathBuf> {
+        self.optional(key, |text| {
+            let pem = read_pem(text)?;
+            match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
+                Ok(certificates) if !certificates.is_empty() => Ok(PathBuf::from(text)),
+                Ok(_) => Err("there is no PEM certificate in this file".to_owned()),
+                Err(error) => Err(format!("this file is not sound PEM: {error}")),
+            }
+        })
+    }
+
+    fn private_key(&mut self, key: &str) -> Option<PathBuf> {
+        self.optional(key, |text| {
+            PrivateKeyDer::from_pem_slice(&read_pem(text)?)
+                .map(|_| PathBuf::from(text))
+                .map_err(|_| "there is no PEM private key in this file".to_owned())
+        })
+    }
+
+    /// A certificate chain and its key: both or neither.
+    pub(super) fn tls(&mut self, cert: &str, key: &str) -> Option<Tls> {
+        let cert_file = self.certificates(cert);
+        let key_file = self.private_key(key);
+        if self.clean(&[cert, key]) {
+            for (set, missing) in [(cert, key), (key, cert)] {
+                if self.is_set(set) && !self.is_set(missing) {
+                    self.report(set, format!("{missing} is missing: the two belong together"));
+                }
+            }
+        }
+        Some(Tls {
+            cert_file: cert_file?,
+            key_file: key_file?,
+        })
+    }
+
+    /// A secret in place.
+    pub(super) fn secrets(
+        &mut self,
+        key: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<Vec<Secret>> {
+        self.list(key, Shown::Secret, |text| {
+            check(text).map(|()| Secret::inline(text))
+        })
+    }
+
+    /// Secrets in files, one each, each readable now.
+    pub(super) fn secret_files(
+        &mut self,
+        key: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<Vec<Secret>> {
+        self.strings(key, |text| secret_file(text, &check))
+    }
+
+    /// A secret in a file, readable now.
+    pub(super) fn secret_file(
+        &mut self,
+        key: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<Secret> {
+        self.optional(key, |text| secret_file(text, &check))
+    }
+
+    /// A secret: `key` itself, or the file that `<key>_file` names. Not both.
+    pub(super) fn secret(&mut self, key: &str, check: impl Fn(&str) -> Result<(), String>) -> Option<Secret> {
+        self.twins(key, Shown::Secret, check)
+    }
+
+    /// The same for a URL.
+    pub(super) fn secret_url(
+        &mut self,
+        key: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<Secret> {
+        self.twins(key, Shown::Url, check)
+    }
+
+    fn twins(
+        &mut self,
+        key: &str,
+        shown: Shown,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<Secret> {
+        let inline = self
+            .leaf(key, shown, |value| {
+                let text = some(string(value)?);
+                text.map(|text| check(text).map(|()| Secret::inline(text)))
+                    .transpose()
+            })
+            .flatten();
+        let file_key = format!("{key}_file");
+        let file = self.secret_file(&file_key, check);
+        if self.is_set(key) && self.is_set(&file_key) {
+            self.report(
+                key,
+                format!("set this or {file_key}, not both; \"\" takes one away"),
+            );
+        }
+        inline.or(file)
+    }
+
+    /// Headers to add, by name; `refuse` says why a name can't be.
+    pub(super) fn headers(
+        &mut self,
+        key: &str,
+        refuse: impl Fn(&HeaderName) -> Option<String>,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let values = self.leaf(key, Shown::Secret, |value| {
+            as_dict(value).cloned().ok_or_else(|| {
+                format!(
+                    "write names and values, such as {{ X-Team = \"a\" }}, not {}",
+                    kind(value)
+                )
+            })
+        });
+        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        for (name, value) in values.iter().flatten() {
+            match header(name, value, &refuse) {
+                Ok((name, _)) if headers.iter().any(|(other, _)| *other == name) => {
+                    let full = format!("{}.{name}", self.key(key));
+                    self.problem(value, &full, "this header is here twice".to_owned());
+                }
+                Ok(header) => headers.push(header),
+                Err(message) => {
+                    let full = format!("{}.{name}", self.key(key));
+                    self.problem(value, &full, message);
+                }
+            }
+        }
+        headers
+    }
+}
+
+fn header(
+    name: &str,
+    value: &Value,
+    refuse: &impl Fn(&HeaderName) -> Option<String>,
+) -> Result<(HeaderName, HeaderValue), String> {
+    let name = HeaderName::try_from(name).map_err(|_| "not a header's name".to_owned())?;
+    if let Some(why) = refuse(&name) {
+        return Err(why);
+    }
+    let mut value = HeaderValue::try_from(string(value)?)
+        .map_err(|_| "a header's value is one line of printable characters".to_owned())?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+fn secret_file(path: &str, check: &impl Fn(&str) -> Result<(), String>) -> Result<Secret, String> {
+    let secret = Secret::file(path);
+    let text = secret
+        .get()
+        .map_err(|error| format!("the file can't be read: {error}"))?;
+    check(text.expose_secret()).map_err(|message| format!("what is in the file is not right: {message}"))?;
+    Ok(secret)
+}
+
+fn read_pem(path: &str) -> Result<Vec<u8>, String> {
+    let read = || {
+        let meta = fs::metadata(path)?;
+        if !meta.is_file() || meta.len() > PEM_BYTES_MAX {
+            return Err(io::Error::other("it is no regular file of at most 4 MiB"));
+        }
+        fs::read(path)
+    };
+    read().map_err(|error| format!("the file can't be read: {error}"))
+}
