@@ -1,0 +1,113 @@
+//! `tags/list`, page by page.
+
+use http::{Method, StatusCode, header};
+use serde::Deserialize;
+use url::Url;
+
+use super::{Client, ERROR_BYTES_MAX, RegistryError, challenge, read_capped};
+use crate::image::{RepositoryName, Tag};
+
+/// The most bytes of one page that are read.
+const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The most pages that are followed.
+const PAGES_MAX: usize = 10_000;
+
+/// The most tags that are taken.
+const TAGS_MAX: usize = 1_000_000;
+
+/// How many tags a page should have. Distribution 2.8 takes no notice, 3.x answers more with 400.
+const PAGE_TAGS: usize = 1000;
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    #[serde(default)]
+    errors: Vec<ErrorEntry>,
+}
+
+#[derive(Deserialize)]
+struct ErrorEntry {
+    #[serde(default)]
+    code: String,
+}
+
+impl Client {
+    /// All tags of `repository`; none when the registry doesn't know the repository, which is so until its
+    /// first tag is written.
+    ///
+    /// # Errors
+    /// See [`RegistryError`]; a page that is at another origin is malformed.
+    pub async fn tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, RegistryError> {
+        let mut url = self.url(repository, &format!("tags/list?n={PAGE_TAGS}"))?;
+        let mut tags = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let next = self.tag_page(repository, &url, &mut tags).await?;
+            match next {
+                None => return Ok(tags),
+                Some(next) if next == url => {
+                    return Err(RegistryError::Malformed(
+                        "a page of tags leads to itself".to_owned(),
+                    ));
+                }
+                Some(next) => url = next,
+            }
+        }
+        Err(RegistryError::Malformed(format!(
+            "there are more than {PAGES_MAX} pages of tags"
+        )))
+    }
+
+    async fn tag_page(
+        &self,
+        repository: &RepositoryName,
+        url: &Url,
+        tags: &mut Vec<Tag>,
+    ) -> Result<Option<Url>, RegistryError> {
+        let _permit = self.permit().await?;
+        let response = self.send(Method::GET, url.clone(), repository).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            let body = read_capped(response, ERROR_BYTES_MAX, self.0.timeout).await?;
+            return match serde_json::from_slice::<Errors>(&body) {
+                Ok(answer) if answer.errors.iter().any(|error| error.code == "NAME_UNKNOWN") => Ok(None),
+                _ => Err(RegistryError::NotFound),
+            };
+        }
+        let response = self.successful(response)?;
+        let next = next_page(url, response.headers())?;
+        let body = read_capped(response, PAGE_BYTES_MAX, self.0.timeout).await?;
+        let page: Page =
+            serde_json::from_slice(&body).map_err(|error| RegistryError::Malformed(error.to_string()))?;
+        // What is no tag by the spec can't be asked for either.
+        let named = page.tags.unwrap_or_default().into_iter();
+        tags.extend(named.filter_map(|tag| tag.parse::<Tag>().ok()));
+        if tags.len() > TAGS_MAX {
+            return Err(RegistryError::Malformed(format!(
+                "there are more than {TAGS_MAX} tags"
+            )));
+        }
+        Ok(next)
+    }
+}
+
+fn next_page(url: &Url, headers: &http::HeaderMap) -> Result<Option<Url>, RegistryError> {
+    let Some(target) = headers
+        .get_all(header::LINK)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .find_map(challenge::next_link)
+    else {
+        return Ok(None);
+    };
+    let malformed = |what: &str| RegistryError::Malformed(format!("the next page of tags is {what}"));
+    let next = url.join(target).map_err(|_| malformed("at no URL"))?;
+    if next.origin() != url.origin() || !next.username().is_empty() || next.password().is_some() {
+        return Err(malformed("not at the registry's own origin"));
+    }
+    Ok(Some(next))
+}
