@@ -1,0 +1,128 @@
+//! Whether the registry is known to be down, so that nobody waits for it in vain.
+//!
+//! It is when a whole batch waited for it until its deadline and not a single request of anybody's was
+//! answered meanwhile. From then on one quick request is tried now and then, and everybody else fails at
+//! once; the first answer, whatever it says, ends it.
+
+use std::{
+    future::Future,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::registry::RegistryError;
+
+/// How long a quick request may take.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long after a quick request the next one is tried.
+const PROBE_PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    state: Mutex<State>,
+    /// Held by whoever tries; the others wait for what comes of it.
+    probe: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    answered_at: Option<Instant>,
+    /// When it was last found silent, if it is known to be down.
+    silent_at: Option<Instant>,
+}
+
+impl Health {
+    /// Whether to ask the registry now. `probe` is run where it takes a quick request to tell.
+    pub(super) async fn admits(&self, probe: impl Future<Output = Result<(), RegistryError>>) -> bool {
+        if self.state().silent_at.is_none() {
+            return true;
+        }
+        let _turn = self.probe.lock().await;
+        let silent_at = self.state().silent_at;
+        match silent_at {
+            None => return true,
+            Some(silent_at) if silent_at.elapsed() < PROBE_PAUSE => return false,
+            Some(_) => self.state().silent_at = Some(Instant::now()),
+        }
+        let answer = probe.await;
+        self.note(&answer);
+        let mut state = self.state();
+        if state.silent_at.is_some() {
+            state.silent_at = Some(Instant::now());
+        }
+        state.silent_at.is_none()
+    }
+
+    /// Takes note of how a request ended.
+    pub(super) fn note<T>(&self, answer: &Result<T, RegistryError>) {
+        if answer.as_ref().is_err_and(RegistryError::is_silence) {
+            return;
+        }
+        let mut state = self.state();
+        state.answered_at = Some(Instant::now());
+        if state.silent_at.take().is_some() {
+            info!("the registry answers again");
+        }
+    }
+
+    /// A batch that began at `since` waited until its deadline for requests of its own.
+    pub(super) fn waited_in_vain(&self, since: Instant) {
+        let mut state = self.state();
+        let was_answered = state.answered_at.is_some_and(|answered_at| answered_at >= since);
+        if !was_answered && state.silent_at.replace(Instant::now()).is_none() {
+            warn!("the registry does not answer: webhooks go out without sizes until it does");
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const SILENCE: Result<(), RegistryError> = Err(RegistryError::Timeout(PROBE_TIMEOUT));
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_registry_is_tried_once_in_a_while_and_the_first_answer_clears_it() {
+        let health = Health::default();
+        let tried = AtomicUsize::new(0);
+        let ask = async |answer: Result<(), RegistryError>| {
+            let probe = async {
+                tried.fetch_add(1, Ordering::Relaxed);
+                answer
+            };
+            health.admits(probe).await
+        };
+        assert!(ask(SILENCE).await, "nothing is known against it");
+        health.waited_in_vain(Instant::now());
+        assert!(!ask(Ok(())).await);
+        assert_eq!(tried.load(Ordering::Relaxed), 0, "it was just tried in vain");
+        tokio::time::advance(PROBE_PAUSE).await;
+        assert!(!ask(SILENCE).await);
+        assert!(!ask(Ok(())).await);
+        assert_eq!(tried.load(Ordering::Relaxed), 1);
+        tokio::time::advance(PROBE_PAUSE).await;
+        assert!(ask(Err(RegistryError::NotFound)).await, "an answer is an answer");
+        assert!(ask(SILENCE).await);
+        assert_eq!(tried.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_answered_anybody_meanwhile_is_not_down() {
+        let health = Health::default();
+        let since = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        health.note(&Ok(()));
+        health.waited_in_vain(since);
+        assert!(health.admits(async { SILENCE }).await);
+    }
+}

@@ -1,0 +1,286 @@
+//! How large images and repositories are: `image_size`, `layers` and `repository_size` of the webhook.
+//!
+//! All sizes are compressed bytes, as the registry stores them.
+//!
+//! - `image_size`: config and layers, each digest once; for an index, over all that it lists.
+//! - `layers`: base first, each digest once; for an index, in its children's order. Schema 1, which lists
+//!   the newest first, is turned round.
+//! - `repository_size`: configs and layers reachable from every tag and from the image itself, each digest
+//!   once, and the bytes of those manifests and indexes.
+//! - Foreign and non-distributable layers count in no size and stay in `layers`; attestations
+//!   (`platform.os` is `unknown`) count in sizes and are not in `layers`.
+//!
+//! A number that can't be had is left out. Nothing is estimated.
+//!
+//! # What it costs
+//! An event that lists its references costs no request. A manifest is fetched once, by whoever needs it
+//! first. A repository's tags are listed and looked at once, when its size is first wanted; from then on
+//! events alone move them, and its size is a sum over what is in memory.
+//!
+//! # Invariants
+//! - [`Sizing::apply`] and [`Sizing::learn`] are called in the order in which events came, and neither
+//!   waits for anything but a short lock.
+//! - [`Sizing::size`] looks at the repository when it is called, not when its future is first polled: all
+//!   images of a batch see the same moment.
+//! - No lock is held across an await, but for the ones that make one of many fetch for all.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::future::{join, join_all};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
+
+use crate::{
+    image::{Digest, MediaType, RepositoryName},
+    push::{Change, Reference},
+    registry::Client,
+    webhook::{Layer, Sizes},
+};
+
+mod content;
+mod health;
+mod ledger;
+mod load;
+mod manifests;
+mod repositories;
+#[cfg(test)]
+mod tests;
+
+use content::Content;
+use health::PROBE_TIMEOUT;
+use manifests::{Call, Manifests, Standing, Unavailable};
+use repositories::Repositories;
+
+/// How much is kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Repositories whose tags are known; the ones not used for longest are forgotten.
+    pub repositories_max: usize,
+    /// Tags and manifests' whereabouts, over all repositories. One takes about 100 bytes.
+    pub entries_max: usize,
+    /// Manifests' contents, in bytes.
+    pub manifest_bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            repositories_max: 100_000,
+            entries_max: 2_000_000,
+            manifest_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// An image whose sizes are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageToSize {
+    /// What was pushed.
+    pub digest: Digest,
+    /// What it is.
+    pub media_type: MediaType,
+    /// Its own bytes; 0 when the event did not say.
+    pub manifest_size: u64,
+    /// Config and layers, where the event listed them.
+    pub references: Vec<Reference>,
+}
+
+/// Knows sizes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sizing(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    manifests: Manifests,
+    repositories: Repositories,
+}
+
+impl Sizing {
+    /// Sizes of what `registry` has. Nothing is asked yet.
+    #[must_use]
+    pub fn new(registry: Client, options: Options) -> Self {
+        Self(Arc::new(Inner {
+            manifests: Manifests::new(registry, options.manifest_bytes_max),
+            repositories: Repositories::new(options.repositories_max, options.entries_max),
+        }))
+    }
+
+    /// Applies a change, in its turn among all that the registry told; a tagged push is
+    /// [`Change::Tagged`].
+    pub fn apply(&self, change: &Change) {
+        let (Change::Tagged { repository, .. }
+        | Change::Untagged { repository, .. }
+        | Change::Deleted { repository, .. }
+        | Change::RepositoryDeleted { repository }) = change;
+        let known = self.0.repositories.get(repository);
+        known.ledger().apply(change);
+        self.0.repositories.weigh(&known);
+    }
+
+    /// Takes what an event tells of a pushed manifest, with or without a tag, so that it need not be asked
+    /// for: that the repository has it and, where `references` tell, what it holds.
+    pub fn learn(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        media_type: MediaType,
+        manifest_size: u64,
+        references: &[Reference],
+    ) {
+        let known = self.0.repositories.get(repository);
+        {
+            let mut ledger = known.ledger();
+            let version = ledger.version();
+            ledger.hold(digest, version);
+        }
+        self.0.repositories.weigh(&known);
+        self.0.learn(digest, media_type, manifest_size, references);
+    }
+
+    /// The sizes of `images`, one for one, with the repository as it is at this call. Done as soon as all
+    /// numbers are had, and at `deadline` at the latest: what is not had by then is left out.
+    pub fn size(
+        &self,
+        repository: &RepositoryName,
+        images: Vec<ImageToSize>,
+        deadline: Instant,
+    ) -> impl Future<Output = Vec<Sizes>> + Send + 'static + use<> {
+        let inner = Arc::clone(&self.0);
+        for image in &images {
+            inner.learn(
+                &image.digest,
+                image.media_type,
+                image.manifest_size,
+                &image.references,
+            );
+        }
+        let known = inner.repositories.get(repository);
+        let snapshot = known.ledger().snapshot();
+        let call = Call {
+            name: repository.clone(),
+            repository: known,
+            snapshot,
+            since: Instant::now(),
+            deadline,
+            has_asked: AtomicBool::new(false),
+            has_met_silence: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        };
+        async move { inner.size(&call, &images).await }
+    }
+}
+
+impl Inner {
+    fn learn(&self, digest: &Digest, media_type: MediaType, manifest_size: u64, references: &[Reference]) {
+        if manifest_size == 0 || self.manifests.knows(digest) {
+            return;
+        }
+        if let Some(content) = Content::from_event(media_type, manifest_size, references) {
+            self.manifests.insert(digest.clone(), content);
+        }
+    }
+
+    async fn size(&self, call: &Call, images: &[ImageToSize]) -> Vec<Sizes> {
+        if images.is_empty() {
+            return Vec::new();
+        }
+        let of_images = join_all(
+            images
+                .iter()
+                .map(|image| by_deadline(call, self.image(call, image))),
+        );
+        let of_repository = self.repository(call, images);
+        let (of_images, of_repository) = join(of_images, of_repository).await;
+        self.repositories.weigh(&call.repository);
+        self.report(call);
+        of_images
+            .into_iter()
+            .zip(of_repository)
+            .map(|(image, repository_size)| {
+                let (image_size, layers) = image.unzip();
+                Sizes {
+                    image_size,
+                    layers: layers.unwrap_or_default().into(),
+                    repository_size,
+                }
+            })
+            .collect()
+    }
+
+    async fn image(&self, call: &Call, image: &ImageToSize) -> Result<(u64, Vec<Layer>), Unavailable> {
+        let told = Content::from_event(image.media_type, image.manifest_size, &image.references);
+        let sizes = match told {
+            Some(content) => content::single_image_sizes(&content),
+            None => content::image_sizes(&image.digest, &self.manifests.tree(call, &image.digest).await?),
+        };
+        sizes.ok_or(Unavailable::Incomplete)
+    }
+
+    /// The repository's size with each of the images.
+    async fn repository(&self, call: &Call, images: &[ImageToSize]) -> Vec<Option<u64>> {
+        let tagged = async {
+            self.manifests.load(call).await?;
+            let roots = call.repository.ledger().roots(&call.snapshot);
+            let roots = roots.ok_or(Unavailable::Deleted)?;
+            self.manifests.reach(call, roots, Standing::Tagged).await
+        };
+        let Some(tagged) = by_deadline(call, tagged).await else {
+            return vec![None; images.len()];
+        };
+        let tagged_size = tagged.total();
+        let with_image = |image: &ImageToSize| {
+            let (tagged, digest) = (&tagged, image.digest.clone());
+            by_deadline(call, async move {
+                if tagged.has_visited(&digest) {
+                    return Ok(tagged_size);
+                }
+                let own = self.manifests.reach(call, vec![digest], Standing::Listed).await?;
+                Ok(own
+                    .beyond(tagged)
+                    .zip(tagged_size)
+                    .and_then(|(more, size)| size.checked_add(more)))
+            })
+        };
+        let sizes = join_all(images.iter().map(with_image)).await;
+        sizes.into_iter().map(Option::flatten).collect()
+    }
+
+    /// Logs once for a batch that lacks a number, and takes note of a registry that never answered it.
+    fn report(&self, call: &Call) {
+        let failure = call.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(error) = failure else {
+            return;
+        };
+        // A deadline too short for any answer says nothing about the registry.
+        let has_waited = call.has_met_silence.load(Ordering::Relaxed)
+            || call.has_asked.load(Ordering::Relaxed) && call.since.elapsed() >= PROBE_TIMEOUT;
+        if has_waited && call.deadline <= Instant::now() {
+            self.manifests.health.waited_in_vain(call.since);
+        }
+        let repository = &call.name;
+        let elapsed_ms = call.since.elapsed().as_millis();
+        match error {
+            // Told when it became known.
+            Unavailable::Down => debug!(%repository, elapsed_ms, %error, "sizes are left out"),
+            _ => warn!(%repository, elapsed_ms, %error, "sizes are left out"),
+        }
+    }
+}
+
+/// What `number` comes to, if it does before the call's deadline.
+async fn by_deadline<T>(call: &Call, number: impl Future<Output = Result<T, Unavailable>>) -> Option<T> {
+    let outcome = timeout_at(call.deadline, number).await;
+    match outcome.unwrap_or(Err(Unavailable::Late)) {
+        Ok(number) => Some(number),
+        Err(error) => {
+            call.fail(error);
+            None
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The repositories that are kept in memory, and the bound on them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use super::{ledger::Ledger, load::Progress};
+use crate::image::RepositoryName;
+
+/// One repository.
+#[derive(Debug, Default)]
+pub(super) struct Repository {
+    ledger: Mutex<Ledger>,
+    /// Held by whoever reads the list of tags.
+    pub(super) load: tokio::sync::Mutex<Progress>,
+    used_at: AtomicU64,
+    weight: AtomicUsize,
+}
+
+impl Repository {
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All of them, by name. When they outgrow the bounds, the ones not used for longest are forgotten: the
+/// next one who asks reads their list of tags anew.
+#[derive(Debug)]
+pub(super) struct Repositories {
+    by_name: Mutex<HashMap<RepositoryName, Arc<Repository>>>,
+    repositories_max: usize,
+    entries_max: usize,
+    /// Counts uses: the newest has the highest.
+    uses: AtomicU64,
+    /// Tags and manifests kept, as counted from one forgetting to the next.
+    entries: AtomicUsize,
+}
+
+impl Repositories {
+    pub(super) fn new(repositories_max: usize, entries_max: usize) -> Self {
+        Self {
+            by_name: Mutex::default(),
+            repositories_max,
+            entries_max,
+            uses: AtomicU64::new(0),
+            entries: AtomicUsize::new(0),
+        }
+    }
+
+    /// The repository of that name.
+    pub(super) fn get(&self, name: &RepositoryName) -> Arc<Repository> {
+        let mut by_name = self.by_name();
+        let repository = match by_name.get(name) {
+            Some(known) => Arc::clone(known),
+            None => Arc::clone(by_name.entry(name.clone()).or_default()),
+        };
+        let use_number = self.uses.fetch_add(1, Ordering::Relaxed);
+        repository.used_at.store(use_number, Ordering::Relaxed);
+        if by_name.len() > self.repositories_max {
+            self.forget(&mut by_name);
+        }
+        repository
+    }
+
+    /// Takes note of how much the repository keeps now.
+    pub(super) fn weigh(&self, repository: &Repository) {
+        let weight = repository.ledger().len();
+        let before = repository.weight.swap(weight, Ordering::Relaxed);
+        if weight <= before {
+            return;
+        }
+        let grown = weight - before;
+        let entries = self.entries.fetch_add(grown, Ordering::Relaxed) + grown;
+        if entries > self.entries_max {
+            self.forget(&mut self.by_name());
+        }
+    }
+
+    /// Counts anew, and forgets down to a sixteenth below the bounds so that the next time is far off.
+    fn forget(&self, by_name: &mut HashMap<RepositoryName, Arc<Repository>>) {
+        let mut by_use: Vec<_> = by_name
+            .iter()
+            .map(|(name, repository)| {
+                (
+                    repository.used_at.load(Ordering::Relaxed),
+                    repository.weight.load(Ordering::Relaxed),
+                    name.clone(),
+                )
+            })
+            .collect();
+        let mut entries: usize = by_use.iter().map(|(_, weight, _)| weight).sum();
+        if by_name.len() > self.repositories_max || entries > self.entries_max {
+            by_use.sort_unstable_by_key(|(used_at, ..)| *used_at);
+            let repositories_wanted = self.repositories_max - self.repositories_max / 16;
+            let entries_wanted = self.entries_max - self.entries_max / 16;
+            for (_, weight, name) in by_use {
+                if by_name.len() <= repositories_wanted && entries <= entries_wanted {
+                    break;
+                }
+                by_name.remove(&name);
+                entries -= weight;
+            }
+        }
+        self.entries.store(entries, Ordering::Relaxed);
+    }
+
+    fn by_name(&self) -> MutexGuard<'_, HashMap<RepositoryName, Arc<Repository>>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{image::Digest, push::Change};
+
+    fn name(number: usize) -> RepositoryName {
+        format!("acme/app{number}").parse().unwrap()
+    }
+
+    fn tag(repositories: &Repositories, number: usize, tag: usize) {
+        let repository = repositories.get(&name(number));
+        repository.ledger().apply(&Change::Tagged {
+            repository: name(number),
+            tag: format!("v{tag}").parse().unwrap(),
+            digest: Digest::sha256(&tag.to_le_bytes()),
+        });
+        repositories.weigh(&repository);
+    }
+
+    #[test]
+    fn the_repositories_used_least_recently_are_forgotten_first() {
+        let repositories = Repositories::new(16, 1_000_000);
+        for number in 0..16 {
+            tag(&repositories, number, 1);
+        }
+        repositories.get(&name(0));
+        tag(&repositories, 16, 1);
+        let kept = repositories.by_name();
+        assert_eq!(kept.len(), 15);
+        assert!(kept.contains_key(&name(0)) && kept.contains_key(&name(16)));
+        assert!(!kept.contains_key(&name(1)) && !kept.contains_key(&name(2)));
+    }
+
+    #[test]
+    fn tags_and_manifests_are_bounded_over_all_repositories() {
+        let repositories = Repositories::new(1000, 160);
+        for number in 0..1000 {
+            for version in 0..10 {
+                tag(&repositories, number, version);
+            }
+        }
+        let kept: usize = repositories
+            .by_name()
+            .values()
+            .map(|known| known.ledger().len())
+            .sum();
+        assert!((20..=180).contains(&kept), "{kept}");
+        assert!(repositories.by_name().contains_key(&name(999)));
+    }
+}
