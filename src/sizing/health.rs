@@ -42,7 +42,8 @@ impl Health {
             return true;
         }
         let _turn = self.probe.lock().await;
-        match self.state().silent_at {
+        let silent_at = self.state().silent_at;
+        match silent_at {
             None => return true,
             Some(silent_at) if silent_at.elapsed() < PROBE_PAUSE => return false,
             Some(_) => self.state().silent_at = Some(Instant::now()),

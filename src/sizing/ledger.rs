@@ -138,11 +138,15 @@ impl Ledger {
 
     /// Whether the repository had the manifest at the moment of `snapshot`.
     pub(super) fn presence(&self, digest: &Digest, snapshot: &Snapshot) -> Presence {
-        match self.manifests.get(digest) {
-            None => Presence::Unknown,
-            Some(seen) if seen.gone_at > seen.held_at && seen.gone_at <= snapshot.as_of => Presence::Gone,
-            Some(seen) if seen.held_at > 0 => Presence::Held,
-            Some(_) => Presence::Unknown,
+        let Some(seen) = self.manifests.get(digest) else {
+            return Presence::Unknown;
+        };
+        if seen.gone_at > seen.held_at && seen.gone_at <= snapshot.as_of {
+            Presence::Gone
+        } else if seen.held_at > 0 {
+            Presence::Held
+        } else {
+            Presence::Unknown
         }
     }
 

@@ -94,6 +94,14 @@ pub(super) enum Standing {
     Any,
 }
 
+/// What is known of a manifest without a request.
+enum AtHand {
+    Content(Arc<Content>),
+    /// The registry does not have it.
+    Gone,
+    Unknown,
+}
+
 #[derive(Clone, Debug)]
 struct Bytes;
 
@@ -179,16 +187,17 @@ impl Manifests {
         }
     }
 
-    /// The answer that needs no request, if there is one: `Some(None)` for a manifest that is gone.
-    fn at_hand(&self, call: &Call, digest: &Digest, standing: Standing) -> Option<Option<Arc<Content>>> {
+    /// What is known of the manifest without a request.
+    fn at_hand(&self, call: &Call, digest: &Digest, standing: Standing) -> AtHand {
         if standing == Standing::Listed {
-            match call.repository.ledger().presence(digest, &call.snapshot) {
-                Presence::Gone => return Some(None),
-                Presence::Unknown => return None,
+            let presence = call.repository.ledger().presence(digest, &call.snapshot);
+            match presence {
+                Presence::Gone => return AtHand::Gone,
+                Presence::Unknown => return AtHand::Unknown,
                 Presence::Held => {}
             }
         }
-        self.cache.get(digest).map(Some)
+        self.cache.get(digest).map_or(AtHand::Unknown, AtHand::Content)
     }
 
     /// What the manifest says; `None` when the registry does not have it. Fetched by one and awaited by
@@ -199,8 +208,10 @@ impl Manifests {
         digest: &Digest,
         standing: Standing,
     ) -> Result<Option<Arc<Content>>, Unavailable> {
-        if let Some(answer) = self.at_hand(call, digest, standing) {
-            return Ok(answer);
+        match self.at_hand(call, digest, standing) {
+            AtHand::Content(content) => return Ok(Some(content)),
+            AtHand::Gone => return Ok(None),
+            AtHand::Unknown => {}
         }
         let asked_at = call.repository.ledger().version();
         let known = match self.cache.get_value_or_guard_async(digest).await {
@@ -224,7 +235,8 @@ impl Manifests {
             return Ok(Some(known));
         }
         // Known from elsewhere, or fetched by another a moment ago: is it in this repository?
-        match call.repository.ledger().presence(digest, &call.snapshot) {
+        let presence = call.repository.ledger().presence(digest, &call.snapshot);
+        match presence {
             Presence::Held => return Ok(Some(known)),
             Presence::Gone => return Ok(None),
             Presence::Unknown => {}
@@ -332,12 +344,12 @@ impl Manifests {
                     continue;
                 }
                 match self.at_hand(call, &digest, standing) {
-                    Some(Some(content)) => {
+                    AtHand::Content(content) => {
                         next.extend(content.children().cloned());
                         reached.add(&digest, &content);
                     }
-                    Some(None) => {}
-                    None => unknown.push(digest),
+                    AtHand::Gone => {}
+                    AtHand::Unknown => unknown.push(digest),
                 }
                 if count % SUM_STEP == SUM_STEP - 1 {
                     tokio::task::yield_now().await;

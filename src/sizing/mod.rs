@@ -265,10 +265,11 @@ impl Inner {
         }
         let repository = &call.name;
         let elapsed_ms = call.since.elapsed().as_millis();
-        match error {
-            // Told when it became known.
-            Unavailable::Down => debug!(%repository, elapsed_ms, %error, "sizes are left out"),
-            _ => warn!(%repository, elapsed_ms, %error, "sizes are left out"),
+        // That it is down was told when it became known.
+        if matches!(error, Unavailable::Down) {
+            debug!(%repository, elapsed_ms, %error, "sizes are left out");
+        } else {
+            warn!(%repository, elapsed_ms, %error, "sizes are left out");
         }
     }
 }

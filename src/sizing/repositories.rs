@@ -32,7 +32,7 @@ impl Repository {
 #[derive(Debug)]
 pub(super) struct Repositories {
     by_name: Mutex<HashMap<RepositoryName, Arc<Repository>>>,
-    repositories_max: usize,
+    names_max: usize,
     entries_max: usize,
     /// Counts uses: the newest has the highest.
     uses: AtomicU64,
@@ -41,10 +41,10 @@ pub(super) struct Repositories {
 }
 
 impl Repositories {
-    pub(super) fn new(repositories_max: usize, entries_max: usize) -> Self {
+    pub(super) fn new(names_max: usize, entries_max: usize) -> Self {
         Self {
             by_name: Mutex::default(),
-            repositories_max,
+            names_max,
             entries_max,
             uses: AtomicU64::new(0),
             entries: AtomicUsize::new(0),
@@ -60,7 +60,7 @@ impl Repositories {
         };
         let use_number = self.uses.fetch_add(1, Ordering::Relaxed);
         repository.used_at.store(use_number, Ordering::Relaxed);
-        if by_name.len() > self.repositories_max {
+        if by_name.len() > self.names_max {
             self.forget(&mut by_name);
         }
         repository
@@ -93,12 +93,12 @@ impl Repositories {
             })
             .collect();
         let mut entries: usize = by_use.iter().map(|(_, weight, _)| weight).sum();
-        if by_name.len() > self.repositories_max || entries > self.entries_max {
+        if by_name.len() > self.names_max || entries > self.entries_max {
             by_use.sort_unstable_by_key(|(used_at, ..)| *used_at);
-            let repositories_wanted = self.repositories_max - self.repositories_max / 16;
+            let names_wanted = self.names_max - self.names_max / 16;
             let entries_wanted = self.entries_max - self.entries_max / 16;
             for (_, weight, name) in by_use {
-                if by_name.len() <= repositories_wanted && entries <= entries_wanted {
+                if by_name.len() <= names_wanted && entries <= entries_wanted {
                     break;
                 }
                 by_name.remove(&name);

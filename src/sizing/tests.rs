@@ -1,1 +1,724 @@
+//! Sizes against a registry in memory.
 
+use std::{sync::atomic::AtomicUsize, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    image::Tag,
+    registry::{
+        self, SCHEMA1_LAYER,
+        fake::{Fake, Links, Made, blob, digest_of, respond, signed},
+    },
+};
+
+fn repository() -> RepositoryName {
+    "acme/app".parse().unwrap()
+}
+
+fn other() -> RepositoryName {
+    "acme/other".parse().unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn pushed(manifest: &Made) -> ImageToSize {
+    ImageToSize {
+        digest: manifest.digest.clone(),
+        media_type: manifest.media_type,
+        manifest_size: manifest.bytes(),
+        references: Vec::new(),
+    }
+}
+
+/// As an event with references tells an image.
+fn pushed_with_references(manifest: &Made) -> ImageToSize {
+    let body: Value = serde_json::from_str(&manifest.body).unwrap();
+    let layers = body["layers"].as_array().unwrap().iter();
+    let references = std::iter::once(&body["config"]).chain(layers);
+    ImageToSize {
+        references: references
+            .map(|reference| Reference {
+                media_type: reference["mediaType"].as_str().unwrap().to_owned(),
+                size: reference["size"].as_u64().unwrap(),
+                digest: reference["digest"].as_str().unwrap().parse().unwrap(),
+                has_urls: reference.get("urls").is_some(),
+            })
+            .collect(),
+        ..pushed(manifest)
+    }
+}
+
+fn tagged(tag: &str, digest: &Digest) -> Change {
+    Change::Tagged {
+        repository: repository(),
+        tag: tag.parse().unwrap(),
+        digest: digest.clone(),
+    }
+}
+
+fn untagged(tag: &str) -> Change {
+    Change::Untagged {
+        repository: repository(),
+        tag: tag.parse::<Tag>().unwrap(),
+    }
+}
+
+fn deleted(digest: &Digest) -> Change {
+    Change::Deleted {
+        repository: repository(),
+        digest: digest.clone(),
+    }
+}
+
+fn names(sizes: &Sizes) -> Vec<(Digest, u64)> {
+    sizes
+        .layers
+        .iter()
+        .map(|layer| (layer.digest.clone(), layer.size))
+        .collect()
+}
+
+fn layers(layers: &[(&str, u64)]) -> Vec<(Digest, u64)> {
+    layers
+        .iter()
+        .map(|(name, size)| (digest_of(name), *size))
+        .collect()
+}
+
+struct Bench {
+    fake: Fake,
+    sizing: Sizing,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let fake = Fake::start().await;
+        let sizing = Sizing::new(fake.client(), Options::default());
+        Self { fake, sizing }
+    }
+
+    /// A push of `manifest`, as the registry makes it and tells it.
+    fn push(&self, tag: &str, manifest: &Made) {
+        self.fake.put(&repository(), manifest);
+        self.fake.tag(&repository(), tag, &manifest.digest);
+        self.sizing.apply(&tagged(tag, &manifest.digest));
+    }
+
+    async fn size(&self, image: ImageToSize) -> Sizes {
+        self.sizing
+            .size(&repository(), vec![image], soon())
+            .await
+            .remove(0)
+    }
+
+    async fn size_by(&self, image: ImageToSize, milliseconds: u64) -> Sizes {
+        let deadline = Instant::now() + Duration::from_millis(milliseconds);
+        self.sizing
+            .size(&repository(), vec![image], deadline)
+            .await
+            .remove(0)
+    }
+}
+
+#[tokio::test]
+async fn an_image_counts_each_digest_once_and_keeps_its_layers_in_order() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 10), &[("z", 300), ("a", 20), ("z", 300), ("c", 10)]);
+    bench.push("v1", &image);
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!(sizes.image_size, Some(330));
+    assert_eq!(names(&sizes), layers(&[("z", 300), ("a", 20), ("c", 10)]));
+    assert_eq!(sizes.repository_size, Some(330 + image.bytes()));
+    assert_eq!(
+        sizes.layers[0].media_type,
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+    );
+}
+
+#[tokio::test]
+async fn layers_shared_between_tags_count_once_in_the_repository() {
+    let bench = Bench::start().await;
+    let one = Made::image(("c1", 1), &[("base", 1000), ("one", 10)]);
+    let two = Made::image(("c2", 2), &[("base", 1000), ("two", 20)]);
+    bench.fake.put(&repository(), &one);
+    for tag in ["old", "same"] {
+        bench.fake.tag(&repository(), tag, &one.digest);
+    }
+    bench.push("v2", &two);
+    let sizes = bench.size(pushed(&two)).await;
+    assert_eq!(sizes.image_size, Some(1022));
+    assert_eq!(
+        sizes.repository_size,
+        Some(1000 + 10 + 20 + 1 + 2 + one.bytes() + two.bytes())
+    );
+}
+
+#[tokio::test]
+async fn an_index_is_the_union_of_its_children_without_the_layers_of_attestations() {
+    let bench = Bench::start().await;
+    let amd64 = Made::image(("c1", 1), &[("shared", 100), ("amd64", 10)]);
+    let arm64 = Made::image(("c2", 2), &[("shared", 100), ("arm64", 20)]);
+    let attestation = Made::image(("c3", 4), &[("intoto", 5000)]);
+    let index = Made::index(&[(&attestation, "unknown"), (&arm64, "linux"), (&amd64, "linux")]);
+    for child in [&amd64, &arm64, &attestation] {
+        bench.fake.put(&repository(), child);
+    }
+    bench.push("v1", &index);
+    let sizes = bench.size(pushed(&index)).await;
+    assert_eq!(sizes.image_size, Some(100 + 10 + 20 + 1 + 2 + 4 + 5000));
+    assert_eq!(
+        names(&sizes),
+        layers(&[("shared", 100), ("arm64", 20), ("amd64", 10)])
+    );
+    let manifests = amd64.bytes() + arm64.bytes() + attestation.bytes() + index.bytes();
+    assert_eq!(sizes.repository_size, Some(5137 + manifests));
+    // The list, the index and three children, each once.
+    assert_eq!(bench.fake.take_asked().len(), 5);
+}
+
+#[tokio::test]
+async fn an_index_whose_children_were_told_needs_one_request() {
+    let bench = Bench::start().await;
+    bench.sizing.apply(&Change::RepositoryDeleted {
+        repository: repository(),
+    });
+    let child = Made::image(("c1", 1), &[("l1", 100)]);
+    let index = Made::index(&[(&child, "linux")]);
+    bench.fake.put(&repository(), &child);
+    let told = pushed_with_references(&child);
+    bench.sizing.learn(
+        &repository(),
+        &told.digest,
+        told.media_type,
+        told.manifest_size,
+        &told.references,
+    );
+    bench.push("v1", &index);
+    let sizes = bench.size(pushed(&index)).await;
+    assert_eq!(sizes.image_size, Some(101));
+    assert_eq!(sizes.repository_size, Some(101 + child.bytes() + index.bytes()));
+    let asked = bench.fake.take_asked();
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].path.ends_with(&index.digest.to_string()));
+}
+
+#[tokio::test]
+async fn nested_indexes_are_followed_to_a_depth_and_no_further() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[("l", 10)]);
+    bench.fake.put(&repository(), &image);
+    let mut top = image.clone();
+    for depth in 1..=9 {
+        top = Made::index(&[(&top, "linux"), (&image, "linux")]);
+        bench.fake.put(&repository(), &top);
+        let sizes = bench.size(pushed(&top)).await;
+        let expected = (depth < 8).then_some(11);
+        assert_eq!(sizes.image_size, expected, "depth {depth}");
+        assert_eq!(sizes.repository_size.is_some(), depth < 8, "depth {depth}");
+    }
+}
+
+#[tokio::test]
+async fn foreign_layers_count_in_no_size_and_stay_in_the_layers() {
+    let bench = Bench::start().await;
+    let mut by_urls = blob("application/vnd.oci.image.layer.v1.tar+gzip", "urls", 4000);
+    by_urls["urls"] = json!(["https://elsewhere.example/blob"]);
+    let foreign = [
+        blob(
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "docker",
+            1000,
+        ),
+        blob(
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "oci",
+            2000,
+        ),
+        by_urls,
+        blob("application/vnd.oci.image.layer.v1.tar+gzip", "own", 7),
+    ];
+    let image = Made::image_of(("c", 1), &foreign);
+    bench.push("v1", &image);
+    for image_to_size in [pushed_with_references(&image), pushed(&image)] {
+        let sizes = bench.size(image_to_size).await;
+        assert_eq!(sizes.image_size, Some(8));
+        let expected = [("docker", 1000), ("oci", 2000), ("urls", 4000), ("own", 7)];
+        assert_eq!(names(&sizes), layers(&expected));
+        assert_eq!(sizes.repository_size, Some(8 + image.bytes()));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_child_costs_the_images_numbers_and_counts_nothing_in_the_repository() {
+    let bench = Bench::start().await;
+    let there = Made::image(("c1", 1), &[("l1", 10)]);
+    let missing = Made::image(("c2", 2), &[("l2", 20)]);
+    let index = Made::index(&[(&there, "linux"), (&missing, "linux")]);
+    bench.fake.put(&repository(), &there);
+    // Another repository has it: that is no help here.
+    bench.fake.put(&other(), &missing);
+    bench.push("v1", &index);
+    let sizes = bench.size(pushed(&index)).await;
+    assert_eq!((sizes.image_size, sizes.layers.len()), (None, 0));
+    assert_eq!(sizes.repository_size, Some(11 + there.bytes() + index.bytes()));
+}
+
+#[tokio::test]
+async fn a_child_known_from_another_repository_is_looked_for_in_this_one() {
+    let bench = Bench::start().await;
+    let child = Made::image(("c1", 1), &[("l1", 10)]);
+    let index = Made::index(&[(&child, "linux")]);
+    let told = pushed_with_references(&child);
+    bench.sizing.learn(
+        &other(),
+        &told.digest,
+        told.media_type,
+        told.manifest_size,
+        &told.references,
+    );
+    bench.push("v1", &index);
+    let sizes = bench.size(pushed(&index)).await;
+    assert_eq!(sizes.image_size, Some(11), "what it says is known");
+    assert_eq!(sizes.repository_size, Some(index.bytes()), "but it isn't here");
+
+    bench.fake.put(&repository(), &child);
+    bench
+        .sizing
+        .learn(&repository(), &told.digest, told.media_type, 0, &[]);
+    let sizes = bench.size(pushed(&index)).await;
+    assert_eq!(sizes.repository_size, Some(11 + child.bytes() + index.bytes()));
+}
+
+#[tokio::test]
+async fn a_deleted_child_no_longer_counts_until_it_is_pushed_again() {
+    let bench = Bench::start().await;
+    let child = Made::image(("c1", 1), &[("l1", 10)]);
+    let index = Made::index(&[(&child, "linux")]);
+    bench.fake.put(&repository(), &child);
+    bench.push("v1", &index);
+    let whole = Some(11 + child.bytes() + index.bytes());
+    assert_eq!(bench.size(pushed(&index)).await.repository_size, whole);
+    bench.sizing.apply(&deleted(&child.digest));
+    assert_eq!(
+        bench.size(pushed(&index)).await.repository_size,
+        Some(index.bytes())
+    );
+    bench
+        .sizing
+        .learn(&repository(), &child.digest, child.media_type, 0, &[]);
+    assert_eq!(bench.size(pushed(&index)).await.repository_size, whole);
+}
+
+#[tokio::test]
+async fn schema_1_is_sized_by_its_blobs_signed_or_not() {
+    let fs_layers: Vec<_> = ["top", "empty", "empty", "base"]
+        .iter()
+        .map(|name| json!({"blobSum": digest_of(name).to_string()}))
+        .collect();
+    let payload = serde_json::to_string_pretty(&json!({"schemaVersion": 1, "fsLayers": fs_layers})).unwrap();
+    let digest = Digest::sha256(payload.as_bytes());
+    for (media_type, body) in [
+        (MediaType::DockerSchema1, payload.clone()),
+        (MediaType::DockerSchema1Signed, signed(&payload)),
+    ] {
+        let bench = Bench::start().await;
+        bench
+            .fake
+            .put_raw(&repository(), media_type.as_str(), &digest, body.into());
+        bench.fake.tag(&repository(), "v1", &digest);
+        for (name, size) in [("top", 30), ("empty", 5), ("base", 700)] {
+            bench.fake.blob(&repository(), &digest_of(name), size);
+        }
+        let image = ImageToSize {
+            digest: digest.clone(),
+            media_type,
+            manifest_size: 1,
+            references: Vec::new(),
+        };
+        let sizes = bench.size(image.clone()).await;
+        assert_eq!(sizes.image_size, Some(735));
+        assert_eq!(names(&sizes), layers(&[("base", 700), ("empty", 5), ("top", 30)]));
+        assert_eq!(sizes.layers[0].media_type, SCHEMA1_LAYER);
+        assert_eq!(sizes.repository_size, Some(735 + payload.len() as u64));
+        bench.fake.take_asked();
+        bench.size(image).await;
+        assert_eq!(bench.fake.calls(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_build_caches_index_of_blobs_is_sized_by_what_it_says() {
+    let bench = Bench::start().await;
+    let cache = json!({"schemaVersion": 2, "manifests": [
+        blob("application/vnd.oci.image.layer.v1.tar+gzip", "layer", 50),
+        blob("application/vnd.buildkit.cacheconfig.v0", "config", 6),
+    ]});
+    let cache = Made::new(MediaType::OciIndex, cache.to_string());
+    bench.push("cache", &cache);
+    let sizes = bench.size(pushed(&cache)).await;
+    assert_eq!(sizes.image_size, Some(56));
+    assert_eq!(names(&sizes), layers(&[("layer", 50)]));
+    assert_eq!(sizes.repository_size, Some(56 + cache.bytes()));
+}
+
+#[tokio::test]
+async fn an_event_with_references_needs_no_request_for_the_image() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[("l", 10)]);
+    bench.fake.silent(true);
+    bench.sizing.apply(&tagged("v1", &image.digest));
+    let sizes = bench.size_by(pushed_with_references(&image), 200).await;
+    assert_eq!(sizes.image_size, Some(11));
+    assert_eq!(names(&sizes), layers(&[("l", 10)]));
+    assert_eq!(sizes.repository_size, None, "the tags are not known");
+    let asked: Vec<_> = bench
+        .fake
+        .take_asked()
+        .iter()
+        .map(registry::fake::Asked::line)
+        .collect();
+    assert_eq!(asked, ["GET /v2/acme/app/tags/list?n=1000"]);
+}
+
+#[tokio::test]
+async fn references_without_sizes_are_not_believed() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[("l", 10)]);
+    bench.push("v1", &image);
+    let mut doubtful = pushed_with_references(&image);
+    doubtful.references[1].size = 0;
+    assert_eq!(bench.size(doubtful).await.image_size, Some(11));
+}
+
+#[tokio::test]
+async fn once_loaded_a_repository_of_2000_tags_is_sized_from_memory() {
+    let bench = Bench::start().await;
+    let mut expected = 0;
+    for number in 0..2000_u64 {
+        let (config, own) = (format!("c{number}"), format!("l{number}"));
+        let image = Made::image((&config, 10), &[("base", 1000), (&own, 100)]);
+        bench.fake.put(&repository(), &image);
+        bench
+            .fake
+            .tag(&repository(), &format!("v{number}"), &image.digest);
+        expected += 110 + image.bytes();
+    }
+    let image = Made::image(("new", 1), &[("base", 1000), ("l1", 100)]);
+    bench.push("new", &image);
+    let sizes = bench.size(pushed_with_references(&image)).await;
+    assert_eq!(sizes.repository_size, Some(expected + 1000 + 1 + image.bytes()));
+    assert_eq!(
+        bench.fake.take_asked().len(),
+        2001,
+        "the list, and each other tag once"
+    );
+
+    let next = Made::image(("next", 2), &[("base", 1000)]);
+    bench.sizing.apply(&tagged("next", &next.digest));
+    let more = bench.size(pushed_with_references(&next)).await;
+    assert_eq!(
+        more.repository_size,
+        Some(expected + 1000 + 1 + image.bytes() + 2 + next.bytes())
+    );
+    assert_eq!(bench.fake.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_wants_each_manifest_and_the_tags_once() {
+    let bench = Bench::start().await;
+    let child = Made::image(("c", 1), &[("l", 10)]);
+    bench.fake.put(&repository(), &child);
+    let indexes: Vec<_> = (0..5)
+        .map(|count| Made::index(&vec![(&child, "linux"); count + 1]))
+        .collect();
+    for (number, index) in indexes.iter().enumerate() {
+        bench.push(&format!("v{number}"), index);
+    }
+    let images = indexes.iter().map(pushed).collect();
+    let sizes = bench.sizing.size(&repository(), images, soon()).await;
+    assert_eq!(sizes.len(), 5);
+    assert!(sizes.iter().all(|sizes| sizes.image_size == Some(11)));
+    let asked = bench.fake.take_asked();
+    assert_eq!(asked.len(), 1 + 5 + 1, "{asked:?}");
+}
+
+#[tokio::test]
+async fn tags_that_name_nothing_any_more_count_nothing() {
+    let bench = Bench::start().await;
+    let (image, gone) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.fake.tag(&repository(), "listed", &gone.digest);
+    bench
+        .sizing
+        .apply(&tagged("told", &digest_of("told but not there")));
+    bench.push("v1", &image);
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
+    bench.fake.take_asked();
+    bench.size(pushed(&image)).await;
+    assert_eq!(bench.fake.calls(), 0, "and they are not asked for again");
+}
+
+#[tokio::test]
+async fn retags_and_deletes_move_the_size_in_the_order_they_came() {
+    let bench = Bench::start().await;
+    let one = Made::image(("c1", 1), &[("l1", 10)]);
+    let two = Made::image(("c2", 2), &[("l2", 20)]);
+    let (size_1, size_2) = (11 + one.bytes(), 22 + two.bytes());
+    bench.push("v1", &one);
+    bench.push("v2", &two);
+    let size = async || bench.size(pushed(&two)).await.repository_size;
+    assert_eq!(size().await, Some(size_1 + size_2));
+    bench.sizing.apply(&tagged("v1", &two.digest));
+    assert_eq!(size().await, Some(size_2));
+    bench.sizing.apply(&tagged("again", &one.digest));
+    assert_eq!(size().await, Some(size_1 + size_2));
+    bench.sizing.apply(&deleted(&one.digest));
+    bench.sizing.apply(&untagged("again"));
+    assert_eq!(size().await, Some(size_2));
+    bench.sizing.apply(&tagged("again", &one.digest));
+    assert_eq!(size().await, Some(size_1 + size_2));
+    bench.sizing.apply(&untagged("again"));
+    assert_eq!(size().await, Some(size_2));
+    bench.sizing.apply(&untagged("v1"));
+    bench.sizing.apply(&untagged("v2"));
+    assert_eq!(
+        size().await,
+        Some(size_2),
+        "what was pushed counts without its tag"
+    );
+}
+
+#[tokio::test]
+async fn a_pushed_image_that_was_deleted_before_the_sealing_counts_nothing() {
+    let bench = Bench::start().await;
+    let (kept, gone) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("kept", &kept);
+    bench.push("gone", &gone);
+    bench.sizing.apply(&deleted(&gone.digest));
+    bench.fake.untag(&repository(), "gone");
+    bench.fake.remove(&repository(), &gone.digest);
+    let sizes = bench.size(pushed_with_references(&gone)).await;
+    assert_eq!(sizes.image_size, Some(5));
+    assert_eq!(sizes.repository_size, Some(1 + kept.bytes()));
+}
+
+#[tokio::test]
+async fn a_batch_sees_the_repository_as_of_its_sealing() {
+    let bench = Bench::start().await;
+    let one = Made::image(("c1", 1), &[]);
+    let two = Made::image(("c2", 2), &[]);
+    bench.push("v1", &one);
+    let unknown_yet = bench.sizing.size(&repository(), vec![pushed(&one)], soon());
+    bench.push("v2", &two);
+    assert_eq!(unknown_yet.await[0].repository_size, Some(1 + one.bytes()));
+    let both = Some(3 + one.bytes() + two.bytes());
+    let loaded = bench.sizing.size(&repository(), vec![pushed(&one)], soon());
+    bench.sizing.apply(&deleted(&two.digest));
+    bench.sizing.apply(&tagged("v1", &two.digest));
+    assert_eq!(loaded.await[0].repository_size, both);
+}
+
+#[tokio::test]
+async fn changes_that_come_while_the_tags_are_read_win_over_them() {
+    let bench = Bench::start().await;
+    let manifests: Vec<_> = ["moved", "removed", "deleted", "kept", "new"]
+        .map(|name| Made::image((name, 1), &[]))
+        .into();
+    for (name, manifest) in ["moved", "removed", "deleted", "kept"].iter().zip(&manifests) {
+        bench.fake.put(&repository(), manifest);
+        bench.fake.tag(&repository(), name, &manifest.digest);
+    }
+    let [_, _, doomed, kept, new] = manifests.as_slice() else {
+        unreachable!()
+    };
+    bench.fake.put(&repository(), new);
+    // The changes are applied at the moment when the last tag is answered.
+    let (sizing, answered) = (bench.sizing.clone(), AtomicUsize::new(0));
+    let (doomed, digest) = (doomed.digest.clone(), new.digest.clone());
+    bench.fake.hook(move |asked| {
+        if asked.path.contains("/manifests/") && answered.fetch_add(1, Ordering::Relaxed) == 3 {
+            sizing.apply(&tagged("moved", &digest));
+            sizing.apply(&untagged("removed"));
+            sizing.apply(&deleted(&doomed));
+        }
+        None
+    });
+    bench.sizing.size(&repository(), vec![pushed(kept)], soon()).await;
+    bench.fake.take_asked();
+    let sizes = bench.size(pushed(kept)).await;
+    assert_eq!(sizes.repository_size, Some(2 + kept.bytes() + new.bytes()));
+}
+
+#[tokio::test]
+async fn a_deleted_repository_needs_no_list_and_grows_from_nothing() {
+    let bench = Bench::start().await;
+    let (old, new) = (Made::image(("old", 100), &[]), Made::image(("new", 1), &[]));
+    bench.push("old", &old);
+    bench.size(pushed(&old)).await;
+    bench.sizing.apply(&Change::RepositoryDeleted {
+        repository: repository(),
+    });
+    bench.sizing.apply(&tagged("new", &new.digest));
+    bench.fake.take_asked();
+    let sizes = bench.size(pushed_with_references(&new)).await;
+    assert_eq!(sizes.repository_size, Some(1 + new.bytes()));
+    assert_eq!(bench.fake.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_list_that_leads_elsewhere_costs_only_the_repositorys_size() {
+    let bench = Bench::start().await;
+    let stranger = Fake::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    bench.push("v2", &image);
+    bench.fake.pages(1, Links::At(stranger.url()));
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+    assert_eq!(stranger.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_failing_registry_is_asked_again_until_it_answers() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    let failures = AtomicUsize::new(0);
+    bench
+        .fake
+        .hook(move |_| match failures.fetch_add(1, Ordering::Relaxed) {
+            0..4 => Some(respond(503, &[], "")),
+            _ => None,
+        });
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!(sizes.image_size, Some(1));
+    assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
+}
+
+#[tokio::test]
+async fn a_pause_longer_than_the_deadline_is_not_waited_for() {
+    let bench = Bench::start().await;
+    bench
+        .fake
+        .hook(|_| Some(respond(429, &[("retry-after", "60")], "")));
+    let began = Instant::now();
+    let sizes = bench.size(pushed(&Made::image(("c", 1), &[]))).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(bench.fake.calls(), 2);
+}
+
+#[tokio::test]
+async fn refused_access_is_told_at_once() {
+    let bench = Bench::start().await;
+    bench
+        .fake
+        .hook(|_| Some(respond(401, &[("www-authenticate", "Basic realm=\"r\"")], "")));
+    let began = Instant::now();
+    let sizes = bench.size(pushed(&Made::image(("c", 1), &[]))).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn what_is_not_ready_at_the_deadline_is_left_out_and_the_rest_is_told() {
+    let bench = Bench::start().await;
+    let (known, slow) = (Made::image(("c", 1), &[("l", 10)]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    bench.size(pushed(&known)).await;
+    bench.push("slow", &slow);
+    bench.fake.silent(true);
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let images = vec![pushed(&known), pushed(&slow)];
+    let sizes = bench.sizing.size(&repository(), images, deadline).await;
+    let late = Instant::now() - deadline;
+    assert!(late < Duration::from_millis(200), "{late:?}");
+    assert_eq!(sizes[0].image_size, Some(11));
+    assert_eq!(sizes[0].repository_size, None);
+    assert_eq!(sizes[1], Sizes::default());
+}
+
+#[tokio::test]
+async fn a_reading_cut_by_its_deadline_is_taken_up_where_it_was() {
+    let fake = Fake::start().await;
+    let registry = registry::Options {
+        concurrency: 1,
+        ..fake.options()
+    };
+    let sizing = Sizing::new(registry::Client::new(registry).unwrap(), Options::default());
+    let bench = Bench { fake, sizing };
+    let mut expected = 0;
+    for number in 0..20_u64 {
+        let image = Made::image((&format!("c{number}"), 1), &[]);
+        bench.fake.put(&repository(), &image);
+        bench
+            .fake
+            .tag(&repository(), &format!("v{number:02}"), &image.digest);
+        expected += 1 + image.bytes();
+    }
+    let image = Made::image(("c0", 1), &[]);
+    // From the eleventh tag on nothing is answered, once.
+    bench.fake.hook(|asked| match asked.path.as_str() {
+        path if path.ends_with("/manifests/v10") => Some(respond(503, &[], "")),
+        _ => None,
+    });
+    let first = bench.size_by(pushed_with_references(&image), 500).await;
+    assert_eq!(first.repository_size, None);
+    bench.fake.hook(|_| None);
+    bench.fake.take_asked();
+    let second = bench.size(pushed_with_references(&image)).await;
+    assert_eq!(second.repository_size, Some(expected));
+    assert_eq!(bench.fake.calls(), 10, "the other half, and no second list");
+}
+
+#[tokio::test]
+async fn a_registry_known_to_be_down_is_not_waited_for_and_comes_back() {
+    let Bench { fake, sizing } = Bench::start().await;
+    let address = fake.address;
+    drop(fake);
+    let image = Made::image(("c", 1), &[]);
+    let within = async |milliseconds: u64, image: ImageToSize| {
+        let began = Instant::now();
+        let deadline = began + Duration::from_millis(milliseconds);
+        let sizes = sizing.size(&repository(), vec![image], deadline).await.remove(0);
+        (sizes, began.elapsed())
+    };
+    let (sizes, waited) = within(600, pushed(&image)).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(waited >= Duration::from_millis(600), "it might have come back");
+    let (sizes, waited) = within(20_000, pushed(&image)).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(waited < Duration::from_millis(500), "{waited:?}");
+    let (sizes, _) = within(20_000, pushed_with_references(&image)).await;
+    assert_eq!(sizes.image_size, Some(1), "what needs no registry is told");
+
+    let fake = Fake::start_at(address).await;
+    fake.put(&repository(), &image);
+    fake.tag(&repository(), "v1", &image.digest);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    let (sizes, _) = within(20_000, pushed(&image)).await;
+    assert_eq!(sizes.image_size, Some(1));
+    assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
+}
+
+#[tokio::test]
+async fn a_deadline_already_past_says_nothing_about_the_registry() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    assert_eq!(bench.size_by(pushed(&image), 0).await, Sizes::default());
+    assert_eq!(bench.size(pushed(&image)).await.image_size, Some(1));
+}
+
+#[tokio::test]
+async fn no_images_need_nothing() {
+    let bench = Bench::start().await;
+    assert!(bench.sizing.size(&repository(), vec![], soon()).await.is_empty());
+    assert_eq!(bench.fake.calls(), 0);
+}
