@@ -18,7 +18,10 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -119,7 +122,6 @@ struct Front {
     journal: Journal,
     queue: Arc<Queue>,
     sizing: Sizing,
-    metrics: Metrics,
     pending_max: usize,
 }
 
@@ -144,7 +146,7 @@ impl Intake for Front {
         let pushes = items.iter().filter(|item| matches!(item, Item::Push(_))).count();
         let pending = self.queue.pending();
         let full = pushes > 0 && pending.saturating_add(pushes) > self.pending_max;
-        let (max, metrics) = (self.pending_max, self.metrics.clone());
+        let max = self.pending_max;
         let appended = (!full).then(|| self.journal.append(items));
         async move {
             let Some(appended) = appended else {
@@ -152,12 +154,7 @@ impl Intake for Front {
                     "{pending} pushes are queued, of at most {max} (ingest.max_pending)"
                 )));
             };
-            let appended = appended.await?;
-            if appended.duplicates > 0 {
-                let duplicates = u64::try_from(appended.duplicates).unwrap_or(u64::MAX);
-                metrics.event(EventVerdict::Duplicate, "", duplicates);
-            }
-            Ok(())
+            Ok(appended.await?)
         }
     }
 }
@@ -196,14 +193,15 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let Opened {
         journal,
         pending,
-        writer,
+        mut writer,
         report,
     } = opened;
-    if let Some((file, bytes)) = &report.cut {
-        warn!(file = %file.display(), bytes, "the journal ended in a torn write; it was cut and saved beside");
-    }
-    let (segments, commits) = (report.segments, report.commits);
-    info!(segments, commits, pending = report.pending, "journal opened");
+    info!(
+        segments = report.segments,
+        commits = report.commits,
+        pending = pending.len(),
+        "journal opened"
+    );
 
     let metrics = Metrics::new(&clock);
     let endpoints = config.endpoints();
@@ -249,7 +247,6 @@ async fn build(config: &Config) -> Result<App, RunError> {
         journal: journal.clone(),
         queue: Arc::clone(&queue),
         sizing: sizing.clone(),
-        metrics: metrics.clone(),
         pending_max: config.ingest.max_pending,
     };
     let ingest = Ingest::new(
@@ -261,7 +258,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         clock,
     );
     let told = metrics.clone();
-    journal.on_fsync(move |elapsed| told.committed(elapsed));
+    writer.on_sync(move |elapsed| told.committed(elapsed));
     writer
         .start(Box::new(move |applied| {
             apply(applied, &queue, &sizing, &endpoints);
@@ -325,7 +322,7 @@ impl App {
             () = signals.next() => None,
             () = tasks.soft().cancelled() => None,
             () = ops_tasks.soft().cancelled() => None,
-            reason = self.journal.failed() => Some(reason),
+            reason = failure(&self.journal) => Some(reason),
         };
         let began = Instant::now();
         info!(deadline_ms = millis(deadline), "stopping");
@@ -356,6 +353,19 @@ impl App {
             Some(reason) => Err(RunError::JournalFailed(reason)),
             None if lost => Err(RunError::LostPart),
             None => Ok(()),
+        }
+    }
+}
+
+/// Waits until the journal has failed for good, and tells why.
+async fn failure(journal: &Journal) -> String {
+    let mut changes = journal.health_changes();
+    loop {
+        if let Health::Failed(reason) = &*changes.borrow_and_update() {
+            return reason.clone();
+        }
+        if changes.changed().await.is_err() {
+            return "its thread is gone".to_owned();
         }
     }
 }
@@ -395,11 +405,10 @@ fn make_data_dir(path: &Path) -> Result<(), RunError> {
 }
 
 async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError> {
-    let (directory, clock) = (config.data_dir.join("journal"), clock.clone());
+    let (directory, clock) = (config.data_dir.join(journal::DIRECTORY), clock.clone());
     let options = journal::Options {
-        segment_size: config.journal.segment_size,
+        segment_size: u32::try_from(config.journal.segment_size).unwrap_or(u32::MAX),
         max_size: config.journal.max_size,
-        prefill: true,
     };
     let open = move || Journal::open(&directory, options, clock);
     let opened = tokio::task::spawn_blocking(open).await;
@@ -418,8 +427,11 @@ fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: 
     });
     readiness.add("journal", move || match journal.health() {
         Health::Ready => Ok(()),
-        Health::NoSpace(reason) | Health::Failed(reason) => Err(reason),
-        Health::Closed => Err("closed".to_owned()),
+        Health::Full { bytes, bytes_max } => {
+            Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
+        }
+        Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
+        Health::Failed(reason) => Err(reason),
     });
     readiness.add("queue", move || match queue.pending() {
         pending if pending < pending_max => Ok(()),
@@ -432,12 +444,17 @@ fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: 
 
 fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Clock) {
     let (journal, queue, clock) = (journal.clone(), Arc::clone(queue), clock.clone());
+    let (told, counter) = (AtomicU64::new(0), metrics.clone());
     metrics.on_scrape(move |gauges| {
         let stats = journal.stats();
+        let duplicates = stats
+            .duplicates
+            .saturating_sub(told.swap(stats.duplicates, Ordering::AcqRel));
+        counter.event(EventVerdict::Duplicate, "", duplicates);
         gauges.journal(JournalSample {
             segments: stats.segments,
             bytes: stats.bytes,
-            live: stats.live,
+            live: stats.unsettled,
             ready: journal.health() == Health::Ready,
         });
         gauges.queue(QueueSample {

@@ -1,6 +1,6 @@
 //! Preparing a batch: its pushes read back from the journal, its sizes computed, once for all lanes.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::error;
@@ -11,6 +11,8 @@ use crate::{
     push::Push,
     queue::{Batch, Content},
     sizing::ImageToSize,
+    telemetry::labels::SizeNumber,
+    webhook::Sizes,
 };
 
 impl Dispatcher {
@@ -59,12 +61,28 @@ impl Dispatcher {
         };
         let digests: Vec<_> = pushes.iter().map(|push| push.digest.clone()).collect();
         let images = pushes.into_iter().map(image_to_size).collect();
+        let began = Instant::now();
         let sizes = self.0.parts.sizing.size(repository, images, deadline).await;
+        self.count(&sizes, began.elapsed());
         Ok(digests
             .into_iter()
             .zip(sizes)
             .map(|(digest, sizes)| Content { digest, sizes })
             .collect())
+    }
+
+    fn count(&self, sizes: &[Sizes], elapsed: Duration) {
+        let metrics = &self.0.parts.metrics;
+        metrics.sized(elapsed);
+        for sizes in sizes {
+            if sizes.image_size.is_none() {
+                metrics.size_unknown(SizeNumber::Image);
+                metrics.size_unknown(SizeNumber::Layers);
+            }
+            if sizes.repository_size.is_none() {
+                metrics.size_unknown(SizeNumber::Repository);
+            }
+        }
     }
 
     async fn read(&self, batch: &Batch) -> io::Result<Vec<Push>> {

@@ -116,7 +116,7 @@ mod tests {
         };
         let held = turns.take(&named("other"), UNPACED, "a:80").await.unwrap();
         let start = Instant::now();
-        let (_, second, ()) = tokio::join!(
+        let ((), second, ()) = tokio::join!(
             async { drop(turns.take(&named("ci"), rate, "a:80").await) },
             async {
                 let turn = turns.take(&named("ci"), rate, "a:80").await;

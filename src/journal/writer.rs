@@ -6,7 +6,7 @@
 //! busy is the next commit.
 
 use std::{
-    io, mem,
+    fmt, io, mem,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -41,6 +41,15 @@ const DELETE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Who is handed what became durable, in order.
 pub type Applier = Box<dyn FnMut(Vec<Applied>) + Send>;
 
+/// Is told how long each commit's fdatasync took, on the writer's thread.
+struct SyncTold(Box<dyn Fn(Duration) + Send>);
+
+impl fmt::Debug for SyncTold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SyncTold")
+    }
+}
+
 /// The writer before it runs: made by opening the journal, started once the replay was inserted.
 #[derive(Debug)]
 pub struct Writer {
@@ -54,6 +63,7 @@ pub struct Writer {
     told: Backlog,
     group: Group,
     stats: Stats,
+    sync_told: Option<SyncTold>,
     delete_at: Option<Instant>,
     is_refusing: bool,
     fatal: Option<String>,
@@ -100,12 +110,18 @@ impl Writer {
             told: Backlog::default(),
             group: Group::new(),
             stats: Stats::default(),
+            sync_told: None,
             delete_at: Some(Instant::now()),
             is_refusing: false,
             fatal: None,
         };
         writer.publish();
         writer
+    }
+
+    /// Has `told` called with the duration of each commit's fdatasync.
+    pub fn on_sync(&mut self, told: impl Fn(Duration) + Send + 'static) {
+        self.sync_told = Some(SyncTold(Box::new(told)));
     }
 
     /// Starts the thread. `applier` is called on it, in the order of the sequence numbers, before the
@@ -286,6 +302,9 @@ impl Writer {
         match self.segments.commit(&mut self.group.frame) {
             Ok(took) => {
                 self.stats.sync_last = took;
+                if let Some(SyncTold(told)) = &self.sync_told {
+                    told(took);
+                }
                 self.stats.pushes += self.group.pushes;
                 self.stats.settlements += settled as u64;
                 self.segments.owe(self.group.pairs);

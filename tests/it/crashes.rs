@@ -191,5 +191,9 @@ fn nothing_taken_is_lost_and_the_order_holds_through_many_kills() {
     // What may be repeated is the attempt in flight, and those whose answer came while the writer's thread
     // was in one fdatasync: a handful a kill, of the hundreds that were sent.
     let repeated = requests.len() - images.len();
-    assert!(repeated <= 6 * 6, "{repeated} repeats of {} requests", requests.len());
+    assert!(
+        repeated <= 6 * 6,
+        "{repeated} repeats of {} requests",
+        requests.len()
+    );
 }
