@@ -45,7 +45,7 @@ use crate::{
     lifecycle::Tasks,
     listener::{self, BindError, Listener, TlsFiles},
     ops::{self, Readiness},
-    push::{Change, EndpointId, Item, Reference},
+    push::{Change, EndpointId, Item, Push, Reference},
     queue::Queue,
     registry,
     sizing::{self, Sizing},
@@ -207,10 +207,13 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let endpoints = config.endpoints();
     let queue = Arc::new(Queue::new());
     let sizing = Sizing::new(
-        registry::Client::new(registry_options(config)?)?,
+        registry::Client::new(registry_options(config, &metrics)?)?,
         sizing::Options::default(),
     );
     let orphans = queue.replay(&pending, &endpoints, Instant::now());
+    for durable in &pending {
+        learn(&sizing, &durable.push);
+    }
     drop(pending);
 
     let tasks = Tasks::new();
@@ -286,6 +289,7 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
             Applied::Change(change) => sizing.apply(&change),
             Applied::Push(durable) => {
                 let push = &durable.push;
+                learn(sizing, push);
                 if let Some(tag) = push.tag.clone() {
                     let (repository, digest) = (push.repository.clone(), push.digest.clone());
                     sizing.apply(&Change::Tagged {
@@ -298,6 +302,17 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
             }
         }
     }
+}
+
+/// What a push says of its manifest need not be asked of the registry.
+fn learn(sizing: &Sizing, push: &Push) {
+    sizing.learn(
+        &push.repository,
+        &push.digest,
+        push.media_type,
+        push.manifest_size,
+        &push.references,
+    );
 }
 
 impl App {
@@ -529,7 +544,7 @@ fn filter_options(config: &Config) -> filter::Options {
     }
 }
 
-fn registry_options(config: &Config) -> Result<registry::Options, RunError> {
+fn registry_options(config: &Config, metrics: &Metrics) -> Result<registry::Options, RunError> {
     let login = config.registry.login.as_ref();
     Ok(registry::Options {
         url: config.registry.url.clone(),
@@ -538,6 +553,7 @@ fn registry_options(config: &Config) -> Result<registry::Options, RunError> {
         ca_pem: read_pem("registry.ca_file", config.registry.ca_file.as_ref())?,
         timeout: config.registry.timeout,
         concurrency: config.registry.concurrency,
+        metrics: Some(metrics.clone()),
     })
 }
 

@@ -103,6 +103,7 @@ impl Fake {
             ca_pem: None,
             timeout: Duration::from_secs(10),
             concurrency: 8,
+            metrics: None,
         }
     }
 

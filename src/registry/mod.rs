@@ -18,6 +18,7 @@ use url::Url;
 use crate::{
     image::{Digest, RepositoryName, Tag},
     secret::Secret,
+    telemetry::{Metrics, labels::RegistryResult},
 };
 
 mod auth;
@@ -63,6 +64,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How many requests may be under way at once; at least 1.
     pub concurrency: usize,
+    /// Where requests are counted.
+    pub metrics: Option<Metrics>,
 }
 
 /// Why a client can't be built.
@@ -92,6 +95,7 @@ struct Inner {
     timeout: Duration,
     concurrency: usize,
     permits: Semaphore,
+    metrics: Option<Metrics>,
 }
 
 impl Client {
@@ -121,6 +125,7 @@ impl Client {
             timeout: options.timeout,
             concurrency,
             permits: Semaphore::new(concurrency),
+            metrics: options.metrics,
         })))
     }
 
@@ -293,10 +298,11 @@ impl Client {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        request
-            .send()
-            .await
-            .map_err(|error| RegistryError::from_transport(error, self.0.timeout))
+        let answer = request.send().await;
+        if let Some(metrics) = &self.0.metrics {
+            metrics.registry_request(result_of(&answer));
+        }
+        answer.map_err(|error| RegistryError::from_transport(error, self.0.timeout))
     }
 
     #[expect(clippy::unused_self, reason = "reads better as a verb of the client")]
@@ -308,6 +314,21 @@ impl Client {
                 retry_after(response.headers()),
             )),
         }
+    }
+}
+
+/// What metrics call it.
+fn result_of(answer: &Result<reqwest::Response, reqwest::Error>) -> RegistryResult {
+    match answer {
+        Ok(response) => match response.status() {
+            status if status.is_success() || status.is_redirection() => RegistryResult::Ok,
+            StatusCode::NOT_FOUND => RegistryResult::NotFound,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryResult::Denied,
+            StatusCode::TOO_MANY_REQUESTS => RegistryResult::Limited,
+            _ => RegistryResult::Status,
+        },
+        Err(error) if error.is_timeout() => RegistryResult::Timeout,
+        Err(_) => RegistryResult::Connect,
     }
 }
 

@@ -456,6 +456,7 @@ fn urls_and_certificates_that_make_no_client_are_refused() {
         ca_pem: ca_pem.map(|pem| pem.as_bytes().to_vec()),
         timeout: Duration::from_secs(1),
         concurrency: 1,
+        metrics: None,
     };
     for url in ["ftp://r", "http://ann@r", "http://r/?q", "http://r/#f"] {
         assert!(
@@ -505,6 +506,7 @@ async fn a_registry_with_a_certificate_of_ones_own_is_trusted_by_its_ca_file() {
         ca_pem,
         timeout: Duration::from_secs(5),
         concurrency: 1,
+        metrics: None,
     };
     let trusting = Client::new(options(Some(made.cert.pem().into_bytes()))).unwrap();
     assert_eq!(

@@ -272,15 +272,12 @@ impl Manifests {
         })
     }
 
-    /// Schema 1 lists the newest layer first and states no size: put in the order of all other manifests,
-    /// base first, each once, and asked for.
+    /// Schema 1 lists the newest layer first, which is the manifest's order and so stays, and states no size:
+    /// each is asked for, once.
     async fn schema1_layers(&self, call: &Call, layers: Vec<Digest>) -> Result<Vec<Blob>, Unavailable> {
         let mut seen = HashSet::new();
-        let base_first = layers
-            .into_iter()
-            .rev()
-            .filter(|layer| seen.insert(layer.clone()));
-        stream::iter(base_first.collect::<Vec<_>>())
+        let once = layers.into_iter().filter(|layer| seen.insert(layer.clone()));
+        stream::iter(once.collect::<Vec<_>>())
             .map(async |digest| {
                 let size = self
                     .ask(call, || self.client.blob_size(&call.name, &digest))

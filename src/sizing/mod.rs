@@ -3,8 +3,8 @@
 //! All sizes are compressed bytes, as the registry stores them.
 //!
 //! - `image_size`: config and layers, each digest once; for an index, over all that it lists.
-//! - `layers`: base first, each digest once; for an index, in its children's order. Schema 1, which lists
-//!   the newest first, is turned round.
+//! - `layers`: in the manifest's order, each digest once; for an index, in its children's order. That is base
+//!   first, but for schema 1, which lists the newest first.
 //! - `repository_size`: configs and layers reachable from every tag and from the image itself, each digest
 //!   once, and the bytes of those manifests and indexes.
 //! - Foreign and non-distributable layers count in no size and stay in `layers`; attestations

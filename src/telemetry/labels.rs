@@ -143,8 +143,6 @@ label! {
         Timeout => "timeout",
         /// The connection could not be made, or broke.
         Connect => "connect",
-        /// An answer that breaks the rules: wrong digest, too large, not what was asked for.
-        Invalid => "invalid",
     }
 }
 
