@@ -341,7 +341,7 @@ async fn schema_1_is_sized_by_its_blobs_signed_or_not() {
         };
         let sizes = bench.size(image.clone()).await;
         assert_eq!(sizes.image_size, Some(735));
-        assert_eq!(names(&sizes), layers(&[("base", 700), ("empty", 5), ("top", 30)]));
+        assert_eq!(names(&sizes), layers(&[("top", 30), ("empty", 5), ("base", 700)]));
         assert_eq!(sizes.layers[0].media_type, SCHEMA1_LAYER);
         assert_eq!(sizes.repository_size, Some(735 + payload.len() as u64));
         bench.fake.take_asked();
