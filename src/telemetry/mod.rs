@@ -352,8 +352,8 @@ impl Inner {
         );
         let help = "Bytes of the journal's files";
         r.register_with_unit("journal", help, Unit::Bytes, gauges.journal_bytes.clone());
-        let help = "Bytes of the journal's records that are still owed";
-        r.register_with_unit("journal_live", help, Unit::Bytes, gauges.journal_live.clone());
+        let help = "Pairs of push and endpoint in the journal that are not settled";
+        r.register("journal_live", help, gauges.journal_live.clone());
         r.register(
             "journal_ready",
             "Whether the journal takes appends",
