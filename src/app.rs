@@ -29,7 +29,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, timeout, timeout_at},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -145,7 +145,8 @@ impl Intake for Front {
     fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
         let pushes = items.iter().filter(|item| matches!(item, Item::Push(_))).count();
         let pending = self.queue.pending();
-        let full = pushes > 0 && pending.saturating_add(pushes) > self.pending_max;
+        // Not counting these: an envelope of more pushes than the bound would be refused for ever.
+        let full = pushes > 0 && pending >= self.pending_max;
         let max = self.pending_max;
         let appended = (!full).then(|| self.journal.append(items));
         async move {
@@ -351,12 +352,17 @@ impl App {
             () = signals.next() => warn!("second signal: what is under way is cut, and repeated after the next start"),
         }
         tasks.hard().cancel();
-        tasks.ended().await;
-        if timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_err() {
-            error!("the journal could not be synced in time");
-        }
+        let close = async {
+            tasks.ended().await;
+            timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_ok()
+        };
+        let is_synced = tokio::select! {
+            is_synced = close => is_synced,
+            () = signals.next() => false,
+        };
         let failed = failed.or_else(|| match self.journal.health() {
             Health::Failed(reason) => Some(reason),
+            _ if !is_synced => Some("it could not be synced before the end".to_owned()),
             _ => None,
         });
         let lost = tasks.lost_one() || ops_tasks.lost_one();

@@ -35,7 +35,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
         warn!(key = warning.key, "{}", warning.message);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(app::run(config)).map_err(|error| {
+    let ended = runtime.block_on(app::run(config));
+    // All that matters is synced: what still blocks in the resolver or the disk must not hold the exit up.
+    runtime.shutdown_background();
+    ended.map_err(|error| {
         error!(%error, "ended with a failure");
         Failure::new(exit_of(&error), error)
     })

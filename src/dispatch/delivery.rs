@@ -58,27 +58,35 @@ impl Dispatcher {
             () = soft.cancelled() => return None,
             contents = self.contents(repository, &lease.batch) => contents,
         };
-        let unreadable = || Completion::Retry {
+        let unreadable = || Completion::Later {
             at: Instant::now() + UNREADABLE_WAIT,
-            fault: Fault::Endpoint,
         };
         let Ok(contents) = contents else {
             return Some(unreadable());
         };
-        let Some(content) = contents.get(lease.member) else {
+        let Some(Some(content)) = contents.get(lease.member) else {
+            warn!(%repository, endpoint = %lease.endpoint, sequence = %lease.pending.sequence, "its record can't be read");
             return Some(unreadable());
         };
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
             return Some(Completion::Settled(Settlement::DeadLetter));
         };
         let outcome = match request::target(endpoint) {
-            Err(error) => judge(&Err(error), self.0.parts.clock.now()),
+            Err(error) => {
+                warn!(%repository, endpoint = %lease.endpoint, %error, "no attempt: the endpoint's URL can't be used");
+                let answer = Err(error);
+                self.0.parts.metrics.attempt(result_of(&answer), Duration::ZERO);
+                judge(&answer, self.0.parts.clock.now())
+            }
             Ok(target) => {
                 let host = host_of(&target);
                 let turn = tokio::select! {
                     () = soft.cancelled() => return None,
                     turn = self.0.turns.take(&lease.endpoint, endpoint.rate, &host) => turn?,
                 };
+                if self.0.parts.queue.is_outdated(repository, lease) {
+                    return Some(Completion::Returned);
+                }
                 let outcome = self.attempt(repository, lease, endpoint, content).await;
                 drop(turn);
                 outcome

@@ -8,7 +8,7 @@
 //! # Bounds
 //! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`),
 //! starts per endpoint by its rate, lane tasks by the lanes that are not waiting for a retry, and the
-//! batches sized ahead of their turn by [`PREPARED_AHEAD_MAX`].
+//! images sized ahead of their turn by [`PREPARED_AHEAD_MAX`].
 //!
 //! # Stopping
 //! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
@@ -39,8 +39,8 @@ mod turn;
 
 use turn::Turns;
 
-/// The most batches that are sized, and held so, before it is their turn. A lane that is further
-/// behind has its batches sized when their turn comes.
+/// The most images that are sized, and held so, before it is their turn. A lane that is further behind
+/// has its batches sized when their turn comes.
 pub const PREPARED_AHEAD_MAX: usize = 10_000;
 
 /// The dispatcher's settings.

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tracing::error;
+use tracing::warn;
 
 use super::Dispatcher;
 use crate::{
@@ -19,17 +19,21 @@ impl Dispatcher {
     /// Begins to size a batch that was just sealed, whether or not its turn has come: its sizes are
     /// those of the moment of its sealing.
     pub(super) fn prepare_ahead(&self, repository: &RepositoryName, batch: Arc<Batch>) {
-        let Ok(permit) = Arc::clone(&self.0.ahead).try_acquire_owned() else {
+        let images = u32::try_from(batch.members.len()).unwrap_or(u32::MAX);
+        let Ok(permit) = Arc::clone(&self.0.ahead).try_acquire_many_owned(images) else {
             return;
         };
         let (dispatcher, repository) = (self.clone(), repository.clone());
         self.0.parts.tasks.spawn("sizing", async move {
             tokio::select! {
                 () = dispatcher.0.parts.tasks.soft().cancelled() => {}
-                // A failure is told by whoever needs the contents; here nobody does yet.
-                _ = dispatcher.contents(&repository, &batch) => {}
+                contents = dispatcher.contents(&repository, &batch) => {
+                    // A failure is told by whoever needs the contents; here nobody does yet.
+                    if contents.is_ok() {
+                        drop(batch.ahead.set(permit));
+                    }
+                }
             }
-            drop(permit);
         });
     }
 
@@ -41,7 +45,7 @@ impl Dispatcher {
         &self,
         repository: &RepositoryName,
         batch: &'a Batch,
-    ) -> io::Result<&'a [Content]> {
+    ) -> io::Result<&'a [Option<Content>]> {
         let contents = batch
             .contents
             .get_or_try_init(|| self.prepare(repository, batch))
@@ -49,25 +53,31 @@ impl Dispatcher {
         Ok(contents)
     }
 
-    async fn prepare(&self, repository: &RepositoryName, batch: &Batch) -> io::Result<Vec<Content>> {
-        let pushes = self.read(batch).await.inspect_err(|error| {
-            error!(%error, %repository, "pushes can't be read back from the journal");
-        })?;
+    async fn prepare(&self, repository: &RepositoryName, batch: &Batch) -> io::Result<Vec<Option<Content>>> {
+        let pushes = self.read(repository, batch).await?;
         let limit = self.0.options.size_deadline;
         // A batch whose turn comes long after its sealing gets a deadline of its own.
         let deadline = match batch.sealed_at + limit {
             passed if passed <= Instant::now() => Instant::now() + limit,
             deadline => deadline,
         };
-        let digests: Vec<_> = pushes.iter().map(|push| push.digest.clone()).collect();
-        let images = pushes.into_iter().map(image_to_size).collect();
+        let digests: Vec<_> = pushes
+            .iter()
+            .map(|push| push.as_ref().map(|push| push.digest.clone()))
+            .collect();
+        let images = pushes.into_iter().flatten().map(image_to_size).collect();
         let began = Instant::now();
         let sizes = self.0.parts.sizing.size(repository, images, deadline).await;
         self.count(&sizes, began.elapsed());
+        let mut sizes = sizes.into_iter();
         Ok(digests
             .into_iter()
-            .zip(sizes)
-            .map(|(digest, sizes)| Content { digest, sizes })
+            .map(|digest| {
+                Some(Content {
+                    digest: digest?,
+                    sizes: sizes.next()?,
+                })
+            })
             .collect())
     }
 
@@ -85,12 +95,29 @@ impl Dispatcher {
         }
     }
 
-    async fn read(&self, batch: &Batch) -> io::Result<Vec<Push>> {
+    /// The batch's pushes; one that can't be read holds back nobody but itself. A member that was settled
+    /// meanwhile may be gone from the disk, and is not missed.
+    async fn read(&self, repository: &RepositoryName, batch: &Batch) -> io::Result<Vec<Option<Push>>> {
         let journal = self.0.parts.journal.clone();
         let positions: Vec<_> = batch.members.iter().map(|member| member.position).collect();
-        tokio::task::spawn_blocking(move || journal.read(&positions))
+        let read = move || {
+            positions
+                .iter()
+                .map(|position| journal.read(&[*position]))
+                .collect::<Vec<_>>()
+        };
+        let pushes = tokio::task::spawn_blocking(read)
             .await
-            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        let mut failure = None;
+        let pushes: Vec<Option<Push>> = (pushes.into_iter())
+            .map(|push| push.inspect_err(|error| warn!(%error, %repository, "a push can't be read back")))
+            .map(|push| push.map_err(|error| failure = Some(error)).ok()?.pop())
+            .collect();
+        match failure {
+            Some(error) if pushes.iter().all(Option::is_none) => Err(error),
+            _ => Ok(pushes),
+        }
     }
 }
 

@@ -6,14 +6,13 @@
 //! same queues from what the journal still holds.
 //!
 //! # Invariants
-//! - Due work comes from a timer heap; the map is never scanned for it. A repository stands in the heap
-//!   with the moment its state machine asked for; an entry that was overtaken by an earlier one is
-//!   recognised when it comes up (`scheduled`) and dropped.
+//! - Due work comes from one ordered agenda; the map is never scanned for it. A repository stands in it at
+//!   most once, with the moment its state machine asked for (`scheduled`). The map's shard is locked before
+//!   the agenda, never after it.
 //! - No map guard lives across an `.await`: every method that touches the map is synchronous.
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
+    collections::BTreeSet,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -37,13 +36,14 @@ mod repository;
 
 pub use repository::{Batch, Completion, Content, Effects, Lease, Pending, RepositoryQueue, Settled};
 
-type Heap = BinaryHeap<Reverse<(Instant, RepositoryName)>>;
+/// What is due, earliest first; each repository stands in it once.
+type Agenda = BTreeSet<(Instant, RepositoryName)>;
 
 /// All repositories' queues.
 #[derive(Debug, Default)]
 pub struct Queue {
     repositories: DashMap<RepositoryName, RepositoryQueue>,
-    heap: Mutex<Heap>,
+    agenda: Mutex<Agenda>,
     earlier: Notify,
     pending: AtomicUsize,
 }
@@ -117,26 +117,24 @@ impl Queue {
 
     /// Waits until some repository has work due, and returns its name.
     ///
-    /// Cancel-safe: a name is taken from the heap only as it is returned.
+    /// Cancel-safe: a name is taken from the agenda only as it is returned.
     pub async fn due(&self) -> RepositoryName {
         loop {
-            // Registered before the look at the heap, so that no wake-up falls between the two.
+            // Registered before the look at the agenda, so that no wake-up falls between the two.
             let earlier = self.earlier.notified();
             let next = {
-                let mut heap = self.heap.lock().unwrap_or_else(PoisonError::into_inner);
-                match heap.peek() {
-                    Some(Reverse((at, _))) if *at <= Instant::now() => {
-                        if let Some(Reverse((at, name))) = heap.pop() {
-                            drop(heap);
-                            if self.claim(&name, at) {
-                                return name;
-                            }
-                        }
-                        continue;
+                let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+                let next = agenda.first().map(|(at, _)| *at);
+                if next.is_some_and(|at| at <= Instant::now())
+                    && let Some((at, name)) = agenda.pop_first()
+                {
+                    drop(agenda);
+                    if self.claim(&name, at) {
+                        return name;
                     }
-                    Some(Reverse((at, _))) => Some(*at),
-                    None => None,
+                    continue;
                 }
+                next
             };
             match next {
                 Some(at) => tokio::select! { () = sleep_until(at) => {} () = earlier => {} },
@@ -161,6 +159,14 @@ impl Queue {
         self.step(repository, now, |queue| queue.complete(lease, completion, now))
     }
 
+    /// Whether a newer push of the lease's tag waits behind it, so that it need not be sent.
+    #[must_use]
+    pub fn is_outdated(&self, repository: &RepositoryName, lease: &Lease) -> bool {
+        self.repositories
+            .get(repository)
+            .is_some_and(|queue| queue.is_outdated(lease))
+    }
+
     fn step(
         &self,
         repository: &RepositoryName,
@@ -172,7 +178,10 @@ impl Queue {
         };
         let effects = step(entry.get_mut());
         if entry.get().is_empty() {
-            entry.remove();
+            if let Some(at) = entry.remove().scheduled {
+                let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+                agenda.remove(&(at, repository.clone()));
+            }
         } else {
             self.schedule(repository, entry.get_mut(), now);
         }
@@ -190,23 +199,26 @@ impl Queue {
         self.schedule(&push.repository, &mut queue, now);
     }
 
-    /// Tells the heap when this repository next wants attention, if that is earlier than it knows.
+    /// Puts down when this repository next wants attention, if that is earlier than what stands there.
     fn schedule(&self, name: &RepositoryName, queue: &mut RepositoryQueue, now: Instant) {
         let Some(at) = queue.next_due(now) else { return };
         if queue.scheduled.is_some_and(|known| known <= at) {
             return;
         }
-        queue.scheduled = Some(at);
-        let mut heap = self.heap.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = heap.peek().is_none_or(|Reverse((first, _))| at < *first);
-        heap.push(Reverse((at, name.clone())));
-        drop(heap);
+        let known = queue.scheduled.replace(at);
+        let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = agenda.first().is_none_or(|(first, _)| at < *first);
+        if let Some(known) = known {
+            agenda.remove(&(known, name.clone()));
+        }
+        agenda.insert((at, name.clone()));
+        drop(agenda);
         if first {
             self.earlier.notify_one();
         }
     }
 
-    /// Whether the heap's entry is the one the repository stands by, and not one that was overtaken.
+    /// Whether what was taken from the agenda is still what the repository stands by.
     fn claim(&self, name: &RepositoryName, at: Instant) -> bool {
         let Some(mut queue) = self.repositories.get_mut(name) else {
             return false;

@@ -14,12 +14,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
 };
 
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::{
+    sync::{OnceCell, OwnedSemaphorePermit},
+    time::Instant,
+};
 
 use crate::{
     image::{Digest, Tag},
@@ -78,8 +81,11 @@ pub struct Batch {
     pub sealed_at: Instant,
     /// The pushes that survived coalescing in at least one lane, in order.
     pub members: Vec<Pending>,
-    /// What is sent of each member, by its index. Filled once by whoever needs it first.
-    pub contents: OnceCell<Vec<Content>>,
+    /// What is sent of each member, by its index; `None` for one that could not be read back. Filled once by
+    /// whoever needs it first.
+    pub contents: OnceCell<Vec<Option<Content>>>,
+    /// The permit to hold contents ahead of their turn, for as long as they are held.
+    pub ahead: OnceLock<OwnedSemaphorePermit>,
 }
 
 /// The loan of a lane's oldest push, for one attempt. Give it back with [`RepositoryQueue::complete`].
@@ -111,8 +117,14 @@ pub enum Completion {
         /// Whose fault the failure was.
         fault: Fault,
     },
-    /// It stays, as if it had never been lent: the attempt did not take place.
+    /// It stays, as if it had never been lent: the attempt did not take place, for a newer push of its tag
+    /// is there.
     Returned,
+    /// It stays, and its lane waits until then; nobody is to blame.
+    Later {
+        /// The earliest moment of the next attempt.
+        at: Instant,
+    },
 }
 
 /// A push that ended for one endpoint.
@@ -160,7 +172,8 @@ struct Lane {
     /// The newest push of each tag in the backlog, where the batching coalesces.
     newest: HashMap<Tag, Sequence>,
     in_flight: Option<Sequence>,
-    not_before: Option<Instant>,
+    /// Until when the lane waits, and for whose sake.
+    not_before: Option<(Instant, Fault)>,
     endpoint_failures: u32,
     /// The push at the head that failed by its own fault, and how often.
     push_failures: Option<(Sequence, u32)>,
@@ -233,6 +246,13 @@ impl RepositoryQueue {
         effects
     }
 
+    /// Whether a newer push of the lease's tag is in its lane, so that it need not be sent.
+    #[must_use]
+    pub fn is_outdated(&self, lease: &Lease) -> bool {
+        let lane = self.lanes.iter().find(|lane| lane.endpoint == lease.endpoint);
+        lane.is_some_and(|lane| lane.is_outdated(lease.pending.sequence))
+    }
+
     /// The next moment at which [`RepositoryQueue::advance`] has something to do.
     #[must_use]
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
@@ -245,7 +265,7 @@ impl RepositoryQueue {
             .iter()
             .filter(|lane| lane.in_flight.is_none() && !lane.backlog.is_empty());
         windows
-            .chain(lanes.map(|lane| lane.not_before.unwrap_or(now)))
+            .chain(lanes.map(|lane| lane.not_before.map_or(now, |(at, _)| at)))
             .min()
     }
 
@@ -295,6 +315,7 @@ impl RepositoryQueue {
             sealed_at: now,
             members: members.iter().map(|(pending, _)| pending.clone()).collect(),
             contents: OnceCell::new(),
+            ahead: OnceLock::new(),
         });
         for (member, (pending, endpoints)) in members.into_iter().enumerate() {
             for endpoint in endpoints {
@@ -404,19 +425,32 @@ impl Lane {
         self.backlog.insert(sequence, entry);
     }
 
+    /// Settles a push that is not in flight as superseded. What the lane waits for because the endpoint
+    /// failed stays; a wait for this push's own sake has no reason left.
     fn supersede(&mut self, sequence: Sequence, settled: &mut Vec<Settled>) {
-        if let Some(entry) = self.backlog.remove(&sequence) {
-            settled.push(Settled::new(
-                entry.pending,
-                self.endpoint.clone(),
-                Settlement::Superseded,
-            ));
+        let was_head = self
+            .backlog
+            .first_key_value()
+            .is_some_and(|(head, _)| *head == sequence);
+        let Some(entry) = self.backlog.remove(&sequence) else {
+            return;
+        };
+        if was_head && matches!(self.not_before, Some((_, Fault::Push))) {
+            self.not_before = None;
         }
+        if self.push_failures.is_some_and(|(head, _)| head == sequence) {
+            self.push_failures = None;
+        }
+        settled.push(Settled::new(
+            entry.pending,
+            self.endpoint.clone(),
+            Settlement::Superseded,
+        ));
     }
 
     /// Lends the oldest push, if none is lent and no retry is being waited for.
     fn lend(&mut self, now: Instant) -> Option<Lease> {
-        if self.in_flight.is_some() || self.not_before.is_some_and(|at| at > now) {
+        if self.in_flight.is_some() || self.not_before.is_some_and(|(at, _)| at > now) {
             return None;
         }
         let (sequence, entry) = self.backlog.first_key_value()?;
@@ -453,11 +487,15 @@ impl Lane {
                 settled.push(Settled::new(entry.pending, self.endpoint.clone(), how));
             }
             Completion::Retry { at, fault } => {
-                self.not_before = Some(at);
+                self.not_before = Some((at, fault));
                 self.count_failure(sequence, fault);
                 self.supersede_if_outdated(sequence, settled);
             }
             Completion::Returned => self.supersede_if_outdated(sequence, settled),
+            Completion::Later { at } => {
+                self.not_before = Some((at, Fault::Endpoint));
+                self.supersede_if_outdated(sequence, settled);
+            }
         }
     }
 
@@ -475,25 +513,19 @@ impl Lane {
         }
     }
 
-    /// Supersedes a push that came back undelivered if a newer one of its tag arrived meanwhile. What
-    /// the lane waits for after the endpoint's own failure stays; after the push's it has no reason left.
+    /// Supersedes a push that came back undelivered if a newer one of its tag arrived meanwhile.
     fn supersede_if_outdated(&mut self, sequence: Sequence, settled: &mut Vec<Settled>) {
+        if self.is_outdated(sequence) {
+            self.supersede(sequence, settled);
+        }
+    }
+
+    fn is_outdated(&self, sequence: Sequence) -> bool {
         let tag = self
             .backlog
             .get(&sequence)
             .and_then(|entry| entry.pending.tag.as_ref());
-        let outdated = tag
-            .and_then(|tag| self.newest.get(tag))
-            .is_some_and(|newest| *newest > sequence);
-        if outdated {
-            self.supersede(sequence, settled);
-            if self
-                .push_failures
-                .take()
-                .is_some_and(|(head, _)| head == sequence)
-            {
-                self.not_before = None;
-            }
-        }
+        tag.and_then(|tag| self.newest.get(tag))
+            .is_some_and(|newest| *newest > sequence)
     }
 }

@@ -206,6 +206,127 @@ fn a_push_that_comes_back_undelivered_is_superseded_by_the_newer_one_of_its_tag(
     assert_eq!(effects.leases[0].endpoint_failures, 1);
 }
 
+const HOUR: Duration = Duration::from_hours(1);
+
+#[test]
+fn the_push_that_supersedes_a_refused_one_does_not_wait_for_its_sake() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    push(&mut queue, 1, "v1", &["ci"], batching, now);
+    let lease = queue.advance(now).leases.remove(0);
+    queue.complete(
+        &lease,
+        Completion::Retry {
+            at: now + HOUR,
+            fault: Fault::Push,
+        },
+        now,
+    );
+    push(&mut queue, 2, "v1", &["ci"], batching, now);
+    let effects = queue.advance(now);
+    assert_eq!(superseded(&effects), [("ci".into(), 1)]);
+    assert_eq!(sent(&effects), [("ci".into(), 2)]);
+    assert_eq!(effects.leases[0].push_failures, 0);
+}
+
+#[test]
+fn what_the_endpoint_asked_to_wait_for_is_waited_for_whichever_push_is_next() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    push(&mut queue, 1, "v1", &["ci"], batching, now);
+    let lease = queue.advance(now).leases.remove(0);
+    queue.complete(
+        &lease,
+        Completion::Retry {
+            at: now,
+            fault: Fault::Push,
+        },
+        now,
+    );
+    let lease = queue.advance(now).leases.pop().unwrap_or(lease);
+    push(&mut queue, 2, "v1", &["ci"], batching, now);
+    queue.advance(now);
+    let effects = queue.complete(
+        &lease,
+        Completion::Retry {
+            at: now + HOUR,
+            fault: Fault::Endpoint,
+        },
+        now,
+    );
+    assert_eq!(superseded(&effects), [("ci".into(), 1)]);
+    assert!(effects.leases.is_empty() && queue.advance(now + HOUR / 2).leases.is_empty());
+    assert_eq!(sent(&queue.advance(now + HOUR)), [("ci".into(), 2)]);
+}
+
+#[test]
+fn a_lease_that_was_overtaken_before_its_attempt_is_told_and_superseded() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    push(&mut queue, 1, "v1", &["ci"], batching, now);
+    let lease = queue.advance(now).leases.remove(0);
+    assert!(!queue.is_outdated(&lease));
+    push(&mut queue, 2, "v1", &["ci"], batching, now);
+    queue.advance(now);
+    assert!(queue.is_outdated(&lease));
+    let effects = queue.complete(&lease, Completion::Returned, now);
+    assert_eq!(superseded(&effects), [("ci".into(), 1)]);
+    assert_eq!(sent(&effects), [("ci".into(), 2)]);
+}
+
+#[test]
+fn trouble_that_is_nobodys_fault_waits_and_counts_for_nothing() {
+    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let batching = Batching {
+        window: Duration::ZERO,
+        ..BATCHING
+    };
+    push(&mut queue, 1, "v1", &["ci"], batching, now);
+    let lease = queue.advance(now).leases.remove(0);
+    assert!(
+        queue
+            .complete(&lease, Completion::Later { at: now + HOUR }, now)
+            .leases
+            .is_empty()
+    );
+    let lease = queue.advance(now + HOUR).leases.remove(0);
+    assert_eq!((lease.endpoint_failures, lease.push_failures), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repository_stands_in_the_agenda_once_however_often_it_is_due() {
+    let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
+    let name = "acme/app".parse().unwrap();
+    queue.apply(&durable(1, "acme/app", &["ci"]), &endpoints, Instant::now());
+    queue.due().await;
+    let lease = queue.advance(&name, Instant::now()).leases.remove(0);
+    let at = Instant::now() + 24 * HOUR;
+    queue.complete(
+        &name,
+        &lease,
+        Completion::Retry {
+            at,
+            fault: Fault::Endpoint,
+        },
+        Instant::now(),
+    );
+    for number in 2..20 {
+        queue.apply(&durable(number, "acme/app", &["ci"]), &endpoints, Instant::now());
+        assert_eq!(queue.due().await, name);
+        queue.advance(&name, Instant::now());
+    }
+    assert_eq!(queue.agenda.lock().unwrap().len(), 1);
+}
+
 #[test]
 fn a_retry_holds_back_what_is_behind_it_in_its_lane_and_nobody_else() {
     let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
