@@ -1,8 +1,10 @@
 //! Reading a repository's list of tags, once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use tokio::time::{Instant, sleep};
 
 use super::manifests::{Call, Manifests, Unavailable};
 use crate::image::{Digest, Tag};
@@ -15,6 +17,30 @@ pub(super) struct Progress {
     list: Option<(u64, Vec<Tag>)>,
     /// What each tag names; `None` when the registry no longer has it.
     named: HashMap<Tag, Option<Digest>>,
+}
+
+/// So many tags are asked for without waiting whether events name them.
+const OPEN_AT_ONCE_MAX: usize = 64;
+
+/// A repository of which nothing was told for so long is quiet.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How long a repository is waited for to become quiet, and which part of the time there is.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(10);
+const QUIET_WAIT_PART: u32 = 3;
+
+/// Waits while events of the repository keep coming: a registry that works off a backlog tells for nothing
+/// what its tags name, and would be slowed down by thousands of questions just then.
+async fn quiet(call: &Call) {
+    let wait = call.deadline.saturating_duration_since(Instant::now()) / QUIET_WAIT_PART;
+    let end = Instant::now() + wait.min(QUIET_WAIT_MAX);
+    while Instant::now() + QUIET <= end {
+        let version = call.repository.ledger().version();
+        sleep(QUIET).await;
+        if call.repository.ledger().version() == version {
+            return;
+        }
+    }
 }
 
 impl Manifests {
@@ -39,15 +65,24 @@ impl Manifests {
                 tags.ok_or(crate::registry::RegistryError::NotFound)?
             }
         };
-        let open: Vec<Tag> = {
+        let open = |progress: &Progress| -> Vec<Tag> {
             let ledger = repository.ledger();
             let is_open = |tag: &&Tag| !progress.named.contains_key(*tag) && !ledger.is_told(tag);
             list.iter().filter(is_open).cloned().collect()
         };
+        if open(&progress).len() > OPEN_AT_ONCE_MAX {
+            quiet(call).await;
+        }
+        let open = open(&progress);
         progress.list = Some((emptied, list));
         let mut answers = stream::iter(open)
             .map(async |tag| {
-                let digest = self.resolve(call, &tag).await?;
+                let is_told = repository.ledger().is_told(&tag);
+                let digest = if is_told {
+                    None
+                } else {
+                    self.resolve(call, &tag).await?
+                };
                 Ok::<_, Unavailable>((tag, digest))
             })
             .buffer_unordered(self.client.concurrency());
