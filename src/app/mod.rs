@@ -33,17 +33,17 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Timestamp},
-    config::{self, Config},
+    config::Config,
     dispatch::{self, Dispatcher},
     image::{Digest, MediaType, RepositoryName, Tag},
     ingest::{
         Ingest, Intake, TakeError,
-        filter::{self, Filter, Referrers, Untagged},
+        filter::Filter,
         quarantine::{self, Quarantine},
     },
     journal::{self, Applied, Health, Journal, OpenError, Opened},
     lifecycle::Tasks,
-    listener::{self, BindError, Listener, TlsFiles},
+    listener::{self, BindError, Listener},
     ops::{self, Readiness},
     push::{Change, EndpointId, Item, Push, Reference},
     queue::Queue,
@@ -56,17 +56,10 @@ use crate::{
     webhook::{Endpoints, client, connect::InvalidRoots},
 };
 
+mod options;
+
 /// How long the journal may take to write what waits, at the very end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Of an attempt's time, how much resolving, TCP and TLS may take.
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
-
-/// Connections to one host that are kept while nothing is sent.
-const IDLE_PER_HOST_MAX: usize = 4;
-
-/// How long they are kept: shorter than the 5 s after which common servers close theirs.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Why the process did not start, or did not end as it should.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +201,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let endpoints = config.endpoints();
     let queue = Arc::new(Queue::new());
     let sizing = Sizing::new(
-        registry::Client::new(registry_options(config, &metrics)?)?,
+        registry::Client::new(options::registry_options(config, &metrics)?)?,
         sizing::Options::default(),
     );
     let orphans = queue.replay(&pending, &endpoints, Instant::now());
@@ -223,23 +216,23 @@ async fn build(config: &Config) -> Result<App, RunError> {
         journal: journal.clone(),
         endpoints: endpoints.clone(),
         sizing: sizing.clone(),
-        client: client::Client::new(client_options(config)?)?,
+        client: client::Client::new(options::client_options(config)?)?,
         clock: clock.clone(),
         tasks: tasks.clone(),
         metrics: metrics.clone(),
     };
-    let dispatcher = Dispatcher::new(dispatch_options(config)?, parts);
+    let dispatcher = Dispatcher::new(options::dispatch_options(config)?, parts);
 
     let folder = config.data_dir.join("quarantine");
     let quarantine = Quarantine::open(quarantine::Options::at(&folder))
         .map_err(|error| RunError::DataDir { path: folder, error })?;
     let ingest_listener = Listener::bind(
         ListenerName::Ingest,
-        ingest_listener_options(config),
+        options::ingest_listener_options(config),
         metrics.clone(),
     )?;
     let ops_options = listener::Options {
-        tls: tls(config.ops.tls.as_ref()),
+        tls: options::tls(config.ops.tls.as_ref()),
         ..listener::Options::plain(config.ops.listen)
     };
     let ops_listener = Listener::bind(ListenerName::Ops, ops_options, metrics.clone())?;
@@ -254,8 +247,8 @@ async fn build(config: &Config) -> Result<App, RunError> {
         pending_max: config.ingest.max_pending,
     };
     let ingest = Ingest::new(
-        ingest_options(config),
-        Filter::new(filter_options(config)),
+        options::ingest_options(config),
+        Filter::new(options::filter_options(config)),
         front,
         quarantine,
         metrics.clone(),
@@ -492,97 +485,4 @@ fn oldest(journal: &Journal, queue: &Queue, now: Timestamp) -> Duration {
         .oldest()
         .and_then(|position| journal.read(&[position]).ok()?.pop());
     push.map(|push| now.since(push.taken_at)).unwrap_or_default()
-}
-
-fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
-    tls.map(|tls| TlsFiles {
-        certificate: tls.cert_file.clone(),
-        key: tls.key_file.clone(),
-    })
-}
-
-fn read_pem(key: &'static str, path: Option<&PathBuf>) -> Result<Option<Vec<u8>>, RunError> {
-    let read = |path: &PathBuf| {
-        fs::read(path).map_err(|error| RunError::File {
-            key,
-            path: path.clone(),
-            error,
-        })
-    };
-    path.map(read).transpose()
-}
-
-fn ingest_listener_options(config: &Config) -> listener::Options {
-    listener::Options {
-        tls: tls(config.ingest.tls.as_ref()),
-        connections_max: config.ingest.max_connections,
-        ..listener::Options::plain(config.ingest.listen)
-    }
-}
-
-fn ingest_options(config: &Config) -> crate::ingest::Options {
-    crate::ingest::Options {
-        path: config.ingest.path.clone(),
-        tokens: config.ingest.tokens.clone(),
-        body_bytes_max: usize::try_from(config.ingest.max_body).unwrap_or(usize::MAX),
-        ack_deadline: config.ingest.ack_deadline,
-    }
-}
-
-fn filter_options(config: &Config) -> filter::Options {
-    let rules = &config.filter;
-    filter::Options {
-        repositories: rules.repositories.clone(),
-        exclude_repositories: rules.exclude_repositories.clone(),
-        exclude_tags: rules.exclude_tags.clone(),
-        exclude_actors: rules.exclude_actors.clone(),
-        untagged: if rules.untagged {
-            Untagged::Fire
-        } else {
-            Untagged::Quiet
-        },
-        referrers: if rules.referrers {
-            Referrers::Fire
-        } else {
-            Referrers::Quiet
-        },
-        accept_hosts: config.registry.accept_hosts.clone(),
-    }
-}
-
-fn registry_options(config: &Config, metrics: &Metrics) -> Result<registry::Options, RunError> {
-    let login = config.registry.login.as_ref();
-    Ok(registry::Options {
-        url: config.registry.url.clone(),
-        username: login.map(|login| login.username.clone()).unwrap_or_default(),
-        password: login.map(|login| login.password.clone()),
-        ca_pem: read_pem("registry.ca_file", config.registry.ca_file.as_ref())?,
-        timeout: config.registry.timeout,
-        concurrency: config.registry.concurrency,
-        metrics: Some(metrics.clone()),
-    })
-}
-
-fn client_options(config: &Config) -> Result<client::Options, RunError> {
-    let delivery = &config.delivery;
-    Ok(client::Options {
-        timeout: delivery.timeout,
-        connect_timeout: delivery.timeout.min(CONNECT_TIMEOUT_MAX),
-        user_agent: delivery.user_agent.clone(),
-        header_name: delivery.header_name.clone(),
-        extra_ca_pem: read_pem("delivery.ca_file", delivery.ca_file.as_ref())?,
-        idle_per_host_max: IDLE_PER_HOST_MAX,
-        idle_timeout: IDLE_TIMEOUT,
-    })
-}
-
-fn dispatch_options(config: &Config) -> Result<dispatch::Options, RunError> {
-    let delivery = &config.delivery;
-    Ok(dispatch::Options {
-        public_host: config.registry.public_host.clone().unwrap_or_default(),
-        concurrency: delivery.concurrency,
-        per_host: delivery.per_host,
-        schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
-        size_deadline: config.size.deadline,
-    })
 }

@@ -1,0 +1,116 @@
+//! From the configuration to the options of each part.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use super::RunError;
+use crate::{
+    config::{self, Config},
+    dispatch,
+    ingest::filter::{self, Referrers, Untagged},
+    listener::{self, TlsFiles},
+    registry,
+    telemetry::Metrics,
+    webhook::client,
+};
+
+/// Of an attempt's time, how much resolving, TCP and TLS may take.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// Connections to one host that are kept while nothing is sent.
+const IDLE_PER_HOST_MAX: usize = 4;
+
+/// How long they are kept: shorter than the 5 s after which common servers close theirs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+pub(super) fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
+    tls.map(|tls| TlsFiles {
+        certificate: tls.cert_file.clone(),
+        key: tls.key_file.clone(),
+    })
+}
+
+pub(super) fn read_pem(key: &'static str, path: Option<&PathBuf>) -> Result<Option<Vec<u8>>, RunError> {
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|error| RunError::File {
+            key,
+            path: path.clone(),
+            error,
+        })
+    };
+    path.map(read).transpose()
+}
+
+pub(super) fn ingest_listener_options(config: &Config) -> listener::Options {
+    listener::Options {
+        tls: tls(config.ingest.tls.as_ref()),
+        connections_max: config.ingest.max_connections,
+        ..listener::Options::plain(config.ingest.listen)
+    }
+}
+
+pub(super) fn ingest_options(config: &Config) -> crate::ingest::Options {
+    crate::ingest::Options {
+        path: config.ingest.path.clone(),
+        tokens: config.ingest.tokens.clone(),
+        body_bytes_max: usize::try_from(config.ingest.max_body).unwrap_or(usize::MAX),
+        ack_deadline: config.ingest.ack_deadline,
+    }
+}
+
+pub(super) fn filter_options(config: &Config) -> filter::Options {
+    let rules = &config.filter;
+    filter::Options {
+        repositories: rules.repositories.clone(),
+        exclude_repositories: rules.exclude_repositories.clone(),
+        exclude_tags: rules.exclude_tags.clone(),
+        exclude_actors: rules.exclude_actors.clone(),
+        untagged: if rules.untagged {
+            Untagged::Fire
+        } else {
+            Untagged::Quiet
+        },
+        referrers: if rules.referrers {
+            Referrers::Fire
+        } else {
+            Referrers::Quiet
+        },
+        accept_hosts: config.registry.accept_hosts.clone(),
+    }
+}
+
+pub(super) fn registry_options(config: &Config, metrics: &Metrics) -> Result<registry::Options, RunError> {
+    let login = config.registry.login.as_ref();
+    Ok(registry::Options {
+        url: config.registry.url.clone(),
+        username: login.map(|login| login.username.clone()).unwrap_or_default(),
+        password: login.map(|login| login.password.clone()),
+        ca_pem: read_pem("registry.ca_file", config.registry.ca_file.as_ref())?,
+        timeout: config.registry.timeout,
+        concurrency: config.registry.concurrency,
+        metrics: Some(metrics.clone()),
+    })
+}
+
+pub(super) fn client_options(config: &Config) -> Result<client::Options, RunError> {
+    let delivery = &config.delivery;
+    Ok(client::Options {
+        timeout: delivery.timeout,
+        connect_timeout: delivery.timeout.min(CONNECT_TIMEOUT_MAX),
+        user_agent: delivery.user_agent.clone(),
+        header_name: delivery.header_name.clone(),
+        extra_ca_pem: read_pem("delivery.ca_file", delivery.ca_file.as_ref())?,
+        idle_per_host_max: IDLE_PER_HOST_MAX,
+        idle_timeout: IDLE_TIMEOUT,
+    })
+}
+
+pub(super) fn dispatch_options(config: &Config) -> Result<dispatch::Options, RunError> {
+    let delivery = &config.delivery;
+    Ok(dispatch::Options {
+        public_host: config.registry.public_host.clone().unwrap_or_default(),
+        concurrency: delivery.concurrency,
+        per_host: delivery.per_host,
+        schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
+        size_deadline: config.size.deadline,
+    })
+}
