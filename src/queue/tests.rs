@@ -321,6 +321,11 @@ async fn a_repository_stands_in_the_agenda_once_however_often_it_is_due() {
     );
     for number in 2..20 {
         queue.apply(&durable(number, "acme/app", &["ci"]), &endpoints, Instant::now());
+        assert_eq!(
+            queue.agenda.lock().unwrap().len(),
+            1,
+            "the later moment gives way to the earlier"
+        );
         assert_eq!(queue.due().await, name);
         queue.advance(&name, Instant::now());
     }
