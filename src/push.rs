@@ -41,6 +41,15 @@ impl fmt::Display for Sequence {
     }
 }
 
+/// One endpoint's share in a push: what is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pair {
+    /// The push.
+    pub sequence: Sequence,
+    /// Which of the endpoints that owed it when it was taken: an index into [`Push::owed`].
+    pub place: u16,
+}
+
 /// Who an endpoint is, whatever its URL says today: this is what owes a push.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointId {
@@ -95,7 +104,7 @@ pub struct Push {
     pub actor: String,
     /// When shipbell took it.
     pub taken_at: Timestamp,
-    /// The endpoints that owe it, fixed when it was taken; each once, at least one.
+    /// The endpoints that owe it, fixed when it was taken; each once, at least one, at most 65,535.
     pub owed: Vec<EndpointId>,
 }
 

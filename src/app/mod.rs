@@ -46,7 +46,7 @@ use crate::{
     listener::{self, BindError, Listener},
     ops::{self, Readiness},
     push::{Change, EndpointId, Item, Push, Reference},
-    queue::Queue,
+    queue::{self, Queue},
     registry,
     sizing::{self, Sizing},
     telemetry::{
@@ -61,12 +61,18 @@ mod options;
 /// How long the journal may take to write what waits, at the very end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Pushes that are read back from the journal at once, at the start.
+const RESTORED_AT_ONCE: usize = 4096;
+
 /// Why the process did not start, or did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The journal can't be opened.
     #[error("the journal can't be opened: {0}")]
     Journal(#[from] OpenError),
+    /// What is owed can't be read back.
+    #[error("the journal can't be read: {0}")]
+    Restore(io::Error),
     /// The data directory can't be used.
     #[error("data_dir {}: {error}", path.display())]
     DataDir {
@@ -186,14 +192,13 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let opened = open_journal(config, &clock).await?;
     let Opened {
         journal,
-        pending,
         mut writer,
         report,
     } = opened;
     info!(
         segments = report.segments,
         commits = report.commits,
-        pending = pending.len(),
+        pending = report.pushes,
         "journal opened"
     );
 
@@ -204,11 +209,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         registry::Client::new(options::registry_options(config, &metrics)?)?,
         sizing::Options::default(),
     );
-    let orphans = queue.replay(&pending, &endpoints, Instant::now());
-    for durable in &pending {
-        learn(&sizing, &durable.push);
-    }
-    drop(pending);
+    let orphans = restore(&journal, &queue, &endpoints).await?;
 
     let tasks = Tasks::new();
     let parts = dispatch::Parts {
@@ -273,6 +274,32 @@ async fn build(config: &Config) -> Result<App, RunError> {
         readiness,
         metrics,
     })
+}
+
+/// Fills the queues with what the journal still owes, and closes their windows.
+async fn restore(
+    journal: &Journal,
+    queue: &Arc<Queue>,
+    endpoints: &Endpoints,
+) -> Result<queue::Orphans, RunError> {
+    let (journal, queue, endpoints) = (journal.clone(), Arc::clone(queue), endpoints.clone());
+    let restore = move || -> io::Result<queue::Orphans> {
+        let mut orphans = queue::Orphans::new();
+        let mut after = None;
+        loop {
+            let pushes = journal.owed(after, RESTORED_AT_ONCE)?;
+            let Some(last) = pushes.last() else { break };
+            after = Some(last.sequence);
+            orphans.extend(queue.restore(pushes, &endpoints, Instant::now()));
+        }
+        queue.close_windows(Instant::now());
+        Ok(orphans)
+    };
+    let restored = tokio::task::spawn_blocking(restore).await;
+    restored
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(RunError::Restore)
 }
 
 /// On the journal's thread, in order: what became durable goes into its queue, what changed into the sizes.
@@ -474,15 +501,15 @@ fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Cloc
         gauges.queue(QueueSample {
             pushes: queue.pending() as u64,
             repositories: queue.repositories() as u64,
-            oldest: oldest(&journal, &queue, clock.now()),
+            oldest: oldest(&journal, clock.now()),
         });
     });
 }
 
 /// The age of the oldest push that is owed; zero when there is none.
-fn oldest(journal: &Journal, queue: &Queue, now: Timestamp) -> Duration {
-    let push = queue
+fn oldest(journal: &Journal, now: Timestamp) -> Duration {
+    let push = journal
         .oldest()
-        .and_then(|position| journal.read(&[position]).ok()?.pop());
+        .and_then(|sequence| journal.read(&[sequence]).ok()?.pop());
     push.map(|push| now.since(push.taken_at)).unwrap_or_default()
 }

@@ -64,6 +64,7 @@ fn exit_of(error: &RunError) -> Exit {
         | RunError::Schedule(_) => Exit::Configuration,
         RunError::Journal(OpenError::Io { .. })
         | RunError::DataDir { .. }
+        | RunError::Restore(_)
         | RunError::File { .. }
         | RunError::System(_)
         | RunError::JournalFailed(_) => Exit::Io,

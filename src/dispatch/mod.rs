@@ -122,22 +122,12 @@ impl Dispatcher {
     /// Settles what is owed by endpoints that the configuration no longer has.
     pub fn bury(&self, orphans: &Orphans) {
         let mut lost: HashMap<&EndpointId, u64> = HashMap::new();
-        for (durable, endpoints) in &orphans.0 {
-            for endpoint in endpoints {
-                *lost.entry(endpoint).or_default() += 1;
-                self.0.parts.journal.settle(
-                    durable.sequence,
-                    durable.position,
-                    endpoint,
-                    Settlement::DeadLetter,
-                );
-                self.0.parts.metrics.settled(Settlement::DeadLetter);
-                debug!(
-                    %endpoint, repository = %durable.push.repository, digest = %durable.push.digest,
-                    "dead letter: its endpoint is not in the configuration"
-                );
-            }
+        for (_, endpoint) in orphans {
+            *lost.entry(endpoint).or_default() += 1;
+            self.0.parts.metrics.settled(Settlement::DeadLetter);
         }
+        let settlements = orphans.iter().map(|(pair, _)| (*pair, Settlement::DeadLetter));
+        self.0.parts.journal.settle(settlements);
         for (endpoint, pushes) in lost {
             warn!(
                 %endpoint, pushes,
@@ -162,12 +152,13 @@ impl Dispatcher {
     }
 
     fn settle(&self, repository: &RepositoryName, effects: &Effects) {
+        let settlements = effects
+            .settled
+            .iter()
+            .map(|settled| (settled.pair(), settled.how));
+        self.0.parts.journal.settle(settlements);
         for settled in &effects.settled {
             let (pending, endpoint) = (&settled.pending, &settled.endpoint);
-            self.0
-                .parts
-                .journal
-                .settle(pending.sequence, pending.position, endpoint, settled.how);
             self.0.parts.metrics.settled(settled.how);
             let tag = pending.tag.as_ref().map(tracing::field::display);
             match settled.how {

@@ -99,11 +99,11 @@ impl Dispatcher {
     /// meanwhile may be gone from the disk, and is not missed.
     async fn read(&self, repository: &RepositoryName, batch: &Batch) -> io::Result<Vec<Option<Push>>> {
         let journal = self.0.parts.journal.clone();
-        let positions: Vec<_> = batch.members.iter().map(|member| member.position).collect();
+        let sequences: Vec<_> = batch.members.iter().map(|member| member.sequence).collect();
         let read = move || {
-            positions
+            sequences
                 .iter()
-                .map(|position| journal.read(&[*position]))
+                .map(|sequence| journal.read(&[*sequence]))
                 .collect::<Vec<_>>()
         };
         let pushes = tokio::task::spawn_blocking(read)

@@ -17,6 +17,11 @@ impl<'a> Decoder<'a> {
         self.0.is_empty()
     }
 
+    /// What was not taken yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self
             .0

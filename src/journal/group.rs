@@ -6,6 +6,7 @@ use super::{
     AppendError, Applied,
     frame::{FRAME_HEADER_BYTES, Seed},
     inbox::Append,
+    live::Live,
     recent::Place,
     record,
 };
@@ -31,6 +32,14 @@ impl Waiter {
     }
 }
 
+/// Where a new push's record stands once the group is committed.
+#[derive(Debug)]
+struct Placed {
+    offset: u32,
+    bytes: u32,
+    owed: u16,
+}
+
 /// The group. Its buffers are used again by the next one.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -40,8 +49,8 @@ pub(super) struct Group {
     applied: Vec<Applied>,
     /// Pushes among the records.
     pub(super) pushes: u64,
-    /// Pairs that those pushes owe.
-    pub(super) pairs: u64,
+    /// Where those pushes stand, in order.
+    placed: Vec<Placed>,
     /// Where the ids of this group begin.
     pub(super) ids_from: Place,
     /// Where its sequence numbers begin.
@@ -55,7 +64,7 @@ impl Group {
             waiters: Vec::new(),
             applied: Vec::new(),
             pushes: 0,
-            pairs: 0,
+            placed: Vec::new(),
             ids_from: 0,
             sequence_from: Sequence::FIRST,
         }
@@ -74,12 +83,27 @@ impl Group {
         self.frame.len().saturating_sub(FRAME_HEADER_BYTES)
     }
 
-    /// Adds a push's record, and tells where in the frame it begins.
-    pub(super) fn add_record(&mut self, record: &[u8], seed: Seed, sequence: Sequence) -> usize {
+    /// Adds a new push's record; the frame is to stand at `base`.
+    pub(super) fn add_push(&mut self, record: &[u8], seed: Seed, sequence: Sequence, base: u64, owed: usize) {
         let at = self.frame.len();
         self.frame.extend_from_slice(record);
         record::number_push(self.frame.get_mut(at..).unwrap_or_default(), seed, sequence);
-        at
+        self.placed.push(Placed {
+            // Segments are smaller than 4 GiB, and an append is refused long before it is as large.
+            offset: u32::try_from(base + at as u64).unwrap_or(u32::MAX),
+            bytes: u32::try_from(record.len()).unwrap_or(u32::MAX),
+            owed: u16::try_from(owed).unwrap_or(u16::MAX),
+        });
+        self.pushes += 1;
+    }
+
+    /// Enters the group's pushes, which are durable now, into the index.
+    pub(super) fn enter(&self, live: &mut Live) {
+        let mut sequence = self.sequence_from;
+        for placed in &self.placed {
+            live.push(sequence, placed.offset, placed.bytes, placed.owed);
+            sequence = sequence.next();
+        }
     }
 
     pub(super) fn apply(&mut self, waiter: &mut Waiter, applied: Applied) {
@@ -123,7 +147,7 @@ impl Group {
         self.frame.truncate(FRAME_HEADER_BYTES);
         self.frame.shrink_to(FRAME_BYTES_KEPT);
         self.pushes = 0;
-        self.pairs = 0;
+        self.placed.clear();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What waits for the writer: appends in the order of the calls, settlements, and the wish to close.
+//! What waits for the writer: appends in the order of the calls, and the wish to close.
 
 use std::{
     mem,
@@ -8,14 +8,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{
-    AppendError,
-    frame::Seed,
-    recent::EventKey,
-    record,
-    settling::{Backlog, Mark},
-};
-use crate::push::{EndpointId, Item, Sequence, Settlement};
+use super::{AppendError, recent::EventKey, record};
+use crate::push::Item;
 
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
 pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -90,7 +84,8 @@ pub(super) struct Inbox {
 struct Waiting {
     appends: Vec<Append>,
     bytes: usize,
-    settlements: Backlog,
+    /// Something changed that the writer has to look at.
+    is_nudged: bool,
     gate: Gate,
     closers: Vec<oneshot::Sender<()>>,
     writer_sleeps: bool,
@@ -102,7 +97,7 @@ impl Inbox {
             waiting: Mutex::new(Waiting {
                 appends: Vec::new(),
                 bytes: 0,
-                settlements: Backlog::default(),
+                is_nudged: false,
                 gate: Gate::Open,
                 closers: Vec::new(),
                 writer_sleeps: false,
@@ -144,25 +139,11 @@ impl Inbox {
         Ok(())
     }
 
-    /// Takes a settlement; only a journal that has ended takes none.
-    pub(super) fn settle(
-        &self,
-        seed: Seed,
-        sequence: Sequence,
-        segment: u64,
-        endpoint: &EndpointId,
-        how: Settlement,
-    ) -> Gate {
+    /// Has the writer take a turn.
+    pub(super) fn nudge(&self) {
         let mut waiting = self.lock();
-        if waiting.gate == Gate::Ended {
-            return Gate::Ended;
-        }
-        let start = waiting.settlements.bytes.len();
-        record::put_settled(&mut waiting.settlements.bytes, seed, sequence, endpoint, how);
-        let bytes = waiting.settlements.bytes.len() - start;
-        waiting.settlements.marks.push_back(Mark { segment, bytes });
+        waiting.is_nudged = true;
         self.wake(waiting);
-        Gate::Open
     }
 
     /// Asks the writer to finish; the answer comes when it has.
@@ -178,14 +159,9 @@ impl Inbox {
     }
 
     /// Waits for something to do, until `deadline` at the latest, and takes all of it.
-    pub(super) fn take(
-        &self,
-        appends: &mut Vec<Append>,
-        settlements: &mut Backlog,
-        deadline: Option<Instant>,
-    ) -> Gate {
+    pub(super) fn take(&self, appends: &mut Vec<Append>, deadline: Option<Instant>) -> Gate {
         let mut waiting = self.lock();
-        while waiting.appends.is_empty() && waiting.settlements.is_empty() && waiting.gate == Gate::Open {
+        while waiting.appends.is_empty() && !waiting.is_nudged && waiting.gate == Gate::Open {
             waiting.writer_sleeps = true;
             let Some(deadline) = deadline else {
                 waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
@@ -203,22 +179,20 @@ impl Inbox {
             };
         }
         waiting.writer_sleeps = false;
+        waiting.is_nudged = false;
         waiting.bytes = 0;
         // Swapped, so that two buffers go back and forth and none is made anew.
         mem::swap(&mut waiting.appends, appends);
-        mem::swap(&mut waiting.settlements, settlements);
         waiting.gate
     }
 
-    /// Takes nothing more; whoever waits is told `error`, and whoever closes that it is done. Tells how many
-    /// settlements came too late.
-    pub(super) fn end(&self, error: &AppendError) -> usize {
+    /// Takes nothing more; whoever waits is told `error`, and whoever closes that it is done.
+    pub(super) fn end(&self, error: &AppendError) {
         let mut waiting = self.lock();
         waiting.gate = Gate::Ended;
         waiting.bytes = 0;
         let appends = mem::take(&mut waiting.appends);
         let closers = mem::take(&mut waiting.closers);
-        let settlements = mem::take(&mut waiting.settlements);
         drop(waiting);
         for append in appends {
             // Nobody may wait for it any more.
@@ -227,7 +201,6 @@ impl Inbox {
         for closer in closers {
             let _ = closer.send(());
         }
-        settlements.marks.len()
     }
 
     /// Appends in line now.

@@ -40,25 +40,27 @@
 //!    it in their place and are not written.
 //! 2. Sequence numbers are given in the order of commits, begin with 1 and have no gaps. Those of a failed
 //!    commit, which nobody has seen, are given again. Each segment's header holds the next one, so they are
-//!    not reused when all older segments are gone. A push written again keeps its own; replay sorts by it.
+//!    not reused when all older segments are gone.
 //! 3. A commit is written only when every one before it is durable. So only the last commit of the newest
 //!    segment can be torn; it is cut, saved beside, and reported. A bad commit with a valid one after it, or
 //!    in an older segment, is damage: the journal is not opened.
 //! 4. Nothing is ever appended behind a cut: every start, and every failed commit, begins a fresh segment.
 //!    Its header names where its predecessor validly ends; what stands behind that is ignored for ever.
 //!    Once a segment's header may be on disk, its predecessor takes no more commits.
-//! 5. Segments are deleted from the oldest on, one at a time, each durably, and only when every pair
-//!    (push, endpoint) in it is settled. The event ids that only it remembered are written again first.
-//! 6. A record is never moved without its sequence number, and [`Position`]s are those of its last copy.
+//! 5. Segments are deleted from the oldest on, one at a time, each durably, and only when nothing in it is live:
+//!    each push in it is settled, or was carried forward with the pairs that are not, and so were the event ids
+//!    that only it remembered ([`carry`]). A copy keeps its sequence number.
+//! 6. Within a commit, copies that were carried forward stand before settlements: these hold for the copies.
+//! 7. The index ([`live`]) says where the last copy of each push stands that is still owed, and changes only
+//!    once the commit that says so is durable.
 //!
 //! The order of steps at a start is told in [`recovery`].
 
 use std::{
-    collections::{HashMap, hash_map},
     future::Future,
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -66,9 +68,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     clock::Clock,
-    push::{Change, EndpointId, Item, Push, Sequence, Settlement},
+    image::{RepositoryName, Tag},
+    push::{Change, EndpointId, Item, Pair, Push, Sequence, Settlement},
 };
 
+mod carry;
 mod chain;
 mod codec;
 mod error;
@@ -77,6 +81,8 @@ mod faulty;
 mod frame;
 mod group;
 mod inbox;
+mod live;
+mod reader;
 mod recent;
 mod record;
 mod recovery;
@@ -96,11 +102,14 @@ pub use recovery::Cut;
 pub use writer::{Applier, Writer};
 
 use frame::Seed;
-use inbox::{APPEND_BYTES_MAX, Append, Gate, Inbox};
+use inbox::{APPEND_BYTES_MAX, Append, Inbox};
+use live::{Live, LivePush};
+use reader::Reader;
 use recent::Recent;
+use record::{OwedPush, PushHead, RecordError};
 use segments::Segments;
-use settling::Settling;
-use storage::{Disk, Storage, StorageFile};
+use settling::{Settling, Told};
+use storage::{Disk, Storage};
 
 /// The journal's directory within the data directory.
 pub const DIRECTORY: &str = "journal";
@@ -109,24 +118,31 @@ pub const DIRECTORY: &str = "journal";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub [u8; 16]);
 
-/// Where a push's record stands: segment number and byte offset within that segment's file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position {
-    /// The segment's number.
-    pub segment: u64,
-    /// Byte offset of the record in the segment's file.
-    pub offset: u32,
-}
-
-/// A push that is durable.
+/// A push that is durable, and owed by all of its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Durable {
     /// Its place in the order of all pushes.
     pub sequence: Sequence,
-    /// Where to read it back.
-    pub position: Position,
-    /// The push; at recovery, `owed` holds only the endpoints that are not settled.
+    /// What it takes on disk, bytes.
+    pub bytes: u32,
+    /// The push.
     pub push: Push,
+}
+
+/// A push that is still owed, as far as waiting for its turn takes. [`Journal::read`] has the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Its place in the order of all pushes.
+    pub sequence: Sequence,
+    /// What it takes on disk, bytes.
+    pub bytes: u32,
+    /// Where it was pushed.
+    pub repository: RepositoryName,
+    /// By which tag.
+    pub tag: Option<Tag>,
+    /// Who still owes it, each with its place among those who owed it at first. Nobody does, if all that is
+    /// missing is the room on a full disk to commit so.
+    pub owed: Vec<(u16, EndpointId)>,
 }
 
 /// What the applier is given, in order: what became durable, and the changes that came between.
@@ -159,6 +175,8 @@ pub struct RecoveryReport {
     pub commits: u64,
     /// Settlements that were told but not committed.
     pub settled_late: usize,
+    /// Pushes that are still owed: what [`Journal::owed`] tells.
+    pub pushes: u64,
     /// The last commit, if it was bad.
     pub cut: Option<Cut>,
 }
@@ -168,9 +186,7 @@ pub struct RecoveryReport {
 pub struct Opened {
     /// The handle.
     pub journal: Journal,
-    /// What is still owed, by sequence number; `owed` holds only the endpoints that are not settled.
-    pub pending: Vec<Durable>,
-    /// The writer, to be started once `pending` is where it belongs.
+    /// The writer, to be started once what is still owed ([`Journal::owed`]) is where it belongs.
     pub writer: Writer,
     /// What the start found.
     pub report: RecoveryReport,
@@ -208,6 +224,9 @@ pub struct Stats {
     pub bytes_max: u64,
     /// Pairs (push, endpoint) that are not settled durably.
     pub unsettled: u64,
+    /// Bytes of the records of pushes that are still owed, and of the event ids that are remembered. The
+    /// files take at most twice as many, and two segments.
+    pub live_bytes: u64,
     /// Commits over the journal's whole life.
     pub commits: u64,
     /// Pushes committed since the start.
@@ -231,11 +250,18 @@ struct Shared {
     seed: Seed,
     storage: Arc<dyn Storage>,
     inbox: Inbox,
+    settling: Settling,
+    live: Mutex<Live>,
     health: watch::Sender<Health>,
     stats: Mutex<Stats>,
 }
 
 impl Shared {
+    /// Every change of the index is whole before anything can panic.
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, health: Health) {
         self.health.send_if_modified(|told| {
             let is_news = *told != health;
@@ -326,37 +352,99 @@ impl Journal {
         }
     }
 
-    /// Records that `endpoint` owes the push no longer. Written at once, synced within 100 ms.
+    /// Records that these pairs are settled. Written before this returns, which takes some microseconds, and
+    /// synced within 100 ms.
     ///
-    /// To be called once for each pair, after the push was applied or replayed: segments count their pairs,
-    /// and one settled twice would count for another that is still owed.
-    pub fn settle(&self, sequence: Sequence, position: Position, endpoint: &EndpointId, how: Settlement) {
-        let gate = self
-            .shared
-            .inbox
-            .settle(self.shared.seed, sequence, position.segment, endpoint, how);
-        if gate == Gate::Ended {
-            tracing::warn!(%sequence, %endpoint, "settled after the journal ended; the webhook will be repeated");
+    /// For pushes that were applied or told as owed. Of two settlements of one pair the first counts.
+    pub fn settle(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
+        match self.shared.settling.tell(settlements) {
+            Told::More => {}
+            Told::News => self.shared.inbox.nudge(),
+            Told::TooLate => {
+                tracing::warn!("settled after the journal ended; the webhook will be repeated");
+            }
         }
     }
 
-    /// Reads pushes back, in the order of `positions`, with all the endpoints that owed them at first.
+    /// Reads pushes back, in the order of `sequences`, with all the endpoints that owed them at first.
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// A record can't be read, is not intact, or its segment was deleted because nothing in it was owed.
-    pub fn read(&self, positions: &[Position]) -> io::Result<Vec<Push>> {
-        let mut files: HashMap<u64, Arc<dyn StorageFile>> = HashMap::new();
-        let read = |position: &Position| {
-            let file = match files.entry(position.segment) {
-                hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                hash_map::Entry::Vacant(entry) => {
-                    entry.insert(self.shared.storage.open(&segment::file_name(position.segment))?)
-                }
-            };
-            scan::read_push(&**file, self.shared.seed, u64::from(position.offset))
+    /// A push is not owed any more, or can't be read, or is not intact.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method's path holds for one lifetime of records, the closure for any"
+    )]
+    pub fn read(&self, sequences: &[Sequence]) -> io::Result<Vec<Push>> {
+        let mut reader = self.reader(READ_BYTES);
+        let read = |sequence: &Sequence| {
+            let not_owed = || io::Error::new(io::ErrorKind::NotFound, "the push is not owed any more");
+            let push = self.shared.live().find(*sequence).ok_or_else(not_owed)?;
+            self.read_one(&mut reader, &push, |head| head.to_push())
         };
-        positions.iter().map(read).collect()
+        sequences.iter().map(read).collect()
+    }
+
+    /// The pushes behind `after` that are still owed, in order, at most `count` of them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A push can't be read, or is not intact.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method's path holds for one lifetime of records, the closure for any"
+    )]
+    pub fn owed(&self, after: Option<Sequence>, count: usize) -> io::Result<Vec<Owed>> {
+        let pushes = self.shared.live().owed_after(after, count);
+        let mut reader = self.reader(scan::CHUNK_BYTES);
+        let mut read = |push: LivePush| {
+            let OwedPush {
+                repository,
+                tag,
+                owed,
+            } = self.read_one(&mut reader, &push, |head| head.to_owed())?;
+            let sequence = push.sequence;
+            let is_owed = |place| {
+                push.unsettled.contains(place) && !self.shared.settling.was_told(Pair { sequence, place })
+            };
+            Ok(Owed {
+                sequence,
+                bytes: push.standing.bytes,
+                repository,
+                tag,
+                owed: (0..).zip(owed).filter(|(place, _)| is_owed(*place)).collect(),
+            })
+        };
+        pushes.into_iter().map(&mut read).collect()
+    }
+
+    fn reader(&self, chunk_bytes: usize) -> Reader {
+        Reader::new(Arc::clone(&self.shared.storage), self.shared.seed, chunk_bytes)
+    }
+
+    /// Reads a push where it stands, or where it stands by now, if it was carried forward meanwhile.
+    fn read_one<T>(
+        &self,
+        reader: &mut Reader,
+        push: &LivePush,
+        take: impl Fn(&PushHead<'_>) -> Result<T, RecordError>,
+    ) -> io::Result<T> {
+        let mut standing = push.standing;
+        loop {
+            let error = match reader.push(standing, &take) {
+                Ok(read) => return Ok(read),
+                Err(error) => error,
+            };
+            match self.shared.live().find(push.sequence) {
+                Some(push) if push.standing != standing => standing = push.standing,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// The oldest push that is still owed.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Sequence> {
+        self.shared.live().oldest()
     }
 
     /// Whether it takes appends.
@@ -395,13 +483,15 @@ impl Journal {
     }
 }
 
+/// How much is read for one push: most have less.
+const READ_BYTES: usize = 4096;
+
 /// Puts together what recovery made.
 fn assemble(
     storage: Arc<dyn Storage>,
     clock: Clock,
     id: JournalId,
-    (segments, recent, settling, next_sequence): (Segments, Recent, Settling, Sequence),
-    pending: Vec<Durable>,
+    (segments, live, recent, settling, next_sequence): (Segments, Live, Recent, Settling, Sequence),
     report: RecoveryReport,
 ) -> Opened {
     let shared = Arc::new(Shared {
@@ -409,21 +499,15 @@ fn assemble(
         seed: Seed::of(id),
         storage,
         inbox: Inbox::new(),
+        settling,
+        live: Mutex::new(live),
         health: watch::Sender::new(Health::Ready),
         stats: Mutex::default(),
     });
-    let writer = Writer::new(
-        Arc::clone(&shared),
-        clock,
-        segments,
-        recent,
-        settling,
-        next_sequence,
-    );
+    let writer = Writer::new(Arc::clone(&shared), clock, segments, recent, next_sequence);
     let last = Arc::new(LastHandle(Arc::clone(&shared)));
     Opened {
         journal: Journal { shared, _last: last },
-        pending,
         writer,
         report,
     }

@@ -26,7 +26,8 @@ pub(super) const KEPT_AGE: Duration = Duration::from_hours(1);
 /// No more ids than this are remembered.
 pub(super) const KEPT_MAX: usize = 1_000_000;
 
-/// An event id's SHA-256, its first 128 bits.
+/// What an event id is known by: the 128 bits of a UUID as the registry writes it (RFC 9562, lower case), the
+/// first 128 bits of the SHA-256 of anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EventKey(pub(super) [u8; 16]);
 
@@ -36,26 +37,89 @@ impl EventKey {
         if event_id.is_empty() {
             return None;
         }
+        if let Some(uuid) = uuid(event_id.as_bytes()) {
+            return Some(Self(uuid));
+        }
         let hash = sha2::Sha256::digest(event_id.as_bytes());
         hash.first_chunk().copied().map(Self)
     }
 
-    /// The key is a hash already: any of its bits will do for the table.
+    /// For the table. A UUID has bits that are always the same, or a time: all of them are mixed.
     fn hash(self) -> u64 {
-        self.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
+        let half = |range: Range<usize>| {
+            let bytes = self.0.get(range).and_then(|bytes| bytes.first_chunk());
+            bytes.copied().map_or(0, u64::from_le_bytes)
+        };
+        let mixed = (half(0..8) ^ half(8..16).rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        mixed ^ mixed >> 32
+    }
+}
+
+/// The bits of a UUID in its usual form of 36 characters. Only in lower case: two different texts must not
+/// come to the same bits.
+fn uuid(text: &[u8]) -> Option<[u8; 16]> {
+    let text: &[u8; 36] = text.try_into().ok()?;
+    let mut bits = [0; 16];
+    let mut at = 0;
+    for (index, byte) in bits.iter_mut().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            if text.get(at) != Some(&b'-') {
+                return None;
+            }
+            at += 1;
+        }
+        *byte = nibble(*text.get(at)?)? << 4 | nibble(*text.get(at + 1)?)?;
+        at += 2;
+    }
+    Some(bits)
+}
+
+fn nibble(character: u8) -> Option<u8> {
+    match character {
+        b'0'..=b'9' => Some(character - b'0'),
+        b'a'..=b'f' => Some(character - b'a' + 10),
+        _ => None,
     }
 }
 
 /// An id's place in the order of all ids since the start.
 pub(super) type Place = u64;
 
-/// An id as recovery finds it.
+/// The ids that recovery finds, in the order of the records.
+#[derive(Debug, Default)]
+pub(super) struct Found(Vec<FoundId>);
+
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    pub(super) key: EventKey,
-    pub(super) taken_at: Timestamp,
-    pub(super) segment: u64,
+struct FoundId {
+    key: EventKey,
+    taken_at: Timestamp,
+    segment: u64,
 }
+
+impl Found {
+    pub(super) fn add(&mut self, key: EventKey, taken_at: Timestamp, segment: u64) {
+        if self.0.len() >= FOUND_MAX {
+            self.thin_out();
+        }
+        self.0.push(FoundId {
+            key,
+            taken_at,
+            segment,
+        });
+    }
+
+    /// Keeps the newest [`KEPT_MAX`] of the ids, each once, with the youngest home it has.
+    fn thin_out(&mut self) {
+        let ids = &mut self.0;
+        ids.sort_unstable_by_key(|id| (id.key, std::cmp::Reverse((id.taken_at, id.segment))));
+        ids.dedup_by_key(|id| id.key);
+        ids.sort_unstable_by_key(|id| (id.taken_at, id.segment));
+        ids.drain(..ids.len().saturating_sub(KEPT_MAX));
+    }
+}
+
+/// Found ids are thinned out when there are this many.
+const FOUND_MAX: usize = KEPT_MAX + KEPT_MAX / 4;
 
 /// The ids, oldest first.
 #[derive(Debug, Default)]
@@ -143,26 +207,48 @@ impl Recent {
             .filter_map(|place| self.ring.get(index(low(place), self.front)).copied())
     }
 
-    /// Says that the ids of one segment were written again into another.
-    pub(super) fn move_home(&mut self, from: u64, to: u64) {
-        let moved: Vec<_> = self.ranges_in(from).collect();
-        self.homes.remove(&from);
-        if !moved.is_empty() {
-            let ranges = self.homes.entry(to).or_default();
-            for range in moved {
-                add(ranges, range);
+    /// Says that the first `count` ids of one segment were written again into another.
+    pub(super) fn move_home(&mut self, from: u64, count: usize, to: u64) {
+        let mut left = count as u64;
+        let (mut moved, mut kept) = (Vec::new(), Vec::new());
+        for range in self.ranges_in(from) {
+            let split = range.start + left.min(range.end - range.start);
+            left -= split - range.start;
+            moved.push(range.start..split);
+            kept.push(split..range.end);
+        }
+        kept.retain(|range| !range.is_empty());
+        if kept.is_empty() {
+            self.homes.remove(&from);
+        } else {
+            self.homes.insert(from, kept);
+        }
+        for range in moved {
+            if !range.is_empty() {
+                add(self.homes.entry(to).or_default(), range);
             }
         }
     }
 
     /// Remembers what recovery found, each id once, in the order in which they were taken.
-    pub(super) fn restore(mut found: Vec<Found>, now: Timestamp) -> Self {
-        newest_of_each(&mut found, KEPT_MAX);
+    pub(super) fn restore(Found(mut found): Found, now: Timestamp) -> Self {
+        // In order already, but for what was written again: that is merged in cheaply.
+        found.sort_by_key(|id| id.taken_at);
         let mut recent = Self::default();
+        recent.ring.reserve(found.len());
+        recent.table.reserve(found.len(), |_| 0);
+        let mut homes: Vec<u64> = Vec::with_capacity(found.len());
         for id in found {
-            let place = recent.end();
-            recent.push(id.key, id.taken_at);
-            recent.settle_in(place, id.segment);
+            let known = recent.place(id.key).and_then(|place| usize::try_from(place).ok());
+            if let Some(home) = known.and_then(|place| homes.get_mut(place)) {
+                *home = id.segment.max(*home);
+            } else {
+                recent.push(id.key, id.taken_at);
+                homes.push(id.segment);
+            }
+        }
+        for (place, segment) in (0..).zip(homes) {
+            add(recent.homes.entry(segment).or_default(), place..place + 1);
         }
         recent.forget(now);
         recent
@@ -182,14 +268,6 @@ impl Recent {
             entry.remove();
         }
     }
-}
-
-/// Keeps the newest `count` of the ids, each once, with the youngest home it has, oldest first.
-pub(super) fn newest_of_each(found: &mut Vec<Found>, count: usize) {
-    found.sort_unstable_by_key(|id| (id.key, std::cmp::Reverse((id.taken_at, id.segment))));
-    found.dedup_by_key(|id| id.key);
-    found.sort_unstable_by_key(|id| (id.taken_at, id.segment));
-    found.drain(..found.len().saturating_sub(count));
 }
 
 fn low(place: Place) -> u32 {
@@ -223,6 +301,23 @@ mod tests {
     }
 
     const HOUR_MS: i64 = 3_600_000;
+
+    #[test]
+    fn a_uuid_is_its_own_key_and_anything_like_it_is_hashed() {
+        let id = "0198e6a4-7c1b-7f00-a1b2-c3d4e5f60718";
+        let bits = 0x0198_e6a4_7c1b_7f00_a1b2_c3d4_e5f6_0718_u128.to_be_bytes();
+        assert_eq!(EventKey::of(id), Some(EventKey(bits)));
+        for other in [
+            id.to_uppercase(),
+            id.replace('-', "0"),
+            format!("{id} "),
+            id.replace('a', "g"),
+        ] {
+            let hash = sha2::Sha256::digest(other.as_bytes());
+            assert_eq!(EventKey::of(&other).unwrap().0, hash[..16], "{other}");
+        }
+        assert_eq!(EventKey::of(""), None);
+    }
 
     #[test]
     fn the_newest_are_kept_whatever_their_age_and_the_young_up_to_a_bound() {
@@ -270,21 +365,19 @@ mod tests {
             recent.ids_in(2).map(|(key, _)| key).collect::<Vec<_>>(),
             [key(2), key(3)]
         );
-        recent.move_home(1, 3);
+        recent.move_home(1, 1, 3);
+        assert_eq!((recent.count_in(1), recent.count_in(3)), (1, 3));
+        recent.move_home(1, 5, 3);
         assert_eq!((recent.count_in(1), recent.count_in(3)), (0, 4));
     }
 
     #[test]
     fn what_recovery_found_twice_is_remembered_once_in_its_youngest_home() {
-        let found = |number, taken_at, segment| Found {
-            key: key(number),
-            taken_at: at(taken_at),
-            segment,
-        };
-        let recent = Recent::restore(
-            vec![found(2, 20, 5), found(1, 10, 6), found(2, 20, 7), found(3, 30, 6)],
-            at(0),
-        );
+        let mut found = Found::default();
+        for (number, taken_at, segment) in [(2, 20, 5), (1, 10, 6), (2, 20, 7), (3, 30, 6)] {
+            found.add(key(number), at(taken_at), segment);
+        }
+        let recent = Recent::restore(found, at(0));
         assert_eq!(recent.len(), 3);
         assert_eq!((recent.place(key(1)), recent.place(key(3))), (Some(0), Some(2)));
         assert_eq!(

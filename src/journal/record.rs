@@ -11,16 +11,20 @@
 //! Numbers are little-endian; *var* is a varint (seven bits a byte, lowest first); *text* and *bytes* say
 //! their length first, as var. Bodies, by kind:
 //!
-//! 1. **Push**: sequence u64 · taken at, Unix ms, i64 · event id text · repository text · owed: count var,
-//!    each an endpoint · media type u8 · manifest size var · tag text, empty for none · digest · actor text ·
-//!    references: count var, each media type text · size var · digest · has urls u8.
-//! 2. **Settled**: sequence u64 · how u8 (1 delivered, 2 superseded, 3 dead letter) · endpoint.
+//! 1. **Push**: sequence u64 · taken at, Unix ms, i64 · event id text · repository text · owed: count var, at
+//!    most 65,535, each an endpoint · media type u8 · manifest size var · tag text, empty for none · digest ·
+//!    actor text · references: count var, each media type text · size var · digest · has urls u8. A push in a
+//!    record of this kind is new: its sequence number is the next one.
+//! 2. **Settled**: sequence u64 · how u8 (1 delivered, 2 superseded, 3 dead letter) · place u16: which of the
+//!    push's endpoints owes it no longer, counted from 0.
 //! 3. **Event ids**: any number of key, 16 bytes · taken at, Unix ms, i64.
+//! 4. **Carried**: a push that was written before, carried forward: sequence u64 · unsettled bytes, a bit for
+//!    each of its endpoints, the first one lowest, set where it still owes · the rest as in a push.
 //!
 //! An endpoint is a u8 and what belongs to it: 1 an operator's, its name as text; 2 a repository's own, the
-//! repository as text; 3, only in a push, that of the push's own repository. A digest is bytes; its
-//! algorithm is told by its length. Media types, as u8, are numbered in the order of [`MediaType::ALL`] from
-//! 1 on.
+//! repository as text; 3 that of the push's own repository. A digest is bytes; its algorithm is told by its
+//! length. Media types, as u8, are numbered in the order of [`MediaType::ALL`] from 1 on. An event id's key
+//! is told in [`super::recent`].
 //!
 //! A kind that this version doesn't know comes from a newer one: then the journal is left alone.
 
@@ -29,12 +33,13 @@ use std::sync::Arc;
 use super::{
     codec::{Decoder, Malformed, put_sized, put_varint},
     frame::Seed,
+    live::Unsettled,
     recent::EventKey,
 };
 use crate::{
     clock::Timestamp,
-    image::{Digest, MediaType},
-    push::{EndpointId, Push, Reference, Sequence, Settlement},
+    image::{Digest, MediaType, RepositoryName, Tag},
+    push::{EndpointId, Pair, Push, Reference, Sequence, Settlement},
 };
 
 pub(super) const RECORD_HEADER_BYTES: usize = 12;
@@ -48,6 +53,7 @@ pub(super) const EVENT_ID_BYTES: usize = 24;
 const PUSH: u8 = 1;
 const SETTLED: u8 = 2;
 const EVENT_IDS: u8 = 3;
+const CARRIED: u8 = 4;
 
 const ENDPOINT_NAMED: u8 = 1;
 const ENDPOINT_REPOSITORY: u8 = 2;
@@ -107,10 +113,16 @@ impl<'a> RawRecord<'a> {
         seed.sum(&[self.head, self.body]) == self.sum
     }
 
+    /// Its length in bytes, with its header.
+    pub(super) fn bytes(&self) -> usize {
+        RECORD_HEADER_BYTES + self.body.len()
+    }
+
     pub(super) fn decode(&self) -> Result<Record<'a>, RecordError> {
         let mut decoder = Decoder::new(self.body);
         match self.kind {
-            PUSH => Ok(Record::Push(PushHead::decode(decoder)?)),
+            PUSH => Ok(Record::Push(PushHead::decode(decoder, Origin::New)?)),
+            CARRIED => Ok(Record::Push(PushHead::decode(decoder, Origin::Carried)?)),
             SETTLED => {
                 let sequence = decode_sequence(&mut decoder)?;
                 let how = match decoder.u8()? {
@@ -119,13 +131,9 @@ impl<'a> RawRecord<'a> {
                     3 => Settlement::DeadLetter,
                     _ => return Err(RecordError::Malformed("a settlement of no known kind")),
                 };
-                let endpoint = EndpointRef::decode(&mut decoder, None)?;
+                let place = u16::from_le_bytes(decoder.array()?);
                 end(decoder)?;
-                Ok(Record::Settled {
-                    sequence,
-                    endpoint,
-                    how,
-                })
+                Ok(Record::Settled(Pair { sequence, place }, how))
             }
             EVENT_IDS => Ok(Record::EventIds(EventIds(decoder))),
             kind => Err(RecordError::Newer(kind)),
@@ -143,92 +151,106 @@ pub(super) fn body_bytes(bytes: &[u8]) -> Result<usize, RecordError> {
 #[derive(Clone, Debug)]
 pub(super) enum Record<'a> {
     Push(PushHead<'a>),
-    Settled {
-        sequence: Sequence,
-        endpoint: EndpointRef<'a>,
-        how: Settlement,
-    },
+    Settled(Pair, Settlement),
     EventIds(EventIds<'a>),
 }
 
-/// Who an endpoint is, not yet copied.
+/// Whether a push in a record is a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EndpointRef<'a> {
-    Named(&'a str),
-    Repository(&'a str),
+enum Origin {
+    New,
+    Carried,
 }
 
-impl<'a> EndpointRef<'a> {
-    fn decode(decoder: &mut Decoder<'a>, own: Option<&'a str>) -> Result<Self, RecordError> {
-        match (decoder.u8()?, own) {
-            (ENDPOINT_NAMED, _) => Ok(Self::Named(decoder.text()?)),
-            (ENDPOINT_REPOSITORY, _) => Ok(Self::Repository(decoder.text()?)),
-            (ENDPOINT_OWN, Some(own)) => Ok(Self::Repository(own)),
-            _ => Err(RecordError::Malformed("an endpoint of no known kind")),
-        }
-    }
-
-    pub(super) fn to_id(self) -> Result<EndpointId, RecordError> {
-        match self {
-            Self::Named(name) => Ok(EndpointId::Named(Arc::from(name))),
-            Self::Repository(name) => {
-                Ok(EndpointId::Repository(name.parse().map_err(|_| {
-                    RecordError::Malformed("an endpoint's repository has no valid name")
-                })?))
-            }
-        }
-    }
-}
-
-/// The part of a push that recovery looks at in every push, with the rest not yet copied.
+/// The part of a push that recovery looks at in every push, with the rest not yet looked at.
 #[derive(Clone, Debug)]
 pub(super) struct PushHead<'a> {
     pub(super) sequence: Sequence,
     pub(super) taken_at: Timestamp,
     pub(super) event_id: &'a str,
     repository: &'a str,
-    pub(super) owed: Vec<EndpointRef<'a>>,
+    /// How many endpoints owed it when it was taken.
+    pub(super) owed: u16,
+    /// In a copy that was carried forward: which pairs were unsettled then.
+    pub(super) carried: Option<Unsettled>,
+    /// From the endpoints on.
     rest: Decoder<'a>,
 }
 
+/// A push that is owed, as far as waiting for its turn takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OwedPush {
+    pub(super) repository: RepositoryName,
+    pub(super) tag: Option<Tag>,
+    pub(super) owed: Vec<EndpointId>,
+}
+
 impl<'a> PushHead<'a> {
-    fn decode(mut decoder: Decoder<'a>) -> Result<Self, RecordError> {
+    fn decode(mut decoder: Decoder<'a>, origin: Origin) -> Result<Self, RecordError> {
         let sequence = decode_sequence(&mut decoder)?;
+        let unsettled = match origin {
+            Origin::New => None,
+            Origin::Carried => Some(decoder.sized()?),
+        };
         let taken_at = Timestamp::from_unix_millis(decoder.i64()?);
         let event_id = decoder.text()?;
         let repository = decoder.text()?;
-        let owed = (0..decoder.count()?)
-            .map(|_| EndpointRef::decode(&mut decoder, Some(repository)))
-            .collect::<Result<_, _>>()?;
+        let owed = u16::try_from(decoder.count()?)
+            .map_err(|_| RecordError::Malformed("more endpoints owe a push than can be"))?;
+        let carried = unsettled
+            .map(|bytes| {
+                Unsettled::from_bytes(bytes, owed).ok_or(RecordError::Malformed(
+                    "the pairs of a push that was carried forward are not its own",
+                ))
+            })
+            .transpose()?;
         Ok(Self {
             sequence,
             taken_at,
             event_id,
             repository,
             owed,
+            carried,
             rest: decoder,
         })
     }
 
-    /// The whole push, its endpoints made by `endpoint`.
-    pub(super) fn to_push(
-        &self,
-        endpoint: impl FnMut(EndpointRef<'a>) -> Result<EndpointId, RecordError>,
-    ) -> Result<Push, RecordError> {
+    /// Where it was pushed, and who owed it when it was taken; `decoder` is left behind that.
+    fn addresses(&self, decoder: &mut Decoder<'a>) -> Result<(RepositoryName, Vec<EndpointId>), RecordError> {
+        let repository = self
+            .repository
+            .parse()
+            .map_err(|_| RecordError::Malformed("a repository's name is not valid"))?;
+        let owed = (0..self.owed)
+            .map(|_| decode_endpoint(decoder, &repository))
+            .collect::<Result<_, _>>()?;
+        Ok((repository, owed))
+    }
+
+    /// Who owes it, and by which tag it was pushed.
+    pub(super) fn to_owed(&self) -> Result<OwedPush, RecordError> {
         let mut decoder = self.rest;
+        let (repository, owed) = self.addresses(&mut decoder)?;
+        decoder.u8()?;
+        decoder.varint()?;
+        Ok(OwedPush {
+            repository,
+            tag: decode_tag(&mut decoder)?,
+            owed,
+        })
+    }
+
+    /// The whole push.
+    pub(super) fn to_push(&self) -> Result<Push, RecordError> {
+        let mut decoder = self.rest;
+        let (repository, owed) = self.addresses(&mut decoder)?;
         let media_type = decoder
             .u8()?
             .checked_sub(1)
             .and_then(|index| MediaType::ALL.get(usize::from(index)).copied())
             .ok_or(RecordError::Malformed("a media type of no known number"))?;
         let manifest_size = decoder.varint()?;
-        let tag = match decoder.text()? {
-            "" => None,
-            tag => Some(
-                tag.parse()
-                    .map_err(|_| RecordError::Malformed("a tag is not valid"))?,
-            ),
-        };
+        let tag = decode_tag(&mut decoder)?;
         let digest = decode_digest(&mut decoder)?;
         let actor = decoder.text()?.to_owned();
         let references = (0..decoder.count()?)
@@ -237,10 +259,7 @@ impl<'a> PushHead<'a> {
         end(decoder)?;
         Ok(Push {
             event_id: self.event_id.to_owned(),
-            repository: self
-                .repository
-                .parse()
-                .map_err(|_| RecordError::Malformed("a repository's name is not valid"))?,
+            repository,
             tag,
             digest,
             media_type,
@@ -248,12 +267,7 @@ impl<'a> PushHead<'a> {
             references,
             actor,
             taken_at: self.taken_at,
-            owed: self
-                .owed
-                .iter()
-                .copied()
-                .map(endpoint)
-                .collect::<Result<_, _>>()?,
+            owed,
         })
     }
 }
@@ -287,6 +301,29 @@ fn end(decoder: Decoder<'_>) -> Result<(), RecordError> {
 
 fn decode_sequence(decoder: &mut Decoder<'_>) -> Result<Sequence, RecordError> {
     Sequence::new(decoder.u64()?).ok_or(RecordError::Malformed("a sequence number is 0"))
+}
+
+fn decode_endpoint(decoder: &mut Decoder<'_>, own: &RepositoryName) -> Result<EndpointId, RecordError> {
+    match decoder.u8()? {
+        ENDPOINT_NAMED => Ok(EndpointId::Named(Arc::from(decoder.text()?))),
+        ENDPOINT_REPOSITORY => {
+            Ok(EndpointId::Repository(decoder.text()?.parse().map_err(|_| {
+                RecordError::Malformed("an endpoint's repository has no valid name")
+            })?))
+        }
+        ENDPOINT_OWN => Ok(EndpointId::Repository(own.clone())),
+        _ => Err(RecordError::Malformed("an endpoint of no known kind")),
+    }
+}
+
+fn decode_tag(decoder: &mut Decoder<'_>) -> Result<Option<Tag>, RecordError> {
+    match decoder.text()? {
+        "" => Ok(None),
+        tag => tag
+            .parse()
+            .map(Some)
+            .map_err(|_| RecordError::Malformed("a tag is not valid")),
+    }
 }
 
 fn decode_digest(decoder: &mut Decoder<'_>) -> Result<Digest, RecordError> {
@@ -349,24 +386,46 @@ pub(super) fn number_push(record: &mut [u8], seed: Seed, sequence: Sequence) {
 }
 
 /// Appends a settlement's record.
-pub(super) fn put_settled(
-    out: &mut Vec<u8>,
-    seed: Seed,
-    sequence: Sequence,
-    endpoint: &EndpointId,
-    how: Settlement,
-) {
+pub(super) fn put_settled(out: &mut Vec<u8>, seed: Seed, pair: Pair, how: Settlement) {
     let start = out.len();
     put_record(out, SETTLED, |out| {
-        out.extend_from_slice(&sequence.get().to_le_bytes());
+        out.extend_from_slice(&pair.sequence.get().to_le_bytes());
         out.push(match how {
             Settlement::Delivered => 1,
             Settlement::Superseded => 2,
             Settlement::DeadLetter => 3,
         });
-        put_endpoint(out, endpoint);
+        out.extend_from_slice(&pair.place.to_le_bytes());
     });
     close(out.get_mut(start..).unwrap_or_default(), seed);
+}
+
+/// Appends the record of a push that is carried forward, made of the one that it has.
+///
+/// # Errors
+/// `raw` is no push's record.
+pub(super) fn put_carried(
+    out: &mut Vec<u8>,
+    seed: Seed,
+    raw: &RawRecord<'_>,
+    unsettled: &Unsettled,
+) -> Result<(), RecordError> {
+    let Record::Push(head) = raw.decode()? else {
+        return Err(RecordError::Malformed("there is no push's record"));
+    };
+    let mut decoder = Decoder::new(raw.body);
+    let sequence: [u8; SEQUENCE_BYTES] = decoder.array()?;
+    if head.carried.is_some() {
+        decoder.sized()?;
+    }
+    let start = out.len();
+    put_record(out, CARRIED, |out| {
+        out.extend_from_slice(&sequence);
+        put_sized(out, &unsettled.to_bytes(head.owed));
+        out.extend_from_slice(decoder.rest());
+    });
+    close(out.get_mut(start..).unwrap_or_default(), seed);
+    Ok(())
 }
 
 /// Appends a record of remembered event ids.
@@ -486,31 +545,55 @@ pub(super) mod tests {
             prop_assert!(rest.is_empty() && raw.is_intact(seed()));
             let Record::Push(head) = raw.decode().unwrap() else { panic!("no push") };
             prop_assert_eq!(head.sequence.get(), sequence);
-            prop_assert_eq!(head.to_push(EndpointRef::to_id).unwrap(), push);
+            prop_assert_eq!(usize::from(head.owed), push.owed.len());
+            let owed = head.to_owed().unwrap();
+            prop_assert_eq!((&owed.repository, &owed.tag, &owed.owed), (&push.repository, &push.tag, &push.owed));
+            prop_assert_eq!(head.to_push().unwrap(), push);
         }
 
         #[test]
-        fn settlements_round_trip(endpoint in endpoints(), sequence in 1u64.., how in 0usize..3) {
-            let how = [Settlement::Delivered, Settlement::Superseded, Settlement::DeadLetter][how];
+        fn a_push_carried_twice_is_the_same_push_with_other_pairs(push in pushes(), first: u8, second: u8) {
             let mut bytes = Vec::new();
-            put_settled(&mut bytes, seed(), Sequence::new(sequence).unwrap(), &endpoint, how);
+            put_push(&mut bytes, &push);
+            number_push(&mut bytes, seed(), Sequence::FIRST);
+            let owed = u16::try_from(push.owed.len()).unwrap();
+            for bits in [first, second] {
+                let Unsettled::Few(all) = Unsettled::all(owed) else { panic!("few") };
+                let unsettled = Unsettled::Few(u32::from(bits) & all);
+                let mut carried = Vec::new();
+                put_carried(&mut carried, seed(), &RawRecord::split(&bytes).unwrap().0, &unsettled).unwrap();
+                let (raw, rest) = RawRecord::split(&carried).unwrap();
+                prop_assert!(rest.is_empty() && raw.is_intact(seed()));
+                let Record::Push(head) = raw.decode().unwrap() else { panic!("no push") };
+                prop_assert_eq!(head.carried.as_ref(), Some(&unsettled));
+                prop_assert_eq!(head.to_push().unwrap(), push.clone());
+                bytes = carried;
+            }
+        }
+
+        #[test]
+        fn settlements_round_trip(place: u16, sequence in 1u64.., how in 0usize..3) {
+            let how = [Settlement::Delivered, Settlement::Superseded, Settlement::DeadLetter][how];
+            let pair = Pair { sequence: Sequence::new(sequence).unwrap(), place };
+            let mut bytes = Vec::new();
+            put_settled(&mut bytes, seed(), pair, how);
             let (raw, rest) = RawRecord::split(&bytes).unwrap();
             prop_assert!(rest.is_empty() && raw.is_intact(seed()));
-            let Record::Settled { sequence: got, endpoint: who, how: kind } = raw.decode().unwrap() else {
+            let Record::Settled(got, kind) = raw.decode().unwrap() else {
                 panic!("no settlement")
             };
-            prop_assert_eq!((got.get(), who.to_id().unwrap(), kind), (sequence, endpoint, how));
+            prop_assert_eq!((got, kind), (pair, how));
         }
 
         #[test]
-        fn any_bytes_are_refused_or_decoded_but_never_panic(kind in 0u8..5, body in vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_refused_or_decoded_but_never_panic(kind in 0u8..6, body in vec(any::<u8>(), 0..200)) {
             let mut bytes = Vec::new();
             put_record(&mut bytes, kind, |out| out.extend_from_slice(&body));
             let (raw, _) = RawRecord::split(&bytes).unwrap();
             match raw.decode() {
-                Ok(Record::Push(head)) => drop(head.to_push(EndpointRef::to_id)),
+                Ok(Record::Push(head)) => drop((head.to_push(), head.to_owed())),
                 Ok(Record::EventIds(ids)) => drop(ids.take(100).collect::<Vec<_>>()),
-                Ok(Record::Settled { .. }) | Err(_) => {}
+                Ok(Record::Settled(..)) | Err(_) => {}
             }
             let _ = RawRecord::split(&body);
         }
@@ -540,13 +623,11 @@ pub(super) mod tests {
     #[test]
     fn every_flipped_bit_is_noticed() {
         let mut bytes = Vec::new();
-        put_settled(
-            &mut bytes,
-            seed(),
-            Sequence::FIRST,
-            &EndpointId::Named("ci".into()),
-            Settlement::Delivered,
-        );
+        let pair = Pair {
+            sequence: Sequence::FIRST,
+            place: 7,
+        };
+        put_settled(&mut bytes, seed(), pair, Settlement::Delivered);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

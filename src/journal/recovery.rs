@@ -10,24 +10,19 @@
 //! 5. Settlements that were told but not committed are committed to it, then their file goes.
 //! 6. Older segments are cut to their valid ends, for the space. Not synced: the headers say it all.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
 use super::{
-    Durable, JournalId, OpenError, Opened, Options, RecoveryReport,
+    JournalId, OpenError, Opened, Options, RecoveryReport,
     chain::{Directory, Found},
     frame::{FRAME_HEADER_BYTES, Seed},
     recent::Recent,
-    record::{self, RawRecord},
-    replay::{Replay, in_order},
-    scan::Window,
+    record::{RawRecord, Record},
+    replay::Replay,
+    scan::{CHUNK_BYTES, Window},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
     segments::{Account, Parts, Segments},
-    settling::{Backlog, Mark, SETTLING, Settling},
+    settling::{Backlog, SETTLING, Settling},
     spare::{Filling, SPARE},
     storage::{Storage, is_no_space},
 };
@@ -52,7 +47,7 @@ struct Recovery<'a> {
     clock: Clock,
 }
 
-/// What the first reading found.
+/// What the reading found.
 struct Scanned {
     found: Vec<Found>,
     journal: JournalId,
@@ -93,28 +88,33 @@ impl Recovery<'_> {
         let mut scanned = self.scan()?;
         let journal = scanned.journal;
         let seed = Seed::of(journal);
-        let uncommitted = self.uncommitted(&mut scanned.replay, seed)?;
-        let pending = self.pending(&scanned.found, &mut scanned.replay, seed)?;
+        let uncommitted = self.uncommitted(seed)?;
         let cut = match scanned.found.last() {
             Some(newest) => self.save_cut(newest)?,
             None => None,
         };
-        let next_sequence = scanned.replay.next_sequence;
-        let report = RecoveryReport {
+        let mut report = RecoveryReport {
             is_new: scanned.found.is_empty(),
             segments: scanned.found.len(),
             commits: scanned.commits,
-            settled_late: uncommitted.backlog.marks.len(),
+            settled_late: 0,
+            pushes: 0,
             cut,
         };
-        let (active, settling) = self.begin(&mut scanned, uncommitted, report.cut.is_some())?;
-        let recent = Recent::restore(scanned.replay.into_found(), self.clock.now());
+        let (active, settling) = self.begin(&mut scanned, uncommitted, &mut report)?;
+        let Replay {
+            live,
+            found: ids,
+            next_sequence,
+        } = scanned.replay;
+        report.pushes = live.pushes();
+        let recent = Recent::restore(ids, self.clock.now());
         let segments = Segments::new(Parts {
             storage: Arc::clone(self.storage),
             options: self.options,
             clock: self.clock.clone(),
             journal,
-            accounts: accounts(&scanned.found, &active, &pending, settling.backlog()),
+            accounts: accounts(&scanned.found, &active),
             active,
             next_commit: scanned.next_commit,
             filling,
@@ -123,13 +123,12 @@ impl Recovery<'_> {
             Arc::clone(self.storage),
             self.clock.clone(),
             journal,
-            (segments, recent, settling, next_sequence),
-            pending,
+            (segments, live, recent, settling, next_sequence),
             report,
         ))
     }
 
-    /// First reading: checks everything.
+    /// Reads and checks everything.
     fn scan(&self) -> Result<Scanned, OpenError> {
         let mut found = self.directory().headers()?;
         let oldest = found.first().map(|found| found.header);
@@ -163,33 +162,44 @@ impl Recovery<'_> {
         &self,
         scanned: &mut Scanned,
         Uncommitted { backlog, file_end }: Uncommitted,
-        is_cut: bool,
+        report: &mut RecoveryReport,
     ) -> Result<(Active, Settling), OpenError> {
+        let seed = Seed::of(scanned.journal);
         let mut active = match (self.fresh(scanned, backlog.bytes.len()), scanned.found.last()) {
             (Ok(active), _) => active,
-            (Err(error), Some(newest)) if is_no_space(&error) && !is_cut => {
+            (Err(error), Some(newest)) if is_no_space(&error) && report.cut.is_none() => {
                 tracing::warn!(%error, "no space for a fresh segment; the journal takes nothing until there is");
                 let active = sealed(newest);
                 scanned.found.pop();
-                return Ok((active, Settling::new(Arc::clone(self.storage), backlog, file_end)));
+                let settling = Settling::new(Arc::clone(self.storage), seed, backlog, file_end);
+                return Ok((active, settling));
             }
             (Err(error), _) => return Err(self.directory().failed(SPARE, error)),
         };
-        scanned.found.retain(|found| found.header.number != active.number);
-        if !backlog.is_empty() {
-            let seed = Seed::of(scanned.journal);
+        if scanned
+            .found
+            .pop_if(|found| found.header.number == active.number)
+            .is_some()
+        {
+            scanned.replay.live.retract();
+        }
+        scanned.replay.begin(active.number);
+        if !backlog.marks.is_empty() {
             self.commit(&mut active, seed, scanned.next_commit, &backlog)?;
             scanned.next_commit += 1;
+            let live = &mut scanned.replay.live;
+            let late = backlog.marks.iter().filter(|mark| live.settle(mark.pair));
+            report.settled_late = late.count();
         }
         self.directory().remove(SETTLING)?;
         self.truncate(&scanned.found);
         Ok((
             active,
-            Settling::new(Arc::clone(self.storage), Backlog::default(), 0),
+            Settling::new(Arc::clone(self.storage), seed, Backlog::default(), 0),
         ))
     }
 
-    /// First reading of one segment; finds the newest one's end.
+    /// Reads and checks one segment; finds the newest one's end.
     fn read(
         &self,
         found: &mut [Found],
@@ -210,8 +220,9 @@ impl Recovery<'_> {
                 "it does not begin where the one before it ends",
             ));
         }
+        replay.begin(header.number);
         let failed = |error| self.directory().failed(&found.name, error);
-        let mut window = Window::new(Arc::clone(&found.file)).map_err(failed)?;
+        let mut window = Window::new(Arc::clone(&found.file), CHUNK_BYTES).map_err(failed)?;
         let mut offset = FIRST_COMMIT_AT;
         while offset < found.end {
             let commit = window
@@ -255,7 +266,7 @@ impl Recovery<'_> {
     /// Saves what stands behind the newest segment's valid end, if that is anything but zeros.
     fn save_cut(&self, newest: &Found) -> Result<Option<Cut>, OpenError> {
         let failed = |error| self.directory().failed(&newest.name, error);
-        let mut window = Window::new(Arc::clone(&newest.file)).map_err(failed)?;
+        let mut window = Window::new(Arc::clone(&newest.file), CHUNK_BYTES).map_err(failed)?;
         let end = window.end_of_content(newest.end).map_err(failed)?;
         if end == newest.end {
             return Ok(None);
@@ -286,7 +297,7 @@ impl Recovery<'_> {
     }
 
     /// The settlements that were told but not committed.
-    fn uncommitted(&self, replay: &mut Replay, seed: Seed) -> Result<Uncommitted, OpenError> {
+    fn uncommitted(&self, seed: Seed) -> Result<Uncommitted, OpenError> {
         let failed = |error| self.directory().failed(SETTLING, error);
         let mut bytes = Vec::new();
         match self.storage.open(SETTLING) {
@@ -305,49 +316,13 @@ impl Recovery<'_> {
                 break;
             }
             rest = behind;
-            if let Some((sequence, endpoint, how, segment)) = replay.take_uncommitted(&record) {
-                let start = backlog.bytes.len();
-                record::put_settled(&mut backlog.bytes, seed, sequence, &endpoint, how);
-                backlog.marks.push_back(Mark {
-                    segment,
-                    bytes: backlog.bytes.len() - start,
-                });
+            // Settled already, some of them: to settle it twice changes nothing.
+            if let Ok(Record::Settled(pair, how)) = record.decode() {
+                backlog.push(seed, pair, how);
             }
         }
         let file_end = (bytes.len() - rest.len()) as u64;
         Ok(Uncommitted { backlog, file_end })
-    }
-
-    /// Second reading: the pushes that are still owed, in order.
-    fn pending(&self, found: &[Found], replay: &mut Replay, seed: Seed) -> Result<Vec<Durable>, OpenError> {
-        let mut pending = Vec::new();
-        let segments = replay.pending_segments();
-        for found in found
-            .iter()
-            .filter(|found| segments.contains(&found.header.number))
-        {
-            let failed = |error| self.directory().failed(&found.name, error);
-            let mut window = Window::new(Arc::clone(&found.file)).map_err(failed)?;
-            let mut offset = FIRST_COMMIT_AT;
-            while offset < found.end {
-                let Some(commit) = window
-                    .commit_at(offset, found.end, found.header.number, seed)
-                    .map_err(failed)?
-                else {
-                    return Err(self.directory().damaged(
-                        &found.name,
-                        offset,
-                        "this commit was intact a moment ago",
-                    ));
-                };
-                replay
-                    .collect(found.header.number, &commit, &mut pending)
-                    .map_err(|error| self.directory().bad_record(&found.name, error))?;
-                offset = commit.end();
-            }
-        }
-        in_order(&mut pending);
-        Ok(pending)
     }
 
     /// Makes the segment behind the newest one, or in its place if it is empty.
@@ -408,27 +383,16 @@ fn is_blank(newest: &Found) -> io::Result<bool> {
     if newest.end != FIRST_COMMIT_AT {
         return Ok(false);
     }
-    let end = Window::new(Arc::clone(&newest.file))?.end_of_content(FIRST_COMMIT_AT)?;
+    let end = Window::new(Arc::clone(&newest.file), CHUNK_BYTES)?.end_of_content(FIRST_COMMIT_AT)?;
     Ok(end == FIRST_COMMIT_AT)
 }
 
-/// What each segment owes: the pairs that are pending, and those whose settlement no segment holds yet.
-fn accounts(found: &[Found], active: &Active, pending: &[Durable], backlog: &Backlog) -> VecDeque<Account> {
-    let mut unsettled: HashMap<u64, u64> = HashMap::new();
-    for durable in pending {
-        *unsettled.entry(durable.position.segment).or_default() += durable.push.owed.len() as u64;
-    }
-    for mark in &backlog.marks {
-        *unsettled.entry(mark.segment).or_default() += 1;
-    }
+/// The segments that are left, and the one that commits go to from now on.
+fn accounts(found: &[Found], active: &Active) -> VecDeque<Account> {
     let older = found.iter().map(|found| (found.header.number, found.end));
     older
         .chain([(active.number, active.end)])
-        .map(|(number, bytes)| Account {
-            number,
-            bytes,
-            unsettled: unsettled.get(&number).copied().unwrap_or_default(),
-        })
+        .map(|(number, bytes)| Account { number, bytes })
         .collect()
 }
 

@@ -4,22 +4,18 @@ use std::{io, sync::Arc};
 
 use super::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, MAGIC_BYTES, Seed},
-    record::{self, EndpointRef, RECORD_HEADER_BYTES, RawRecord, Record},
     storage::StorageFile,
 };
-use crate::push::Push;
 
-/// How much is read at a time; a larger commit is read whole.
-const CHUNK_BYTES: usize = 1024 * 1024;
-
-/// How much is read first for one record: most have less.
-const RECORD_GUESS_BYTES: usize = 4096;
+/// How much is read at a time where a whole segment is; a larger commit is read whole.
+pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// A file, seen through a buffer.
 #[derive(Debug)]
 pub(super) struct Window {
     file: Arc<dyn StorageFile>,
     size: u64,
+    chunk_bytes: usize,
     buffer: Vec<u8>,
     start: u64,
 }
@@ -41,9 +37,11 @@ impl Commit<'_> {
 }
 
 impl Window {
-    pub(super) fn new(file: Arc<dyn StorageFile>) -> io::Result<Self> {
+    /// The file as it is now, read so many bytes at a time.
+    pub(super) fn new(file: Arc<dyn StorageFile>, chunk_bytes: usize) -> io::Result<Self> {
         Ok(Self {
             size: file.size()?,
+            chunk_bytes,
             file,
             buffer: Vec::new(),
             start: 0,
@@ -51,14 +49,14 @@ impl Window {
     }
 
     /// The `count` bytes from `offset` on; none if the file ends before that.
-    fn bytes(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
+    pub(super) fn bytes(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
         if offset.saturating_add(count as u64) > self.size {
             return Ok(None);
         }
         let is_held = offset >= self.start && offset + count as u64 <= self.start + self.buffer.len() as u64;
         if !is_held {
             let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
-            self.buffer.resize(count.max(CHUNK_BYTES).min(left), 0);
+            self.buffer.resize(count.max(self.chunk_bytes).min(left), 0);
             let read = self.file.read_at(&mut self.buffer, offset)?;
             self.buffer.truncate(read);
             self.start = offset;
@@ -168,39 +166,5 @@ impl Window {
             offset += count as u64;
         }
         Ok(())
-    }
-}
-
-/// Reads the push whose record begins at `offset`.
-pub(super) fn read_push(file: &dyn StorageFile, seed: Seed, offset: u64) -> io::Result<Push> {
-    let damaged = || {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "there is no intact push at this position",
-        )
-    };
-    let mut buffer = vec![0; RECORD_GUESS_BYTES];
-    let read = file.read_at(&mut buffer, offset)?;
-    buffer.truncate(read);
-    let needed = record::body_bytes(&buffer)
-        .ok()
-        .and_then(|bytes| bytes.checked_add(RECORD_HEADER_BYTES))
-        .ok_or_else(damaged)?;
-    if needed > buffer.len() {
-        // Nothing is set aside for a length that the file can't hold.
-        if offset.saturating_add(needed as u64) > file.size()? {
-            return Err(damaged());
-        }
-        buffer.resize(needed, 0);
-        let read = file.read_at(&mut buffer, offset)?;
-        buffer.truncate(read);
-    }
-    let (raw, _) = RawRecord::split(&buffer).map_err(|_| damaged())?;
-    if !raw.is_intact(seed) {
-        return Err(damaged());
-    }
-    match raw.decode() {
-        Ok(Record::Push(head)) => head.to_push(EndpointRef::to_id).map_err(|_| damaged()),
-        _ => Err(damaged()),
     }
 }

@@ -32,8 +32,6 @@ pub(super) struct Account {
     pub(super) number: u64,
     /// Up to its valid end.
     pub(super) bytes: u64,
-    /// Unsettled (push, endpoint) pairs whose push stands here.
-    pub(super) unsettled: u64,
 }
 
 /// What room is wanted for.
@@ -294,47 +292,33 @@ impl Segments {
         self.accounts.push_back(Account {
             number: header.number,
             bytes: self.active.end,
-            unsettled: 0,
         });
         if let Err(error) = old.file.set_len(old.end) {
             tracing::warn!(segment = old.number, %error, "a sealed segment keeps its unused space until the next start");
         }
-        self.spare.prepare();
         Ok(())
     }
 
-    /// Gets the next segment's file ready, off this thread.
+    /// Whether less than half of the active segment is free.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.active.room() < self.active.capacity / 2
+    }
+
+    /// Gets the next segment's file ready, off this thread, if it isn't.
     pub(super) fn prepare_spare(&mut self) {
         self.spare.prepare();
     }
 
-    /// Counts pairs of pushes that were committed to the active segment.
-    pub(super) fn owe(&mut self, pairs: u64) {
-        if let Some(account) = self.accounts.back_mut() {
-            account.unsettled += pairs;
-        }
+    /// The oldest segment, unless it is the active one.
+    pub(super) fn oldest_sealed(&self) -> Option<Account> {
+        let oldest = self.accounts.front()?;
+        (oldest.number != self.active.number).then_some(*oldest)
     }
 
-    /// Counts one settled pair, whose push stands in that segment.
-    pub(super) fn settle(&mut self, segment: u64) {
-        let first = self.accounts.front().map_or(0, |account| account.number);
-        let account = segment
-            .checked_sub(first)
-            .and_then(|index| usize::try_from(index).ok())
-            .and_then(|index| self.accounts.get_mut(index));
-        if let Some(account) = account {
-            debug_assert!(account.unsettled > 0, "settled twice");
-            account.unsettled = account.unsettled.saturating_sub(1);
-        }
-    }
-
-    /// The oldest segments that owe nothing, without the active one.
-    pub(super) fn dead(&self) -> impl Iterator<Item = Account> {
-        let active = self.active.number;
-        self.accounts
-            .iter()
-            .take_while(move |account| account.unsettled == 0 && account.number != active)
-            .copied()
+    /// Bytes of all segments but the active one.
+    pub(super) fn sealed_bytes(&self) -> u64 {
+        let active = self.accounts.back().map_or(0, |account| account.bytes);
+        self.valid_bytes() - active
     }
 
     /// Deletes the oldest segment, durably. The caller has seen to what it alone held.
@@ -364,10 +348,6 @@ impl Segments {
 
     pub(super) fn count(&self) -> usize {
         self.accounts.len()
-    }
-
-    pub(super) fn unsettled(&self) -> u64 {
-        self.accounts.iter().map(|account| account.unsettled).sum()
     }
 
     fn valid_bytes(&self) -> u64 {

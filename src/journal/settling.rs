@@ -2,9 +2,10 @@
 //!
 //! A settlement rides with the next commit. When none comes, it waits up to [`SYNC_WITHIN`] for one of its
 //! own, so that a stream of them doesn't cost an fsync each; until then it stands in the file `settling`,
-//! written and not synced, which is enough to survive `kill -9`. So every commit in a segment is durable
-//! before the next one is written, and a bad commit with a valid one behind it is damage without doubt: two
-//! commits under one fsync could be torn in the wrong order by a power loss, and look just the same.
+//! written by whoever told it and not synced, which is enough to survive `kill -9`. So every commit in a
+//! segment is durable before the next one is written, and a bad commit with a valid one behind it is damage
+//! without doubt: two commits under one fsync could be torn in the wrong order by a power loss, and look just
+//! the same.
 //!
 //! The file holds plain records from its beginning on; the first one that is not intact ends it. It is
 //! written from the beginning again once all it held is committed, so older records may follow the current
@@ -13,13 +14,18 @@
 //! must not meet settlements of their earlier owners.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::storage::{Storage, StorageFile};
+use super::{
+    frame::Seed,
+    record,
+    storage::{Storage, StorageFile},
+};
+use crate::push::{Pair, Settlement};
 
 /// The file's name.
 pub(super) const SETTLING: &str = "settling";
@@ -33,8 +39,7 @@ const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// One encoded settlement.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    /// Where the push stands that it settles.
-    pub(super) segment: u64,
+    pub(super) pair: Pair,
     /// Length of its record.
     pub(super) bytes: usize,
 }
@@ -47,34 +52,65 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn is_empty(&self) -> bool {
-        self.marks.is_empty()
+    pub(super) fn push(&mut self, seed: Seed, pair: Pair, how: Settlement) {
+        let start = self.bytes.len();
+        record::put_settled(&mut self.bytes, seed, pair, how);
+        let bytes = self.bytes.len() - start;
+        self.marks.push_back(Mark { pair, bytes });
     }
 
     /// How many settlements, and how many bytes of them, fit into `room` bytes.
-    pub(super) fn fitting(&self, room: usize) -> (usize, usize) {
-        let (mut count, mut bytes) = (0, 0);
+    fn fitting(&self, room: usize) -> Fitting {
+        let mut fitting = Fitting::default();
         for mark in &self.marks {
-            if bytes + mark.bytes > room {
+            if fitting.bytes + mark.bytes > room {
                 break;
             }
-            bytes += mark.bytes;
-            count += 1;
+            fitting.bytes += mark.bytes;
+            fitting.count += 1;
         }
-        (count, bytes)
+        fitting
     }
+}
+
+/// The first settlements of the backlog.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fitting {
+    pub(super) count: usize,
+    /// Bytes of their records.
+    pub(super) bytes: usize,
+}
+
+/// What telling a settlement came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It waits with others, which the writer knows of.
+    More,
+    /// The writer has to know of it.
+    News,
+    /// The journal has ended.
+    TooLate,
 }
 
 /// The settlements that are not durable yet, and the file that holds them meanwhile.
 #[derive(Debug)]
 pub(super) struct Settling {
     storage: Arc<dyn Storage>,
+    seed: Seed,
+    /// What a start that had no space left uncommitted: settled all the same.
+    left_over: HashSet<Pair>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
     backlog: Backlog,
     since: Option<Instant>,
     /// How many of the backlog's bytes stand in the file.
     filed: usize,
     file: FileState,
     file_end: u64,
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -88,33 +124,108 @@ enum FileState {
 impl Settling {
     /// Begins with what recovery found to be settled but not committed; `file_end` is how much of the file
     /// that takes, 0 when there is no file.
-    pub(super) fn new(storage: Arc<dyn Storage>, backlog: Backlog, file_end: u64) -> Self {
-        Self {
-            storage,
-            since: (!backlog.is_empty()).then(Instant::now),
+    pub(super) fn new(storage: Arc<dyn Storage>, seed: Seed, backlog: Backlog, file_end: u64) -> Self {
+        let left_over = backlog.marks.iter().map(|mark| mark.pair).collect();
+        let state = State {
+            since: (!backlog.marks.is_empty()).then(Instant::now),
             filed: backlog.bytes.len(),
             backlog,
             file: FileState::Absent,
             file_end,
+            has_ended: false,
+        };
+        Self {
+            storage,
+            seed,
+            left_over,
+            state: Mutex::new(state),
         }
     }
 
-    pub(super) fn backlog(&self) -> &Backlog {
-        &self.backlog
+    /// Every change is whole before anything can panic, so a poisoned lock guards sound data.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what was told meanwhile, and leaves `told` empty.
-    pub(super) fn take(&mut self, told: &mut Backlog) {
-        if told.is_empty() {
-            return;
+    /// Takes settlements, and writes them to the file: they survive `kill -9` when this returns.
+    pub(super) fn tell(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) -> Told {
+        let mut state = self.lock();
+        if state.has_ended {
+            return Told::TooLate;
         }
-        self.since.get_or_insert_with(Instant::now);
-        self.backlog.bytes.append(&mut told.bytes);
-        self.backlog.marks.append(&mut told.marks);
+        let was_due = state.due_at();
+        for (pair, how) in settlements {
+            state.backlog.push(self.seed, pair, how);
+        }
+        if !state.backlog.marks.is_empty() {
+            state.since.get_or_insert_with(Instant::now);
+        }
+        state.file(&*self.storage);
+        if state.due_at() == was_due {
+            Told::More
+        } else {
+            Told::News
+        }
+    }
+
+    /// Whether the pair was settled before the start, although no commit says so yet.
+    pub(super) fn was_told(&self, pair: Pair) -> bool {
+        !self.left_over.is_empty() && self.left_over.contains(&pair)
     }
 
     /// When these must be durable.
     pub(super) fn due_at(&self) -> Option<Instant> {
+        self.lock().due_at()
+    }
+
+    /// How many settlements wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().backlog.marks.len()
+    }
+
+    /// The first settlements that fit into `room` bytes.
+    pub(super) fn fitting(&self, room: usize) -> Fitting {
+        self.lock().backlog.fitting(room)
+    }
+
+    /// Length of the first settlement's record; 0 if there is none.
+    pub(super) fn first_bytes(&self) -> usize {
+        self.lock().backlog.marks.front().map_or(0, |mark| mark.bytes)
+    }
+
+    /// Appends the records of the first settlements.
+    pub(super) fn put(&self, out: &mut Vec<u8>, fitting: Fitting) {
+        let state = self.lock();
+        out.extend_from_slice(state.backlog.bytes.get(..fitting.bytes).unwrap_or_default());
+    }
+
+    /// Says that the first settlements are durable, and returns them.
+    pub(super) fn committed(&self, fitting: Fitting) -> Vec<Pair> {
+        let mut state = self.lock();
+        let bytes = fitting.bytes.min(state.backlog.bytes.len());
+        let count = fitting.count.min(state.backlog.marks.len());
+        state.backlog.bytes.drain(..bytes);
+        state.filed = state.filed.saturating_sub(bytes);
+        let pairs = state.backlog.marks.drain(..count).map(|mark| mark.pair).collect();
+        if state.backlog.marks.is_empty() {
+            state.since = None;
+            state.file_end = 0;
+        }
+        // What did not fit into the file may fit now.
+        state.file(&*self.storage);
+        pairs
+    }
+
+    /// Takes nothing more. Tells how many settlements are not durable.
+    pub(super) fn end(&self) -> usize {
+        let mut state = self.lock();
+        state.has_ended = true;
+        state.backlog.marks.len()
+    }
+}
+
+impl State {
+    fn due_at(&self) -> Option<Instant> {
         let since = self.since?;
         if matches!(self.file, FileState::Failed) || self.backlog.bytes.len() as u64 >= FILE_BYTES_MAX {
             return Some(since);
@@ -123,30 +234,18 @@ impl Settling {
     }
 
     /// Writes what is not in the file yet.
-    pub(super) fn file(&mut self) {
+    fn file(&mut self, storage: &dyn Storage) {
         let unfiled = self.backlog.bytes.get(self.filed..).unwrap_or_default();
         if unfiled.is_empty() || self.file_end + unfiled.len() as u64 > FILE_BYTES_MAX {
             return;
         }
-        if let Err(error) = write(&*self.storage, &mut self.file, unfiled, self.file_end) {
+        if let Err(error) = write(storage, &mut self.file, unfiled, self.file_end) {
             tracing::warn!(file = SETTLING, %error, "settlements can't be kept beside the journal; each is committed at once");
             self.file = FileState::Failed;
             return;
         }
         self.file_end += unfiled.len() as u64;
         self.filed = self.backlog.bytes.len();
-    }
-
-    /// Says that the first `count` settlements, `bytes` long, are durable, and returns them.
-    pub(super) fn committed(&mut self, count: usize, bytes: usize) -> impl Iterator<Item = Mark> {
-        self.backlog.bytes.drain(..bytes.min(self.backlog.bytes.len()));
-        self.filed = self.filed.saturating_sub(bytes);
-        let count = count.min(self.backlog.marks.len());
-        if count == self.backlog.marks.len() {
-            self.since = None;
-            self.file_end = 0;
-        }
-        self.backlog.marks.drain(..count)
     }
 }
 

@@ -13,13 +13,12 @@ use std::{
 };
 
 use super::{
-    AppendError, Applied, Durable, Health, Position, Shared, Stats,
+    AppendError, Applied, Durable, Health, Shared, Stats,
+    carry::{self, Carrying},
     group::{Group, Waiter},
     inbox::{Append, Gate},
     recent::Recent,
-    record,
-    segments::{DeleteError, Purpose, RoomError, Segments},
-    settling::{Backlog, Settling},
+    segments::{Purpose, RoomError, Segments},
 };
 use crate::{
     clock::Clock,
@@ -31,12 +30,6 @@ const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Settlements that ride with one commit at most.
 const SETTLEMENT_BYTES_MAX: usize = 1024 * 1024;
-
-/// Remembered ids that one record carries at most.
-const IDS_PER_RECORD: usize = 32 * 1024;
-
-/// How long a dead segment that could not be deleted is left alone.
-const DELETE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Who is handed what became durable, in order.
 pub type Applier = Box<dyn FnMut(Vec<Applied>) + Send>;
@@ -53,20 +46,18 @@ impl fmt::Debug for SyncTold {
 /// The writer before it runs: made by opening the journal, started once the replay was inserted.
 #[derive(Debug)]
 pub struct Writer {
-    shared: Arc<Shared>,
-    clock: Clock,
-    segments: Segments,
-    recent: Recent,
-    settling: Settling,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) segments: Segments,
+    pub(super) recent: Recent,
     next_sequence: Sequence,
     appends: Vec<Append>,
-    told: Backlog,
-    group: Group,
+    pub(super) group: Group,
+    pub(super) carrying: Carrying,
     stats: Stats,
     sync_told: Option<SyncTold>,
-    delete_at: Option<Instant>,
     is_refusing: bool,
-    fatal: Option<String>,
+    pub(super) fatal: Option<String>,
 }
 
 impl Drop for Writer {
@@ -80,7 +71,8 @@ impl Drop for Writer {
             self.shared
                 .tell(Health::Failed("the journal's thread panicked".to_owned()));
         }
-        let lost = self.shared.inbox.end(&error) + self.settling.backlog().marks.len();
+        self.shared.inbox.end(&error);
+        let lost = self.shared.settling.end();
         if lost > 0 {
             tracing::warn!(
                 settlements = lost,
@@ -96,7 +88,6 @@ impl Writer {
         clock: Clock,
         segments: Segments,
         recent: Recent,
-        settling: Settling,
         next_sequence: Sequence,
     ) -> Self {
         let mut writer = Self {
@@ -104,14 +95,12 @@ impl Writer {
             clock,
             segments,
             recent,
-            settling,
             next_sequence,
             appends: Vec::new(),
-            told: Backlog::default(),
             group: Group::new(),
+            carrying: Carrying::default(),
             stats: Stats::default(),
             sync_told: None,
-            delete_at: Some(Instant::now()),
             is_refusing: false,
             fatal: None,
         };
@@ -133,26 +122,21 @@ impl Writer {
     /// # Errors
     /// The system gives no thread.
     pub fn start(mut self, mut applier: Applier) -> io::Result<JoinHandle<()>> {
-        thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            self.segments.prepare_spare();
-            while self.turn(&mut applier) == Gate::Open {}
-        })
+        thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || while self.turn(&mut applier) == Gate::Open {})
     }
 
     /// One turn; tells whether there is to be another.
     pub(super) fn turn(&mut self, applier: &mut Applier) -> Gate {
         let deadline = self.deadline();
-        let gate = self
-            .shared
-            .inbox
-            .take(&mut self.appends, &mut self.told, deadline);
-        self.settling.take(&mut self.told);
+        let gate = self.shared.inbox.take(&mut self.appends, deadline);
+        self.carrying.begin_turn();
         self.take_appends(applier);
-        let is_due = self.settling.due_at().is_some_and(|due| due <= Instant::now());
-        if is_due || gate != Gate::Open {
+        let due_at = self.shared.settling.due_at();
+        if due_at.is_some_and(|due| due <= Instant::now()) || gate != Gate::Open {
             self.commit_settlements();
         }
-        self.settling.file();
         self.upkeep();
         self.publish();
         if self.fatal.is_some() { Gate::Ended } else { gate }
@@ -163,9 +147,9 @@ impl Writer {
         let retry_at = self.segments.no_space().map(|(_, at)| at);
         // On a full disk, settlements that don't fit wait for it rather than spin.
         let room = self.segments.room_for(Purpose::Upkeep);
-        let fits = retry_at.is_none() || self.settling.backlog().fitting(room).0 > 0;
-        let due_at = self.settling.due_at().filter(|_| fits);
-        [retry_at, due_at, self.delete_at].into_iter().flatten().min()
+        let fits = retry_at.is_none() || self.shared.settling.fitting(room).count > 0;
+        let due_at = self.shared.settling.due_at().filter(|_| fits);
+        [retry_at, due_at, self.carry_at()].into_iter().flatten().min()
     }
 
     fn take_appends(&mut self, applier: &mut Applier) {
@@ -195,15 +179,23 @@ impl Writer {
         is_small && staged + bytes <= self.segments.room_for(Purpose::Pushes)
     }
 
-    fn make_room(&mut self, bytes: usize, purpose: Purpose) -> Result<(), RoomError> {
+    pub(super) fn make_room(&mut self, bytes: usize, purpose: Purpose) -> Result<(), RoomError> {
         if let Some(error) = &self.fatal {
             return Err(RoomError::Fatal(error.clone()));
         }
+        let before = self.segments.active_number();
         let made = self.segments.make_room(bytes, purpose, self.next_sequence);
+        self.follow(before);
         self.note(&made);
-        // A sealed segment may owe nothing already.
-        self.delete_at.get_or_insert_with(Instant::now);
         made
+    }
+
+    /// Enters a segment that was begun into the index.
+    fn follow(&self, before: u64) {
+        let number = self.segments.active_number();
+        if number != before {
+            self.shared.live().begin(number, self.next_sequence);
+        }
     }
 
     /// A disk that fails for another reason than being full ends the journal.
@@ -213,7 +205,7 @@ impl Writer {
         }
     }
 
-    fn fail(&mut self, error: String) {
+    pub(super) fn fail(&mut self, error: String) {
         tracing::error!(error = %error, "the journal can't go on");
         self.fatal = Some(error);
     }
@@ -223,7 +215,6 @@ impl Writer {
         if self.group.is_empty() {
             self.group.begin(self.recent.end(), self.next_sequence);
         }
-        let segment = self.segments.active_number();
         let base = self.segments.active_end();
         let mut records = append.records.as_slice();
         let mut encoded = append.encoded.iter();
@@ -253,18 +244,13 @@ impl Writer {
             }
             let sequence = self.next_sequence;
             self.next_sequence = sequence.next();
-            let at = base + self.group.add_record(record, self.segments.seed(), sequence) as u64;
-            self.group.pairs += push.owed.len() as u64;
-            self.group.pushes += 1;
+            let owed = push.owed.len();
+            self.group
+                .add_push(record, self.segments.seed(), sequence, base, owed);
             waiter.depends = true;
-            let position = Position {
-                segment,
-                // Segments are smaller than 4 GiB.
-                offset: u32::try_from(at).unwrap_or(u32::MAX),
-            };
             let durable = Durable {
                 sequence,
-                position,
+                bytes: u32::try_from(record.len()).unwrap_or(u32::MAX),
                 push,
             };
             self.group.apply(&mut waiter, Applied::Push(durable));
@@ -289,16 +275,21 @@ impl Writer {
         }
     }
 
-    /// Makes the group durable, together with the settlements that fit.
-    fn commit(&mut self) -> Result<(), AppendError> {
+    /// Makes the group durable, together with what is to be carried forward and the settlements that fit.
+    ///
+    /// In that order: a copy that is carried says which pairs are unsettled, and a settlement behind it
+    /// holds for the copy too.
+    pub(super) fn commit(&mut self) -> Result<(), AppendError> {
         let room = self
             .segments
             .room_for(Purpose::Upkeep)
-            .saturating_sub(self.group.record_bytes())
-            .min(SETTLEMENT_BYTES_MAX);
-        let (settled, settled_bytes) = self.settling.backlog().fitting(room);
-        let backlog = self.settling.backlog().bytes.get(..settled_bytes);
-        self.group.frame.extend_from_slice(backlog.unwrap_or_default());
+            .saturating_sub(self.group.record_bytes());
+        let settled = self.shared.settling.fitting(room.min(SETTLEMENT_BYTES_MAX));
+        let load = self.load(room - settled.bytes);
+        self.shared.settling.put(&mut self.group.frame, settled);
+        if self.group.record_bytes() == 0 {
+            return Ok(());
+        }
         match self.segments.commit(&mut self.group.frame) {
             Ok(took) => {
                 self.stats.sync_last = took;
@@ -306,19 +297,21 @@ impl Writer {
                     told(took);
                 }
                 self.stats.pushes += self.group.pushes;
-                self.stats.settlements += settled as u64;
-                self.segments.owe(self.group.pairs);
-                for mark in self.settling.committed(settled, settled_bytes) {
-                    self.segments.settle(mark.segment);
+                self.stats.settlements += settled.count as u64;
+                let pairs = self.shared.settling.committed(settled);
+                let mut live = self.shared.live();
+                self.group.enter(&mut live);
+                load.enter(&mut live);
+                for pair in pairs {
+                    live.settle(pair);
                 }
-                if settled > 0 {
-                    self.delete_at.get_or_insert_with(Instant::now);
-                }
+                drop(live);
                 if self.group.pushes > 0 {
                     self.recent
                         .settle_in(self.group.ids_from, self.segments.active_number());
                     self.recent.forget(self.clock.now());
                 }
+                self.unload(&load);
                 Ok(())
             }
             Err(error) => {
@@ -333,7 +326,7 @@ impl Writer {
     }
 
     /// After a failed commit: opens a fresh segment, whose header cuts off what failed.
-    fn replace_sealed(&mut self) {
+    pub(super) fn replace_sealed(&mut self) {
         if self.segments.is_sealed() && self.fatal.is_none() {
             // Whether it worked shows in the health, and at the next append.
             let _ = self.make_room(0, Purpose::Upkeep);
@@ -342,8 +335,8 @@ impl Writer {
 
     /// Commits the settlements that found no commit to ride with.
     fn commit_settlements(&mut self) {
-        while !self.settling.backlog().is_empty() && self.fatal.is_none() {
-            let first = self.settling.backlog().marks.front().map_or(0, |mark| mark.bytes);
+        while self.shared.settling.len() > 0 && self.fatal.is_none() {
+            let first = self.shared.settling.first_bytes();
             if first > self.segments.room_for(Purpose::Upkeep)
                 && self.make_room(first, Purpose::Upkeep).is_err()
             {
@@ -358,7 +351,7 @@ impl Writer {
         }
     }
 
-    /// Retries what a full disk refused, and deletes what is dead.
+    /// Retries what a full disk refused, and sees to old segments.
     fn upkeep(&mut self) {
         if self.fatal.is_none()
             && self
@@ -366,78 +359,18 @@ impl Writer {
                 .no_space()
                 .is_some_and(|(_, at)| at <= Instant::now())
         {
+            let before = self.segments.active_number();
             let retried = self.segments.retry(self.next_sequence);
+            self.follow(before);
             self.note(&retried);
         }
-        if self.fatal.is_none() && self.delete_at.is_some_and(|at| at <= Instant::now()) {
-            self.delete_dead();
+        if self.fatal.is_none() {
+            self.clear_oldest();
         }
-    }
-
-    /// Deletes the oldest segment if it owes nothing, and sees to the ids that it alone remembers.
-    ///
-    /// Ids are written again only for as many dead segments as it takes to win at least twice the space:
-    /// else a segment that holds little but ids would go round for ever.
-    fn delete_dead(&mut self) {
-        self.recent.forget(self.clock.now());
-        let (mut bytes, mut carried, mut last) = (0, 0, None);
-        for account in self.segments.dead() {
-            bytes += account.bytes;
-            carried += self.recent.count_in(account.number) * record::EVENT_ID_BYTES as u64;
-            if carried * 2 <= bytes {
-                last = Some(account.number);
-                break;
-            }
+        if self.fatal.is_none() && (self.carry_at().is_none() || self.segments.is_half_full()) {
+            // Not before the old segments are gone: the disk's bound has room for one of the two.
+            self.segments.prepare_spare();
         }
-        self.delete_at = None;
-        let Some(last) = last else { return };
-        let dead: Vec<u64> = self
-            .segments
-            .dead()
-            .map(|account| account.number)
-            .take_while(|number| *number <= last)
-            .collect();
-        for number in dead {
-            if self.carry_ids(number).is_err() {
-                self.delete_at = Some(Instant::now() + DELETE_AGAIN_AFTER);
-                return;
-            }
-        }
-        match self.segments.delete_oldest() {
-            // The others go one by one, a turn each: appends don't wait for all of them.
-            Ok(()) => self.delete_at = Some(Instant::now()),
-            Err(DeleteError::Later(error)) => {
-                tracing::warn!(%error, "a segment that owes nothing can't be deleted now");
-                self.delete_at = Some(Instant::now() + DELETE_AGAIN_AFTER);
-            }
-            Err(DeleteError::Fatal(error)) => self.fail(error.to_string()),
-        }
-    }
-
-    /// Writes the ids that would go with the segment again, into the active one: in one commit, so that
-    /// they have one new home.
-    fn carry_ids(&mut self, number: u64) -> Result<(), ()> {
-        self.group.clear();
-        let ids: Vec<_> = self.recent.ids_in(number).collect();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        for ids in ids.chunks(IDS_PER_RECORD) {
-            record::put_event_ids(&mut self.group.frame, self.segments.seed(), ids);
-        }
-        let bytes = self.group.record_bytes();
-        let committed = if bytes > self.segments.room_for(Purpose::Upkeep) {
-            self.make_room(bytes, Purpose::Upkeep).map_err(drop)
-        } else {
-            Ok(())
-        };
-        let committed = committed.and_then(|()| self.commit().map_err(drop));
-        self.group.clear();
-        match committed {
-            Ok(()) => self.recent.move_home(number, self.segments.active_number()),
-            Err(()) => self.replace_sealed(),
-        }
-        committed
     }
 
     /// Tells the handles how things stand.
@@ -459,7 +392,11 @@ impl Writer {
         self.stats.segments = self.segments.count() as u64;
         self.stats.bytes = self.segments.bytes_on_disk();
         self.stats.bytes_max = self.segments.options().max_size;
-        self.stats.unsettled = self.segments.unsettled();
+        {
+            let live = self.shared.live();
+            self.stats.unsettled = live.pairs();
+            self.stats.live_bytes = live.bytes() + carry::id_bytes(self.recent.len() as u64);
+        }
         self.stats.commits = self.segments.commits();
         self.stats.event_ids = self.recent.len() as u64;
         self.shared.publish(&self.stats);

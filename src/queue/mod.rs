@@ -2,7 +2,7 @@
 //!
 //! The journal's thread inserts what became durable, in order ([`Queue::apply`]); the dispatcher takes
 //! what is due ([`Queue::due`], [`Queue::advance`]) and gives back how it went ([`Queue::complete`]).
-//! Memory follows the journal, never the other way round: after a restart [`Queue::replay`] builds the
+//! Memory follows the journal, never the other way round: after a restart [`Queue::restore`] builds the
 //! same queues from what the journal still holds.
 //!
 //! # Invariants
@@ -26,15 +26,15 @@ use tokio::{
 };
 
 use crate::{
-    image::RepositoryName,
-    journal::{Durable, Position},
-    push::EndpointId,
+    image::{RepositoryName, Tag},
+    journal::{Durable, Owed},
+    push::{EndpointId, Pair, Sequence},
     webhook::{Batching, Endpoints},
 };
 
 mod repository;
 
-pub use repository::{Batch, Completion, Content, Effects, Lease, Pending, RepositoryQueue, Settled};
+pub use repository::{Batch, Completion, Content, Effects, Lease, Owing, Pending, RepositoryQueue, Settled};
 
 /// What is due, earliest first; each repository stands in it once.
 type Agenda = BTreeSet<(Instant, RepositoryName)>;
@@ -48,9 +48,8 @@ pub struct Queue {
     pending: AtomicUsize,
 }
 
-/// Pushes whose endpoint is gone: the caller settles them.
-#[derive(Debug, Default)]
-pub struct Orphans(pub Vec<(Durable, Vec<EndpointId>)>);
+/// Pairs whose endpoint is gone: the caller settles them.
+pub type Orphans = Vec<(Pair, EndpointId)>;
 
 impl Queue {
     /// An empty queue.
@@ -71,36 +70,35 @@ impl Queue {
         self.repositories.len()
     }
 
-    /// Where the oldest push of all stands. Looks at every repository: for a scrape, not for a hot path.
-    #[must_use]
-    pub fn oldest(&self) -> Option<Position> {
-        self.repositories.iter().filter_map(|queue| queue.oldest()).min()
-    }
-
     /// Inserts a push that just became durable. Must be called in the order of the sequence numbers.
     ///
     /// An endpoint that is unknown to `endpoints` can't owe: the caller fixed `owed` from the same set.
     pub fn apply(&self, durable: &Durable, endpoints: &Endpoints, now: Instant) {
-        let owed = with_batching(&durable.push.owed, endpoints);
-        if !owed.is_empty() {
-            self.insert(durable, owed, now);
-        }
+        let push = &durable.push;
+        let owed = (0..).zip(push.owed.iter().cloned()).collect();
+        let owed = with_batching(owed, endpoints, |_| {});
+        self.insert(durable.sequence, &push.repository, push.tag.clone(), owed, now);
     }
 
-    /// Rebuilds the queues from what the journal found at start, and closes every window: nobody waits
-    /// for a window that was open when the process ended.
+    /// Inserts pushes that the journal found to be owed at the start, in order. May be called several times,
+    /// in order, and before anything is applied.
     ///
     /// Returns what is owed by endpoints that no longer exist.
-    pub fn replay(&self, pending: &[Durable], endpoints: &Endpoints, now: Instant) -> Orphans {
+    pub fn restore(&self, pushes: Vec<Owed>, endpoints: &Endpoints, now: Instant) -> Orphans {
         let mut orphans = Orphans::default();
-        for durable in pending {
-            let gone = |id: &&EndpointId| endpoints.get(id).is_none();
-            let lost: Vec<EndpointId> = durable.push.owed.iter().filter(gone).cloned().collect();
-            if !lost.is_empty() {
-                orphans.0.push((durable.clone(), lost));
-            }
-            self.apply(durable, endpoints, now);
+        for push in pushes {
+            let sequence = push.sequence;
+            let owed = with_batching(push.owed, endpoints, |(place, endpoint)| {
+                orphans.push((Pair { sequence, place }, endpoint));
+            });
+            self.insert(sequence, &push.repository, push.tag, owed, now);
         }
+        orphans
+    }
+
+    /// Closes every window once all is restored: nobody waits for a window that was open when the process
+    /// ended.
+    pub fn close_windows(&self, now: Instant) {
         let names: Vec<RepositoryName> = self
             .repositories
             .iter()
@@ -112,7 +110,6 @@ impl Queue {
                 self.schedule(&name, &mut queue, now);
             }
         }
-        orphans
     }
 
     /// Waits until some repository has work due, and returns its name.
@@ -190,13 +187,22 @@ impl Queue {
         effects
     }
 
-    fn insert(&self, durable: &Durable, owed: Vec<(EndpointId, Batching)>, now: Instant) {
-        let push = &durable.push;
-        let pending = Pending::new(durable.sequence, durable.position, push.tag.clone(), owed.len());
+    fn insert(
+        &self,
+        sequence: Sequence,
+        repository: &RepositoryName,
+        tag: Option<Tag>,
+        owed: Vec<(Owing, Batching)>,
+        now: Instant,
+    ) {
+        if owed.is_empty() {
+            return;
+        }
+        let pending = Pending::new(sequence, tag, owed.len());
         self.pending.fetch_add(1, Ordering::Relaxed);
-        let mut queue = self.repositories.entry(push.repository.clone()).or_default();
+        let mut queue = self.repositories.entry(repository.clone()).or_default();
         queue.push(&pending, owed, now);
-        self.schedule(&push.repository, &mut queue, now);
+        self.schedule(repository, &mut queue, now);
     }
 
     /// Puts down when this repository next wants attention, if that is earlier than what stands there.
@@ -231,10 +237,20 @@ impl Queue {
     }
 }
 
-fn with_batching(owed: &[EndpointId], endpoints: &Endpoints) -> Vec<(EndpointId, Batching)> {
-    owed.iter()
-        .filter_map(|id| endpoints.get(id).map(|endpoint| (id.clone(), endpoint.batching)))
-        .collect()
+fn with_batching(
+    owed: Vec<Owing>,
+    endpoints: &Endpoints,
+    mut gone: impl FnMut(Owing),
+) -> Vec<(Owing, Batching)> {
+    let mut known = Vec::with_capacity(owed.len());
+    for owing in owed {
+        if let Some(endpoint) = endpoints.get(&owing.1) {
+            known.push((owing, endpoint.batching));
+        } else {
+            gone(owing);
+        }
+    }
+    known
 }
 
 #[cfg(test)]

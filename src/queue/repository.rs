@@ -26,8 +26,7 @@ use tokio::{
 
 use crate::{
     image::{Digest, Tag},
-    journal::Position,
-    push::{EndpointId, Sequence, Settlement},
+    push::{EndpointId, Pair, Sequence, Settlement},
     webhook::{Batching, Coalesce, Fault, Sizes},
 };
 
@@ -36,8 +35,6 @@ use crate::{
 pub struct Pending {
     /// Its place in the order.
     pub sequence: Sequence,
-    /// Where to read it.
-    pub position: Position,
     /// The tag it was pushed by.
     pub tag: Option<Tag>,
     /// How many endpoints still owe it, where it is more than one.
@@ -47,11 +44,10 @@ pub struct Pending {
 impl Pending {
     /// A push that `owed` endpoints owe.
     #[must_use]
-    pub fn new(sequence: Sequence, position: Position, tag: Option<Tag>, owed: usize) -> Self {
+    pub fn new(sequence: Sequence, tag: Option<Tag>, owed: usize) -> Self {
         let shared = (owed > 1).then(|| Arc::new(AtomicU32::new(u32::try_from(owed).unwrap_or(u32::MAX))));
         Self {
             sequence,
-            position,
             tag,
             shared,
         }
@@ -132,6 +128,8 @@ pub enum Completion {
 pub struct Settled {
     /// The push.
     pub pending: Pending,
+    /// The endpoint's place among those that owed it at first.
+    pub place: u16,
     /// The endpoint.
     pub endpoint: EndpointId,
     /// How it ended.
@@ -151,16 +149,20 @@ pub struct Effects {
     pub settled: Vec<Settled>,
 }
 
+/// An endpoint that owes a push, with its place among those that owed it at first.
+pub type Owing = (u16, EndpointId);
+
 #[derive(Debug)]
 struct Window {
     batching: Batching,
     closes_at: Instant,
-    members: Vec<(Pending, Vec<EndpointId>)>,
+    members: Vec<(Pending, Vec<Owing>)>,
 }
 
 #[derive(Debug)]
 struct Entry {
     pending: Pending,
+    place: u16,
     batch: Arc<Batch>,
     member: usize,
 }
@@ -194,7 +196,7 @@ impl RepositoryQueue {
     /// [`RepositoryQueue::advance`].
     ///
     /// Pushes must come in the order of their sequence numbers.
-    pub fn push(&mut self, pending: &Pending, owed: Vec<(EndpointId, Batching)>, now: Instant) {
+    pub fn push(&mut self, pending: &Pending, owed: Vec<(Owing, Batching)>, now: Instant) {
         for (batching, endpoints) in by_batching(owed) {
             let index = self.window(batching, now);
             let Some(window) = self.windows.get_mut(index) else {
@@ -275,23 +277,6 @@ impl RepositoryQueue {
         self.windows.is_empty() && self.lanes.is_empty() && self.outbox.settled.is_empty()
     }
 
-    /// Where the oldest push that is owed here stands.
-    #[must_use]
-    pub fn oldest(&self) -> Option<Position> {
-        let gathered = self
-            .windows
-            .iter()
-            .filter_map(|window| window.members.first().map(|(push, _)| push));
-        let sealed = self
-            .lanes
-            .iter()
-            .filter_map(|lane| lane.backlog.values().next().map(|entry| &entry.pending));
-        gathered
-            .chain(sealed)
-            .min_by_key(|pending| pending.sequence)
-            .map(|pending| pending.position)
-    }
-
     fn window(&mut self, batching: Batching, now: Instant) -> usize {
         self.windows
             .iter()
@@ -318,9 +303,10 @@ impl RepositoryQueue {
             ahead: OnceLock::new(),
         });
         for (member, (pending, endpoints)) in members.into_iter().enumerate() {
-            for endpoint in endpoints {
+            for (place, endpoint) in endpoints {
                 let entry = Entry {
                     pending: pending.clone(),
+                    place,
                     batch: Arc::clone(&batch),
                     member,
                 };
@@ -343,8 +329,8 @@ impl RepositoryQueue {
 }
 
 /// Groups endpoints by the batching they ask for; one group, in nearly every configuration.
-fn by_batching(owed: Vec<(EndpointId, Batching)>) -> Vec<(Batching, Vec<EndpointId>)> {
-    let mut groups: Vec<(Batching, Vec<EndpointId>)> = Vec::with_capacity(1);
+fn by_batching(owed: Vec<(Owing, Batching)>) -> Vec<(Batching, Vec<Owing>)> {
+    let mut groups: Vec<(Batching, Vec<Owing>)> = Vec::with_capacity(1);
     for (endpoint, batching) in owed {
         match groups.iter_mut().find(|(group, _)| *group == batching) {
             Some((_, endpoints)) => endpoints.push(endpoint),
@@ -357,10 +343,10 @@ fn by_batching(owed: Vec<(EndpointId, Batching)>) -> Vec<(Batching, Vec<Endpoint
 /// Settles, within one window, the pushes that a newer one of the same tag supersedes for an endpoint.
 /// Members that nobody owes after that are gone.
 fn survivors(
-    mut members: Vec<(Pending, Vec<EndpointId>)>,
+    mut members: Vec<(Pending, Vec<Owing>)>,
     coalesce: Coalesce,
     settled: &mut Vec<Settled>,
-) -> Vec<(Pending, Vec<EndpointId>)> {
+) -> Vec<(Pending, Vec<Owing>)> {
     if coalesce == Coalesce::None {
         return members;
     }
@@ -368,28 +354,39 @@ fn survivors(
     for (pending, endpoints) in members.iter_mut().rev() {
         let Some(tag) = &pending.tag else { continue };
         let newer = seen.entry(tag.clone()).or_default();
-        endpoints.retain(|endpoint| {
+        endpoints.retain(|(place, endpoint)| {
             let superseded = newer.contains(endpoint);
             if superseded {
                 settled.push(Settled::new(
                     pending.clone(),
+                    *place,
                     endpoint.clone(),
                     Settlement::Superseded,
                 ));
             }
             !superseded
         });
-        newer.extend(endpoints.iter().cloned());
+        newer.extend(endpoints.iter().map(|(_, endpoint)| endpoint.clone()));
     }
     members.retain(|(_, endpoints)| !endpoints.is_empty());
     members
 }
 
 impl Settled {
-    fn new(pending: Pending, endpoint: EndpointId, how: Settlement) -> Self {
+    /// What is to be recorded as settled.
+    #[must_use]
+    pub fn pair(&self) -> Pair {
+        Pair {
+            sequence: self.pending.sequence,
+            place: self.place,
+        }
+    }
+
+    fn new(pending: Pending, place: u16, endpoint: EndpointId, how: Settlement) -> Self {
         let last = pending.settle_one();
         Self {
             pending,
+            place,
             endpoint,
             how,
             last,
@@ -443,6 +440,7 @@ impl Lane {
         }
         settled.push(Settled::new(
             entry.pending,
+            entry.place,
             self.endpoint.clone(),
             Settlement::Superseded,
         ));
@@ -484,7 +482,12 @@ impl Lane {
                 {
                     self.newest.remove(tag);
                 }
-                settled.push(Settled::new(entry.pending, self.endpoint.clone(), how));
+                settled.push(Settled::new(
+                    entry.pending,
+                    entry.place,
+                    self.endpoint.clone(),
+                    how,
+                ));
             }
             Completion::Retry { at, fault } => {
                 self.not_before = Some((at, fault));

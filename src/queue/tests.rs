@@ -25,16 +25,9 @@ fn named(name: &str) -> EndpointId {
     EndpointId::Named(name.into())
 }
 
-fn position(number: u64) -> Position {
-    Position {
-        segment: 1,
-        offset: u32::try_from(number).unwrap(),
-    }
-}
-
 fn pending(number: u64, tag: &str, owed: usize) -> Pending {
     let tag = (!tag.is_empty()).then(|| tag.parse::<Tag>().unwrap());
-    Pending::new(Sequence::new(number).unwrap(), position(number), tag, owed)
+    Pending::new(Sequence::new(number).unwrap(), tag, owed)
 }
 
 fn push(
@@ -45,9 +38,9 @@ fn push(
     batching: Batching,
     now: Instant,
 ) {
-    let owed = endpoints
-        .iter()
-        .map(|name| (named(name), batching))
+    let owed = (0..)
+        .zip(endpoints)
+        .map(|(place, name)| ((place, named(name)), batching))
         .collect::<Vec<_>>();
     queue.push(&pending(number, tag, owed.len()), owed, now);
 }
@@ -380,7 +373,7 @@ fn endpoints_with_a_window_of_their_own_are_not_held_to_the_others() {
     };
     queue.push(
         &pending(1, "v1", 2),
-        vec![(named("slow"), BATCHING), (named("quick"), quick)],
+        vec![((0, named("slow")), BATCHING), ((1, named("quick")), quick)],
         now,
     );
     assert_eq!(sent(&queue.advance(now)), [("quick".into(), 1)]);
@@ -505,7 +498,7 @@ fn endpoints(names: &[&str]) -> Endpoints {
 fn durable(number: u64, repository: &str, owed: &[&str]) -> Durable {
     Durable {
         sequence: Sequence::new(number).unwrap(),
-        position: position(number),
+        bytes: 400,
         push: Push {
             event_id: String::new(),
             repository: repository.parse().unwrap(),
@@ -554,25 +547,33 @@ async fn an_earlier_push_wakes_the_one_who_waits_for_a_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replay_closes_windows_and_hands_back_what_nobody_can_deliver() {
+async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
     let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
-    let found = [
-        durable(1, "acme/app", &["ci", "gone"]),
-        durable(2, "acme/other", &["gone"]),
+    let owed = |number: u64, repository: &str, owed: &[(u16, &str)]| Owed {
+        sequence: Sequence::new(number).unwrap(),
+        bytes: 400,
+        repository: repository.parse().unwrap(),
+        tag: Some("v1".parse().unwrap()),
+        owed: owed.iter().map(|(place, name)| (*place, named(name))).collect(),
+    };
+    let found = vec![
+        owed(1, "acme/app", &[(3, "ci"), (5, "gone")]),
+        owed(2, "acme/other", &[(0, "gone")]),
     ];
-    let orphans = queue.replay(&found, &endpoints, Instant::now());
-    let orphans: Vec<_> = orphans
-        .0
+    let orphans = queue.restore(found, &endpoints, Instant::now());
+    let places: Vec<_> = orphans
         .iter()
-        .map(|(durable, ids)| (durable.sequence.get(), ids.len()))
+        .map(|(pair, id)| (pair.sequence.get(), pair.place, id.to_string()))
         .collect();
-    assert_eq!(orphans, [(1, 1), (2, 1)]);
+    assert_eq!(places, [(1, 5, "gone".to_owned()), (2, 0, "gone".to_owned())]);
+    queue.close_windows(Instant::now());
     assert_eq!(queue.pending(), 1);
     let start = Instant::now();
     let name = queue.due().await;
     assert_eq!(start.elapsed(), Duration::ZERO);
     let effects = queue.advance(&name, Instant::now());
     assert_eq!(sent(&effects), [("ci".into(), 1)]);
-    queue.complete(&name, &effects.leases[0], DELIVERED, Instant::now());
+    let effects = queue.complete(&name, &effects.leases[0], DELIVERED, Instant::now());
+    assert_eq!(effects.settled[0].pair().place, 3);
     assert_eq!((queue.pending(), queue.repositories()), (0, 0));
 }

@@ -10,7 +10,7 @@ fn dead_segments_go_oldest_first_and_sequence_numbers_go_on() {
         hand.take(number).unwrap();
     }
     let durable = hand.durable();
-    let oldest = durable[0].position.segment;
+    let oldest = hand.segment_of(durable[0].sequence);
     let (first, rest) = durable.split_first().unwrap();
     for durable in rest {
         hand.settle(durable);
@@ -84,7 +84,7 @@ fn past_its_bound_appends_are_refused_and_settlements_are_not() {
     hand.take(number).unwrap();
     hand.close();
     let again = try_open(&storage.after_power_loss(), options).unwrap();
-    assert_eq!(event_ids(&again.pending), [format!("event-{number}")]);
+    assert_eq!(again.pending_ids(), [format!("event-{number}")]);
 }
 
 #[test]

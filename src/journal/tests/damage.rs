@@ -127,7 +127,7 @@ fn stale_frames_of_another_segment_or_journal_stay_dead() {
     mine[end..end + foreign.len()].copy_from_slice(foreign);
     storage.put(&name, &mine);
     let again = open(&storage);
-    assert_eq!(event_ids(&again.pending), ["event-1"]);
+    assert_eq!(again.pending_ids(), ["event-1"]);
     assert_eq!(again.report.cut.unwrap().offset, end as u64);
 }
 

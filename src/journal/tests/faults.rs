@@ -8,6 +8,7 @@ fn a_failed_commit_is_not_acknowledged_and_never_comes_back() {
         let storage = Faulty::new();
         let mut hand = open(&storage);
         hand.take(1).unwrap();
+        let segment = hand.segment_of(Sequence::FIRST);
         hand.settle(&hand.durable()[0]);
         let change_only = hand.journal.append(vec![Item::Change(change())]);
         let failing = hand
@@ -21,14 +22,14 @@ fn a_failed_commit_is_not_acknowledged_and_never_comes_back() {
         assert_eq!(hand.journal.health(), Health::Ready);
         // All that was written is on disk now, the failed commit too.
         let crashed = open(&storage.after_kill());
-        assert!(crashed.pending.iter().all(|durable| durable.push == push(1)));
+        assert!(crashed.pushes().iter().all(|found| *found == push(1)));
         hand.take(3).unwrap();
         let durable = hand.durable();
         assert_eq!(durable[1].sequence.get(), 2);
-        assert_eq!(durable[1].position.segment, durable[0].position.segment + 1);
+        assert_eq!(hand.segment_of(durable[1].sequence), segment + 1);
         for storage in [storage.after_kill(), storage.after_power_loss()] {
             // The settlement that was in the failed commit was written again.
-            assert_eq!(event_ids(&open(&storage).pending), ["event-3"]);
+            assert_eq!(open(&storage).pending_ids(), ["event-3"]);
         }
     }
 }
@@ -51,7 +52,7 @@ fn a_disk_that_fails_for_good_ends_the_journal() {
     assert!(hand.writer.is_none());
     assert!(matches!(hand.take(3), Err(AppendError::Io(_))));
     assert_eq!(hand.journal.close().now_or_never(), Some(()));
-    assert_eq!(event_ids(&open(&storage.after_power_loss()).pending), ["event-1"]);
+    assert_eq!(open(&storage.after_power_loss()).pending_ids(), ["event-1"]);
 }
 
 #[test]
@@ -98,7 +99,7 @@ fn once_there_is_space_again_appends_are_taken_without_a_restart() {
     }
     hand.take(2).unwrap();
     assert_eq!(
-        event_ids(&open(&storage.after_power_loss()).pending),
+        open(&storage.after_power_loss()).pending_ids(),
         ["event-1", "event-2"]
     );
 }
@@ -114,9 +115,9 @@ fn a_start_on_a_full_disk_delivers_what_is_owed() {
     let storage = storage.after_kill();
     storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
     let mut again = open(&storage);
-    assert_eq!(event_ids(&again.pending), ["event-2"]);
+    assert_eq!(again.pending_ids(), ["event-2"]);
     assert!(matches!(again.take(3), Err(AppendError::Io(_))));
-    again.settle(&again.pending[0]);
+    again.settle_owed(&again.pending[0]);
     again.turn();
     assert!(open(&storage.after_kill()).pending.is_empty());
     storage.heal();
@@ -126,7 +127,7 @@ fn a_start_on_a_full_disk_delivers_what_is_owed() {
     again.take(3).unwrap();
     again.close();
     let storage = storage.after_power_loss();
-    assert_eq!(event_ids(&open(&storage).pending), ["event-3"]);
+    assert_eq!(open(&storage).pending_ids(), ["event-3"]);
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn whichever_call_fails_nothing_acknowledged_is_lost() {
             storage.heal();
             for storage in [storage.after_power_loss(), storage.after_kill()] {
                 let mut again = open(&storage);
-                let pending: Vec<_> = event_ids(&again.pending).into_iter().map(str::to_owned).collect();
+                let pending: Vec<_> = again.pending_ids();
                 for id in &acknowledged {
                     let is_kept = pending.contains(id) || settled.contains(id);
                     assert!(is_kept, "call {nth} failed with {kind}, and {id} is lost");
@@ -191,7 +192,7 @@ fn whichever_call_fails_nothing_acknowledged_is_lost() {
                 assert!(sequences.is_sorted_by(|a, b| a < b), "call {nth}");
                 again.take(99).unwrap();
                 again.close();
-                assert!(event_ids(&open(&storage).pending).contains(&"event-99"));
+                assert!(open(&storage).pending_ids().contains(&"event-99".to_owned()));
             }
         }
     }

@@ -35,8 +35,8 @@ fn every_field_survives_a_restart_and_is_read_back_by_position() {
     let items = vec![Item::Push(full.clone()), Item::Push(bare.clone())];
     hand.append(items).unwrap();
     let durable = hand.durable();
-    let positions: Vec<_> = durable.iter().map(|durable| durable.position).collect();
-    let backwards: Vec<_> = positions.iter().rev().copied().collect();
+    let sequences: Vec<_> = durable.iter().map(|durable| durable.sequence).collect();
+    let backwards: Vec<_> = sequences.iter().rev().copied().collect();
     assert_eq!(
         hand.journal.read(&backwards).unwrap(),
         [bare.clone(), full.clone()]
@@ -44,31 +44,36 @@ fn every_field_survives_a_restart_and_is_read_back_by_position() {
     let id = hand.journal.id();
 
     let again = open(&storage.after_power_loss());
-    assert_eq!(again.pending, durable);
+    let owed: Vec<_> = durable.iter().map(owed).collect();
+    assert_eq!(again.pending, owed);
     assert_eq!(again.journal.id(), id);
-    assert_eq!(again.journal.read(&positions).unwrap(), [full, bare]);
+    assert_eq!(again.journal.read(&sequences).unwrap(), [full, bare]);
 }
 
 #[test]
-fn a_position_where_no_intact_push_stands_is_an_error() {
+fn a_push_that_is_settled_or_not_there_or_not_intact_is_an_error_to_read() {
     let storage = Faulty::new();
     let mut hand = open(&storage);
-    hand.take(1).unwrap();
-    let position = hand.durable()[0].position;
-    for offset in [0, position.offset + 1, 4000, 100_000] {
-        assert!(
-            hand.journal.read(&[Position { offset, ..position }]).is_err(),
-            "{offset}"
-        );
+    for number in 1..=3 {
+        hand.take(number).unwrap();
     }
-    assert!(
-        hand.journal
-            .read(&[Position {
-                segment: 9,
-                ..position
-            }])
-            .is_err()
+    let [first, second, third] = [1, 2, 3].map(|number| Sequence::new(number).unwrap());
+    assert!(hand.journal.read(&[Sequence::new(4).unwrap()]).is_err());
+    hand.settle(&hand.durable()[1]);
+    hand.take(4).unwrap();
+    assert_eq!(
+        hand.journal.read(&[second]).unwrap_err().kind(),
+        ErrorKind::NotFound
     );
+    let standing = hand.journal.shared.live().find(first).unwrap().standing;
+    let file = storage.open(&segment::file_name(standing.segment)).unwrap();
+    file.write_all_at(b"x", u64::from(standing.offset + standing.bytes - 1))
+        .unwrap();
+    assert_eq!(
+        hand.journal.read(&[first]).unwrap_err().kind(),
+        ErrorKind::InvalidData
+    );
+    assert_eq!(hand.journal.read(&[third]).unwrap(), [push(3)]);
 }
 
 #[test]
@@ -83,10 +88,7 @@ fn what_is_settled_is_not_pending_after_a_restart() {
     hand.take(5).unwrap();
     // The settlement rode with the push, under its fsync.
     let again = open(&storage.after_power_loss());
-    assert_eq!(
-        event_ids(&again.pending),
-        ["event-1", "event-3", "event-4", "event-5"]
-    );
+    assert_eq!(again.pending_ids(), ["event-1", "event-3", "event-4", "event-5"]);
     assert_eq!(again.report.commits, 5);
 }
 
@@ -97,15 +99,16 @@ fn a_push_is_settled_for_each_endpoint_by_itself() {
     let owed = vec![EndpointId::Named("a".into()), EndpointId::Named("b".into())];
     hand.append(vec![Item::Push(Push { owed, ..push(1) })]).unwrap();
     let durable = &hand.durable()[0];
-    hand.journal.settle(
-        durable.sequence,
-        durable.position,
-        &durable.push.owed[0],
-        Settlement::DeadLetter,
-    );
+    let pair = Pair {
+        sequence: durable.sequence,
+        place: 0,
+    };
+    // Told twice, settled once.
+    hand.journal.settle([(pair, Settlement::DeadLetter)]);
+    hand.journal.settle([(pair, Settlement::Delivered)]);
     hand.close();
     let again = open(&storage);
-    assert_eq!(again.pending[0].push.owed, [EndpointId::Named("b".into())]);
+    assert_eq!(again.pending[0].owed, [(1, EndpointId::Named("b".into()))]);
     assert_eq!(again.journal.stats().unsettled, 1);
 }
 
@@ -186,7 +189,8 @@ fn one_append_is_one_commit_even_if_it_needs_a_segment_of_its_own() {
     hand.take(2).unwrap();
     let again = open(&storage.after_power_loss());
     assert_eq!((again.pending.len(), again.report.commits), (92, 3));
-    assert_eq!(again.pending, hand.durable());
+    let durable: Vec<_> = hand.durable().iter().map(owed).collect();
+    assert_eq!(again.pending, durable);
 }
 
 #[test]
@@ -220,8 +224,9 @@ fn concurrent_appends_are_all_answered_and_kept() {
     thread.join().unwrap();
     drop(journal);
     let again = Journal::open(&path, options, clock()).unwrap();
-    assert_eq!(again.pending.len(), 400);
-    assert!(again.pending.is_sorted_by_key(|durable| durable.sequence));
+    let pending = again.journal.owed(None, usize::MAX).unwrap();
+    assert_eq!(pending.len(), 400);
+    assert!(pending.is_sorted_by_key(|owed| owed.sequence));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use super::{
     faulty::{Call, Faulty},
     frame::FRAME_HEADER_BYTES,
+    inbox::Gate,
     segment::SEGMENT_HEADER_BYTES,
     spare::Filling,
     *,
@@ -37,7 +38,7 @@ struct Hand {
     writer: Option<Writer>,
     applier: Applier,
     applied: Arc<Mutex<Vec<Applied>>>,
-    pending: Vec<Durable>,
+    pending: Vec<Owed>,
     report: RecoveryReport,
 }
 
@@ -50,12 +51,14 @@ fn try_open(storage: &Arc<Faulty>, options: Options) -> Result<Hand, OpenError> 
     let opened = recovery::open(&storage, options, clock(), Filling::OnDemand)?;
     let applied = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&applied);
+    let mut pending = opened.journal.owed(None, usize::MAX).unwrap();
+    pending.retain(|owed| !owed.owed.is_empty());
     Ok(Hand {
         journal: opened.journal,
         writer: Some(opened.writer),
         applier: Box::new(move |news| sink.lock().unwrap().extend(news)),
         applied,
-        pending: opened.pending,
+        pending,
         report: opened.report,
     })
 }
@@ -96,14 +99,44 @@ impl Hand {
     }
 
     fn settle(&self, durable: &Durable) {
-        for endpoint in &durable.push.owed {
-            self.journal.settle(
-                durable.sequence,
-                durable.position,
-                endpoint,
-                Settlement::Delivered,
-            );
-        }
+        let pairs = (0..).zip(&durable.push.owed).map(|(place, _)| Pair {
+            sequence: durable.sequence,
+            place,
+        });
+        self.journal
+            .settle(pairs.map(|pair| (pair, Settlement::Delivered)));
+    }
+
+    /// Settles all that a push found at the start owes.
+    fn settle_owed(&self, owed: &Owed) {
+        let pairs = owed.owed.iter().map(|(place, _)| Pair {
+            sequence: owed.sequence,
+            place: *place,
+        });
+        self.journal
+            .settle(pairs.map(|pair| (pair, Settlement::Delivered)));
+    }
+
+    /// The pushes that were found to be owed at the start.
+    fn pushes(&self) -> Vec<Push> {
+        let sequences: Vec<_> = self.pending.iter().map(|owed| owed.sequence).collect();
+        self.journal.read(&sequences).unwrap()
+    }
+
+    /// Their event ids.
+    fn pending_ids(&self) -> Vec<String> {
+        self.pushes().into_iter().map(|push| push.event_id).collect()
+    }
+
+    /// In which segment a push stands.
+    fn segment_of(&self, sequence: Sequence) -> u64 {
+        self.journal
+            .shared
+            .live()
+            .find(sequence)
+            .unwrap()
+            .standing
+            .segment
     }
 
     fn close(mut self) {
@@ -132,6 +165,17 @@ fn push(number: u32) -> Push {
         actor: String::new(),
         taken_at: Timestamp::from_unix_millis(i64::from(number)),
         owed: vec![EndpointId::Named("ci".into())],
+    }
+}
+
+/// What a start finds of a push that nobody has settled.
+fn owed(durable: &Durable) -> Owed {
+    Owed {
+        sequence: durable.sequence,
+        bytes: durable.bytes,
+        repository: durable.push.repository.clone(),
+        tag: durable.push.tag.clone(),
+        owed: (0..).zip(durable.push.owed.iter().cloned()).collect(),
     }
 }
 

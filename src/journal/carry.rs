@@ -1,0 +1,247 @@
+//! Carrying forward: what the oldest segment still holds is written again, so that its file can go.
+//!
+//! Segments go from the oldest end only, for a settlement must outlive the push that it settles. A single
+//! push that nobody takes would so keep every later segment on disk. Therefore, whenever the segments hold
+//! too many bytes that are dead, what is live in the oldest is written again into the active one, in small
+//! steps that ride with the commits of the pushes, and then its file is deleted. Live are the records of
+//! pushes that are still owed, and the event ids that are remembered.
+//!
+//! # The bound
+//! Dead bytes may be half of what is live beyond one segment. They may be more only while the steps catch up:
+//! each takes at least four times the bytes of the pushes it rides with. So the segments behind the active
+//! one have at most twice the bytes that are live, and the active one and the spare file are the two segments
+//! that come on top. Each byte is written again at most twice for each byte that was freed, however
+//! settlements are spread.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    live::{Live, LivePush},
+    reader::Reader,
+    record,
+    segments::{DeleteError, Purpose, RETRY_AFTER},
+    writer::Writer,
+};
+
+/// The least that a step carries, if there is so much.
+const STEP_BYTES_MIN: usize = 512 * 1024;
+
+/// The most that a step carries.
+const STEP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes carried for each byte of new pushes in the same commit.
+const STEP_RATIO: usize = 4;
+
+/// Remembered ids that one record carries at most.
+const IDS_PER_RECORD: usize = 16 * 1024;
+
+/// How long the oldest segment is left alone when it can't be read or deleted.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// How much is read at a time.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Bytes that so many remembered ids take on disk.
+pub(super) fn id_bytes(ids: u64) -> u64 {
+    ids * record::EVENT_ID_BYTES as u64
+}
+
+/// How far carrying forward has come.
+#[derive(Debug, Default)]
+pub(super) struct Carrying {
+    /// Until when the oldest segment is left alone.
+    rests_until: Option<Instant>,
+    /// Something was carried in this turn.
+    has_moved: bool,
+    reader: Option<Reader>,
+}
+
+impl Carrying {
+    pub(super) fn begin_turn(&mut self) {
+        self.has_moved = false;
+    }
+
+    fn rest(&mut self, time: Duration) {
+        self.rests_until = Some(Instant::now() + time);
+    }
+}
+
+/// What one commit carries forward.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    /// Each push, and where its copy stands in the active segment.
+    pushes: Vec<(LivePush, u32, u32)>,
+    /// The segment that the ids come from, and how many of them are carried.
+    ids: (u64, usize),
+}
+
+impl Load {
+    /// Enters the copies, which are durable now, into the index.
+    pub(super) fn enter(&self, live: &mut Live) {
+        for (push, offset, bytes) in &self.pushes {
+            live.carry(push.sequence, *offset, *bytes, push.unsettled.clone());
+        }
+    }
+}
+
+impl Writer {
+    /// When the oldest segment is to be seen to, if it is.
+    pub(super) fn carry_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.is_carrying()
+            .then(|| self.carrying.rests_until.map_or(now, |until| until.max(now)))
+    }
+
+    fn may_carry(&self) -> bool {
+        let rests = self
+            .carrying
+            .rests_until
+            .is_some_and(|until| until > Instant::now());
+        !rests && self.is_carrying()
+    }
+
+    /// Whether the sealed segments hold more dead bytes than they may.
+    fn is_carrying(&self) -> bool {
+        if self.segments.oldest_sealed().is_none() {
+            return false;
+        }
+        let (pushes, active) = {
+            let live = self.shared.live();
+            (live.bytes(), live.newest_bytes())
+        };
+        let ids = id_bytes(self.recent.len() as u64);
+        let live = pushes + ids;
+        let active = active + id_bytes(self.recent.count_in(self.segments.active_number()));
+        let sealed = self.segments.sealed_bytes();
+        let sealed_live = live.saturating_sub(active);
+        let options = self.segments.options();
+        let segment = u64::from(options.segment_size);
+        let allowed = (live.saturating_sub(segment) / 2)
+            .min(options.max_size.saturating_sub(3 * segment + sealed_live));
+        // Headers of segments and frames are dead from the first day on, also where all else is live: to write
+        // it all again would win nothing.
+        let framing = (sealed / 4).min(segment / 2);
+        sealed.saturating_sub(sealed_live) > allowed + framing
+    }
+
+    /// Adds what is to be carried forward to the group's frame: as much as fits into `room` bytes, and no
+    /// more than a step.
+    pub(super) fn load(&mut self, room: usize) -> Load {
+        let mut load = Load::default();
+        if !self.may_carry() {
+            return load;
+        }
+        let Some(oldest) = self.segments.oldest_sealed() else {
+            return load;
+        };
+        let step = (self.group.record_bytes() * STEP_RATIO).clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
+        let end = self.group.frame.len() + room.min(step);
+        load.ids = (oldest.number, self.load_ids(oldest.number, end));
+        let left = end.saturating_sub(self.group.frame.len());
+        let pushes = self.shared.live().oldest_owed(left as u64);
+        let base = self.segments.active_end();
+        for push in pushes {
+            let start = self.group.frame.len();
+            if let Err(error) = self.load_push(&push) {
+                self.group.frame.truncate(start);
+                tracing::error!(segment = oldest.number, offset = push.standing.offset, %error, "a push can't be carried forward: its segment stays, and so does all after it");
+                self.carrying.rest(AGAIN_AFTER);
+                break;
+            }
+            if self.group.frame.len() > end {
+                self.group.frame.truncate(start);
+                break;
+            }
+            // Segments are smaller than 4 GiB.
+            let offset = u32::try_from(base + start as u64).unwrap_or(u32::MAX);
+            let bytes = u32::try_from(self.group.frame.len() - start).unwrap_or(u32::MAX);
+            load.pushes.push((push, offset, bytes));
+        }
+        load
+    }
+
+    fn load_ids(&mut self, segment: u64, end: usize) -> usize {
+        let room = end.saturating_sub(self.group.frame.len() + record::RECORD_HEADER_BYTES);
+        let count = (room / record::EVENT_ID_BYTES).min(IDS_PER_RECORD);
+        let ids: Vec<_> = self.recent.ids_in(segment).take(count).collect();
+        if !ids.is_empty() {
+            record::put_event_ids(&mut self.group.frame, self.segments.seed(), &ids);
+        }
+        ids.len()
+    }
+
+    fn load_push(&mut self, push: &LivePush) -> std::io::Result<()> {
+        let seed = self.segments.seed();
+        let reader = self.carrying.reader.get_or_insert_with(|| {
+            Reader::new(std::sync::Arc::clone(&self.shared.storage), seed, CHUNK_BYTES)
+        });
+        let raw = reader.record(push.standing)?;
+        record::put_carried(&mut self.group.frame, seed, &raw, &push.unsettled).map_err(|_| Reader::damaged())
+    }
+
+    /// Takes note of a load that is durable and in the index.
+    pub(super) fn unload(&mut self, load: &Load) {
+        let (segment, ids) = load.ids;
+        if ids > 0 {
+            self.recent.move_home(segment, ids, self.segments.active_number());
+        }
+        self.carrying.has_moved |= ids > 0 || !load.pushes.is_empty();
+    }
+
+    /// Carries forward what no commit of this turn has taken along, and deletes the oldest segment once
+    /// nothing in it is live. A step at most: pushes don't wait for more.
+    pub(super) fn clear_oldest(&mut self) {
+        if !self.may_carry() {
+            return;
+        }
+        let Some(oldest) = self.segments.oldest_sealed() else {
+            return;
+        };
+        self.recent.forget(self.clock.now());
+        let next_bytes = self.next_bytes(oldest.number);
+        if next_bytes == 0 {
+            self.delete_oldest();
+        } else if !self.carrying.has_moved {
+            self.carry_alone(next_bytes);
+        }
+    }
+
+    /// Room that the next thing to be carried takes; 0 when there is none.
+    fn next_bytes(&self, oldest: u64) -> usize {
+        if self.recent.count_in(oldest) > 0 {
+            return record::RECORD_HEADER_BYTES + record::EVENT_ID_BYTES;
+        }
+        let next = self.shared.live().oldest_owed(0);
+        next.first().map_or(0, |push| {
+            // A copy is longer than the first record by the bits that tell who owes it.
+            push.standing.bytes as usize + push.unsettled.bytes_max()
+        })
+    }
+
+    fn carry_alone(&mut self, next_bytes: usize) {
+        if next_bytes > self.segments.room_for(Purpose::Upkeep)
+            && self.make_room(next_bytes, Purpose::Upkeep).is_err()
+        {
+            self.carrying.rest(RETRY_AFTER);
+            return;
+        }
+        let committed = self.commit();
+        self.group.clear();
+        if committed.is_err() {
+            self.replace_sealed();
+            self.carrying.rest(RETRY_AFTER);
+        }
+    }
+
+    fn delete_oldest(&mut self) {
+        self.carrying.reader = None;
+        match self.segments.delete_oldest() {
+            Ok(()) => self.shared.live().drop_oldest(),
+            Err(DeleteError::Later(error)) => {
+                tracing::warn!(%error, "a segment that owes nothing can't be deleted now");
+                self.carrying.rest(AGAIN_AFTER);
+            }
+            Err(DeleteError::Fatal(error)) => self.fail(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! The index: which pushes are still owed, by whom, and where their records stand.
+//!
+//! New pushes of one segment have sequence numbers without gaps, so a table of 12 bytes a push, found by
+//! the segment's first sequence number, says it all: where the record stands, and a bit for each pair
+//! (push, endpoint) that is unsettled. A push that was carried forward stands in a map instead, and so do
+//! the bits of one that more than 32 endpoints owe; both are few in an ordinary journal.
+//!
+//! Everything here follows the disk: an entry changes only once the commit that says so is durable.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
+};
+
+use crate::push::{Pair, Sequence};
+
+/// So many pairs have their bits in the table.
+const BITS: u16 = 32;
+
+/// Where a push's record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The segment's number.
+    pub(super) segment: u64,
+    /// Byte offset of the record in the segment's file.
+    pub(super) offset: u32,
+    /// Its length in bytes, with its header.
+    pub(super) bytes: u32,
+}
+
+/// Which of a push's pairs are unsettled: a bit for each endpoint that owed it, the first one lowest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unsettled {
+    /// At most 32 endpoints.
+    Few(u32),
+    /// More than that.
+    Many(Vec<u64>),
+}
+
+impl Unsettled {
+    /// All of `owed` pairs.
+    pub(super) fn all(owed: u16) -> Self {
+        if owed <= BITS {
+            return Self::Few(u32::MAX.checked_shr(u32::from(BITS - owed)).unwrap_or(0));
+        }
+        let mut words = vec![u64::MAX; usize::from(owed / 64)];
+        if !owed.is_multiple_of(64) {
+            words.push(u64::MAX >> (64 - owed % 64));
+        }
+        Self::Many(words)
+    }
+
+    /// What [`Unsettled::to_bytes`] made for a push that `owed` endpoints owed; `None` if it is not that.
+    pub(super) fn from_bytes(bytes: &[u8], owed: u16) -> Option<Self> {
+        if bytes.len() != usize::from(owed.div_ceil(8)) {
+            return None;
+        }
+        let all = Self::all(owed);
+        let found = if owed <= BITS {
+            let mut word = [0; 4];
+            word.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Self::Few(u32::from_le_bytes(word))
+        } else {
+            let words = bytes.chunks(8).map(|chunk| {
+                let mut word = [0; 8];
+                if let Some(place) = word.get_mut(..chunk.len()) {
+                    place.copy_from_slice(chunk);
+                }
+                u64::from_le_bytes(word)
+            });
+            Self::Many(words.collect())
+        };
+        found.is_within(&all).then_some(found)
+    }
+
+    /// The bits as bytes, lowest first, as many as `owed` pairs take.
+    pub(super) fn to_bytes(&self, owed: u16) -> Vec<u8> {
+        let mut bytes: Vec<u8> = match self {
+            Self::Few(word) => word.to_le_bytes().to_vec(),
+            Self::Many(words) => words.iter().flat_map(|word| word.to_le_bytes()).collect(),
+        };
+        bytes.resize(usize::from(owed.div_ceil(8)), 0);
+        bytes
+    }
+
+    pub(super) fn contains(&self, place: u16) -> bool {
+        match self {
+            Self::Few(word) => place < BITS && word >> place & 1 == 1,
+            Self::Many(words) => words
+                .get(usize::from(place / 64))
+                .is_some_and(|word| word >> (place % 64) & 1 == 1),
+        }
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        match self {
+            Self::Few(word) => word.count_ones(),
+            Self::Many(words) => words.iter().map(|word| word.count_ones()).sum(),
+        }
+    }
+
+    /// How much longer than a first record a copy is at most, bytes.
+    pub(super) fn bytes_max(&self) -> usize {
+        let bits = match self {
+            Self::Few(_) => 4,
+            Self::Many(words) => words.len() * 8,
+        };
+        bits + 10
+    }
+
+    fn is_within(&self, all: &Self) -> bool {
+        match (self, all) {
+            (Self::Few(word), Self::Few(all)) => word & !all == 0,
+            (Self::Many(words), Self::Many(all)) => words.iter().zip(all).all(|(word, all)| word & !all == 0),
+            _ => false,
+        }
+    }
+
+    fn settle(&mut self, place: u16) -> bool {
+        let was_unsettled = self.contains(place);
+        match self {
+            Self::Few(word) if was_unsettled => *word &= !(1 << place),
+            Self::Many(words) if was_unsettled => {
+                if let Some(word) = words.get_mut(usize::from(place / 64)) {
+                    *word &= !(1 << (place % 64));
+                }
+            }
+            _ => {}
+        }
+        was_unsettled
+    }
+}
+
+/// A push that is still owed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LivePush {
+    pub(super) sequence: Sequence,
+    pub(super) standing: Standing,
+    pub(super) unsettled: Unsettled,
+}
+
+/// One push's entry: in a segment's table, or in the map of those that were carried forward.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    offset: u32,
+    bytes: u32,
+    /// Bits, or, for a push in `many`, how many of its bits are set. 0 for a push that is settled, or that
+    /// stands elsewhere by now.
+    unsettled: u32,
+}
+
+/// One segment's part of the index.
+#[derive(Debug)]
+struct SegmentIndex {
+    number: u64,
+    /// The sequence number of the first new push in it; it may have none.
+    first: Sequence,
+    /// Its new pushes, by sequence number.
+    slots: Vec<Slot>,
+    /// Pushes that were carried into it, in the order of the records; some may be settled or gone on.
+    carried: Vec<Sequence>,
+    /// Bytes of the records in it that are still owed.
+    live_bytes: u64,
+    /// How far [`Live::oldest_owed`] got in `carried` and `slots`: everything before that is settled or gone.
+    passed: (usize, usize),
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    /// Oldest first, without gaps; the last one is the active segment.
+    segments: VecDeque<SegmentIndex>,
+    carried: BTreeMap<Sequence, (u64, Slot)>,
+    many: HashMap<Sequence, Unsettled>,
+    pairs: u64,
+    pushes: u64,
+    bytes: u64,
+}
+
+impl Live {
+    /// Takes up the next segment: what comes from here on stands in it.
+    pub(super) fn begin(&mut self, number: u64, first: Sequence) {
+        if let Some(sealed) = self.segments.back_mut() {
+            debug_assert!(sealed.number + 1 == number, "segment numbers have no gaps");
+            sealed.slots.shrink_to_fit();
+            sealed.carried.shrink_to_fit();
+        }
+        self.segments.push_back(SegmentIndex {
+            number,
+            first,
+            slots: Vec::new(),
+            carried: Vec::new(),
+            live_bytes: 0,
+            passed: (0, 0),
+        });
+    }
+
+    /// Forgets the newest segment, which must be without pushes: another takes its place.
+    pub(super) fn retract(&mut self) {
+        let retracted = self.segments.pop_back();
+        debug_assert!(retracted.is_none_or(|segment| segment.slots.is_empty() && segment.carried.is_empty()));
+    }
+
+    /// Adds a new push to the newest segment; `owed` endpoints owe it. Its sequence number is the next one.
+    pub(super) fn push(&mut self, sequence: Sequence, offset: u32, bytes: u32, owed: u16) {
+        let Some(segment) = self.segments.back_mut() else {
+            return;
+        };
+        debug_assert_eq!(
+            sequence.get(),
+            segment.first.get() + segment.slots.len() as u64,
+            "sequence numbers have no gaps"
+        );
+        let unsettled = if owed <= BITS {
+            u32::MAX.checked_shr(u32::from(BITS - owed)).unwrap_or(0)
+        } else {
+            self.many.insert(sequence, Unsettled::all(owed));
+            u32::from(owed)
+        };
+        segment.slots.push(Slot {
+            offset,
+            bytes,
+            unsettled,
+        });
+        if owed > 0 {
+            segment.live_bytes += u64::from(bytes);
+            self.bytes += u64::from(bytes);
+            self.pairs += u64::from(owed);
+            self.pushes += 1;
+        }
+    }
+
+    /// Says that a push stands in the newest segment from here on, and which of its pairs are unsettled.
+    pub(super) fn carry(&mut self, sequence: Sequence, offset: u32, bytes: u32, unsettled: Unsettled) {
+        self.forget(sequence);
+        let count = unsettled.count();
+        let Some(segment) = self.segments.back_mut().filter(|_| count > 0) else {
+            return;
+        };
+        segment.carried.push(sequence);
+        segment.live_bytes += u64::from(bytes);
+        self.bytes += u64::from(bytes);
+        self.pairs += u64::from(count);
+        self.pushes += 1;
+        let unsettled = match unsettled {
+            Unsettled::Few(word) => word,
+            many @ Unsettled::Many(_) => {
+                self.many.insert(sequence, many);
+                count
+            }
+        };
+        let slot = Slot {
+            offset,
+            bytes,
+            unsettled,
+        };
+        self.carried.insert(sequence, (segment.number, slot));
+    }
+
+    /// Settles a pair; `false` if it was not unsettled, or its push is not known.
+    pub(super) fn settle(&mut self, pair: Pair) -> bool {
+        let Pair { sequence, place } = pair;
+        let many = if self.many.is_empty() {
+            None
+        } else {
+            self.many.get_mut(&sequence)
+        };
+        let found = match dense(&mut self.segments, sequence) {
+            Some((_, segment, slot)) if slot.unsettled != 0 => Some((segment, slot)),
+            _ => self
+                .carried
+                .get_mut(&sequence)
+                .map(|(segment, slot)| (*segment, slot)),
+        };
+        let Some((segment, slot)) = found else {
+            return false;
+        };
+        let was_unsettled = if let Some(many) = many {
+            let was_unsettled = many.settle(place);
+            slot.unsettled -= u32::from(was_unsettled);
+            was_unsettled
+        } else {
+            let mut few = Unsettled::Few(slot.unsettled);
+            let was_unsettled = few.settle(place);
+            if let Unsettled::Few(word) = few {
+                slot.unsettled = word;
+            }
+            was_unsettled
+        };
+        if !was_unsettled {
+            return false;
+        }
+        self.pairs -= 1;
+        if slot.unsettled == 0 {
+            let bytes = slot.bytes;
+            self.end(sequence, segment, bytes);
+        }
+        true
+    }
+
+    /// Takes a push out whatever it still owes.
+    fn forget(&mut self, sequence: Sequence) {
+        let found = match dense(&mut self.segments, sequence) {
+            Some((_, segment, slot)) if slot.unsettled != 0 => Some((segment, slot)),
+            _ => self
+                .carried
+                .get_mut(&sequence)
+                .map(|(segment, slot)| (*segment, slot)),
+        };
+        let Some((segment, slot)) = found else { return };
+        let (bytes, word) = (slot.bytes, std::mem::take(&mut slot.unsettled));
+        let pairs = match self.many.get(&sequence) {
+            Some(_) => word,
+            None => word.count_ones(),
+        };
+        self.pairs -= u64::from(pairs);
+        self.end(sequence, segment, bytes);
+    }
+
+    /// A push owes nothing any more where it stands.
+    fn end(&mut self, sequence: Sequence, segment: u64, bytes: u32) {
+        self.carried.remove(&sequence);
+        if !self.many.is_empty() {
+            self.many.remove(&sequence);
+        }
+        self.pushes -= 1;
+        self.bytes -= u64::from(bytes);
+        let oldest = self.segments.front().map_or(0, |segment| segment.number);
+        let segment = segment
+            .checked_sub(oldest)
+            .and_then(|index| usize::try_from(index).ok())
+            .and_then(|index| self.segments.get_mut(index));
+        if let Some(segment) = segment {
+            segment.live_bytes -= u64::from(bytes);
+        }
+    }
+
+    /// The push, if any endpoint owes it.
+    pub(super) fn find(&self, sequence: Sequence) -> Option<LivePush> {
+        let dense = position(&self.segments, sequence).and_then(|(segment, index)| {
+            let segment = self.segments.get(segment)?;
+            Some((segment.number, *segment.slots.get(index)?))
+        });
+        let (segment, slot) = dense
+            .filter(|(_, slot)| slot.unsettled != 0)
+            .or_else(|| self.carried.get(&sequence).copied())?;
+        Some(self.live_push(sequence, segment, slot))
+    }
+
+    fn live_push(&self, sequence: Sequence, segment: u64, slot: Slot) -> LivePush {
+        let many = if self.many.is_empty() {
+            None
+        } else {
+            self.many.get(&sequence).cloned()
+        };
+        LivePush {
+            sequence,
+            standing: Standing {
+                segment,
+                offset: slot.offset,
+                bytes: slot.bytes,
+            },
+            unsettled: many.unwrap_or(Unsettled::Few(slot.unsettled)),
+        }
+    }
+
+    /// The pushes behind `after` that are still owed, in order, at most `count` of them.
+    pub(super) fn owed_after(&self, after: Option<Sequence>, count: usize) -> Vec<LivePush> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut carried = self.carried.range((start, Bound::Unbounded)).peekable();
+        let mut dense = self.dense_after(after).peekable();
+        let mut found = Vec::new();
+        while found.len() < count {
+            let next_dense = dense.peek().map(|(sequence, ..)| *sequence);
+            let next_carried = carried.peek().map(|(sequence, _)| **sequence);
+            let is_dense = match (next_dense, next_carried) {
+                (None, None) => break,
+                (dense, None) => dense.is_some(),
+                (None, _) => false,
+                (Some(dense), Some(carried)) => dense < carried,
+            };
+            let next = if is_dense {
+                dense.next()
+            } else {
+                carried
+                    .next()
+                    .map(|(sequence, (segment, slot))| (*sequence, *segment, *slot))
+            };
+            let Some((sequence, segment, slot)) = next else {
+                break;
+            };
+            found.push(self.live_push(sequence, segment, slot));
+        }
+        found
+    }
+
+    /// The oldest push that is still owed.
+    pub(super) fn oldest(&self) -> Option<Sequence> {
+        self.owed_after(None, 1).first().map(|push| push.sequence)
+    }
+
+    fn dense_after(&self, after: Option<Sequence>) -> impl Iterator<Item = (Sequence, u64, Slot)> {
+        let from = after.map_or(0, |after| {
+            let behind = self.segments.partition_point(|segment| segment.first <= after);
+            behind.saturating_sub(1)
+        });
+        self.segments.range(from..).flat_map(move |segment| {
+            let skipped = after.map_or(0, |after| (after.get() + 1).saturating_sub(segment.first.get()));
+            let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+            let slots = segment.slots.get(skipped..).unwrap_or_default();
+            let first = segment.first.get() + skipped as u64;
+            slots
+                .iter()
+                .zip(first..)
+                .filter(|(slot, _)| slot.unsettled != 0)
+                .filter_map(|(slot, sequence)| Some((Sequence::new(sequence)?, segment.number, *slot)))
+        })
+    }
+
+    /// Pushes that the oldest segment still owes, in the order in which they are to be carried forward:
+    /// as many as have `bytes_max` bytes together, one at least if there is one.
+    pub(super) fn oldest_owed(&mut self, bytes_max: u64) -> Vec<LivePush> {
+        let Some(oldest) = self.segments.front_mut() else {
+            return Vec::new();
+        };
+        let number = oldest.number;
+        let is_here = |sequence: &Sequence| {
+            self.carried
+                .get(sequence)
+                .is_some_and(|(segment, _)| *segment == number)
+        };
+        let (carried, slots) = &mut oldest.passed;
+        while oldest
+            .carried
+            .get(*carried)
+            .is_some_and(|sequence| !is_here(sequence))
+        {
+            *carried += 1;
+        }
+        while oldest.slots.get(*slots).is_some_and(|slot| slot.unsettled == 0) {
+            *slots += 1;
+        }
+        let (carried, slots, first) = (*carried, *slots, oldest.first.get());
+        let Some(oldest) = self.segments.front() else {
+            return Vec::new();
+        };
+        let carried = oldest
+            .carried
+            .get(carried..)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|sequence| {
+                let (segment, slot) = self.carried.get(sequence)?;
+                (*segment == number).then_some((*sequence, *slot))
+            });
+        let dense = oldest
+            .slots
+            .get(slots..)
+            .unwrap_or_default()
+            .iter()
+            .zip(first + slots as u64..)
+            .filter(|(slot, _)| slot.unsettled != 0)
+            .filter_map(|(slot, sequence)| Some((Sequence::new(sequence)?, *slot)));
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for (sequence, slot) in carried.chain(dense) {
+            bytes += u64::from(slot.bytes);
+            if !found.is_empty() && bytes > bytes_max {
+                break;
+            }
+            found.push(self.live_push(sequence, number, slot));
+        }
+        found
+    }
+
+    /// Forgets the oldest segment, in which nothing is owed.
+    pub(super) fn drop_oldest(&mut self) {
+        let dropped = self.segments.pop_front();
+        debug_assert!(
+            dropped.is_none_or(|segment| segment.live_bytes == 0),
+            "a segment goes once nothing in it is owed"
+        );
+    }
+
+    /// Bytes of the records in the newest segment that are still owed.
+    pub(super) fn newest_bytes(&self) -> u64 {
+        self.segments.back().map_or(0, |segment| segment.live_bytes)
+    }
+
+    /// Bytes of all records that are still owed.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Pairs that are unsettled.
+    pub(super) fn pairs(&self) -> u64 {
+        self.pairs
+    }
+
+    /// Pushes of which at least one pair is unsettled.
+    pub(super) fn pushes(&self) -> u64 {
+        self.pushes
+    }
+}
+
+/// In which segment's table a push has its entry, and where in it: both as indices.
+fn position(segments: &VecDeque<SegmentIndex>, sequence: Sequence) -> Option<(usize, usize)> {
+    let segment = segments
+        .partition_point(|segment| segment.first <= sequence)
+        .checked_sub(1)?;
+    let first = segments.get(segment)?.first;
+    let index = usize::try_from(sequence.get() - first.get()).ok()?;
+    Some((segment, index))
+}
+
+fn dense(segments: &mut VecDeque<SegmentIndex>, sequence: Sequence) -> Option<(usize, u64, &mut Slot)> {
+    let (segment, index) = position(segments, sequence)?;
+    let segment_index = segments.get_mut(segment)?;
+    let number = segment_index.number;
+    Some((segment, number, segment_index.slots.get_mut(index)?))
+}
