@@ -10,6 +10,7 @@ RUN mkdir -p src tests/it benches \
     && echo 'fn main() {}' > src/main.rs \
     && cp src/main.rs tests/it/main.rs \
     && cp src/main.rs benches/drain.rs \
+    && cp src/main.rs benches/memory.rs \
     && touch src/lib.rs \
     && cargo build --release --locked --bin shipbell
 
