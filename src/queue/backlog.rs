@@ -1,152 +1,120 @@
-//! What one lane owes, in 20 bytes a push.
+//! What one lane owes, as records end to end in one text: some 20 bytes a push.
 //!
 //! # Invariants
-//! - Entries stand in the order of their sequence numbers. What ended in the middle stays, dead, until it is
-//!   at the front or half of all is dead; so the first entry is never dead.
-//! - The last `unsealed` entries are in the lane's open window. All others are sealed.
-//! - A batch is a run of entries: the first of each is marked, and the mark moves on when that one goes.
-//! - Of each tag that coalesces, at most one live sealed entry, the newest, is the *newest*. An older one is
-//!   there only while it is in flight.
-
-use std::collections::VecDeque;
+//! - Records stand in the order of their sequence numbers. One that ended in the middle stays, dead, until it
+//!   is at the front or more are dead than live; so the first is never dead.
+//! - The records from `unsealed` on are in the lane's open window. All others are sealed.
+//! - A batch is a run of records: the first of each is marked, and the mark moves on when that one goes.
+//! - Of each tag that coalesces, the newest live sealed record is what a newer push supersedes. An older one
+//!   is there only while it is in flight.
 
 use super::{
-    newest::Newest,
-    tags::{TagAt, Tags},
+    index::Index,
+    record::{COALESCES, DEAD, FIRST, Record, Records, tag_at},
 };
-use crate::{push::Sequence, webhook::Coalesce};
+use crate::{image::Tag, push::Sequence, webhook::Coalesce};
 
-/// A backlog of at most so many entries is looked through for a tag; a longer one has an index.
-const LOOKED_THROUGH_MAX: usize = 32;
+/// A backlog of at most so many records is looked through; a longer one has an index.
+const LOOKED_THROUGH_MAX: u32 = 32;
 
-/// The smallest step in which a backlog grows, entries.
-const GROWTH_MIN: usize = 2;
+/// The smallest step in which a backlog grows, bytes.
+const GROWTH_MIN: usize = 32;
 
-/// So many dead entries are let be.
-const DEAD_MIN: usize = 8;
-
-const DEAD: u8 = 1;
-const FIRST: u8 = 2;
-const COALESCES: u8 = 4;
-
-/// A push that is owed: as little of it as waiting takes. The rest stays on disk.
-#[derive(Clone, Copy, Debug)]
-#[repr(Rust, packed(4))]
-pub(super) struct Entry {
-    sequence: Sequence,
-    /// What it takes on disk, bytes.
-    pub(super) bytes: u32,
-    tag_at: u32,
-    /// The endpoint's place among those that owed it at first.
-    pub(super) place: u16,
-    tag_bytes: u8,
-    marks: u8,
-}
-
-impl Entry {
-    pub(super) fn new(sequence: Sequence, bytes: u32, place: u16, tag: TagAt) -> Self {
-        Self {
-            sequence,
-            bytes,
-            tag_at: tag.at,
-            place,
-            tag_bytes: tag.bytes,
-            marks: 0,
-        }
-    }
-
-    /// Its place in the order.
-    pub(super) fn sequence(self) -> Sequence {
-        self.sequence
-    }
-
-    /// Where its tag stands.
-    pub(super) fn tag(self) -> TagAt {
-        TagAt {
-            at: self.tag_at,
-            bytes: self.tag_bytes,
-        }
-    }
-
-    /// Says that its tag has moved.
-    pub(super) fn move_tag(&mut self, tag: TagAt) {
-        self.tag_at = tag.at;
-    }
-
-    fn is_live(self) -> bool {
-        self.marks & DEAD == 0
-    }
-}
+/// So many bytes that are done with, or records that are dead, are let be.
+const DONE_BYTES_MIN: usize = 256;
+const DEAD_MIN: u32 = 8;
 
 /// One lane's pushes.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    entries: VecDeque<Entry>,
-    /// Only where the backlog is long.
-    newest: Option<Box<Newest>>,
+    records: Vec<u8>,
+    /// Where the first record begins, and the sequence number that it counts from.
+    start: usize,
+    before: u64,
+    /// Where the first record of the open window begins, or would.
+    unsealed: usize,
+    /// The sequence number of the last record, or of one before it.
+    last: u64,
+    live: u32,
     dead: u32,
-    unsealed: u32,
+    index: Option<Box<Index>>,
+}
+
+/// A push that was taken out.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    /// Its place in the order.
+    pub(super) sequence: Sequence,
+    /// What it takes on disk, bytes.
+    pub(super) bytes: u32,
+    /// The endpoint's place among those that owed it at first.
+    pub(super) place: u16,
+    /// The tag it was pushed by.
+    pub(super) tag: Option<Tag>,
 }
 
 /// What a seal made of a lane's part in a window.
+#[derive(Debug)]
 pub(super) struct Sealed {
     /// Its pushes that are still owed.
     pub(super) members: Vec<Sequence>,
     /// Pushes of the window, and older ones, that are superseded.
-    pub(super) superseded: Vec<Entry>,
+    pub(super) superseded: Vec<Ended>,
 }
 
 impl Backlog {
-    /// Adds a push to the open window.
-    pub(super) fn push(&mut self, mut entry: Entry) {
-        debug_assert!(
-            self.entries
-                .back()
-                .is_none_or(|last| last.sequence() < entry.sequence())
-        );
-        if self.unsealed == 0 {
-            entry.marks |= FIRST;
+    /// Adds a push to the open window. Its sequence number is higher than all before.
+    pub(super) fn push(&mut self, mut record: Record<'_>) {
+        debug_assert!(self.last < record.sequence.get(), "pushes come in order");
+        let at = self.records.len();
+        if self.unsealed == at {
+            record.marks |= FIRST;
         }
-        if self.entries.len() == self.entries.capacity() {
-            self.entries
-                .reserve_exact((self.entries.len() / 4).max(GROWTH_MIN));
+        let needed = at + record.len_max();
+        if needed > self.records.capacity() {
+            self.records
+                .reserve_exact(record.len_max() + (at / 4).max(GROWTH_MIN));
         }
-        self.entries.push_back(entry);
-        self.unsealed += 1;
-    }
-
-    /// The oldest push that is sealed.
-    pub(super) fn first(&self) -> Option<Entry> {
-        self.entries.front().filter(|_| self.sealed() > 0).copied()
+        record.put(self.last, &mut self.records);
+        if let Some(index) = &mut self.index {
+            index.pass(at, self.last);
+        }
+        self.last = record.sequence.get();
+        self.live += 1;
+        if self.index.is_none() && self.live + self.dead > LOOKED_THROUGH_MAX {
+            self.make_index();
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.live == 0
+    }
+
+    /// The oldest push that is sealed.
+    pub(super) fn first(&self) -> Option<Record<'_>> {
+        self.sealed().next()
     }
 
     /// The pushes of the batch to which the oldest belongs.
     pub(super) fn first_batch(&self) -> Vec<Sequence> {
-        let mut others = self.entries.range(..self.sealed()).skip(1);
-        let rest = others.by_ref().take_while(|entry| entry.marks & FIRST == 0);
-        let rest = rest.filter(|entry| entry.is_live()).map(|entry| entry.sequence());
-        self.first()
-            .map(Entry::sequence)
-            .into_iter()
-            .chain(rest)
-            .collect()
+        let mut sealed = self.sealed();
+        let first = sealed.next();
+        let rest = sealed.take_while(|record| !record.is_first());
+        let batch = first.into_iter().chain(rest).filter(Record::is_live);
+        batch.map(|record| record.sequence).collect()
     }
 
     /// Whether these, which are in order, are the batch to which the oldest push belongs: of what is owed here,
     /// all of that batch is among them, and nothing else.
     pub(super) fn is_first_batch(&self, members: &[Sequence]) -> bool {
         let (mut is_of_first, mut is_one) = (true, false);
-        for (index, entry) in self.entries.range(..self.sealed()).enumerate() {
-            is_of_first &= index == 0 || entry.marks & FIRST == 0;
-            if !is_of_first && members.last().is_none_or(|last| entry.sequence() > *last) {
+        for (number, record) in self.sealed().enumerate() {
+            is_of_first &= number == 0 || !record.is_first();
+            if !is_of_first && members.last().is_none_or(|last| record.sequence > *last) {
                 break;
             }
-            let is_member = members.binary_search(&entry.sequence()).is_ok();
-            if entry.is_live() && is_member != is_of_first {
+            let is_member = members.binary_search(&record.sequence).is_ok();
+            if record.is_live() && is_member != is_of_first {
                 return false;
             }
             is_one |= is_member;
@@ -154,12 +122,9 @@ impl Backlog {
         is_one
     }
 
-    /// Where a push that is owed stands.
-    pub(super) fn find(&self, sequence: Sequence) -> Option<usize> {
-        let found = self
-            .entries
-            .binary_search_by_key(&sequence, |entry| entry.sequence());
-        found.ok().filter(|index| self.get(*index).is_some())
+    /// Whether a push is owed here.
+    pub(super) fn owes(&self, sequence: Sequence) -> bool {
+        self.find(sequence).is_some()
     }
 
     /// Whether any of these, which are in order, is owed.
@@ -167,163 +132,194 @@ impl Backlog {
         let (Some(first), Some(last)) = (members.first(), members.last()) else {
             return false;
         };
-        let from = self.entries.partition_point(|entry| entry.sequence() < *first);
         let mut within = self
-            .entries
-            .range(from..)
-            .take_while(|entry| entry.sequence() <= *last);
-        within.any(|entry| entry.is_live() && members.binary_search(&entry.sequence()).is_ok())
+            .near(*first)
+            .take_while(|(_, record)| record.sequence <= *last);
+        within.any(|(_, record)| record.is_live() && members.binary_search(&record.sequence).is_ok())
     }
 
     /// Takes a push out.
-    pub(super) fn remove(&mut self, index: usize, tags: &Tags) -> Option<Entry> {
-        let entry = self.kill(index, tags)?;
+    pub(super) fn remove(&mut self, sequence: Sequence) -> Option<Ended> {
+        let at = self.find(sequence)?;
+        let ended = self.kill(at)?;
         self.bury();
-        Some(entry)
+        Some(ended)
     }
 
     /// Closes the window, in which a newer push of a tag supersedes the older ones, here and in all that was
     /// sealed before; but for the oldest push of all, if that is in flight.
-    pub(super) fn seal(&mut self, coalesce: Coalesce, is_first_in_flight: bool, tags: &Tags) -> Sealed {
-        let (from, mut superseded) = (self.sealed(), Vec::new());
-        for index in from..self.entries.len() {
-            let Some(entry) = self.get(index).filter(|_| coalesce == Coalesce::Tag) else {
+    pub(super) fn seal(&mut self, coalesce: Coalesce, is_first_in_flight: bool) -> Sealed {
+        let window = self
+            .near_offset(self.unsealed)
+            .filter(|(_, record)| record.is_live());
+        let window: Vec<usize> = window.map(|(at, _)| at).collect();
+        let mut superseded = Vec::new();
+        for at in window {
+            let tag = tag_at(&self.records, at);
+            if coalesce == Coalesce::None || tag.is_empty() {
                 continue;
-            };
-            let Some(tag) = tags.get(entry.tag()) else {
-                continue;
-            };
-            let older = self.newest_of(tag, index, tags);
-            let older = older.filter(|older| *older > 0 || !is_first_in_flight);
-            superseded.extend(older.and_then(|older| self.kill(older, tags)));
-            if let Some(entry) = self.entries.get_mut(index) {
-                entry.marks |= COALESCES;
             }
-            self.set_newest(tag, index, tags);
+            let older = self.newest(tag);
+            let older = older.filter(|older| *older > self.start || !is_first_in_flight);
+            superseded.extend(older.and_then(|older| self.kill(older)));
+            self.mark(at, COALESCES);
+            if let Some(index) = &mut self.index {
+                index.set_newest(at, &self.records);
+            }
         }
-        let members = self.entries.range(from..).filter(|entry| entry.is_live());
-        let members = members.map(|entry| entry.sequence()).collect();
-        self.unsealed = 0;
+        let window = self
+            .near_offset(self.unsealed)
+            .filter(|(_, record)| record.is_live());
+        let members = window.map(|(_, record)| record.sequence).collect();
+        self.unsealed = self.records.len();
         self.bury();
         Sealed { members, superseded }
     }
 
     /// Whether a newer push of the same tag is sealed.
-    pub(super) fn is_outdated(&self, index: usize, tags: &Tags) -> bool {
-        let tag = self.get(index).and_then(|entry| tags.get(entry.tag()));
-        let newest = tag.and_then(|tag| self.newest_of(tag, self.sealed(), tags));
-        newest.is_some_and(|newest| newest > index)
-    }
-
-    /// The live entries, so that their tags can be moved.
-    pub(super) fn live_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut().filter(|entry| entry.is_live())
-    }
-
-    /// The number of entries that are sealed, dead ones included.
-    fn sealed(&self) -> usize {
-        self.entries.len() - to_usize(self.unsealed)
-    }
-
-    fn get(&self, index: usize) -> Option<Entry> {
-        self.entries.get(index).copied().filter(|entry| entry.is_live())
-    }
-
-    /// The newest push of `tag` among the first `within` entries, which must be all that are sealed.
-    fn newest_of(&self, tag: &str, within: usize, tags: &Tags) -> Option<usize> {
-        if let Some(newest) = &self.newest {
-            return self.find(newest.get(tag, |known| self.tag_of(known, tags))?);
-        }
-        let is_it = |entry: &Entry| {
-            entry.marks & (COALESCES | DEAD) == COALESCES
-                && usize::from(entry.tag_bytes) == tag.len()
-                && tags.get(entry.tag()) == Some(tag)
+    pub(super) fn is_outdated(&self, sequence: Sequence) -> bool {
+        let Some(at) = self.find(sequence) else {
+            return false;
         };
-        self.entries.range(..within).rposition(is_it)
+        let tag = tag_at(&self.records, at);
+        !tag.is_empty() && self.newest(tag).is_some_and(|newest| newest > at)
     }
 
-    fn set_newest(&mut self, tag: &str, index: usize, tags: &Tags) {
-        let Some(entry) = self.get(index) else { return };
-        let found = self.newest.take();
-        let newest =
-            found.or_else(|| (index >= LOOKED_THROUGH_MAX).then(|| Box::new(self.index(index, tags))));
-        if let Some(mut newest) = newest {
-            newest.set(tag, entry.sequence(), |known| self.tag_of(known, tags));
-            self.newest = Some(newest);
-        }
+    fn all(&self) -> Records<'_> {
+        Records::new(&self.records, self.start, self.before)
     }
 
-    /// The index of the first `within` entries.
-    fn index(&self, within: usize, tags: &Tags) -> Newest {
-        let mut newest = Newest::new();
-        let known = self.entries.range(..within);
-        for entry in known.filter(|entry| entry.marks & (COALESCES | DEAD) == COALESCES) {
-            if let Some(tag) = tags.get(entry.tag()) {
-                newest.set(tag, entry.sequence(), |known| self.tag_of(known, tags));
+    fn sealed(&self) -> impl Iterator<Item = Record<'_>> {
+        let sealed = self.all().take_while(|(at, _)| *at < self.unsealed);
+        sealed.map(|(_, record)| record)
+    }
+
+    /// The records from this one on, or from the first one behind where it would be.
+    fn near(&self, sequence: Sequence) -> Records<'_> {
+        let milestone = self
+            .index
+            .as_ref()
+            .and_then(|index| index.near(sequence, &self.records));
+        let mut records = milestone
+            .filter(|records| records.at() >= self.start)
+            .unwrap_or(self.all());
+        loop {
+            let from = records.clone();
+            match records.next() {
+                Some((_, record)) if record.sequence < sequence => {}
+                _ => return from,
             }
         }
-        newest
     }
 
-    fn tag_of<'a>(&self, sequence: Sequence, tags: &'a Tags) -> Option<&'a str> {
-        let index = self.find(sequence)?;
-        tags.get(self.get(index)?.tag())
+    /// The records from the one at `at` on.
+    fn near_offset(&self, at: usize) -> Records<'_> {
+        let milestone = self
+            .index
+            .as_ref()
+            .and_then(|index| index.near_offset(at, &self.records));
+        let mut records = milestone
+            .filter(|records| records.at() >= self.start)
+            .unwrap_or(self.all());
+        while records.at() < at && records.next().is_some() {}
+        records
     }
 
-    /// Marks an entry as dead. What follows from that is for [`Backlog::bury`].
-    fn kill(&mut self, index: usize, tags: &Tags) -> Option<Entry> {
-        let entry = self.get(index)?;
-        if let Some((newest, tag)) = self.newest.as_mut().zip(tags.get(entry.tag())) {
-            newest.forget(tag, entry.sequence());
+    /// Where a push that is owed stands.
+    fn find(&self, sequence: Sequence) -> Option<usize> {
+        if sequence.get() > self.last {
+            return None;
         }
-        self.entries.get_mut(index)?.marks |= DEAD;
+        let (at, record) = self.near(sequence).next()?;
+        (record.sequence == sequence && record.is_live()).then_some(at)
+    }
+
+    /// Where the newest sealed push of a tag that coalesces stands.
+    fn newest(&self, tag: &[u8]) -> Option<usize> {
+        if let Some(index) = &self.index {
+            return index.newest(tag, &self.records);
+        }
+        let known = self.all().filter(|(_, record)| record.coalesces(tag));
+        known.last().map(|(at, _)| at)
+    }
+
+    fn mark(&mut self, at: usize, mark: u8) {
+        if let Some(marks) = self.records.get_mut(at) {
+            *marks |= mark;
+        }
+    }
+
+    /// Marks a record as dead. What follows from that is for [`Backlog::bury`].
+    fn kill(&mut self, at: usize) -> Option<Ended> {
+        let (_, record) = self
+            .near_offset(at)
+            .next()
+            .filter(|(_, record)| record.is_live())?;
+        let ended = Ended {
+            sequence: record.sequence,
+            bytes: record.bytes,
+            place: record.place,
+            tag: record.to_tag(),
+        };
+        if let Some(index) = &mut self.index {
+            index.forget(at, tag_at(&self.records, at));
+        }
+        self.mark(at, DEAD);
+        self.live -= 1;
         self.dead += 1;
-        Some(entry)
+        Some(ended)
     }
 
-    /// Takes out dead entries: at the front always, elsewhere once they are half of all. What is first of
-    /// its batch hands that on.
+    /// Takes out dead records: at the front always, elsewhere once there are many. What is first of its batch
+    /// hands that on.
     fn bury(&mut self) {
-        while let Some(front) = self.entries.front().filter(|entry| !entry.is_live()) {
-            let mark = front.marks & FIRST;
-            self.unsealed -= u32::from(self.sealed() == 0);
-            self.entries.pop_front();
-            self.dead -= 1;
-            if let Some(next) = self.entries.front_mut() {
-                next.marks |= mark;
+        let (mut records, mut mark, mut gone) = (self.all(), 0, 0);
+        let from = loop {
+            let from = records.clone();
+            match records.next() {
+                Some((_, record)) if !record.is_live() => mark |= record.marks & FIRST,
+                _ => break from,
             }
+            gone += 1;
+        };
+        (self.start, self.before) = (from.at(), from.before());
+        self.unsealed = self.unsealed.max(self.start);
+        self.dead -= gone;
+        self.mark(self.start, mark);
+        let is_worn = self.start > DONE_BYTES_MIN && self.start > self.records.len() / 2;
+        if is_worn || (self.dead > DEAD_MIN && self.dead > self.live) {
+            self.rewrite();
         }
-        let dead = to_usize(self.dead);
-        if dead > DEAD_MIN && dead > self.entries.len() / 2 {
-            self.bury_all();
-        }
-        let (len, capacity) = (self.entries.len(), self.entries.capacity());
-        if len <= LOOKED_THROUGH_MAX / 2 {
-            self.newest = None;
-        }
-        if capacity > LOOKED_THROUGH_MAX && len < capacity / 4 {
-            self.entries.shrink_to(len * 2);
+        if self.live <= LOOKED_THROUGH_MAX / 2 {
+            self.index = None;
         }
     }
 
-    fn bury_all(&mut self) {
-        let (mut index, mut mark, sealed, unsealed) = (0, 0, self.sealed(), &mut self.unsealed);
-        self.entries.retain_mut(|entry| {
-            let is_unsealed = index >= sealed;
-            index += 1;
-            if entry.is_live() {
-                entry.marks |= std::mem::take(&mut mark);
-                return true;
+    /// Leaves only live records, and no room.
+    fn rewrite(&mut self) {
+        let mut records = Vec::with_capacity(self.records.len() - self.start);
+        let (mut unsealed, mut mark, mut last) = (None, 0, self.before);
+        for (at, mut record) in self.all() {
+            if at >= self.unsealed {
+                unsealed.get_or_insert(records.len());
             }
-            mark |= entry.marks & FIRST;
-            *unsealed -= u32::from(is_unsealed);
-            false
-        });
-        self.dead = 0;
+            if !record.is_live() {
+                mark |= record.marks & FIRST;
+                continue;
+            }
+            record.marks |= std::mem::take(&mut mark);
+            record.put(last, &mut records);
+            last = record.sequence.get();
+        }
+        self.unsealed = unsealed.unwrap_or(records.len());
+        self.records = records;
+        (self.start, self.last, self.dead) = (0, last, 0);
+        if self.index.is_some() {
+            self.make_index();
+        }
     }
-}
 
-/// No backlog has more than 2^32 entries: sequences and memory end before that.
-fn to_usize(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
+    fn make_index(&mut self) {
+        self.index = Some(Box::new(Index::of(self.all(), &self.records)));
+    }
 }

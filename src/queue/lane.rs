@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    backlog::{Backlog, Entry, Sealed},
+    backlog::{Backlog, Ended, Sealed},
     batch::{Batch, Completion, Lease},
-    tags::Tags,
+    record::Record,
 };
 use crate::{
     push::{EndpointId, Sequence, Settlement},
@@ -61,19 +61,19 @@ impl Lane {
     }
 
     /// The oldest push, if none is lent and no retry is being waited for.
-    pub(super) fn next(&self, now: Instant) -> Option<Entry> {
+    pub(super) fn next(&self, now: Instant) -> Option<Record<'_>> {
         self.next_due(now).filter(|at| *at <= now)?;
         self.backlog.first()
     }
 
     /// Lends the oldest push, which belongs to this batch.
-    pub(super) fn lend(&mut self, batch: Arc<Batch>, tags: &Tags) -> Option<Lease> {
-        let entry = self.backlog.first()?;
+    pub(super) fn lend(&mut self, batch: Arc<Batch>) -> Option<Lease> {
+        let first = self.backlog.first()?;
         let lease = Lease {
             endpoint: self.endpoint.clone(),
-            sequence: entry.sequence(),
-            tag: tags.get(entry.tag()).and_then(|tag| tag.parse().ok()),
-            member: batch.member(entry.sequence())?,
+            sequence: first.sequence,
+            tag: first.to_tag(),
+            member: batch.member(first.sequence)?,
             batch: Arc::clone(&batch),
             endpoint_failures: self.endpoint_failures,
             push_failures: self.push_failures,
@@ -96,16 +96,14 @@ impl Lane {
         &mut self,
         sequence: Sequence,
         completion: Completion,
-        tags: &Tags,
-    ) -> Option<(Entry, Settlement)> {
+    ) -> Option<(Ended, Settlement)> {
         debug_assert!(self.is_lent, "a lease comes back once");
         self.is_lent = false;
         match completion {
             Completion::Settled(how) => {
                 self.endpoint_failures = 0;
                 self.push_failures = 0;
-                let index = self.backlog.find(sequence)?;
-                return Some((self.backlog.remove(index, tags)?, how));
+                return Some((self.backlog.remove(sequence)?, how));
             }
             Completion::Retry { at, fault } => {
                 self.wait(at, fault);
@@ -115,46 +113,35 @@ impl Lane {
             Completion::Returned => {}
         }
         // A newer one of its tag may have come meanwhile.
-        let outdated = self
-            .backlog
-            .find(sequence)
-            .filter(|index| self.backlog.is_outdated(*index, tags))?;
-        let entry = self.remove(outdated, tags)?;
-        Some((entry, Settlement::Superseded))
+        let is_outdated = self.backlog.is_outdated(sequence);
+        let ended = is_outdated.then(|| self.remove(sequence)).flatten()?;
+        Some((ended, Settlement::Superseded))
     }
 
     /// Closes the lane's part of its window.
-    pub(super) fn seal(&mut self, coalesce: Coalesce, tags: &Tags) -> Sealed {
+    pub(super) fn seal(&mut self, coalesce: Coalesce) -> Sealed {
         self.window = 0;
         let first = self.first_sequence();
-        let sealed = self.backlog.seal(coalesce, self.is_lent, tags);
+        let sealed = self.backlog.seal(coalesce, self.is_lent);
         self.follow_first(first);
         sealed
     }
 
     /// Takes out a push, unless it is in flight.
-    pub(super) fn give_up(&mut self, sequence: Sequence, tags: &Tags) -> Option<Entry> {
-        let index = self
-            .backlog
-            .find(sequence)
-            .filter(|index| *index > 0 || !self.is_lent)?;
-        self.remove(index, tags)
+    pub(super) fn give_up(&mut self, sequence: Sequence) -> Option<Ended> {
+        let is_in_flight = self.is_lent && self.first_sequence() == Some(sequence);
+        (!is_in_flight).then(|| self.remove(sequence)).flatten()
     }
 
-    pub(super) fn is_outdated(&self, sequence: Sequence, tags: &Tags) -> bool {
-        let index = self.backlog.find(sequence);
-        index.is_some_and(|index| self.backlog.is_outdated(index, tags))
-    }
-
-    fn remove(&mut self, index: usize, tags: &Tags) -> Option<Entry> {
+    fn remove(&mut self, sequence: Sequence) -> Option<Ended> {
         let first = self.first_sequence();
-        let entry = self.backlog.remove(index, tags);
+        let ended = self.backlog.remove(sequence);
         self.follow_first(first);
-        entry
+        ended
     }
 
     fn first_sequence(&self) -> Option<Sequence> {
-        self.backlog.first().map(Entry::sequence)
+        self.backlog.first().map(|first| first.sequence)
     }
 
     /// Once the first push is another one: what the lane waits for because the endpoint failed stays; a wait

@@ -37,10 +37,10 @@ use crate::{
 
 mod backlog;
 mod batch;
+mod index;
 mod lane;
-mod newest;
+mod record;
 mod repository;
-mod tags;
 
 pub use batch::{Batch, Completion, Content, Effects, Lease, Settled};
 

@@ -12,8 +12,8 @@
 //! too. Survivors keep their own place.
 //!
 //! # Memory
-//! A backlog may be all that is left of a long outage, so a push that waits takes 20 bytes a lane and
-//! its tag, and a lane knows of batches only where each begins. A [`Batch`] exists while it is lent
+//! A backlog may be all that is left of a long outage, so a push that waits takes 7 bytes or so and its tag
+//! in each lane, and a lane knows of batches only where each begins. A [`Batch`] exists while it is lent
 //! from, or where it may be sized ahead of its turn.
 
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    backlog::Entry,
+    backlog::Ended,
     batch::{Ahead, Batch, Completion, Effects, Lease, Settled},
     lane::Lane,
-    tags::{TagAt, Tags},
+    record::Record,
 };
 use crate::{
     image::Tag,
@@ -80,7 +80,6 @@ pub(super) struct RepositoryQueue {
     windows: Vec<Window>,
     windows_opened: u32,
     lanes: Vec<Lane>,
-    tags: Tags,
     passing: Option<Box<Passing>>,
     /// The moment the agenda knows for this repository.
     pub(super) scheduled: Option<Instant>,
@@ -96,13 +95,18 @@ impl RepositoryQueue {
             return;
         }
         let Arrival { sequence, bytes, tag } = arrival;
-        let tag = tag.map(|tag| self.tags.add(tag.as_str())).unwrap_or_default();
         for owing in owed {
             let window = self.lane(owing.endpoint).window;
             let window = self.join_window(window, owing.batching, sequence, now);
             let lane = self.lane(owing.endpoint);
             lane.window = window;
-            lane.backlog.push(Entry::new(sequence, bytes, owing.place, tag));
+            lane.backlog.push(Record {
+                sequence,
+                bytes,
+                place: owing.place,
+                tag: tag.map_or(&[], |tag| tag.as_str().as_bytes()),
+                marks: 0,
+            });
         }
         let is_full = |window: &Window| window.pushes >= window.batching.pushes_max;
         while let Some(index) = self.windows.iter().position(is_full) {
@@ -138,10 +142,10 @@ impl RepositoryQueue {
             return effects;
         };
         let lane = self.lanes.get_mut(index);
-        let ended = lane.and_then(|lane| lane.take_back(lease.sequence, completion, &self.tags));
+        let ended = lane.and_then(|lane| lane.take_back(lease.sequence, completion));
         effects
             .settled
-            .extend(ended.and_then(|(entry, how)| self.settle(index, entry, how)));
+            .extend(ended.and_then(|(ended, how)| self.settle(index, ended, how)));
         effects.leases.extend(self.lend(index, now));
         self.tidy();
         effects
@@ -150,8 +154,8 @@ impl RepositoryQueue {
     /// Takes a push away from an endpoint, unless it is in flight there.
     pub(super) fn give_up(&mut self, sequence: Sequence, endpoint: &EndpointId) -> Option<Settled> {
         let index = self.lane_of(endpoint)?;
-        let entry = self.lanes.get_mut(index)?.give_up(sequence, &self.tags)?;
-        let settled = self.settle(index, entry, Settlement::DeadLetter);
+        let ended = self.lanes.get_mut(index)?.give_up(sequence)?;
+        let settled = self.settle(index, ended, Settlement::DeadLetter);
         self.tidy();
         settled
     }
@@ -161,7 +165,7 @@ impl RepositoryQueue {
         let lane = self
             .lane_of(&lease.endpoint)
             .and_then(|index| self.lanes.get(index));
-        lane.is_some_and(|lane| lane.is_outdated(lease.sequence, &self.tags))
+        lane.is_some_and(|lane| lane.backlog.is_outdated(lease.sequence))
     }
 
     /// The next moment at which [`RepositoryQueue::advance`] has something to do.
@@ -226,11 +230,11 @@ impl RepositoryQueue {
         let mut members = Vec::new();
         for index in 0..self.lanes.len() {
             let lane = self.lanes.get_mut(index).filter(|lane| lane.window == window);
-            let Some(sealed) = lane.map(|lane| lane.seal(coalesce, &self.tags)) else {
+            let Some(sealed) = lane.map(|lane| lane.seal(coalesce)) else {
                 continue;
             };
-            for entry in sealed.superseded {
-                let settled = self.settle(index, entry, Settlement::Superseded);
+            for ended in sealed.superseded {
+                let settled = self.settle(index, ended, Settlement::Superseded);
                 let passing = self.passing.get_or_insert_default();
                 passing.outbox.settled.extend(settled);
             }
@@ -251,8 +255,8 @@ impl RepositoryQueue {
             self.lanes.get_mut(index)?.rest();
             return None;
         };
-        let batch = self.batch_of(lane, next.sequence(), now);
-        self.lanes.get_mut(index)?.lend(batch, &self.tags)
+        let batch = self.batch_of(lane, next.sequence, now);
+        self.lanes.get_mut(index)?.lend(batch)
     }
 
     /// The batch that a lane's next push belongs to: one that somebody has, contents and all, or a new one of
@@ -267,22 +271,23 @@ impl RepositoryQueue {
         found.map_or_else(|| Batch::new(lane.backlog.first_batch(), now, None), Arc::clone)
     }
 
-    fn settle(&mut self, lane: usize, entry: Entry, how: Settlement) -> Option<Settled> {
+    fn settle(&self, lane: usize, ended: Ended, how: Settlement) -> Option<Settled> {
         let endpoint = self.lanes.get(lane)?.endpoint.clone();
-        let is_owed = |lane: &Lane| lane.backlog.find(entry.sequence()).is_some();
-        let last = !self.lanes.iter().any(is_owed);
-        let tag = self.tags.get(entry.tag()).and_then(|tag| tag.parse().ok());
-        if last {
-            self.tags.end(entry.tag());
-        }
-        Some(Settled {
-            sequence: entry.sequence(),
+        let Ended {
+            sequence,
+            bytes,
+            place,
             tag,
-            bytes: entry.bytes,
-            place: entry.place,
+        } = ended;
+        let is_owed = self.lanes.iter().any(|lane| lane.backlog.owes(sequence));
+        Some(Settled {
+            sequence,
+            tag,
+            bytes,
+            place,
             endpoint,
             how,
-            last,
+            last: !is_owed,
         })
     }
 
@@ -323,38 +328,5 @@ impl RepositoryQueue {
                 self.passing = None;
             }
         }
-        if self.tags.is_worn() {
-            self.move_tags();
-        }
-    }
-
-    /// Moves the tags that are still needed to a text of their own.
-    fn move_tags(&mut self) {
-        let mut moved = self.tags.successor();
-        let mut lanes: Vec<_> = (self.lanes.iter_mut())
-            .map(|lane| {
-                lane.backlog
-                    .live_mut()
-                    .filter(|entry| entry.tag() != TagAt::default())
-                    .peekable()
-            })
-            .collect();
-        // The same push's tag stands in the same place for all lanes, and later pushes' tags stand later.
-        loop {
-            let next = lanes
-                .iter_mut()
-                .filter_map(|lane| lane.peek().map(|entry| entry.tag()));
-            let Some(next) = next.min_by_key(|tag| tag.at) else {
-                break;
-            };
-            let to = moved.add(self.tags.get(next).unwrap_or_default());
-            for lane in &mut lanes {
-                while let Some(entry) = lane.next_if(|entry| entry.tag() == next) {
-                    entry.move_tag(to);
-                }
-            }
-        }
-        drop(lanes);
-        self.tags = moved;
     }
 }
