@@ -8,7 +8,7 @@ use crate::{
     dispatch,
     ingest::filter::{self, Referrers, Untagged},
     listener::{self, TlsFiles},
-    registry,
+    queue, registry,
     telemetry::Metrics,
     webhook::client,
 };
@@ -113,4 +113,15 @@ pub(super) fn dispatch_options(config: &Config) -> Result<dispatch::Options, Run
         schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
         size_deadline: config.size.deadline,
     })
+}
+
+/// What is owed in all leaves the journal a quarter of its size, and three segments at least: for what is not
+/// carried forward yet, and to write to.
+pub(super) fn queue_bounds(config: &Config) -> queue::Bounds {
+    let journal = &config.journal;
+    let segments = journal.segment_size.saturating_mul(3);
+    queue::Bounds {
+        endpoint_bytes_max: config.delivery.max_backlog,
+        bytes_max: (journal.max_size / 4 * 3).min(journal.max_size.saturating_sub(segments)),
+    }
 }

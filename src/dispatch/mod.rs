@@ -31,6 +31,7 @@ use crate::{
     webhook::{Endpoints, client::Client},
 };
 
+mod backlog;
 mod delivery;
 pub mod pace;
 mod prepare;

@@ -323,3 +323,6 @@ impl Backlog {
         self.index = Some(Box::new(Index::of(self.all(), &self.records)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ impl Ahead {
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// Whose turn it is.
-    pub endpoint: EndpointId,
+    pub endpoint: Arc<EndpointId>,
     /// What is to be sent.
     pub sequence: Sequence,
     /// The tag it was pushed by.
@@ -127,7 +127,7 @@ pub struct Settled {
     /// The endpoint's place among those that owed it at first.
     pub place: u16,
     /// The endpoint.
-    pub endpoint: EndpointId,
+    pub endpoint: Arc<EndpointId>,
     /// How it ended.
     pub how: Settlement,
     /// Whether no endpoint owes it any more.
@@ -143,6 +143,17 @@ impl Settled {
             place: self.place,
         }
     }
+}
+
+/// What came of giving up a push for an endpoint.
+#[derive(Clone, Debug)]
+pub enum GivenUp {
+    /// It is settled, as a dead letter.
+    Settled(Settled),
+    /// It stays: an attempt is under way.
+    InFlight,
+    /// It is not owed there, or not yet.
+    NotOwed,
 }
 
 /// What follows from a step.

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Lane {
     /// Whose it is.
-    pub(super) endpoint: EndpointId,
+    pub(super) endpoint: Arc<EndpointId>,
     /// What it owes.
     pub(super) backlog: Backlog,
     /// The window that gathers its newest pushes; 0 is none.
@@ -35,7 +35,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(endpoint: EndpointId) -> Self {
+    pub(super) fn new(endpoint: Arc<EndpointId>) -> Self {
         Self {
             endpoint,
             backlog: Backlog::default(),
@@ -70,7 +70,7 @@ impl Lane {
     pub(super) fn lend(&mut self, batch: Arc<Batch>) -> Option<Lease> {
         let first = self.backlog.first()?;
         let lease = Lease {
-            endpoint: self.endpoint.clone(),
+            endpoint: Arc::clone(&self.endpoint),
             sequence: first.sequence,
             tag: first.to_tag(),
             member: batch.member(first.sequence)?,
@@ -127,13 +127,14 @@ impl Lane {
         sealed
     }
 
-    /// Takes out a push, unless it is in flight.
-    pub(super) fn give_up(&mut self, sequence: Sequence) -> Option<Ended> {
-        let is_in_flight = self.is_lent && self.first_sequence() == Some(sequence);
-        (!is_in_flight).then(|| self.remove(sequence)).flatten()
+    /// Whether a push is in flight.
+    pub(super) fn has_lent(&self, sequence: Sequence) -> bool {
+        self.is_lent && self.first_sequence() == Some(sequence)
     }
 
-    fn remove(&mut self, sequence: Sequence) -> Option<Ended> {
+    /// Takes out a push, which is not in flight.
+    pub(super) fn remove(&mut self, sequence: Sequence) -> Option<Ended> {
+        debug_assert!(!self.has_lent(sequence));
         let first = self.first_sequence();
         let ended = self.backlog.remove(sequence);
         self.follow_first(first);

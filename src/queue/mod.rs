@@ -35,6 +35,7 @@ use crate::{
     webhook::Endpoints,
 };
 
+mod accounts;
 mod backlog;
 mod batch;
 mod index;
@@ -42,8 +43,10 @@ mod lane;
 mod record;
 mod repository;
 
-pub use batch::{Batch, Completion, Content, Effects, Lease, Settled};
+pub use accounts::{Bounds, Excess};
+pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled};
 
+use accounts::Accounts;
 use batch::Ahead;
 use repository::{Arrival, Owing, RepositoryQueue};
 
@@ -63,17 +66,12 @@ pub struct Queue {
     earlier: Notify,
     pending: AtomicUsize,
     ahead: Ahead,
+    accounts: Accounts,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self {
-            repositories: DashMap::new(),
-            agenda: Mutex::default(),
-            earlier: Notify::new(),
-            pending: AtomicUsize::new(0),
-            ahead: Ahead::new(SIZED_AHEAD_MAX),
-        }
+        Self::bounded(Bounds::default())
     }
 }
 
@@ -81,10 +79,24 @@ impl Default for Queue {
 pub type Orphans = Vec<(Pair, EndpointId)>;
 
 impl Queue {
-    /// An empty queue.
+    /// An empty queue without bounds.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty queue that tells when more is owed than this ([`Queue::excesses`]). It takes what comes all the
+    /// same.
+    #[must_use]
+    pub fn bounded(bounds: Bounds) -> Self {
+        Self {
+            repositories: DashMap::new(),
+            agenda: Mutex::default(),
+            earlier: Notify::new(),
+            pending: AtomicUsize::new(0),
+            ahead: Ahead::new(SIZED_AHEAD_MAX),
+            accounts: Accounts::new(bounds),
+        }
     }
 
     /// How many pushes are owed by at least one endpoint.
@@ -104,7 +116,7 @@ impl Queue {
     /// An endpoint that is unknown to `endpoints` can't owe: the caller fixed `owed` from the same set.
     pub fn apply(&self, durable: &Durable, endpoints: &Endpoints, now: Instant) {
         let push = &durable.push;
-        let owed = known(endpoints, (0..).zip(&push.owed), |_, _| {});
+        let owed = self.take_on(durable.bytes, endpoints, (0..).zip(&push.owed), |_, _| {});
         let arrival = Arrival {
             sequence: durable.sequence,
             bytes: durable.bytes,
@@ -125,7 +137,7 @@ impl Queue {
         for push in pushes {
             let sequence = push.sequence;
             let owing = push.owed.iter().map(|(place, endpoint)| (*place, endpoint));
-            let owed = known(endpoints, owing, |place, endpoint| {
+            let owed = self.take_on(push.bytes, endpoints, owing, |place, endpoint| {
                 orphans.push((Pair { sequence, place }, endpoint.clone()));
             });
             let arrival = Arrival {
@@ -192,20 +204,38 @@ impl Queue {
         self.step(repository, now, |queue| queue.complete(lease, completion, now))
     }
 
-    /// Takes a push away from an endpoint that owes it, wherever it waits, as a dead letter; `None` if it is in
-    /// flight, or not owed there.
+    /// Takes a push away from an endpoint that owes it, wherever it waits, as a dead letter.
     pub fn give_up(
         &self,
         repository: &RepositoryName,
         sequence: Sequence,
         endpoint: &EndpointId,
         now: Instant,
-    ) -> Option<Settled> {
-        let give_up = |queue: &mut RepositoryQueue| Effects {
-            settled: queue.give_up(sequence, endpoint).into_iter().collect(),
-            ..Effects::default()
-        };
-        self.step(repository, now, give_up).settled.pop()
+    ) -> GivenUp {
+        let mut given_up = GivenUp::NotOwed;
+        self.step(repository, now, |queue| {
+            given_up = queue.give_up(sequence, endpoint);
+            let settled = match &given_up {
+                GivenUp::Settled(settled) => vec![settled.clone()],
+                GivenUp::InFlight | GivenUp::NotOwed => Vec::new(),
+            };
+            Effects {
+                settled,
+                ..Effects::default()
+            }
+        });
+        given_up
+    }
+
+    /// Waits until more is owed than the bounds allow, and tells by whom. Cancel-safe.
+    pub async fn excesses(&self) -> Vec<Excess> {
+        self.accounts.passed().await
+    }
+
+    /// Whether that is still so.
+    #[must_use]
+    pub fn is_over(&self, excess: &Excess) -> bool {
+        self.accounts.is_over(excess)
     }
 
     /// Whether a newer push of the lease's tag waits behind it, so that it need not be sent.
@@ -236,9 +266,39 @@ impl Queue {
             let name = entry.key().clone();
             self.schedule(&name, entry.get_mut(), now);
         }
+        self.accounts.settle(&effects.settled);
         let done = effects.settled.iter().filter(|settled| settled.last).count();
         self.pending.fetch_sub(done, Ordering::Relaxed);
         effects
+    }
+
+    /// Who owes a push, of those that still exist; it is put down to their accounts.
+    fn take_on<'a>(
+        &self,
+        bytes: u32,
+        endpoints: &Endpoints,
+        owed: impl Iterator<Item = (u16, &'a EndpointId)>,
+        mut gone: impl FnMut(u16, &EndpointId),
+    ) -> Vec<Owing> {
+        let mut known = Vec::with_capacity(owed.size_hint().0);
+        for (place, id) in owed {
+            match endpoints.get(id) {
+                Some(endpoint) => known.push((place, endpoint)),
+                None => gone(place, id),
+            }
+        }
+        let ids = self
+            .accounts
+            .add(bytes, known.iter().map(|(_, endpoint)| &endpoint.id));
+        let owing = known
+            .into_iter()
+            .zip(ids)
+            .map(|((place, known), endpoint)| Owing {
+                place,
+                endpoint,
+                batching: known.batching,
+            });
+        owing.collect()
     }
 
     /// The repository's queue with the push in it; `None` when nobody owes it.
@@ -246,7 +306,7 @@ impl Queue {
         &self,
         repository: &RepositoryName,
         arrival: Arrival<'_>,
-        owed: &[Owing<'_>],
+        owed: &[Owing],
         now: Instant,
     ) -> Option<RefMut<'_, RepositoryName, Box<RepositoryQueue>>> {
         if owed.is_empty() {
@@ -288,28 +348,6 @@ impl Queue {
         }
         current
     }
-}
-
-/// Who owes a push, of those that still exist; by the names that the endpoints have themselves, so that each
-/// stands in memory once.
-fn known<'a>(
-    endpoints: &'a Endpoints,
-    owed: impl Iterator<Item = (u16, &'a EndpointId)>,
-    mut gone: impl FnMut(u16, &EndpointId),
-) -> Vec<Owing<'a>> {
-    let mut known = Vec::with_capacity(owed.size_hint().0);
-    for (place, id) in owed {
-        let Some(endpoint) = endpoints.get(id) else {
-            gone(place, id);
-            continue;
-        };
-        known.push(Owing {
-            place,
-            endpoint: &endpoint.id,
-            batching: endpoint.batching,
-        });
-    }
-    known
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::{
     backlog::Ended,
-    batch::{Ahead, Batch, Completion, Effects, Lease, Settled},
+    batch::{Ahead, Batch, Completion, Effects, GivenUp, Lease, Settled},
     lane::Lane,
     record::Record,
 };
@@ -44,12 +44,12 @@ pub(super) struct Arrival<'a> {
 }
 
 /// An endpoint that owes a push.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Owing<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct Owing {
     /// Its place among those that owed it at first.
     pub(super) place: u16,
     /// Who it is.
-    pub(super) endpoint: &'a EndpointId,
+    pub(super) endpoint: Arc<EndpointId>,
     /// When it wants it.
     pub(super) batching: Batching,
 }
@@ -90,15 +90,15 @@ impl RepositoryQueue {
     /// [`RepositoryQueue::advance`].
     ///
     /// Pushes must come in the order of their sequence numbers.
-    pub(super) fn push(&mut self, arrival: Arrival<'_>, owed: &[Owing<'_>], ahead: &Ahead, now: Instant) {
+    pub(super) fn push(&mut self, arrival: Arrival<'_>, owed: &[Owing], ahead: &Ahead, now: Instant) {
         if owed.is_empty() {
             return;
         }
         let Arrival { sequence, bytes, tag } = arrival;
         for owing in owed {
-            let window = self.lane(owing.endpoint).window;
+            let window = self.lane(&owing.endpoint).window;
             let window = self.join_window(window, owing.batching, sequence, now);
-            let lane = self.lane(owing.endpoint);
+            let lane = self.lane(&owing.endpoint);
             lane.window = window;
             lane.backlog.push(Record {
                 sequence,
@@ -152,12 +152,18 @@ impl RepositoryQueue {
     }
 
     /// Takes a push away from an endpoint, unless it is in flight there.
-    pub(super) fn give_up(&mut self, sequence: Sequence, endpoint: &EndpointId) -> Option<Settled> {
-        let index = self.lane_of(endpoint)?;
-        let ended = self.lanes.get_mut(index)?.give_up(sequence)?;
-        let settled = self.settle(index, ended, Settlement::DeadLetter);
+    pub(super) fn give_up(&mut self, sequence: Sequence, endpoint: &EndpointId) -> GivenUp {
+        let index = self.lane_of(endpoint);
+        let Some((index, lane)) = index.and_then(|index| Some((index, self.lanes.get_mut(index)?))) else {
+            return GivenUp::NotOwed;
+        };
+        if lane.has_lent(sequence) {
+            return GivenUp::InFlight;
+        }
+        let ended = lane.remove(sequence);
+        let settled = ended.and_then(|ended| self.settle(index, ended, Settlement::DeadLetter));
         self.tidy();
-        settled
+        settled.map_or(GivenUp::NotOwed, GivenUp::Settled)
     }
 
     /// Whether a newer push of the lease's tag is in its lane, so that it need not be sent.
@@ -272,7 +278,7 @@ impl RepositoryQueue {
     }
 
     fn settle(&self, lane: usize, ended: Ended, how: Settlement) -> Option<Settled> {
-        let endpoint = self.lanes.get(lane)?.endpoint.clone();
+        let endpoint = Arc::clone(&self.lanes.get(lane)?.endpoint);
         let Ended {
             sequence,
             bytes,
@@ -299,13 +305,13 @@ impl RepositoryQueue {
     }
 
     fn lane_of(&self, endpoint: &EndpointId) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.endpoint == *endpoint)
+        self.lanes.iter().position(|lane| *lane.endpoint == *endpoint)
     }
 
-    fn lane(&mut self, endpoint: &EndpointId) -> &mut Lane {
+    fn lane(&mut self, endpoint: &Arc<EndpointId>) -> &mut Lane {
         let index = self.lane_of(endpoint).unwrap_or_else(|| {
             self.lanes.reserve_exact(1);
-            self.lanes.push(Lane::new(endpoint.clone()));
+            self.lanes.push(Lane::new(Arc::clone(endpoint)));
             self.lanes.len() - 1
         });
         #[expect(clippy::indexing_slicing, reason = "found, or pushed, a line above")]

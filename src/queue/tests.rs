@@ -14,6 +14,8 @@ use crate::{
     webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate},
 };
 
+mod given_up;
+
 const WINDOW: Duration = Duration::from_secs(2);
 const BATCHING: Batching = Batching {
     window: WINDOW,
@@ -48,17 +50,12 @@ impl Repository {
             bytes: 400,
             tag: tag.as_ref(),
         };
-        let endpoints: Vec<_> = owed
-            .iter()
-            .map(|(name, batching)| (named(name), *batching))
-            .collect();
-        let owing = |(place, (endpoint, batching))| Owing {
+        let owing = |(place, (name, batching)): (u16, &(&str, Batching))| Owing {
             place,
-            endpoint,
-            batching,
+            endpoint: Arc::new(named(name)),
+            batching: *batching,
         };
-        let pairs = endpoints.iter().map(|(endpoint, batching)| (endpoint, *batching));
-        let owed: Vec<_> = (0..).zip(pairs).map(owing).collect();
+        let owed: Vec<_> = (0..).zip(owed).map(owing).collect();
         self.queue.push(arrival, &owed, &self.ahead, now);
     }
 
@@ -446,22 +443,24 @@ enum Step {
     Push { tag: u8, both: bool },
     Wait(u16),
     Complete { which: u8, how: u8 },
+    GiveUp { which: u16 },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps(tags: u8) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => (0..4u8, any::<bool>()).prop_map(|(tag, both)| Step::Push { tag, both }),
+        3 => (0..tags, any::<bool>()).prop_map(|(tag, both)| Step::Push { tag, both }),
         2 => (0..3_000u16).prop_map(Step::Wait),
         3 => (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::Complete { which, how }),
+        1 => any::<u16>().prop_map(|which| Step::GiveUp { which }),
     ];
-    proptest::collection::vec(step, 1..80)
+    proptest::collection::vec(step, 1..200)
 }
 
 proptest! {
     /// Whatever happens: each (push, endpoint) ends exactly once, deliveries reach an endpoint in order,
     /// a superseded push always has a newer one of its tag, and the queue drains to nothing.
     #[test]
-    fn every_push_ends_once_and_in_order(steps in steps(), coalesce in any::<bool>()) {
+    fn every_push_ends_once_and_in_order(steps in (1..50u8).prop_flat_map(steps), coalesce in any::<bool>()) {
         let coalesce = if coalesce { Coalesce::Tag } else { Coalesce::None };
         let batching = Batching { window: Duration::from_secs(1), pushes_max: 5, coalesce };
         let (mut queue, mut now) = (Repository::default(), Instant::now());
@@ -504,7 +503,17 @@ proptest! {
                     };
                     follow(queue.complete(&lease, completion, now), &mut open)?;
                 }
-                Step::Complete { .. } => {}
+                Step::GiveUp { which } if !taken.is_empty() => {
+                    let number = u64::from(which) % taken.len() as u64 + 1;
+                    let is_open = open.iter().any(|lease| (&*lease.endpoint, lease.sequence) == (&named("a"), sequence(number)));
+                    let given_up = queue.queue.give_up(sequence(number), &named("a"));
+                    prop_assert_eq!(matches!(given_up, GivenUp::InFlight), is_open);
+                    if let GivenUp::Settled(settled) = given_up {
+                        prop_assert_eq!(settled.sequence, sequence(number));
+                        follow(Effects { settled: vec![settled], ..Effects::default() }, &mut open)?;
+                    }
+                }
+                Step::Complete { .. } | Step::GiveUp { .. } => {}
             }
             for (index, lease) in open.iter().enumerate() {
                 prop_assert!(open[..index].iter().all(|other| other.endpoint != lease.endpoint), "two at a time");
