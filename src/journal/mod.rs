@@ -95,6 +95,7 @@ mod spare;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod time;
 mod writer;
 
 pub use error::{AppendError, OpenError};
