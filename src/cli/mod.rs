@@ -74,7 +74,16 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        let mut told = self.error.to_string();
+        f.write_str(&told)?;
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            // Many errors tell their cause themselves.
+            if !told.ends_with(&cause) {
+                write!(f, ": {cause}")?;
+                told = cause;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -319,6 +328,15 @@ mod tests {
         assert_eq!(error(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(error(io::ErrorKind::PermissionDenied), Exit::Permission);
         assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failure);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        for context in ["what failed", "what failed: the cause"] {
+            let error = anyhow::anyhow!("the cause").context(context);
+            let failure = Failure::new(Exit::Failure, error);
+            assert_eq!(failure.to_string(), "what failed: the cause");
+        }
     }
 
     #[test]
