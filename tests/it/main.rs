@@ -10,13 +10,19 @@ mod batching;
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod envelopes;
 #[cfg(test)]
+mod folders;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod kills;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]

@@ -5,9 +5,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) mod envelope;
+pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod image;
+pub(crate) mod load;
 pub(crate) mod ports;
+pub(crate) mod privilege;
 pub(crate) mod process;
 pub(crate) mod receiver;
 pub(crate) mod registry;
