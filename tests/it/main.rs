@@ -14,6 +14,8 @@ mod damage;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod envelopes;
 #[cfg(test)]
 mod folders;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) mod envelope;
+pub(crate) mod faulty;
 pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod image;
@@ -18,6 +19,7 @@ pub(crate) mod shipbell;
 pub(crate) mod stage;
 pub(crate) mod storage;
 pub(crate) mod tokens;
+pub(crate) mod volume;
 pub(crate) mod wait;
 
 /// Long enough for anything that should happen soon, on a machine that is busy with other tests.
