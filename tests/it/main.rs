@@ -18,6 +18,8 @@ mod disks;
 #[cfg(test)]
 mod envelopes;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod folders;
 #[cfg(test)]
 mod harness;

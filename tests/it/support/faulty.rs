@@ -13,6 +13,7 @@ use super::{
     SOON, envelope, eventually, http,
     receiver::{Answer, Receiver},
     shipbell::{self, Config, Shipbell},
+    wait,
 };
 
 /// How soon every push is answered, whatever the disk does.
@@ -20,6 +21,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Enough to take everything.
 pub(crate) const ALL: usize = usize::MAX;
+
+/// Answers nothing, see [`Hook::hold`].
+const HOLD: usize = usize::MAX - 1;
 
 /// The endpoint, and what it has answered 200.
 pub(crate) struct Hook {
@@ -35,13 +39,15 @@ impl Hook {
         let delivered = Arc::new(Mutex::new(Vec::new()));
         let (left, told) = (Arc::clone(&room), Arc::clone(&delivered));
         let receiver = Receiver::scripted(move |request| {
-            let taken = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| match left {
+            let before = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| match left {
                 0 => None,
-                ALL => Some(ALL),
+                ALL | HOLD => Some(left),
                 left => Some(left - 1),
             });
-            if taken.is_err() {
-                return Answer::Status(500);
+            match before {
+                Ok(HOLD) => return Answer::Hold,
+                Ok(_) => {}
+                Err(_) => return Answer::Status(500),
             }
             told.lock()
                 .unwrap()
@@ -58,6 +64,22 @@ impl Hook {
     /// Takes that many of those that come from now on.
     pub(crate) fn take(&self, webhooks: usize) {
         self.room.store(webhooks, Ordering::Release);
+    }
+
+    /// Leaves those that come from now on without an answer.
+    pub(crate) fn hold(&self) {
+        self.take(HOLD);
+    }
+
+    /// Takes everything, also what it held.
+    pub(crate) fn release(&self) {
+        self.take(ALL);
+        self.receiver.release();
+    }
+
+    /// Waits until something has come.
+    pub(crate) fn wait_for_one(&self) {
+        self.receiver.wait_for(1, SOON);
     }
 
     /// Takes `more` than it has taken by now, and waits for them.
@@ -82,10 +104,23 @@ impl Hook {
     }
 }
 
+/// Where a shipbell has got to that may have met a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It takes pushes.
+    Taking,
+    /// It answers 503.
+    Refusing,
+    /// It ended with this exit code.
+    Ended(Option<i32>),
+}
+
 /// All of it together. It ends before the volume that its data may lie on.
 pub(crate) struct Stage {
     pub(crate) shipbell: Shipbell,
     pub(crate) hook: Hook,
+    /// How often 503 was answered.
+    pub(crate) refusals: usize,
     /// The images that were answered 202, in order.
     taken: Vec<String>,
     /// Bytes that each push takes in the journal, about.
@@ -113,6 +148,7 @@ impl Stage {
         Self {
             shipbell: Shipbell::launch(config),
             hook,
+            refusals: 0,
             taken: Vec::new(),
             weight,
             unsent: None,
@@ -142,6 +178,7 @@ impl Stage {
         } else {
             assert_eq!(answer.status, 503);
             assert!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
+            self.refusals += 1;
             self.unsent = Some((image, body));
         }
         Some(answer.status)
@@ -152,6 +189,17 @@ impl Stage {
         eventually("a push is taken", deadline, || {
             (self.push() == Some(202)).then_some(())
         });
+    }
+
+    /// Sends the push until it is taken, or no more is to be expected: how things stand then.
+    pub(crate) fn push_until_settled(&mut self, deadline: Duration) -> State {
+        let state = wait::poll(deadline, || {
+            if self.push() == Some(202) {
+                return Some(State::Taking);
+            }
+            (!self.shipbell.is_running()).then(|| State::Ended(self.shipbell.wait(SOON).code()))
+        });
+        state.unwrap_or(State::Refusing)
     }
 
     /// What `/readyz?verbose` says, once that is no; waited for.

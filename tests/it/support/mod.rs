@@ -18,6 +18,7 @@ pub(crate) mod registry;
 pub(crate) mod shipbell;
 pub(crate) mod stage;
 pub(crate) mod storage;
+pub(crate) mod strace;
 pub(crate) mod tokens;
 pub(crate) mod volume;
 pub(crate) mod wait;

@@ -88,8 +88,8 @@ impl Config {
     }
 
     /// Run by `command`, which must become shipbell itself: a signal to it is one to shipbell.
-    pub(crate) fn under(mut self, command: &[&str]) -> Self {
-        self.under = command.iter().map(|&word| word.to_owned()).collect();
+    pub(crate) fn under<T: ToString>(mut self, command: &[T]) -> Self {
+        self.under = command.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -181,9 +181,9 @@ impl Shipbell {
         merge(&mut self.config.table, text.parse().unwrap());
     }
 
-    /// Run by `command` from the next start on, see [`Config::under`].
-    pub(crate) fn set_under(&mut self, command: &[&str]) {
-        self.config = self.config.clone().under(command);
+    /// Run by nobody from the next start on, see [`Config::under`].
+    pub(crate) fn set_free(&mut self) {
+        self.config.under.clear();
     }
 
     /// Runs a second process on the same data and ports of its own, to its end.
