@@ -28,7 +28,7 @@ struct Outcome {
 }
 
 /// Runs with the fault from the start on, then without it, and asserts that nothing is lost.
-fn suffer(fault: Fault, weight: usize) -> Outcome {
+fn suffer(fault: &Fault, weight: usize) -> Outcome {
     let config = Config::without_registry()
         .with("shutdown.deadline = '1s'")
         .under(&fault.command());
@@ -50,7 +50,7 @@ fn suffer(fault: Fault, weight: usize) -> Outcome {
         State::Ended(_) => {}
         State::Taking | State::Refusing => stage.shipbell.kill(),
     }
-    stage.shipbell.set_free();
+    stage.shipbell.set_under(&[]);
     stage.shipbell.start_again();
     stage.assert_nothing_lost();
     outcome
@@ -63,9 +63,10 @@ fn suffer_each(
     whens: &[&'static str],
     weight: usize,
 ) -> Vec<Outcome> {
-    let outcomes = whens
-        .iter()
-        .map(|when| suffer(Fault { calls, error, when }, weight));
+    let outcomes = whens.iter().map(|&when| {
+        let when = when.to_owned();
+        suffer(&Fault { calls, error, when }, weight)
+    });
     let outcomes: Vec<Outcome> = outcomes.collect();
     for outcome in &outcomes {
         if let State::Ended(code) = outcome.state {
@@ -166,7 +167,7 @@ fn files_that_can_neither_be_removed_nor_cut_cost_space_and_nothing_else() {
     let fault = Fault {
         calls: "/^unlink,ftruncate",
         error: "EIO",
-        when: "1+",
+        when: "1+".to_owned(),
     };
     let mut strace = fault.strike(stage.shipbell.id());
     stage.hook.take(ALL);
@@ -208,7 +209,7 @@ fn a_failed_journal_says_why_as_long_as_an_attempt_holds_the_end_up() {
     let fault = Fault {
         calls: "fdatasync",
         error: "EIO",
-        when: "1+",
+        when: "1+".to_owned(),
     };
     let mut strace = fault.strike(stage.shipbell.id());
     assert_eq!(stage.push(), Some(503));

@@ -1,8 +1,8 @@
 //! `kill -9` at any moment, under load, again and again: nothing that was answered 202 is lost, nothing
 //! comes out of order, and only what was in flight is repeated (CONTRACT 4 and 6).
 //!
-//! `ROUNDS=500 SEED=7 cargo test --test it kills -- --nocapture` runs more of it, with delays and loads of
-//! choice, and shows what it counted.
+//! `ROUNDS=500 SEED=7 cargo test --test it kills -- --nocapture` runs more of it, with chosen delays and
+//! loads, and shows what it counted.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,6 +18,7 @@ use crate::support::{
     eventually,
     load::{Endpoint, Posters, Seen, Taken},
     shipbell::{Config, Shipbell},
+    strace::{self, Fault},
 };
 
 const REPOSITORIES: usize = 8;
@@ -28,41 +29,36 @@ const ENDPOINTS: usize = 2;
 const LANES: usize = REPOSITORIES * ENDPOINTS;
 
 /// From the start of the process to its end: the shortest ones fall into the reading of the journal.
-const LIFE_MS: std::ops::Range<u64> = 20..350;
+const LIFE_MS: std::ops::Range<u64> = 20..500;
 
 /// What the process may take to write down that an answer came, while the machine is busy.
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
 
+/// System calls that fail, and how.
+const FAULTS: [(&str, &str); 6] = [
+    ("fdatasync", "EIO"),
+    ("fsync", "EIO"),
+    ("pwrite64", "EIO"),
+    ("pwrite64", "ENOSPC"),
+    ("/^rename", "EIO"),
+    ("/^unlink,ftruncate", "EIO"),
+];
+
 #[test]
 fn a_kill_loses_nothing_and_repeats_only_what_was_in_flight() {
-    let (run, taken) = Run::of_rounds("none");
-    for lane in run.lanes() {
-        lane.assert_order();
-        lane.assert_each_waits_for_the_one_before();
-        let delivered = lane.delivered();
-        for push in taken.iter().filter(|push| push.repository == lane.repository) {
-            assert!(
-                delivered.contains(&push.number),
-                "lost: {push:?} at {}",
-                lane.name()
-            );
-        }
-    }
+    let run = Run::of_rounds("none", |_| None);
+    run.assert_nothing_lost();
     run.assert_repeats();
 }
 
 #[test]
 fn a_kill_loses_only_what_a_newer_push_of_the_tag_replaced() {
-    let (run, taken) = Run::of_rounds("tag");
+    let run = Run::of_rounds("tag", |_| None);
     for lane in run.lanes() {
         lane.assert_order();
         let delivered = lane.delivered();
         let mut newest_of_tag: HashMap<&str, u64> = HashMap::new();
-        for push in taken
-            .iter()
-            .filter(|push| push.repository == lane.repository)
-            .rev()
-        {
+        for push in run.taken_of(&lane).rev() {
             let newest = newest_of_tag.entry(&push.tag).or_default();
             if delivered.contains(&push.number) {
                 *newest = push.number.max(*newest);
@@ -73,8 +69,32 @@ fn a_kill_loses_only_what_a_newer_push_of_the_tag_replaced() {
     run.assert_repeats();
 }
 
+#[test]
+fn a_disk_that_fails_under_load_before_the_kill_loses_nothing_either() {
+    if !strace::is_allowed(a_disk_that_fails_under_load_before_the_kill_loses_nothing_either) {
+        return;
+    }
+    let run = Run::of_rounds("none", |rng| {
+        let (calls, error) = FAULTS[rng.random_range(0..FAULTS.len())];
+        let and_all_after = if rng.random_bool(0.3) { "+" } else { "" };
+        // Every call of some size class is as likely: a start makes few, a life under load many.
+        let most: u32 = 1 << rng.random_range(0..=7);
+        let which = rng.random_range(1..=most);
+        Some(Fault {
+            calls,
+            error,
+            when: format!("{which}{and_all_after}"),
+        })
+    });
+    run.assert_nothing_lost();
+    // Settlements that the disk refused are repeats, too.
+    run.count_repeats();
+}
+
 /// What came of it.
 struct Run {
+    /// What was answered 202, in order within a repository.
+    taken: Vec<Taken>,
     /// When the process was killed that called itself by this name.
     kills: HashMap<String, Instant>,
     /// By endpoint, what it saw.
@@ -89,8 +109,8 @@ struct Lane<'a> {
 }
 
 impl Run {
-    /// Loads and kills, then waits until all is delivered. Tells what was taken, too.
-    fn of_rounds(coalesce: &str) -> (Self, Vec<Taken>) {
+    /// Loads and kills, then waits until all is delivered. With a fault, the process may end before.
+    fn of_rounds(coalesce: &str, mut fault: impl FnMut(&mut StdRng) -> Option<Fault>) -> Self {
         let seed = setting("SEED").unwrap_or_else(rand::random);
         let rounds: u64 = setting("ROUNDS").unwrap_or(50);
         println!("coalesce {coalesce}: SEED={seed} ROUNDS={rounds}");
@@ -117,13 +137,26 @@ impl Run {
         let tags = (coalesce == "tag").then_some(4);
         let posters = Posters::start(shipbell.ingest(), repositories(), tags, rng.random());
         let mut kills = HashMap::new();
+        let (mut under_fault, mut ended) = (false, 0);
         for round in 0..rounds {
             // No state is waited for: the moment of the kill is what this is about.
             thread::sleep(Duration::from_millis(rng.random_range(LIFE_MS)));
-            assert!(shipbell.is_running(), "it ended by itself");
             kills.insert(format!("process {round}"), Instant::now());
-            shipbell.kill();
+            if shipbell.is_running() {
+                shipbell.kill();
+            } else {
+                ended += 1;
+                assert_eq!(
+                    shipbell.wait(Duration::ZERO).code(),
+                    Some(74),
+                    "it ended by itself"
+                );
+                assert!(under_fault, "it ended by itself");
+            }
             shipbell.set(&format!("delivery.user_agent = 'process {}'", round + 1));
+            let fault = fault(&mut rng).filter(|_| round + 1 < rounds);
+            under_fault = fault.is_some();
+            shipbell.set_under(&fault.map(|fault| fault.command()).unwrap_or_default());
             shipbell.launch_again();
         }
         let taken = posters.stop();
@@ -148,16 +181,40 @@ impl Run {
         });
         shipbell.stop();
         let run = Self {
+            taken,
             kills,
             seen: endpoints.iter().map(Endpoint::seen).collect(),
         };
         println!(
-            "{} pushes taken, {} webhooks seen; {killed:?} until the last kill, {:?} in all",
-            taken.len(),
+            "{} pushes taken, {} webhooks seen; {ended} ended by themselves; \
+             {killed:?} until the last kill, {:?} in all",
+            run.taken.len(),
             run.seen.iter().map(Vec::len).sum::<usize>(),
             began.elapsed(),
         );
-        (run, taken)
+        run
+    }
+
+    fn taken_of<'a>(&'a self, lane: &'a Lane<'_>) -> impl DoubleEndedIterator<Item = &'a Taken> {
+        self.taken
+            .iter()
+            .filter(|push| push.repository == lane.repository)
+    }
+
+    /// Without coalescing everything is delivered, each push after the one before.
+    fn assert_nothing_lost(&self) {
+        for lane in self.lanes() {
+            lane.assert_order();
+            lane.assert_each_waits_for_the_one_before();
+            let delivered = lane.delivered();
+            for push in self.taken_of(&lane) {
+                assert!(
+                    delivered.contains(&push.number),
+                    "lost: {push:?} at {}",
+                    lane.name()
+                );
+            }
+        }
     }
 
     fn lanes(&self) -> Vec<Lane<'_>> {
@@ -178,8 +235,19 @@ impl Run {
             .collect()
     }
 
-    /// A repeat is what was answered 200 before, by the same endpoint.
+    /// Asserts that what came again was in flight at a kill.
     fn assert_repeats(&self) {
+        let (most, longest_before) = self.count_repeats();
+        assert!(most <= LANES, "more repeats than attempts in flight: {most}");
+        assert!(
+            longest_before <= SETTLES_WITHIN,
+            "repeated although it was answered {longest_before:?} before the kill"
+        );
+    }
+
+    /// How many repeats there were after one kill at most, and how long before its kill one of them came for
+    /// the first time. A repeat is what was answered 200 before, by the same endpoint.
+    fn count_repeats(&self) -> (usize, Duration) {
         let mut by_kill: BTreeMap<&str, usize> = BTreeMap::new();
         let (mut most_in_lane, mut longest_before) = (0, Duration::ZERO);
         for lane in self.lanes() {
@@ -206,14 +274,7 @@ impl Run {
             self.kills.len(),
             by_kill.values().sum::<usize>(),
         );
-        assert!(
-            most <= LANES,
-            "more repeats than there were attempts in flight: {by_kill:?}"
-        );
-        assert!(
-            longest_before <= SETTLES_WITHIN,
-            "repeated although it was answered {longest_before:?} before the kill"
-        );
+        (most, longest_before)
     }
 }
 

@@ -16,6 +16,16 @@ pub(crate) enum Capability {
     SysAdmin = 21,
 }
 
+impl Capability {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Chown => "CAP_CHOWN",
+            Self::SetPcap => "CAP_SETPCAP",
+            Self::SysAdmin => "CAP_SYS_ADMIN",
+        }
+    }
+}
+
 /// Runs a command without any capability. Even root is then kept out of what belongs to somebody else, as
 /// everybody is, and all that it needs of this checkout it can still reach.
 pub(crate) const WITHOUT_ANY: [&str; 3] = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
@@ -31,6 +41,7 @@ pub(crate) fn has<T>(test: T, needed: &[Capability]) -> bool {
     let missing: Vec<_> = needed
         .iter()
         .filter(|&&capability| effective & (1 << capability as u32) == 0)
+        .map(|capability| capability.name())
         .collect();
     if !missing.is_empty() {
         skipped(

@@ -181,9 +181,9 @@ impl Shipbell {
         merge(&mut self.config.table, text.parse().unwrap());
     }
 
-    /// Run by nobody from the next start on, see [`Config::under`].
-    pub(crate) fn set_free(&mut self) {
-        self.config.under.clear();
+    /// Run by `command` from the next start on, see [`Config::under`].
+    pub(crate) fn set_under(&mut self, command: &[String]) {
+        command.clone_into(&mut self.config.under);
     }
 
     /// Runs a second process on the same data and ports of its own, to its end.

@@ -13,17 +13,17 @@ use super::{
 };
 
 /// Which calls fail, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
     /// Names of system calls with commas between, or `/` and a pattern.
     pub(crate) calls: &'static str,
     pub(crate) error: &'static str,
     /// Which of the calls that one thread makes, in strace's words: `3`, or `3+` for that and all after it.
-    pub(crate) when: &'static str,
+    pub(crate) when: String,
 }
 
 impl Fault {
-    fn arguments(self) -> [String; 4] {
+    fn arguments(&self) -> [String; 4] {
         let Self { calls, error, when } = self;
         [
             "-e".to_owned(),
@@ -35,7 +35,7 @@ impl Fault {
 
     /// The command that runs a program with this fault. It becomes that program, with strace beside it until
     /// the program ends.
-    pub(crate) fn command(self) -> Vec<String> {
+    pub(crate) fn command(&self) -> Vec<String> {
         ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]
             .map(str::to_owned)
             .into_iter()
@@ -45,7 +45,7 @@ impl Fault {
 
     /// Strikes the running process `id` with this fault, for the rest of its life. What is returned ends
     /// with it.
-    pub(crate) fn strike(self, id: u32) -> Process {
+    pub(crate) fn strike(&self, id: u32) -> Process {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-p", &id.to_string()]);
         command.args(self.arguments());
