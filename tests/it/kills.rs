@@ -28,8 +28,11 @@ const ENDPOINTS: usize = 2;
 /// Each has at most one attempt in flight.
 const LANES: usize = REPOSITORIES * ENDPOINTS;
 
-/// From the start of the process to its end: the shortest ones fall into the reading of the journal.
-const LIFE_MS: std::ops::Range<u64> = 20..500;
+/// What is left of a life in milliseconds, from the start of the process or from when it listens.
+const LIFE_MS: std::ops::Range<u64> = 0..300;
+
+/// How many of a hundred are killed while they start, or soon after.
+const KILLED_EARLY: u32 = 20;
 
 /// What the process may take to write down that an answer came, while the machine is busy.
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
@@ -139,7 +142,10 @@ impl Run {
         let mut kills = HashMap::new();
         let (mut under_fault, mut ended) = (false, 0);
         for round in 0..rounds {
-            // No state is waited for: the moment of the kill is what this is about.
+            if rng.random_range(0..100) >= KILLED_EARLY {
+                shipbell.wait_until_it_listens();
+            }
+            // Any moment will do: there is no state to wait for.
             thread::sleep(Duration::from_millis(rng.random_range(LIFE_MS)));
             kills.insert(format!("process {round}"), Instant::now());
             if shipbell.is_running() {

@@ -273,6 +273,14 @@ impl Shipbell {
         kib * 1024
     }
 
+    /// Waits until it answers on its ops listener, ready or not, or has ended.
+    pub(crate) fn wait_until_it_listens(&mut self) {
+        eventually("shipbell listens", Duration::from_secs(10), || {
+            let answers = http::get(self.config.ops, "/livez").is_ok();
+            (answers || !self.is_running()).then_some(())
+        });
+    }
+
     /// Waits until it says that it is ready.
     pub(crate) fn wait_until_ready(&self) {
         eventually("shipbell is ready", Duration::from_secs(10), || {
