@@ -134,18 +134,19 @@ fn a_disk_that_turns_read_only_ends_it_and_what_was_taken_is_delivered_later() {
     let Some(volume) = Volume::ext4(test, 32) else {
         return;
     };
-    let mut stage = Stage::launch(on(&volume), 100);
-    stage.shipbell.set("shutdown.deadline = '1s'");
+    // An attempt in flight holds up the end, so that there is somebody to ask.
+    let mut stage = Stage::launch(on(&volume).with("shutdown.deadline = '3s'"), 100);
     stage.shipbell.wait_until_ready();
+    stage.hook.hold();
     for _ in 0..5 {
         stage.push_until_taken(SOON);
     }
-    stage.hook.take_now(2);
+    stage.hook.wait_for_one();
     volume.turn_read_only();
     assert_eq!(stage.push(), Some(503));
+    let checks = stage.unready();
+    assert!(checks.contains("Read-only file system"), "{checks}");
     assert_eq!(stage.shipbell.wait(SOON).code(), Some(74));
-    let log = stage.shipbell.log();
-    assert!(log.contains("Read-only file system"), "{log}");
 
     // While it is read-only there is no start.
     let refusal = stage.shipbell.start_in_vain();
@@ -153,6 +154,7 @@ fn a_disk_that_turns_read_only_ends_it_and_what_was_taken_is_delivered_later() {
     assert!(refusal.said.contains("Read-only file system"), "{}", refusal.said);
 
     volume.mount_again();
+    stage.hook.release();
     stage.shipbell.start_again();
     stage.assert_nothing_lost();
     stage.shipbell.stop();
