@@ -51,6 +51,13 @@ fn on_a_full_disk_pushes_are_refused_until_there_is_space_and_deliveries_go_on()
     // Too few to have a segment deleted, so that it stays full.
     stage.hook.take_now(3);
     assert_eq!(stage.push(), Some(503));
+    // What the registry would send for ever is taken although it can't be set aside.
+    stage.shipbell.take("garbage");
+    let failures = stage.shipbell.ops("/metrics").text();
+    assert!(
+        failures.contains("shipbell_quarantine_failures_total 1"),
+        "{failures}"
+    );
 
     volume.free();
     stage.push_until_taken(BACK_WITHIN);

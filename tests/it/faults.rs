@@ -221,3 +221,41 @@ fn a_failed_journal_says_why_as_long_as_an_attempt_holds_the_end_up() {
     stage.shipbell.start_again();
     stage.assert_nothing_lost();
 }
+
+#[test]
+fn a_journal_that_cannot_be_read_is_not_taken_for_damaged() {
+    if !strace::is_allowed(a_journal_that_cannot_be_read_is_not_taken_for_damaged) {
+        return;
+    }
+    let mut stage = Stage::launch(Config::without_registry(), 240_000);
+    stage.shipbell.wait_until_ready();
+    for _ in 0..6 {
+        stage.push_until_taken(SOON);
+    }
+    stage.shipbell.kill();
+    let segments = files::segments(&stage.shipbell.data());
+    assert!(segments.len() > 1, "{segments:?}");
+    for segment in &segments {
+        for when in ["1", "2"] {
+            let fault = Fault {
+                calls: "pread64",
+                error: "EIO",
+                when: when.to_owned(),
+            };
+            stage.shipbell.set_under(&fault.command_at(segment));
+            let refusal = stage.shipbell.start_in_vain();
+            assert_eq!(refusal.code, Some(74), "{}", refusal.said);
+            let name = segment.display().to_string();
+            for words in [&*name, "Input/output error"] {
+                assert!(
+                    refusal.said.contains(words),
+                    "nothing of {words} in {}",
+                    refusal.said
+                );
+            }
+        }
+    }
+    stage.shipbell.set_under(&[]);
+    stage.shipbell.start_again();
+    stage.assert_nothing_lost();
+}

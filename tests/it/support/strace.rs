@@ -33,6 +33,13 @@ impl Fault {
         ]
     }
 
+    /// The same for the calls that concern `path`, and no others.
+    pub(crate) fn command_at(&self, path: &Path) -> Vec<String> {
+        let mut command = self.command();
+        command.extend(["-P".to_owned(), path.display().to_string()]);
+        command
+    }
+
     /// The command that runs a program with this fault. It becomes that program, with strace beside it until
     /// the program ends.
     pub(crate) fn command(&self) -> Vec<String> {
