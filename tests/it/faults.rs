@@ -189,7 +189,6 @@ fn files_that_can_neither_be_removed_nor_cut_cost_space_and_nothing_else() {
     strace.wait(SOON).unwrap();
     stage.shipbell.start_again();
     stage.assert_nothing_lost();
-    // Each but the newest is empty or gone.
     eventually("they are deleted", SOON, || {
         kept.iter().all(|segment| !segment.exists()).then_some(())
     });

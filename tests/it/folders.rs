@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::chown};
 
 use crate::support::{
-    SOON, envelope, eventually, files,
+    SOON, envelope, eventually, files, folder,
     privilege::{self, Capability, WITHOUT_ANY},
     receiver::{Answer, Receiver},
     shipbell::{Config, Shipbell},
@@ -46,6 +46,22 @@ fn a_folder_of_somebody_else_is_refused_by_name() {
         chown(&path, Some(own), None).unwrap();
     }
     shipbell.start_again();
+}
+
+#[test]
+fn a_data_folder_that_may_not_be_made_is_refused_by_name() {
+    let test = a_data_folder_that_may_not_be_made_is_refused_by_name;
+    if !privilege::has(test, &[Capability::Chown, Capability::SetPcap]) {
+        return;
+    }
+    let theirs = folder();
+    let data = theirs.path().join("data");
+    chown(theirs.path(), Some(SOMEBODY), None).unwrap();
+    let config = Config::without_registry().under(&WITHOUT_ANY).data_in(&data);
+    let mut shipbell = Shipbell::launch(config);
+    assert_eq!(shipbell.wait(SOON).code(), Some(77));
+    let (log, name) = (shipbell.log(), data.display().to_string());
+    assert!(log.contains(&name), "nothing of {name} in {log}");
 }
 
 #[test]
