@@ -1,0 +1,145 @@
+//! shipbell's journal and queue at the same work as the floor: the one file here that calls their API.
+
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use globset::{Glob, GlobSet};
+use shipbell::{
+    clock::{Clock, Timestamp},
+    image::{Digest, MediaType},
+    journal::{Journal, Opened, Options},
+    push::{EndpointId, Item, Push, Reference},
+    queue::Queue,
+    secret::Secret,
+    webhook::{Batching, Coalesce, Endpoint, Endpoints, Format, Rate},
+};
+
+use super::workload::{self, PER_COMMIT};
+
+/// The actor's name fills a record up to [`workload::RECORD_BYTES`].
+const ACTOR: &str = "robot$continuous-integration-of-all-the-teams-at-the-acme-works";
+
+/// As `config.example.toml` has them.
+const OPTIONS: Options = Options {
+    segment_size: 16 * 1024 * 1024,
+    max_size: 4 * 1024 * 1024 * 1024,
+};
+
+/// Appends that many pushes in `folder`, a commit at a time, each durable before the next.
+pub(crate) fn append(folder: &Path, records: u64) -> anyhow::Result<Duration> {
+    let Opened { journal, writer, .. } = Journal::open(folder, OPTIONS, Clock::system())?;
+    let thread = writer.start(Box::new(drop))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let mut took = Duration::ZERO;
+    for first in (0..records).step_by(usize::try_from(PER_COMMIT)?) {
+        let pushes = pushes(first)?;
+        let began = Instant::now();
+        runtime.block_on(journal.append(pushes))?;
+        took += began.elapsed();
+    }
+    runtime.block_on(journal.close());
+    drop(journal);
+    ensure!(thread.join().is_ok(), "the journal's thread panicked");
+    let bytes = content_bytes(folder)? / records;
+    ensure!(
+        bytes.abs_diff(workload::RECORD_BYTES as u64) <= 10,
+        "a push takes {bytes} bytes in the journal, not {}: adjust ACTOR",
+        workload::RECORD_BYTES
+    );
+    Ok(took)
+}
+
+/// Opens the journal in `folder` and rebuilds the queues, as a start does.
+pub(crate) fn replay(folder: &Path, records: u64) -> anyhow::Result<Duration> {
+    let endpoints = endpoints()?;
+    let began = Instant::now();
+    let Opened { pending, .. } = Journal::open(folder, OPTIONS, Clock::system())?;
+    let queue = Queue::new();
+    queue.replay(&pending, &endpoints, tokio::time::Instant::now());
+    drop(pending);
+    let took = began.elapsed();
+    let found = queue.pending() as u64;
+    ensure!(found == records, "{found} of {records} pushes were found again");
+    Ok(took)
+}
+
+fn endpoint_id() -> EndpointId {
+    EndpointId::Named("hook".into())
+}
+
+fn endpoints() -> anyhow::Result<Endpoints> {
+    let all = GlobSet::builder().add(Glob::new("**")?).build()?;
+    Ok(Endpoints::new(vec![Endpoint {
+        id: endpoint_id(),
+        url: Secret::inline("http://127.0.0.1:1/hook"),
+        secret: None,
+        previous_secret: None,
+        format: Format::Native,
+        headers: Vec::new(),
+        repositories: all.clone(),
+        tags: all,
+        exclude_tags: GlobSet::empty(),
+        batching: Batching {
+            window: Duration::from_hours(1),
+            pushes_max: 10_000,
+            coalesce: Coalesce::Tag,
+        },
+        rate: Rate { per_second: None },
+    }]))
+}
+
+/// The pushes of the commit that begins with push `first`.
+fn pushes(first: u64) -> anyhow::Result<Vec<Item>> {
+    (first..first + PER_COMMIT)
+        .map(|number| Ok(Item::Push(push(number)?)))
+        .collect()
+}
+
+/// A push of a small image, its references listed: what the registry tells with `includereferences: true`.
+fn push(number: u64) -> anyhow::Result<Push> {
+    let digest = |blob: u8| {
+        let mut bytes = [blob; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        Digest::Sha256(bytes)
+    };
+    let reference = |blob: u8, media_type: &str| Reference {
+        media_type: media_type.to_owned(),
+        size: 30_221,
+        digest: digest(blob),
+        has_urls: false,
+    };
+    let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+    Ok(Push {
+        event_id: format!("01a207aa-a24a-7313-b223-{number:012}"),
+        repository: workload::repository(number).parse()?,
+        tag: Some(format!("v{}", number / workload::REPOSITORIES % 100).parse()?),
+        digest: digest(0),
+        media_type: MediaType::OciManifest,
+        manifest_size: 582,
+        references: vec![
+            reference(1, "application/vnd.oci.image.config.v1+json"),
+            reference(2, layer),
+            reference(3, layer),
+            reference(4, layer),
+            reference(5, layer),
+        ],
+        actor: ACTOR.to_owned(),
+        taken_at: Timestamp::from_unix_millis(1_795_424_952_906),
+        owed: vec![endpoint_id()],
+    })
+}
+
+/// Bytes in the folder's segments, but for the zeros at their ends.
+fn content_bytes(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let content = fs::read(entry?.path())?;
+        let end = content.iter().rposition(|byte| *byte != 0);
+        bytes += end.map_or(0, |end| end as u64 + 1);
+    }
+    Ok(bytes)
+}
