@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::Path,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use shipbell::{
     secret::Secret,
     webhook::{Batching, Coalesce, Endpoint, Endpoints, Format, Rate},
 };
+use tokio::runtime::{Builder, Runtime};
 
 use super::workload::{self, PER_COMMIT};
 
@@ -29,21 +31,49 @@ const OPTIONS: Options = Options {
     max_size: 4 * 1024 * 1024 * 1024,
 };
 
+/// A journal that takes appends.
+#[derive(Debug)]
+pub(crate) struct Running {
+    journal: Journal,
+    writer: JoinHandle<()>,
+    runtime: Runtime,
+}
+
+impl Running {
+    /// A journal in `folder`; what becomes durable is let go.
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let Opened { journal, writer, .. } = Journal::open(folder, OPTIONS, Clock::system())?;
+        Ok(Self {
+            journal,
+            writer: writer.start(Box::new(drop))?,
+            runtime: Builder::new_current_thread().build()?,
+        })
+    }
+
+    /// Makes the pushes durable, in one commit.
+    pub(crate) fn append(&self, pushes: Vec<Item>) -> anyhow::Result<()> {
+        Ok(self.runtime.block_on(self.journal.append(pushes))?)
+    }
+
+    /// Ends it.
+    pub(crate) fn close(self) -> anyhow::Result<()> {
+        self.runtime.block_on(self.journal.close());
+        ensure!(self.writer.join().is_ok(), "the journal's thread panicked");
+        Ok(())
+    }
+}
+
 /// Appends that many pushes in `folder`, a commit at a time, each durable before the next.
 pub(crate) fn append(folder: &Path, records: u64) -> anyhow::Result<Duration> {
-    let Opened { journal, writer, .. } = Journal::open(folder, OPTIONS, Clock::system())?;
-    let thread = writer.start(Box::new(drop))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let journal = Running::open(folder)?;
     let mut took = Duration::ZERO;
     for first in (0..records).step_by(usize::try_from(PER_COMMIT)?) {
-        let pushes = pushes(first)?;
+        let pushes = pushes(first, PER_COMMIT)?;
         let began = Instant::now();
-        runtime.block_on(journal.append(pushes))?;
+        journal.append(pushes)?;
         took += began.elapsed();
     }
-    runtime.block_on(journal.close());
-    drop(journal);
-    ensure!(thread.join().is_ok(), "the journal's thread panicked");
+    journal.close()?;
     let bytes = content_bytes(folder)? / records;
     ensure!(
         bytes.abs_diff(workload::RECORD_BYTES as u64) <= 10,
@@ -92,9 +122,9 @@ fn endpoints() -> anyhow::Result<Endpoints> {
     }]))
 }
 
-/// The pushes of the commit that begins with push `first`.
-fn pushes(first: u64) -> anyhow::Result<Vec<Item>> {
-    (first..first + PER_COMMIT)
+/// `count` pushes, the first of them of number `first`.
+pub(crate) fn pushes(first: u64, count: u64) -> anyhow::Result<Vec<Item>> {
+    (first..first + count)
         .map(|number| Ok(Item::Push(push(number)?)))
         .collect()
 }
