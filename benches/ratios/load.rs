@@ -21,7 +21,7 @@ use super::support::shipbell::TOKEN;
 const CAPTURED: &str = include_str!("../../tests/envelopes/3.1/0001-01-oci-push-push-v1_json.json");
 
 /// What is not measured, at the beginning.
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// How many requests are sent.
 #[derive(Clone, Copy, Debug)]
@@ -50,12 +50,18 @@ pub(crate) struct Measured {
     micros: Vec<u32>,
     /// Seconds over which they were counted.
     seconds: f64,
+    /// All requests, those before the measuring too.
+    pub(crate) sent: u64,
 }
 
 impl Measured {
-    fn new(mut micros: Vec<u32>, seconds: f64) -> Self {
+    fn new(mut micros: Vec<u32>, seconds: f64, sent: u64) -> Self {
         micros.sort_unstable();
-        Self { micros, seconds }
+        Self {
+            micros,
+            seconds,
+            sent,
+        }
     }
 
     /// Requests per second.
@@ -185,7 +191,7 @@ pub(crate) fn run(port: u16, load: Load) -> anyhow::Result<Measured> {
         anyhow::Ok(())
     }))?;
     let seconds = shared.measure_from.elapsed().as_secs_f64();
-    Ok(Measured::new(shared.micros.take(), seconds))
+    Ok(Measured::new(shared.micros.take(), seconds, shared.next.get()))
 }
 
 struct Shared {
@@ -202,8 +208,11 @@ impl Shared {
             Until::Passed(duration) => self.measure_from.elapsed() >= duration,
             Until::Sent(count) => number >= count,
         };
+        if is_over {
+            return None;
+        }
         self.next.set(number + 1);
-        (!is_over).then_some(number)
+        Some(number)
     }
 
     async fn send(&self, port: u16, mut request: Request) -> anyhow::Result<()> {
@@ -246,7 +255,7 @@ pub(crate) fn run_serially(port: u16, count: u64) -> anyhow::Result<Measured> {
         send_on_its_own(address, request.number(number, 1))?;
         all.push(micros(began.elapsed()));
     }
-    Ok(Measured::new(all, start.elapsed().as_secs_f64()))
+    Ok(Measured::new(all, start.elapsed().as_secs_f64(), count))
 }
 
 fn send_on_its_own(address: SocketAddr, request: &[u8]) -> anyhow::Result<()> {

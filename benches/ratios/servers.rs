@@ -4,7 +4,7 @@ use std::{
     env, fs, io, net::TcpStream, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -12,6 +12,9 @@ use super::support::{folder, http, ports, process::Process, shipbell::TOKEN, wai
 
 /// Long enough for a start with a million pushes pending, on a busy machine.
 const START_MAX: Duration = Duration::from_mins(1);
+
+/// How Linux counts in /proc, whatever its own clock does.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,18 @@ impl Server {
             resident: bytes("VmRSS:")?,
             peak: bytes("VmHWM:")?,
         })
+    }
+
+    /// Seconds of processor time that it has used.
+    pub(crate) fn processor_seconds(&self) -> anyhow::Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name, in parentheses, may hold anything; behind it, these are the 12th and the 13th.
+        let (_, fields) = stat.rsplit_once(')').context("no name in /proc")?;
+        let mut ticks = fields.split_whitespace().skip(11).map(str::parse::<u32>);
+        let (Some(user), Some(system)) = (ticks.next(), ticks.next()) else {
+            bail!("no times in /proc");
+        };
+        Ok((f64::from(user?) + f64::from(system?)) / TICKS_PER_SECOND)
     }
 
     /// Pushes in its queue, by its own count.

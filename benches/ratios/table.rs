@@ -46,7 +46,8 @@ impl Unit {
             Self::PerSecond(what) => format!("{value:.0} {what}/s"),
             Self::Seconds => format!("{value:.2} s"),
             Self::Micros if value >= 10_000.0 => format!("{:.1} ms", value / 1_000.0),
-            Self::Micros => format!("{value:.0} µs"),
+            Self::Micros if value >= 100.0 => format!("{value:.0} µs"),
+            Self::Micros => format!("{value:.1} µs"),
             Self::Mebibytes => format!("{:.1} MiB", value / 1_048_576.0),
             Self::Times => format!("{value:.2}"),
         }
