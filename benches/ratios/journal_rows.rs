@@ -71,6 +71,8 @@ impl Contestant {
 
     fn take_turn(&mut self, records: u64) -> anyhow::Result<()> {
         let folder = folder();
+        // What the one before has left to be written is not this one's.
+        ensure!(Command::new("sync").status()?.success(), "sync failed");
         let turn = Turn {
             append: self.run("append", folder.path(), records)?,
             replay: self.run("replay", folder.path(), records)?,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::ensure;
 use globset::{Glob, GlobSet};
 use shipbell::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     image::{Digest, MediaType},
     journal::{Journal, Opened, Options},
     push::{EndpointId, Item, Push, Reference},
@@ -158,7 +158,8 @@ fn push(number: u64) -> anyhow::Result<Push> {
             reference(5, layer),
         ],
         actor: ACTOR.to_owned(),
-        taken_at: Timestamp::from_unix_millis(1_795_424_952_906),
+        // Now, so that its id is remembered as one that may come again.
+        taken_at: Clock::system().now(),
         owed: vec![endpoint_id()],
     })
 }
