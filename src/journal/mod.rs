@@ -54,9 +54,11 @@
 //! 7. The index ([`live`]) says where the last copy of each push stands that is still owed, and changes only
 //!    once the commit that says so is durable.
 //!
-//! The order of steps at a start is told in [`recovery`].
+//! The order of steps at a start is told in [`recovery`]. Tools look at a journal without opening it
+//! ([`inspect`], [`verify()`]), or mend it ([`repair`]).
 
 use std::{
+    fmt,
     future::Future,
     io,
     path::Path,
@@ -76,16 +78,22 @@ mod carry;
 mod chain;
 mod codec;
 mod error;
+mod examine;
 #[cfg(test)]
 mod faulty;
 mod frame;
 mod group;
+mod holder;
 mod inbox;
+mod inspect;
+mod ledger;
 mod live;
 mod reader;
+mod rebuild;
 mod recent;
 mod record;
 mod recovery;
+mod repair;
 mod replay;
 mod scan;
 mod segment;
@@ -93,12 +101,19 @@ mod segments;
 mod settling;
 mod spare;
 mod storage;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
-pub use error::{AppendError, OpenError};
+pub use error::{AppendError, OpenError, ToolError, repair_command};
+pub use examine::{Finding, Progress, SegmentFigures, Torn};
+pub use holder::Holder;
+pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
 pub use recovery::Cut;
+pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
+pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
 use frame::Seed;
@@ -117,6 +132,13 @@ pub const DIRECTORY: &str = "journal";
 /// The random identity a journal got when it was made: 128 bits, part of every `webhook-id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub [u8; 16]);
+
+/// 32 hexadecimal digits.
+impl fmt::Display for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 /// A push that is durable, and owed by all of its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ mod bounds;
 mod damage;
 mod faults;
 mod kept;
+mod tools;
 
 const OPTIONS: Options = Options {
     segment_size: 4096,
