@@ -18,6 +18,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod journal_tools;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod support;
