@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    push::{Pair, Sequence},
+    push::{Pair, Sequence, Settlement},
 };
 
 /// What one segment holds.
@@ -99,7 +99,7 @@ pub(super) struct Examined {
     /// Bytes that can't be read behind the last thing that tells what the next sequence number is.
     pub(super) unanchored_bytes: u64,
     /// The settlements in the file of those not yet committed.
-    pub(super) settling: Vec<Pair>,
+    pub(super) settling: Vec<(Pair, Settlement)>,
 }
 
 /// How far the reading is: bytes done, and bytes in all.
@@ -134,7 +134,7 @@ pub(super) fn examine(survey: &Survey, progress: Progress<'_>) -> Result<Examine
 }
 
 /// The settlements that were told but not committed, as far as they are intact.
-fn settling(survey: &Survey, seed: Seed) -> Result<Vec<Pair>, OpenError> {
+fn settling(survey: &Survey, seed: Seed) -> Result<Vec<(Pair, Settlement)>, OpenError> {
     let failed = |error| survey.directory().failed(SETTLING, error);
     let file = match survey.storage.open(SETTLING) {
         Ok(file) => file,
@@ -145,17 +145,17 @@ fn settling(survey: &Survey, seed: Seed) -> Result<Vec<Pair>, OpenError> {
     let size = window.size();
     let count = usize::try_from(size).unwrap_or(usize::MAX);
     let mut rest = window.bytes(0, count).map_err(failed)?.unwrap_or_default();
-    let mut pairs = Vec::new();
+    let mut settled = Vec::new();
     while let Ok((record, behind)) = RawRecord::split(rest) {
         if !record.is_intact(seed) {
             break;
         }
-        if let Ok(Record::Settled(pair, _)) = record.decode() {
-            pairs.push(pair);
+        if let Ok(Record::Settled(pair, how)) = record.decode() {
+            settled.push((pair, how));
         }
         rest = behind;
     }
-    Ok(pairs)
+    Ok(settled)
 }
 
 impl Examined {

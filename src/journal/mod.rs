@@ -23,6 +23,7 @@
 //! | `spare`, `large` | a segment in the making: zeros, then a header, then renamed. Removed at a start |
 //! | `settling` | settlements told but not yet committed, see [`settling`] |
 //! | `cut-0000000000000042-4096` | what was cut off segment 42 at offset 4096. Kept, never read |
+//! | `repair-20261123T090838.473Z-…` | what a repair at that time moved aside, whole, under its name before. Never read |
 //! | `lock` | empty |
 //!
 //! # Format, version 1

@@ -24,7 +24,7 @@ use crate::{
 /// A commit is written once it has this many bytes.
 const COMMIT_BYTES: usize = 1024 * 1024;
 
-/// Remembered ids, and settlements, that go into one record or one commit.
+/// Remembered ids that go into one record.
 const IDS_PER_RECORD: usize = 16 * 1024;
 
 /// What the new segments are to hold.
@@ -35,7 +35,7 @@ pub(super) struct Content {
     /// Remembered ids, oldest first.
     pub(super) ids: Vec<(EventKey, Timestamp)>,
     /// Settlements that no commit has: without effect here, but they hold for what is left of the old files.
-    pub(super) settled: Vec<Pair>,
+    pub(super) settled: Vec<(Pair, Settlement)>,
     /// The highest number of a commit.
     pub(super) last_commit: u64,
 }
@@ -103,9 +103,8 @@ impl<'a> Rebuild<'a> {
                 self.flush_if_large()?;
             }
         }
-        for pair in &content.settled {
-            // How it was settled is told by nobody any more.
-            record::put_settled(&mut self.frame, self.seed, *pair, Settlement::Delivered);
+        for (pair, how) in &content.settled {
+            record::put_settled(&mut self.frame, self.seed, *pair, *how);
             self.flush_if_large()?;
         }
         self.flush()?;

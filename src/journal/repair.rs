@@ -249,7 +249,7 @@ fn newest(survey: &Survey) -> u64 {
 
 fn plan(directory: &Path, survey: &Survey, mut examined: Examined, now: Timestamp) -> (Plan, Content) {
     let settling = std::mem::take(&mut examined.settling);
-    for pair in &settling {
+    for (pair, _) in &settling {
         examined.ledger.settle(*pair);
     }
     let ledger = &mut examined.ledger;

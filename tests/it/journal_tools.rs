@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::{
     SOON, envelope, folder,
-    receiver::Receiver,
+    receiver::{Receiver, Request},
     shipbell::{self, Config, Shipbell},
 };
 
@@ -271,7 +271,7 @@ fn a_damaged_journal_is_repaired_and_what_is_owed_is_delivered() {
 
     shipbell.start_again();
     let requests = receiver.wait_for(8, SOON);
-    let images: Vec<_> = requests.iter().map(|request| request.image()).collect();
+    let images: Vec<_> = requests.iter().map(Request::image).collect();
     let kept = [1, 2, 3, 4, 6, 7, 8, 9].map(|number| format!("acme/app:{number}"));
     assert_eq!(images, kept);
     shipbell.stop();

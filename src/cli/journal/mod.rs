@@ -22,7 +22,7 @@ pub enum Command {
     /// Print what the journal holds: its identity, each segment, what is owed.
     ///
     /// Works without a server and beside one; it locks and changes nothing, and reading rights are enough.
-    /// Exit code 1 if there is no journal. Damage is not looked for: that is what `verify` does.
+    /// Exit code 1 if there is no journal. Of a damaged one it shows what can be read; `verify` says what is wrong.
     #[command(after_help = "\
 Examples:
   shipbell journal inspect
