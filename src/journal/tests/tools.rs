@@ -400,6 +400,25 @@ fn what_is_lost_is_told() {
 }
 
 #[test]
+fn numbers_that_lost_pushes_may_have_had_are_not_given_again() {
+    let newest = numbers().pop().unwrap();
+    let first = SOUND.1.iter().position(|known| known.segment == newest).unwrap();
+    // Nothing but damage, or settlements of older pushes behind the damage.
+    for spared in [0, 1] {
+        let mut files = SOUND.0.clone();
+        files.retain(|(name, _)| name != SETTLING);
+        let lost = SOUND.1.len() - spared;
+        for known in &SOUND.1[first..lost] {
+            spoil(&mut files, newest, known.bytes.clone(), |_, byte| *byte ^= 85);
+        }
+        spoil(&mut files, newest, 0..1, |_, byte| *byte ^= 1);
+        let repair = look(&put(&files)).unwrap();
+        assert!(repair.plan().next.get() > 600, "{}", repair.plan().next);
+        assert_eq!(repair.plan().skipped > 0, spared == 0);
+    }
+}
+
+#[test]
 fn without_any_header_the_identity_is_lost_and_the_pushes_are_not() {
     let mut files = SOUND.0.clone();
     for number in numbers() {
