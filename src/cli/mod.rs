@@ -85,9 +85,17 @@ impl Failure {
     }
 }
 
+/// The error and its causes, but for those that it tells itself.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+        }
+        f.write_str(&text)
     }
 }
 
@@ -345,6 +353,16 @@ mod tests {
         assert_eq!(error(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(error(io::ErrorKind::PermissionDenied), Exit::Permission);
         assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failure);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = OpenError::Io {
+            path: PathBuf::from("a"),
+            error: io::Error::other("it broke"),
+        };
+        let failure = Failure::new(Exit::Io, anyhow::Error::from(error).context("no start"));
+        assert_eq!(failure.to_string(), "no start: a can't be used: it broke");
     }
 
     #[test]

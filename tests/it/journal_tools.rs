@@ -241,7 +241,8 @@ fn a_damaged_journal_is_repaired_and_what_is_owed_is_delivered() {
     assert_eq!(refused.status.code(), Some(65));
     let command = format!("`shipbell journal repair --data-dir {}`", data.display());
     let told = text(&refused.stderr);
-    assert!(told.contains(&command), "{command} is not in {told}");
+    let count = told.matches(&command).count();
+    assert_eq!(count, 2, "once in the log, once as the error: {told}");
 
     let verified = tool("verify --output json", &data);
     assert_eq!(verified.status.code(), Some(65));

@@ -409,7 +409,7 @@ fn numbers_that_lost_pushes_may_have_had_are_not_given_again() {
         files.retain(|(name, _)| name != SETTLING);
         let lost = SOUND.1.len() - spared;
         for known in &SOUND.1[first..lost] {
-            spoil(&mut files, newest, known.bytes.clone(), |_, byte| *byte ^= 85);
+            spoil(&mut files, newest, known.bytes.clone(), |_, byte| *byte ^= 0x55);
         }
         spoil(&mut files, newest, 0..1, |_, byte| *byte ^= 1);
         let repair = look(&put(&files)).unwrap();
