@@ -103,6 +103,21 @@ impl Window {
             }))
     }
 
+    /// Whether the bytes from `offset` to `end` are more than a crash leaves of one commit: what its frame says of
+    /// its length is less. Then commits that were durable are bad.
+    pub(super) fn is_more_than_one(&mut self, offset: u64, end: u64, segment: u64) -> io::Result<bool> {
+        let header = self
+            .bytes(offset, FRAME_HEADER_BYTES)?
+            .and_then(|bytes| bytes.first_chunk())
+            .and_then(FrameHeader::parse);
+        Ok(header
+            .filter(|header| header.segment == segment)
+            .is_some_and(|header| {
+                let bytes = FRAME_HEADER_BYTES as u64 + u64::from(header.payload_bytes);
+                offset.saturating_add(bytes) < end
+            }))
+    }
+
     /// Where behind `offset` a valid commit of that segment begins.
     pub(super) fn find_commit(
         &mut self,

@@ -79,9 +79,10 @@ pub(super) struct Bad {
 pub(super) enum BadKind {
     /// A valid commit follows, at their end.
     Followed,
-    /// Nothing valid follows, in a segment that has another one after it.
+    /// Nothing valid follows, in a segment that has another one after it, or they are more than one commit.
     Rest,
-    /// Nothing valid follows in the newest segment: torn by a crash, or being written.
+    /// Nothing valid follows in the newest segment, and they are no more than a commit that was torn by a crash
+    /// or is being written.
     Last,
 }
 
@@ -343,6 +344,10 @@ fn bad(
     } else {
         window.end_of_content(offset)?.min(file.limit)
     };
-    let kind = if is_newest { BadKind::Last } else { BadKind::Rest };
+    let kind = if is_newest && !window.is_more_than_one(offset, end, file.number)? {
+        BadKind::Last
+    } else {
+        BadKind::Rest
+    };
     Ok((end > offset).then_some(Bad { offset, end, kind }))
 }

@@ -400,6 +400,25 @@ fn what_is_lost_is_told() {
 }
 
 #[test]
+fn more_than_one_bad_commit_at_the_end_is_no_torn_one() {
+    let newest = numbers().pop().unwrap();
+    let without_last = |count: usize| {
+        let mut files = SOUND.0.clone();
+        for known in &SOUND.1[SOUND.1.len() - count..] {
+            let start = known.bytes.start + FRAME_HEADER_BYTES;
+            spoil(&mut files, newest, start..known.bytes.end, |_, byte| {
+                *byte ^= 0x55;
+            });
+        }
+        examined(&put(&files))
+    };
+    let torn = without_last(1);
+    assert!(torn.findings.is_empty() && torn.torn.is_some());
+    let lost = without_last(2);
+    assert!(!lost.findings.is_empty() && lost.torn.is_none());
+}
+
+#[test]
 fn numbers_that_lost_pushes_may_have_had_are_not_given_again() {
     let newest = numbers().pop().unwrap();
     let first = SOUND.1.iter().position(|known| known.segment == newest).unwrap();
