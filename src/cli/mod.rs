@@ -85,17 +85,18 @@ impl Failure {
     }
 }
 
-/// The error and its causes, but for those that it tells itself.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.error.to_string();
+        let mut told = self.error.to_string();
+        f.write_str(&told)?;
         for cause in self.error.chain().skip(1).map(ToString::to_string) {
-            if !text.contains(&cause) {
-                text.push_str(": ");
-                text.push_str(&cause);
+            // Many errors tell their cause themselves.
+            if !told.ends_with(&cause) {
+                write!(f, ": {cause}")?;
+                told = cause;
             }
         }
-        f.write_str(&text)
+        Ok(())
     }
 }
 
@@ -107,21 +108,22 @@ impl From<Problems> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        let exit = match error.kind() {
-            io::ErrorKind::PermissionDenied => Exit::Permission,
-            _ => Exit::Io,
-        };
-        Self::new(exit, error)
+        Self::new(exit_of_io(&error), error)
+    }
+}
+
+fn exit_of_io(error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::Permission,
+        _ => Exit::Io,
     }
 }
 
 /// An error that doesn't say what it is; an input or output error keeps its exit code.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        match error.downcast::<io::Error>() {
-            Ok(error) => error.into(),
-            Err(error) => Self::new(Exit::Failure, error),
-        }
+        let exit = error.downcast_ref().map_or(Exit::Failure, exit_of_io);
+        Self::new(exit, error)
     }
 }
 
@@ -348,21 +350,24 @@ mod tests {
     }
 
     #[test]
-    fn an_io_error_keeps_its_exit_code_through_anyhow() {
+    fn an_io_error_keeps_its_exit_code_and_its_context_through_anyhow() {
         let error = |kind| Failure::from(anyhow::Error::from(io::Error::from(kind))).exit();
         assert_eq!(error(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(error(io::ErrorKind::PermissionDenied), Exit::Permission);
         assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failure);
+        let error = anyhow::Error::from(io::Error::other("the cause")).context("what failed");
+        let failure = Failure::from(error);
+        assert_eq!(failure.exit(), Exit::Io);
+        assert_eq!(failure.to_string(), "what failed: the cause");
     }
 
     #[test]
     fn a_cause_is_told_once() {
-        let error = OpenError::Io {
-            path: PathBuf::from("a"),
-            error: io::Error::other("it broke"),
-        };
-        let failure = Failure::new(Exit::Io, anyhow::Error::from(error).context("no start"));
-        assert_eq!(failure.to_string(), "no start: a can't be used: it broke");
+        for context in ["what failed", "what failed: the cause"] {
+            let error = anyhow::anyhow!("the cause").context(context);
+            let failure = Failure::new(Exit::Failure, error);
+            assert_eq!(failure.to_string(), "what failed: the cause");
+        }
     }
 
     #[test]

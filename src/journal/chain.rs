@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub(super) size: u64,
     /// Where its commits end: named by the successor, or found by reading.
     pub(super) end: u64,
+    /// Where its last commit begins: found by reading, 0 before that and where there is none.
+    pub(super) last_commit_at: u64,
 }
 
 /// What keeps one segment from following another.
@@ -173,6 +175,7 @@ impl Directory<'_> {
             file,
             size,
             end: size,
+            last_commit_at: 0,
         })
     }
 }

@@ -481,6 +481,11 @@ impl Live {
         );
     }
 
+    /// Bytes of the records in the oldest segment that are still owed.
+    pub(super) fn oldest_bytes(&self) -> u64 {
+        self.segments.front().map_or(0, |segment| segment.live_bytes)
+    }
+
     /// Bytes of the records in the newest segment that are still owed.
     pub(super) fn newest_bytes(&self) -> u64 {
         self.segments.back().map_or(0, |segment| segment.live_bytes)

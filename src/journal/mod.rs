@@ -105,6 +105,7 @@ mod storage;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod time;
 mod verify;
 mod writer;
 

@@ -63,9 +63,11 @@ impl Window {
         if !is_held {
             let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
             self.buffer.resize(count.max(self.chunk_bytes).min(left), 0);
-            let read = self.file.read_at(&mut self.buffer, offset)?;
-            self.buffer.truncate(read);
             self.start = offset;
+            // What a failed read has left there is nothing.
+            let read = self.file.read_at(&mut self.buffer, offset);
+            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+            read?;
         }
         let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
         Ok(self.buffer.get(from..).and_then(|held| held.get(..count)))

@@ -482,7 +482,7 @@ fn a_repair_that_is_interrupted_anywhere_can_be_run_again() {
     for nth in 0.. {
         let storage = put(&files);
         let repair = look(&storage).unwrap();
-        storage.fail_nth(nth, ErrorKind::Other);
+        storage.fail(Call::Any, ErrorKind::Other, nth, 1);
         if repair.run().is_ok() {
             break;
         }
