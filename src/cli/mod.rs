@@ -13,9 +13,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     clock::Clock,
     config::{Config, Problems, environment, no_color},
+    journal::OpenError,
 };
 
 pub mod config;
+pub mod journal;
 pub mod serve;
 pub mod webhook;
 
@@ -46,6 +48,17 @@ pub enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl From<&OpenError> for Exit {
+    fn from(error: &OpenError) -> Self {
+        match error {
+            OpenError::Damaged { .. } | OpenError::Newer { .. } => Self::Damaged,
+            OpenError::Locked { .. } => Self::TryAgain,
+            OpenError::Permission { .. } => Self::Permission,
+            OpenError::Io { .. } => Self::Io,
+        }
     }
 }
 
@@ -160,6 +173,18 @@ Examples:
   shipbell config default > shipbell.toml"
     )]
     Config(config::Command),
+    /// Look at the journal, check it, repair it.
+    ///
+    /// The journal holds every push that some endpoint still owes.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell journal inspect
+  shipbell journal verify --config /etc/shipbell/shipbell.toml
+  shipbell journal repair --dry-run --data-dir /var/lib/shipbell"
+    )]
+    Journal(journal::Command),
     /// Try webhooks out.
     #[command(
         subcommand,
@@ -225,6 +250,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serve::run(load()?),
         Command::Config(command) => config::run(&command, load),
+        Command::Journal(command) => journal::run(&command, load),
         Command::Webhook(WebhookCommand::Listen(arguments)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let mut stdout = io::stdout();

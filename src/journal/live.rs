@@ -116,7 +116,7 @@ impl Unsettled {
         }
     }
 
-    fn settle(&mut self, place: u16) -> bool {
+    pub(super) fn settle(&mut self, place: u16) -> bool {
         let was_unsettled = self.contains(place);
         match self {
             Self::Few(word) if was_unsettled => *word &= !(1 << place),

@@ -28,6 +28,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod journal_tools;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod operations;

@@ -29,6 +29,7 @@ mod faults;
 mod kept;
 mod model;
 mod sweep;
+mod tools;
 
 const OPTIONS: Options = Options {
     segment_size: 4096,
