@@ -13,7 +13,7 @@ test: ## Installs what the checks need, and runs them all
 	@scripts/install-test-tools
 	@scripts/test
 
-bench: ## Runs the benchmarks
+bench: ## Measures shipbell beside its floors and peers, as one table (ONLY=append: those rows; ROUNDS=3; QUICK=1)
 	@scripts/bench
 
 fmt: ## Formats the sources

@@ -45,7 +45,7 @@ use crate::{
     lifecycle::Tasks,
     listener::{self, BindError, Listener},
     ops::{self, Readiness},
-    push::{Change, EndpointId, Item, Push, Reference},
+    push::{Change, EndpointId, Item, Reference},
     queue::{self, Queue},
     registry,
     sizing::{self, Sizing},
@@ -309,8 +309,8 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
         match applied {
             Applied::Change(change) => sizing.apply(&change),
             Applied::Push(durable) => {
+                // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;
-                learn(sizing, push);
                 if let Some(tag) = push.tag.clone() {
                     let (repository, digest) = (push.repository.clone(), push.digest.clone());
                     sizing.apply(&Change::Tagged {
@@ -323,17 +323,6 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
             }
         }
     }
-}
-
-/// What a push says of its manifest need not be asked of the registry.
-fn learn(sizing: &Sizing, push: &Push) {
-    sizing.learn(
-        &push.repository,
-        &push.digest,
-        push.media_type,
-        push.manifest_size,
-        &push.references,
-    );
 }
 
 impl App {

@@ -13,9 +13,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     clock::Clock,
     config::{Config, Problems, environment, no_color},
+    journal::OpenError,
 };
 
 pub mod config;
+pub mod journal;
 pub mod serve;
 pub mod webhook;
 
@@ -49,6 +51,17 @@ impl From<Exit> for ExitCode {
     }
 }
 
+impl From<&OpenError> for Exit {
+    fn from(error: &OpenError) -> Self {
+        match error {
+            OpenError::Damaged { .. } | OpenError::Newer { .. } => Self::Damaged,
+            OpenError::Locked { .. } => Self::TryAgain,
+            OpenError::Permission { .. } => Self::Permission,
+            OpenError::Io { .. } => Self::Io,
+        }
+    }
+}
+
 /// Why a command did not succeed: what is told on stderr, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -74,7 +87,16 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        let mut told = self.error.to_string();
+        f.write_str(&told)?;
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            // Many errors tell their cause themselves.
+            if !told.ends_with(&cause) {
+                write!(f, ": {cause}")?;
+                told = cause;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -86,21 +108,22 @@ impl From<Problems> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        let exit = match error.kind() {
-            io::ErrorKind::PermissionDenied => Exit::Permission,
-            _ => Exit::Io,
-        };
-        Self::new(exit, error)
+        Self::new(exit_of_io(&error), error)
+    }
+}
+
+fn exit_of_io(error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::Permission,
+        _ => Exit::Io,
     }
 }
 
 /// An error that doesn't say what it is; an input or output error keeps its exit code.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        match error.downcast::<io::Error>() {
-            Ok(error) => error.into(),
-            Err(error) => Self::new(Exit::Failure, error),
-        }
+        let exit = error.downcast_ref().map_or(Exit::Failure, exit_of_io);
+        Self::new(exit, error)
     }
 }
 
@@ -150,6 +173,18 @@ Examples:
   shipbell config default > shipbell.toml"
     )]
     Config(config::Command),
+    /// Look at the journal, check it, repair it.
+    ///
+    /// The journal holds every push that some endpoint still owes.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell journal inspect
+  shipbell journal verify --config /etc/shipbell/shipbell.toml
+  shipbell journal repair --dry-run --data-dir /var/lib/shipbell"
+    )]
+    Journal(journal::Command),
     /// Try webhooks out.
     #[command(
         subcommand,
@@ -215,6 +250,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serve::run(load()?),
         Command::Config(command) => config::run(&command, load),
+        Command::Journal(command) => journal::run(&command, load),
         Command::Webhook(WebhookCommand::Listen(arguments)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let mut stdout = io::stdout();
@@ -314,11 +350,24 @@ mod tests {
     }
 
     #[test]
-    fn an_io_error_keeps_its_exit_code_through_anyhow() {
+    fn an_io_error_keeps_its_exit_code_and_its_context_through_anyhow() {
         let error = |kind| Failure::from(anyhow::Error::from(io::Error::from(kind))).exit();
         assert_eq!(error(io::ErrorKind::StorageFull), Exit::Io);
         assert_eq!(error(io::ErrorKind::PermissionDenied), Exit::Permission);
         assert_eq!(Failure::from(anyhow::anyhow!("x")).exit(), Exit::Failure);
+        let error = anyhow::Error::from(io::Error::other("the cause")).context("what failed");
+        let failure = Failure::from(error);
+        assert_eq!(failure.exit(), Exit::Io);
+        assert_eq!(failure.to_string(), "what failed: the cause");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        for context in ["what failed", "what failed: the cause"] {
+            let error = anyhow::anyhow!("the cause").context(context);
+            let failure = Failure::new(Exit::Failure, error);
+            assert_eq!(failure.to_string(), "what failed: the cause");
+        }
     }
 
     #[test]

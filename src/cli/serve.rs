@@ -6,7 +6,6 @@ use super::{Exit, Failure};
 use crate::{
     app::{self, RunError},
     config::{Config, LogFormat},
-    journal::OpenError,
     listener::BindError,
     telemetry::log,
 };
@@ -46,9 +45,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 
 fn exit_of(error: &RunError) -> Exit {
     match error {
-        RunError::Journal(OpenError::Locked { .. }) => Exit::TryAgain,
-        RunError::Journal(OpenError::Damaged { .. } | OpenError::Newer { .. }) => Exit::Damaged,
-        RunError::Journal(OpenError::Permission { .. }) => Exit::Permission,
+        RunError::Journal(error) => error.into(),
         RunError::DataDir { error, .. } | RunError::File { error, .. }
             if error.kind() == std::io::ErrorKind::PermissionDenied =>
         {
@@ -62,8 +59,7 @@ fn exit_of(error: &RunError) -> Exit {
         | RunError::Registry(_)
         | RunError::Authorities(_)
         | RunError::Schedule(_) => Exit::Configuration,
-        RunError::Journal(OpenError::Io { .. })
-        | RunError::DataDir { .. }
+        RunError::DataDir { .. }
         | RunError::Restore(_)
         | RunError::File { .. }
         | RunError::System(_)

@@ -20,6 +20,7 @@ use super::{
     reader::Reader,
     record,
     segments::{DeleteError, Purpose, RETRY_AFTER},
+    time::now,
     writer::Writer,
 };
 
@@ -62,7 +63,7 @@ impl Carrying {
     }
 
     fn rest(&mut self, time: Duration) {
-        self.rests_until = Some(Instant::now() + time);
+        self.rests_until = Some(now() + time);
     }
 }
 
@@ -87,28 +88,29 @@ impl Load {
 impl Writer {
     /// When the oldest segment is to be seen to, if it is.
     pub(super) fn carry_at(&self) -> Option<Instant> {
-        let now = Instant::now();
+        let now = now();
         self.is_carrying()
             .then(|| self.carrying.rests_until.map_or(now, |until| until.max(now)))
     }
 
     fn may_carry(&self) -> bool {
-        let rests = self
-            .carrying
-            .rests_until
-            .is_some_and(|until| until > Instant::now());
+        let rests = self.carrying.rests_until.is_some_and(|until| until > now());
         !rests && self.is_carrying()
     }
 
-    /// Whether the sealed segments hold more dead bytes than they may.
+    /// Whether the oldest segment is to go: nothing in it is live, or the sealed ones together hold more dead
+    /// bytes than they may.
     fn is_carrying(&self) -> bool {
-        if self.segments.oldest_sealed().is_none() {
+        let Some(oldest) = self.segments.oldest_sealed() else {
             return false;
-        }
-        let (pushes, active) = {
-            let live = self.shared.live();
-            (live.bytes(), live.newest_bytes())
         };
+        let (pushes, active, in_oldest) = {
+            let live = self.shared.live();
+            (live.bytes(), live.newest_bytes(), live.oldest_bytes())
+        };
+        if in_oldest == 0 && self.recent.count_in(oldest.number) == 0 {
+            return true;
+        }
         let ids = id_bytes(self.recent.len() as u64);
         let live = pushes + ids;
         let active = active + id_bytes(self.recent.count_in(self.segments.active_number()));
@@ -145,6 +147,7 @@ impl Writer {
             if let Err(error) = self.load_push(&push) {
                 self.group.frame.truncate(start);
                 tracing::error!(segment = oldest.number, offset = push.standing.offset, %error, "a push can't be carried forward: its segment stays, and so does all after it");
+                self.carrying.reader = None;
                 self.carrying.rest(AGAIN_AFTER);
                 break;
             }

@@ -33,6 +33,25 @@ impl Seed {
         Self(crc32c::crc32c(&journal.0))
     }
 
+    /// The seed with which [`Seed::sum`] of `parts` comes to `sum`: there is always one, for a crc can be run
+    /// backwards. So it says nothing about whether the parts are intact.
+    fn behind(sum: u32, parts: &[&[u8]]) -> Self {
+        /// Castagnoli's polynomial, lowest bit first.
+        const POLYNOMIAL: u32 = 0x82F6_3B78;
+        let bytes = parts.iter().rev().flat_map(|part| part.iter().rev());
+        let state = bytes.fold(!sum, |state, byte| {
+            let before = (0..8).fold(state, |state, _| {
+                if state >> 31 == 1 {
+                    (state ^ POLYNOMIAL) << 1 | 1
+                } else {
+                    state << 1
+                }
+            });
+            before ^ u32::from(*byte)
+        });
+        Self(!state)
+    }
+
     pub(super) fn sum(self, parts: &[&[u8]]) -> u32 {
         parts
             .iter()
@@ -61,6 +80,12 @@ impl FrameHeader {
             sum: decoder.u32().ok()?,
         };
         (magic == MAGIC && header.payload_bytes > 0).then_some(header)
+    }
+
+    /// What the journal's checksums begin with, if `payload` is what this header was written for.
+    pub(super) fn seed_for(&self, payload: &[u8]) -> Seed {
+        let summed = summed(self.payload_bytes, self.segment, self.commit);
+        Seed::behind(self.sum, &[&summed, payload])
     }
 
     /// Whether `payload` is what this header was written for.
@@ -115,6 +140,13 @@ mod tests {
             });
             assert!(detected, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn the_seed_behind_a_sum_is_the_one_it_was_made_with() {
+        let seed = Seed::of(JournalId([7; 16]));
+        let parts: [&[u8]; 3] = [b"", b"some bytes", &[0, 255, 3]];
+        assert_eq!(Seed::behind(seed.sum(&parts), &parts), seed);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AppendError, recent::EventKey, record};
+use super::{AppendError, recent::EventKey, record, time::now};
 use crate::push::Item;
 
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
@@ -168,7 +168,7 @@ impl Inbox {
                 continue;
             };
             let Some(left) = deadline
-                .checked_duration_since(Instant::now())
+                .checked_duration_since(now())
                 .filter(|left| !left.is_zero())
             else {
                 break;

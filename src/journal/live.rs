@@ -116,7 +116,7 @@ impl Unsettled {
         }
     }
 
-    fn settle(&mut self, place: u16) -> bool {
+    pub(super) fn settle(&mut self, place: u16) -> bool {
         let was_unsettled = self.contains(place);
         match self {
             Self::Few(word) if was_unsettled => *word &= !(1 << place),
@@ -479,6 +479,11 @@ impl Live {
             dropped.is_none_or(|segment| segment.live_bytes == 0),
             "a segment goes once nothing in it is owed"
         );
+    }
+
+    /// Bytes of the records in the oldest segment that are still owed.
+    pub(super) fn oldest_bytes(&self) -> u64 {
+        self.segments.front().map_or(0, |segment| segment.live_bytes)
     }
 
     /// Bytes of the records in the newest segment that are still owed.

@@ -23,6 +23,7 @@
 //! | `spare`, `large` | a segment in the making: zeros, then a header, then renamed. Removed at a start |
 //! | `settling` | settlements told but not yet committed, see [`settling`] |
 //! | `cut-0000000000000042-4096` | what was cut off segment 42 at offset 4096. Kept, never read |
+//! | `repair-20261123T090838.473Z-…` | what a repair at that time moved aside, whole, under its name before. Never read |
 //! | `lock` | empty |
 //!
 //! # Format, version 1
@@ -54,9 +55,11 @@
 //! 7. The index ([`live`]) says where the last copy of each push stands that is still owed, and changes only
 //!    once the commit that says so is durable.
 //!
-//! The order of steps at a start is told in [`recovery`].
+//! The order of steps at a start is told in [`recovery`]. Tools look at a journal without opening it
+//! ([`inspect`], [`verify()`]), or mend it ([`repair`]).
 
 use std::{
+    fmt,
     future::Future,
     io,
     path::Path,
@@ -76,16 +79,22 @@ mod carry;
 mod chain;
 mod codec;
 mod error;
+mod examine;
 #[cfg(test)]
 mod faulty;
 mod frame;
 mod group;
+mod holder;
 mod inbox;
+mod inspect;
+mod ledger;
 mod live;
 mod reader;
+mod rebuild;
 mod recent;
 mod record;
 mod recovery;
+mod repair;
 mod replay;
 mod scan;
 mod segment;
@@ -93,12 +102,20 @@ mod segments;
 mod settling;
 mod spare;
 mod storage;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod time;
+mod verify;
 mod writer;
 
-pub use error::{AppendError, OpenError};
+pub use error::{AppendError, OpenError, ToolError, repair_command};
+pub use examine::{Finding, Progress, SegmentFigures, Torn};
+pub use holder::Holder;
+pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
 pub use recovery::Cut;
+pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
+pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
 use frame::Seed;
@@ -117,6 +134,13 @@ pub const DIRECTORY: &str = "journal";
 /// The random identity a journal got when it was made: 128 bits, part of every `webhook-id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub [u8; 16]);
+
+/// 32 hexadecimal digits.
+impl fmt::Display for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 /// A push that is durable, and owed by all of its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@
 //!    record of this kind is new: its sequence number is the next one.
 //! 2. **Settled**: sequence u64 · how u8 (1 delivered, 2 superseded, 3 dead letter) · place u16: which of the
 //!    push's endpoints owes it no longer, counted from 0.
-//! 3. **Event ids**: any number of key, 16 bytes · taken at, Unix ms, i64.
+//! 3. **Event ids**: any number of key, 12 bytes · taken at, Unix ms, i64.
 //! 4. **Carried**: a push that was written before, carried forward: sequence u64 · unsettled bytes, a bit for
 //!    each of its endpoints, the first one lowest, set where it still owes · the rest as in a push.
 //!
@@ -34,7 +34,7 @@ use super::{
     codec::{Decoder, Malformed, put_sized, put_varint},
     frame::Seed,
     live::Unsettled,
-    recent::EventKey,
+    recent::{EventKey, KEY_BYTES},
 };
 use crate::{
     clock::Timestamp,
@@ -48,7 +48,7 @@ pub(super) const RECORD_HEADER_BYTES: usize = 12;
 const SEQUENCE_BYTES: usize = 8;
 
 /// Bytes of one remembered event id.
-pub(super) const EVENT_ID_BYTES: usize = 24;
+pub(super) const EVENT_ID_BYTES: usize = KEY_BYTES + 8;
 
 const PUSH: u8 = 1;
 const SETTLED: u8 = 2;
@@ -602,8 +602,8 @@ pub(super) mod tests {
     #[test]
     fn event_ids_round_trip_and_half_an_id_is_refused() {
         let ids = [
-            (EventKey([1; 16]), Timestamp::from_unix_millis(-5)),
-            (EventKey([2; 16]), Timestamp::from_unix_millis(7)),
+            (EventKey([1; KEY_BYTES]), Timestamp::from_unix_millis(-5)),
+            (EventKey([2; KEY_BYTES]), Timestamp::from_unix_millis(7)),
         ];
         let mut bytes = Vec::new();
         put_event_ids(&mut bytes, seed(), &ids);

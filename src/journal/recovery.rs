@@ -3,12 +3,15 @@
 //! The order of the steps, each of which a crash may follow:
 //! 1. Leftover files without a number go: nothing in them was ever used.
 //! 2. All headers and all commits are read and checked. Nothing is changed; damage ends it here.
-//! 3. A bad last commit is saved beside, durably. Until step 4 is done, the next start does the same again.
-//! 4. A fresh segment begins, its header naming the valid end of the one before it. From here on what
+//! 3. A bad last commit is saved beside, durably. Until step 5 is done, the next start does the same again.
+//! 4. The newest segment's last commit is written once more where it stands, and synced: a process that was
+//!    killed, or whose sync failed, may have left it in the system's memory alone, and a sync without a write
+//!    would say nothing of it. All before it were durable before it was written.
+//! 5. A fresh segment begins, its header naming the valid end of the one before it. From here on what
 //!    stands behind that end is known to be cut. A newest segment without any commit is replaced, under
 //!    its own number, by rename.
-//! 5. Settlements that were told but not committed are committed to it, then their file goes.
-//! 6. Older segments are cut to their valid ends, for the space. Not synced: the headers say it all.
+//! 6. Settlements that were told but not committed are committed to it, then their file goes.
+//! 7. Older segments are cut to their valid ends, for the space. Not synced: the headers say it all.
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
@@ -90,7 +93,11 @@ impl Recovery<'_> {
         let seed = Seed::of(journal);
         let uncommitted = self.uncommitted(seed)?;
         let cut = match scanned.found.last() {
-            Some(newest) => self.save_cut(newest)?,
+            Some(newest) => {
+                let cut = self.save_cut(newest)?;
+                self.renew_last_commit(newest)?;
+                cut
+            }
             None => None,
         };
         let mut report = RecoveryReport {
@@ -240,6 +247,7 @@ impl Recovery<'_> {
                 .take(header.number, &commit)
                 .map_err(|error| self.directory().bad_record(&found.name, error))?;
             *next_commit += 1;
+            found.last_commit_at = offset;
             offset = commit.end();
         }
         if offset == found.end {
@@ -294,6 +302,22 @@ impl Recovery<'_> {
             "the journal's last commit was not whole and is cut; it was never acknowledged, unless the disk damaged it since",
         );
         Ok(Some(cut))
+    }
+
+    /// Makes the newest segment's last commit durable. The same bytes again: a crash in between leaves it as it
+    /// was, or as it is to be.
+    fn renew_last_commit(&self, newest: &Found) -> Result<(), OpenError> {
+        if newest.last_commit_at == 0 {
+            return Ok(());
+        }
+        let renewed = Window::new(Arc::clone(&newest.file), CHUNK_BYTES).and_then(|mut window| {
+            let bytes = usize::try_from(newest.end - newest.last_commit_at).unwrap_or(usize::MAX);
+            let commit = window.bytes(newest.last_commit_at, bytes)?;
+            let commit = commit.ok_or(io::ErrorKind::UnexpectedEof)?;
+            newest.file.write_all_at(commit, newest.last_commit_at)?;
+            newest.file.sync_data()
+        });
+        renewed.map_err(|error| self.directory().failed(&newest.name, error))
     }
 
     /// The settlements that were told but not committed.

@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, MAGIC_BYTES, Seed},
+    record::RawRecord,
     storage::StorageFile,
 };
 
@@ -48,6 +49,11 @@ impl Window {
         })
     }
 
+    /// The file's size when it was opened, bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The `count` bytes from `offset` on; none if the file ends before that.
     pub(super) fn bytes(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
         if offset.saturating_add(count as u64) > self.size {
@@ -57,9 +63,11 @@ impl Window {
         if !is_held {
             let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
             self.buffer.resize(count.max(self.chunk_bytes).min(left), 0);
-            let read = self.file.read_at(&mut self.buffer, offset)?;
-            self.buffer.truncate(read);
             self.start = offset;
+            // What a failed read has left there is nothing.
+            let read = self.file.read_at(&mut self.buffer, offset);
+            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+            read?;
         }
         let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
         Ok(self.buffer.get(from..).and_then(|held| held.get(..count)))
@@ -97,6 +105,21 @@ impl Window {
             }))
     }
 
+    /// Whether the bytes from `offset` to `end` are more than a crash leaves of one commit: what its frame says of
+    /// its length is less. Then commits that were durable are bad.
+    pub(super) fn is_more_than_one(&mut self, offset: u64, end: u64, segment: u64) -> io::Result<bool> {
+        let header = self
+            .bytes(offset, FRAME_HEADER_BYTES)?
+            .and_then(|bytes| bytes.first_chunk())
+            .and_then(FrameHeader::parse);
+        Ok(header
+            .filter(|header| header.segment == segment)
+            .is_some_and(|header| {
+                let bytes = FRAME_HEADER_BYTES as u64 + u64::from(header.payload_bytes);
+                offset.saturating_add(bytes) < end
+            }))
+    }
+
     /// Where behind `offset` a valid commit of that segment begins.
     pub(super) fn find_commit(
         &mut self,
@@ -110,6 +133,37 @@ impl Window {
                 return Ok(Some(at));
             }
             offset = at + 1;
+        }
+        Ok(None)
+    }
+
+    /// What the checksums of that segment's commits begin with, found out from the first commit of which every
+    /// record's checksum says the same.
+    pub(super) fn guess_seed(&mut self, segment: u64) -> io::Result<Option<Seed>> {
+        let mut offset = 0;
+        while let Some(at) = self.find_magic(offset)? {
+            offset = at + 1;
+            let header = self
+                .bytes(at, FRAME_HEADER_BYTES)?
+                .and_then(|bytes| bytes.first_chunk())
+                .and_then(FrameHeader::parse);
+            let Some(header) = header.filter(|header| header.segment == segment) else {
+                continue;
+            };
+            let bytes = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
+            let Some(payload) = self.bytes(at + FRAME_HEADER_BYTES as u64, bytes)? else {
+                continue;
+            };
+            let seed = header.seed_for(payload);
+            let mut rest = payload;
+            while let Ok((record, behind)) = RawRecord::split(rest)
+                && record.is_intact(seed)
+            {
+                rest = behind;
+            }
+            if rest.is_empty() {
+                return Ok(Some(seed));
+            }
         }
         Ok(None)
     }

@@ -13,6 +13,7 @@ use super::{
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
     spare::{Filling, SPARE, Spare},
     storage::{Storage, StorageFile, is_no_space},
+    time::now,
 };
 use crate::{clock::Clock, push::Sequence};
 
@@ -121,7 +122,7 @@ impl Segments {
         // Recovery hands over a sealed segment only when the disk had no space for a fresh one.
         let no_space = parts.active.is_sealed.then(|| NoSpace {
             error: "there was no space for a fresh segment at the start".to_owned(),
-            retry_at: Instant::now(),
+            retry_at: now(),
         });
         Self {
             seed: Seed::of(parts.journal),
@@ -230,9 +231,7 @@ impl Segments {
 
     fn check_no_space(&self) -> Result<(), RoomError> {
         match &self.no_space {
-            Some(NoSpace { error, retry_at }) if Instant::now() < *retry_at => {
-                Err(RoomError::NoSpace(error.clone()))
-            }
+            Some(NoSpace { error, retry_at }) if now() < *retry_at => Err(RoomError::NoSpace(error.clone())),
             _ => Ok(()),
         }
     }
@@ -248,7 +247,7 @@ impl Segments {
                 let error = error.to_string();
                 self.no_space = Some(NoSpace {
                     error: error.clone(),
-                    retry_at: Instant::now() + RETRY_AFTER,
+                    retry_at: now() + RETRY_AFTER,
                 });
                 Err(RoomError::NoSpace(error))
             }

@@ -24,6 +24,7 @@ use super::{
     frame::Seed,
     record,
     storage::{Storage, StorageFile},
+    time::now,
 };
 use crate::push::{Pair, Settlement};
 
@@ -127,7 +128,7 @@ impl Settling {
     pub(super) fn new(storage: Arc<dyn Storage>, seed: Seed, backlog: Backlog, file_end: u64) -> Self {
         let left_over = backlog.marks.iter().map(|mark| mark.pair).collect();
         let state = State {
-            since: (!backlog.marks.is_empty()).then(Instant::now),
+            since: (!backlog.marks.is_empty()).then(now),
             filed: backlog.bytes.len(),
             backlog,
             file: FileState::Absent,
@@ -158,7 +159,7 @@ impl Settling {
             state.backlog.push(self.seed, pair, how);
         }
         if !state.backlog.marks.is_empty() {
-            state.since.get_or_insert_with(Instant::now);
+            state.since.get_or_insert_with(now);
         }
         state.file(&*self.storage);
         if state.due_at() == was_due {

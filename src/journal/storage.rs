@@ -27,7 +27,7 @@ pub(super) trait Storage: Send + Sync + fmt::Debug {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes the file, or empties the one there is.
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing; for reading only where that is all the storage is for.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
     /// Gives a file another name, and takes that name from whoever had it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -59,16 +59,24 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
     )
 }
 
-/// A real directory, locked against every other process for as long as this value lives.
+/// A real directory: locked against every other process for as long as this value lives, or only read.
 #[derive(Debug)]
 pub(super) struct Disk {
     directory: PathBuf,
     handle: File,
-    _lock: File,
+    access: Access,
+}
+
+#[derive(Debug)]
+enum Access {
+    /// Ours alone.
+    Locked { _lock: File },
+    /// Whoever else may be writing to it: nothing is locked, created or changed.
+    ReadOnly,
 }
 
 /// Held with an advisory lock by the process that has the journal open; never removed, never written.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -76,10 +84,6 @@ const FILE_MODE: u32 = 0o600;
 impl Disk {
     /// Opens the directory, makes it if there is none, and locks it.
     pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |error| OpenError::from_io(path, error)
-        };
         if let Err(error) = fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory)
             && error.kind() != io::ErrorKind::AlreadyExists
         {
@@ -92,6 +96,11 @@ impl Disk {
         File::open(parent)
             .and_then(|parent| parent.sync_all())
             .map_err(failed(parent))?;
+        Self::open_existing(directory)
+    }
+
+    /// Opens the directory, which must be there, and locks it.
+    pub(super) fn open_existing(directory: &Path) -> Result<Self, OpenError> {
         let handle = File::open(directory).map_err(failed(directory))?;
         let lock_path = directory.join(LOCK);
         let lock = OpenOptions::new()
@@ -105,7 +114,7 @@ impl Disk {
             Ok(()) => Ok(Self {
                 directory: directory.to_owned(),
                 handle,
-                _lock: lock,
+                access: Access::Locked { _lock: lock },
             }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
                 directory: directory.to_owned(),
@@ -113,6 +122,28 @@ impl Disk {
             Err(TryLockError::Error(error)) => Err(OpenError::from_io(lock_path, error)),
         }
     }
+
+    /// Opens the directory, which must be there, for reading only: beside a server, too. Takes no lock and
+    /// leaves no trace; a directory and files that this user may only read are enough.
+    pub(super) fn open_read_only(directory: &Path) -> Result<Self, OpenError> {
+        Ok(Self {
+            directory: directory.to_owned(),
+            handle: File::open(directory).map_err(failed(directory))?,
+            access: Access::ReadOnly,
+        })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::Locked { .. } => Ok(()),
+            Access::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
+    let path = path.to_owned();
+    move |error| OpenError::from_io(path, error)
 }
 
 impl Storage for Disk {
@@ -132,6 +163,7 @@ impl Storage for Disk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.check_writable()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -143,15 +175,19 @@ impl Storage for Disk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        let is_writable = self.check_writable().is_ok();
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(is_writable).open(self.path(name))?;
         Ok(Arc::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::remove_file(self.path(name))
     }
 
@@ -241,5 +277,24 @@ mod tests {
         assert!(matches!(Disk::open(&path), Err(OpenError::Locked { .. })));
         drop(disk);
         assert!(Disk::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_directory_opened_to_read_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Disk::open_read_only(&folder.path().join("journal")).is_err());
+        assert!(!folder.path().join("journal").exists());
+        fs::write(folder.path().join("a"), b"hello").unwrap();
+        fs::set_permissions(folder.path().join("a"), fs::Permissions::from_mode(0o400)).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
+        let disk = Disk::open_read_only(folder.path()).unwrap();
+        assert_eq!(disk.list().unwrap(), ["a"]);
+        let file = disk.open("a").unwrap();
+        let mut buffer = [0; 5];
+        assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 5);
+        assert!(file.write_all_at(b"x", 0).is_err());
+        assert!(disk.create("b").is_err() && disk.rename("a", "b").is_err() && disk.remove("a").is_err());
+        assert_eq!(disk.list().unwrap(), ["a"]);
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     }
 }

@@ -19,6 +19,7 @@ use super::{
     inbox::{Append, Gate},
     recent::Recent,
     segments::{Purpose, RoomError, Segments},
+    time::now,
 };
 use crate::{
     clock::Clock,
@@ -134,7 +135,7 @@ impl Writer {
         self.carrying.begin_turn();
         self.take_appends(applier);
         let due_at = self.shared.settling.due_at();
-        if due_at.is_some_and(|due| due <= Instant::now()) || gate != Gate::Open {
+        if due_at.is_some_and(|due| due <= now()) || gate != Gate::Open {
             self.commit_settlements();
         }
         self.upkeep();
@@ -353,12 +354,7 @@ impl Writer {
 
     /// Retries what a full disk refused, and sees to old segments.
     fn upkeep(&mut self) {
-        if self.fatal.is_none()
-            && self
-                .segments
-                .no_space()
-                .is_some_and(|(_, at)| at <= Instant::now())
-        {
+        if self.fatal.is_none() && self.segments.no_space().is_some_and(|(_, at)| at <= now()) {
             let before = self.segments.active_number();
             let retried = self.segments.retry(self.next_sequence);
             self.follow(before);

@@ -71,9 +71,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            repositories_max: 100_000,
-            entries_max: 2_000_000,
-            manifest_bytes_max: 256 * 1024 * 1024,
+            repositories_max: 5_000,
+            entries_max: 1_000_000,
+            manifest_bytes_max: 64 * 1024 * 1024,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The integration tests: the real binary, held to what it promises on the outside, with the real
 //! registry on one side and a raw socket on the other.
 //!
-//! `make test` installs the programs they need: `docker-registry`, `skopeo` and `htpasswd`.
+//! `make test` installs the programs they need: `docker-registry`, `skopeo` and `htpasswd`; `strace`,
+//! `mkfs.ext4`, `mount` and `setpriv` for the faults. Those that take a privilege which the tests don't have
+//! print a line that begins with `SKIPPED`.
 
 #[cfg(test)]
 mod access;
@@ -10,13 +12,25 @@ mod batching;
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod envelopes;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod folders;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod journal_tools;
+#[cfg(test)]
+mod kills;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{fs, process::Output};
 
 use crate::support::{
-    SOON, envelope, eventually, folder, http,
+    SOON, envelope, eventually, files, folder, http,
     receiver::{Answer, Receiver},
     shipbell::{self, Config, Shipbell},
 };
@@ -158,14 +158,34 @@ fn ops_answers_whether_it_lives_is_ready_and_what_it_counts() {
 fn a_second_process_on_the_same_data_is_refused() {
     let receiver = Receiver::start();
     let config = Config::without_registry().endpoint("hook", &receiver.url("/hook"));
-    let mut shipbell = Shipbell::start(config);
+    // What it has taken is not delivered yet when the second one comes.
+    let mut shipbell = Shipbell::start(config.with("batch.window = '1h'"));
+    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    eventually("the next segment's file is ready", SOON, || {
+        let spare = shipbell.data().join("journal/spare");
+        (spare.metadata().ok()?.len() == 16 * 1024 * 1024).then_some(())
+    });
+    let before = files::contents(&shipbell.data());
     let second = shipbell.second_on_same_data();
     assert_eq!(second.status.code(), Some(75), "{}", errors(&second));
+    let sentence = format!(
+        "the journal in {} is in use by another process",
+        shipbell.data().join("journal").display()
+    );
+    let said = [second.stdout, second.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains(&sentence), "{said}");
+    assert!(
+        files::contents(&shipbell.data()) == before,
+        "the second one changed something"
+    );
     // The first is none the worse, and a lock does not outlive its holder.
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
-    receiver.wait_for(1, SOON);
+    shipbell.take(envelope::of(&[envelope::push("acme/app", "2", "2")]));
     shipbell.kill();
     shipbell.start_again();
+    let requests = receiver.wait_for(2, SOON);
+    assert_eq!(requests[0].image(), "acme/app:1");
+    assert_eq!(requests[1].image(), "acme/app:2");
 }
 
 #[test]

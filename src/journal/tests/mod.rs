@@ -9,7 +9,7 @@ use std::{
 use futures_util::FutureExt;
 
 use super::{
-    faulty::{Call, Faulty},
+    faulty::{Call, Faulty, Trouble},
     frame::FRAME_HEADER_BYTES,
     inbox::Gate,
     segment::SEGMENT_HEADER_BYTES,
@@ -23,9 +23,13 @@ use crate::{
 };
 
 mod bounds;
+mod carried;
 mod damage;
 mod faults;
 mod kept;
+mod model;
+mod sweep;
+mod tools;
 
 const OPTIONS: Options = Options {
     segment_size: 4096,
@@ -51,7 +55,8 @@ fn try_open(storage: &Arc<Faulty>, options: Options) -> Result<Hand, OpenError> 
     let opened = recovery::open(&storage, options, clock(), Filling::OnDemand)?;
     let applied = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&applied);
-    let mut pending = opened.journal.owed(None, usize::MAX).unwrap();
+    let pending = opened.journal.owed(None, usize::MAX);
+    let mut pending = pending.map_err(|error| OpenError::from_io("owed".into(), error))?;
     pending.retain(|owed| !owed.owed.is_empty());
     Ok(Hand {
         journal: opened.journal,
@@ -74,6 +79,23 @@ impl Hand {
         if writer.turn(&mut self.applier) != Gate::Open {
             self.writer = None;
         }
+    }
+
+    /// A turn although there may be nothing to do.
+    fn poke(&mut self) {
+        self.journal.shared.inbox.nudge();
+        self.turn();
+    }
+
+    /// Turns until there is nothing left to carry forward or to delete.
+    fn calm_down(&mut self) {
+        for _ in 0..10_000 {
+            self.poke();
+            let Some(writer) = &self.writer else { return };
+            let Some(at) = writer.carry_at() else { return };
+            time::pass(at.saturating_duration_since(time::now()));
+        }
+        panic!("carrying forward comes to no end");
     }
 
     fn append(&mut self, items: Vec<Item>) -> Result<(), AppendError> {
@@ -152,7 +174,7 @@ fn push(number: u32) -> Push {
         event_id: format!("event-{number}"),
         repository: "acme/app".parse().unwrap(),
         tag: Some(format!("v{number}").parse().unwrap()),
-        digest: Digest::sha256(&number.to_le_bytes()),
+        digest: Digest::from_bytes(&[number.to_le_bytes(); 8].concat()).unwrap(),
         media_type: MediaType::OciManifest,
         manifest_size: 528,
         // The record ends with a byte that is not zero, so that its end is seen in a file of zeros.

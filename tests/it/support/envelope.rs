@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 use shipbell::image::Digest;
 
-use super::image::{Blob, Image, OCI_MANIFEST};
+use super::image::{Blob, Image, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 
 static EVENTS: AtomicU64 = AtomicU64::new(1);
 
@@ -38,6 +38,37 @@ pub(crate) fn push_with_references(repository: &str, tag: &str, image: &Image) -
         "tag": tag,
         "references": references,
     }))
+}
+
+/// The event of push `number` of `repository`: an image of one layer that is told with it, so that its
+/// webhook shows which push it is of, see [`number_of`].
+pub(crate) fn numbered(repository: &str, tag: &str, number: u64) -> Value {
+    let content = format!("{repository} {number}");
+    let mut event = push(repository, tag, &content);
+    event["target"]["references"] = json!([
+        { "mediaType": OCI_CONFIG, "digest": digest(&format!("{content} config")), "size": 7 },
+        { "mediaType": OCI_LAYER, "digest": digest(&format!("{content} layer")), "size": number },
+    ]);
+    event
+}
+
+/// The number that [`numbered`] gave to the push of `repository` whose webhook has this body; `None` when
+/// it isn't one that was numbered.
+pub(crate) fn number_of(repository: &str, webhook: &Value) -> Option<u64> {
+    let layer = webhook["layers"].get(0)?;
+    let number = layer["size"].as_u64()?;
+    (layer["digest"] == digest(&format!("{repository} {number} layer"))).then_some(number)
+}
+
+/// The event of a push that takes at least `bytes` in the journal and no more than others in a webhook.
+pub(crate) fn heavy(repository: &str, tag: &str, bytes: usize) -> Value {
+    let mut event = push(repository, tag, tag);
+    // The type of a config is kept as it came, and in no webhook.
+    event["target"]["references"] = json!([
+        { "mediaType": "x".repeat(bytes), "digest": digest("config"), "size": 7 },
+        { "mediaType": OCI_LAYER, "digest": digest(tag), "size": 8 },
+    ]);
+    event
 }
 
 /// The digest of the image that [`push`] tells of.

@@ -5,16 +5,22 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) mod envelope;
+pub(crate) mod faulty;
+pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod image;
+pub(crate) mod load;
 pub(crate) mod ports;
+pub(crate) mod privilege;
 pub(crate) mod process;
 pub(crate) mod receiver;
 pub(crate) mod registry;
 pub(crate) mod shipbell;
 pub(crate) mod stage;
 pub(crate) mod storage;
+pub(crate) mod strace;
 pub(crate) mod tokens;
+pub(crate) mod volume;
 pub(crate) mod wait;
 
 /// Long enough for anything that should happen soon, on a machine that is busy with other tests.

@@ -1,6 +1,7 @@
 //! A receiver of webhooks on a raw socket: it keeps each request to the byte and answers as told.
 
 use std::{
+    collections::HashMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -100,7 +101,8 @@ type Script = Box<dyn FnMut(&Request) -> Answer + Send>;
 struct State {
     requests: Vec<Request>,
     script: Script,
-    connections: Vec<TcpStream>,
+    /// Those that are open, by a number of their own.
+    connections: HashMap<u64, TcpStream>,
     released: bool,
     stopped: bool,
 }
@@ -135,7 +137,7 @@ impl Receiver {
             state: Mutex::new(State {
                 requests: Vec::new(),
                 script: Box::new(script),
-                connections: Vec::new(),
+                connections: HashMap::new(),
                 released: false,
                 stopped: false,
             }),
@@ -223,7 +225,7 @@ impl Drop for Receiver {
             let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.stopped = true;
             state.released = true;
-            for connection in &state.connections {
+            for connection in state.connections.values() {
                 let _ = connection.shutdown(Shutdown::Both);
             }
         }
@@ -237,19 +239,21 @@ impl Drop for Receiver {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming() {
+    for (number, stream) in (0..).zip(listener.incoming()) {
         let Ok(stream) = stream else { return };
         let mut state = shared.state.lock().unwrap();
         if state.stopped {
             return;
         }
-        state.connections.push(stream.try_clone().unwrap());
+        state.connections.insert(number, stream.try_clone().unwrap());
         drop(state);
         let shared = Arc::clone(shared);
         // Ends when its connection does, at the latest when the receiver is dropped.
         thread::spawn(move || {
             // A connection cut off in mid-request is the client's affair.
             let _ = serve(stream, &shared);
+            let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.connections.remove(&number);
         });
     }
 }

@@ -23,6 +23,10 @@ pub(crate) struct Config {
     table: Table,
     ingest: u16,
     ops: u16,
+    /// Where its data lies; beside its configuration when nothing is said.
+    data: Option<PathBuf>,
+    /// The command that it is run by, such as `strace`; empty: by nobody.
+    under: Vec<String>,
 }
 
 impl Config {
@@ -54,6 +58,8 @@ impl Config {
             table: text.parse().unwrap(),
             ingest,
             ops,
+            data: None,
+            under: Vec::new(),
         }
     }
 
@@ -75,10 +81,31 @@ impl Config {
         ))
     }
 
+    /// With its data in `folder`, which the test sees to.
+    pub(crate) fn data_in(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
+        self
+    }
+
+    /// Run by `command`, which must become shipbell itself: a signal to it is one to shipbell.
+    pub(crate) fn under<T: ToString>(mut self, command: &[T]) -> Self {
+        self.under = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// Its ingest port.
     pub(crate) fn ingest(&self) -> u16 {
         self.ingest
     }
+}
+
+/// How a start ended that came to nothing.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// Its exit code.
+    pub(crate) code: Option<i32>,
+    /// What it printed.
+    pub(crate) said: String,
 }
 
 fn merge(into: &mut Table, from: Table) {
@@ -104,38 +131,74 @@ pub(crate) struct Shipbell {
 impl Shipbell {
     /// Starts `shipbell serve` and waits until it is ready.
     pub(crate) fn start(config: Config) -> Self {
-        let folder = folder();
-        let process = serve(folder.path(), &config);
-        let shipbell = Self {
-            config,
-            process,
-            folder,
-        };
+        let shipbell = Self::launch(config);
         shipbell.wait_until_ready();
         shipbell
     }
 
+    /// Starts `shipbell serve`, whatever comes of it.
+    pub(crate) fn launch(config: Config) -> Self {
+        let folder = folder();
+        let process = serve(folder.path(), &config);
+        Self {
+            config,
+            process,
+            folder,
+        }
+    }
+
     /// Starts it again on the same data, after it has ended.
     pub(crate) fn start_again(&mut self) {
-        assert!(self.process.ended().unwrap().is_some(), "it still runs");
-        self.process = serve(self.folder.path(), &self.config);
+        self.launch_again();
         self.wait_until_ready();
     }
 
     /// Starts it again on the same data with these settings over the old ones.
     pub(crate) fn start_again_with(&mut self, text: &str) {
-        merge(&mut self.config.table, text.parse().unwrap());
+        self.set(text);
         self.start_again();
+    }
+
+    /// Starts it again on the same data, whatever comes of it.
+    pub(crate) fn launch_again(&mut self) {
+        assert!(self.process.ended().unwrap().is_some(), "it still runs");
+        self.process = serve(self.folder.path(), &self.config);
+    }
+
+    /// Starts it again on the same data, and asserts that it ends by itself.
+    pub(crate) fn start_in_vain(&mut self) -> Refusal {
+        let before = self.log().len();
+        self.launch_again();
+        let code = self.wait(Duration::from_secs(10)).code();
+        Refusal {
+            code,
+            said: self.log().split_off(before),
+        }
+    }
+
+    /// These settings over the old ones from the next start on.
+    pub(crate) fn set(&mut self, text: &str) {
+        merge(&mut self.config.table, text.parse().unwrap());
+    }
+
+    /// Run by `command` from the next start on, see [`Config::under`].
+    pub(crate) fn set_under(&mut self, command: &[String]) {
+        command.clone_into(&mut self.config.under);
     }
 
     /// Runs a second process on the same data and ports of its own, to its end.
     pub(crate) fn second_on_same_data(&self) -> Output {
         let folder = folder();
         let mut other = Config::without_registry();
-        let data = self.folder.path().join("data").display().to_string();
+        let data = self.data().display().to_string();
         other.table.insert("data_dir".to_owned(), Value::String(data));
         let file = write(folder.path(), &other);
         command(&["serve"], &file).output().unwrap()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// SIGKILL, as a power cut does to a process.
@@ -194,7 +257,7 @@ impl Shipbell {
 
     /// Its data folder.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        data(self.folder.path(), &self.config)
     }
 
     /// What it has logged.
@@ -210,7 +273,16 @@ impl Shipbell {
         kib * 1024
     }
 
-    fn wait_until_ready(&self) {
+    /// Waits until it answers on its ops listener, ready or not, or has ended.
+    pub(crate) fn wait_until_it_listens(&mut self) {
+        eventually("shipbell listens", Duration::from_secs(10), || {
+            let answers = http::get(self.config.ops, "/livez").is_ok();
+            (answers || !self.is_running()).then_some(())
+        });
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) fn wait_until_ready(&self) {
         eventually("shipbell is ready", Duration::from_secs(10), || {
             let response = http::get(self.config.ops, "/readyz").ok()?;
             (response.status == 200).then_some(())
@@ -233,7 +305,20 @@ pub(crate) fn post(port: u16, body: impl AsRef<[u8]>) -> std::io::Result<http::R
 
 /// The program with these arguments and this configuration file, away from any other configuration.
 pub(crate) fn command(arguments: &[&str], config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shipbell"));
+    command_under(&[], arguments, config)
+}
+
+/// The same, run by the command `under`.
+fn command_under(under: &[String], arguments: &[&str], config: &Path) -> Command {
+    let program = env!("CARGO_BIN_EXE_shipbell");
+    let mut command = match under.split_first() {
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
     command.args(arguments).arg("--config").arg(config);
     command.current_dir(config.parent().unwrap());
     command.env_clear();
@@ -241,12 +326,15 @@ pub(crate) fn command(arguments: &[&str], config: &Path) -> Command {
 }
 
 fn serve(folder: &Path, config: &Config) -> Process {
-    let mut table = config.table.clone();
-    let data = folder.join("data").display().to_string();
-    table.insert("data_dir".to_owned(), Value::String(data));
-    let config = Config { table, ..*config };
-    let command = command(&["serve"], &write(folder, &config));
+    let mut config = config.clone();
+    let data = data(folder, &config).display().to_string();
+    config.table.insert("data_dir".to_owned(), Value::String(data));
+    let command = command_under(&config.under, &["serve"], &write(folder, &config));
     Process::spawn("shipbell", command, &folder.join("log")).unwrap()
+}
+
+fn data(folder: &Path, config: &Config) -> PathBuf {
+    config.data.clone().unwrap_or_else(|| folder.join("data"))
 }
 
 fn write(folder: &Path, config: &Config) -> PathBuf {

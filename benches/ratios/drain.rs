@@ -2,8 +2,7 @@
 //! answers at once and one that syncs each event to disk first.
 //!
 //! The registry sends one event at a time and waits for the answer, so its rate is one over the time to
-//! answer. Figures differ between machines and between minutes: only those of one run compare, which is
-//! why the receivers take turns. `ROUNDS` and `EVENTS` in the environment make a run longer or shorter.
+//! answer.
 
 use std::{
     convert::Infallible,
@@ -23,22 +22,20 @@ use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, 
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, runtime::Runtime, task::JoinSet};
 
-use support::{
-    folder,
-    image::Image,
-    ports,
-    registry::{Options, Registry, put_manifest},
-    shipbell::{Config, Shipbell, TOKEN},
+use super::{
+    settings::Settings,
+    support::{
+        folder, http,
+        image::Image,
+        ports,
+        registry::{Options, Registry, put_manifest},
+        shipbell::{Config, Shipbell, TOKEN},
+    },
+    table::{Row, Unit, Wanted},
 };
 
-#[path = "../tests/it/support/mod.rs"]
-#[expect(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "written for the tests: the benchmark uses a part of it, and stops where they would fail"
-)]
-mod support;
+/// The names of the rows.
+pub(crate) const ROWS: [&str; 1] = ["drain"];
 
 const REPOSITORY: &str = "bench/app";
 const PUSHERS: u32 = 8;
@@ -65,9 +62,10 @@ impl Taker {
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    let rounds = number_from_environment("ROUNDS", 3)?;
-    let events = number_from_environment("EVENTS", 4_000)?;
+/// Measures, and makes rows of it.
+pub(crate) fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
+    let rounds = settings.rounds(3);
+    let events = settings.events;
     let instant = ports::free();
     let syncing = ports::free();
     let registry_port = ports::free();
@@ -101,7 +99,7 @@ fn main() -> anyhow::Result<()> {
         );
         let mut row = [0.0; 3];
         for turn in 0..TAKERS.len() {
-            let place = (turn + round as usize) % TAKERS.len();
+            let place = (turn + round) % TAKERS.len();
             let (Some(&taker), Some(rate)) = (TAKERS.get(place), row.get_mut(place)) else {
                 continue;
             };
@@ -125,18 +123,32 @@ fn main() -> anyhow::Result<()> {
         print_row(&format!("round {}", round + 1), row);
         rates.push(row);
     }
-    let median = median(&rates);
-    print_row("median", median);
-    let [instant, syncing, shipbell] = median;
-    println!(
-        "shipbell beside the one that syncs: {:.2} (at least 0.85 is wanted)",
-        shipbell / syncing
-    );
-    println!(
-        "shipbell beside the one that answers at once: {:.2}",
-        shipbell / instant
-    );
-    Ok(())
+    let [instant, syncing, shipbell] = [0, 1, 2].map(|place| {
+        rates
+            .iter()
+            .filter_map(|row| row.get(place).copied())
+            .collect::<Vec<f64>>()
+    });
+    let work = format!("a real registry's backlog of {events} events");
+    let unit = Unit::PerSecond("events");
+    Ok(vec![
+        Row::of_ratios(
+            format!("{work}, beside a receiver that syncs each"),
+            "shipbell",
+            unit,
+            &shipbell,
+            &syncing,
+            Wanted::AtLeast(0.85),
+        ),
+        Row::of_ratios(
+            format!("{work}, beside one that answers at once"),
+            "shipbell",
+            unit,
+            &shipbell,
+            &instant,
+            Wanted::Nothing,
+        ),
+    ])
 }
 
 /// Pushes one small manifest under as many tags while nobody takes notifications; the length of the
@@ -149,7 +161,7 @@ fn push_backlog(registry: &Registry, events: u32) -> anyhow::Result<u64> {
             .map(|pusher| {
                 let image = &image;
                 scope.spawn(move || {
-                    let mut connection = support::http::Connection::open(registry.port())?;
+                    let mut connection = http::Connection::open(registry.port())?;
                     for number in (pusher..events).step_by(PUSHERS as usize) {
                         put_manifest(
                             &mut connection,
@@ -266,16 +278,6 @@ fn append(file: &Mutex<File>, bytes: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-fn median(rates: &[[f64; 3]]) -> [f64; 3] {
-    let mut columns = [0.0; 3];
-    for (place, column) in columns.iter_mut().enumerate() {
-        let mut sorted: Vec<f64> = rates.iter().filter_map(|row| row.get(place).copied()).collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        *column = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
-    }
-    columns
-}
-
 fn print_row(label: &str, rates: [f64; 3]) {
     let cells: Vec<String> = TAKERS
         .iter()
@@ -283,14 +285,4 @@ fn print_row(label: &str, rates: [f64; 3]) {
         .map(|(taker, rate)| format!("{} {rate:>6.0}", taker.name()))
         .collect();
     println!("{label:>8}: {}", cells.join("   "));
-}
-
-#[expect(clippy::disallowed_methods, reason = "the benchmark's own two settings")]
-fn number_from_environment(name: &str, default: u32) -> anyhow::Result<u32> {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("{name} is a number, not {text:?}")),
-        Err(_) => Ok(default),
-    }
 }

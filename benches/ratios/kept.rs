@@ -1,0 +1,189 @@
+//! shipbell's journal and queue at the same work as the floor: the one file here that calls their API.
+
+use std::{
+    fs, io,
+    path::Path,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use globset::{Glob, GlobSet};
+use shipbell::{
+    clock::Clock,
+    image::{Digest, MediaType},
+    journal::{Journal, Opened, Options},
+    push::{EndpointId, Item, Push, Reference},
+    queue::Queue,
+    secret::Secret,
+    webhook::{Batching, Coalesce, Endpoint, Endpoints, Format, Rate},
+};
+use tokio::runtime::{Builder, Runtime};
+
+use super::workload::{self, PER_COMMIT};
+
+/// The actor's name fills a record up to [`workload::RECORD_BYTES`].
+const ACTOR: &str = "robot$continuous-integration-of-all-the-teams-at-the-acme-works";
+
+/// As `config.example.toml` has them.
+const OPTIONS: Options = Options {
+    segment_size: 16 * 1024 * 1024,
+    max_size: 4 * 1024 * 1024 * 1024,
+};
+
+/// As a start does it.
+const RESTORED_AT_ONCE: usize = 4096;
+
+/// A journal that takes appends.
+#[derive(Debug)]
+pub(crate) struct Running {
+    journal: Journal,
+    writer: JoinHandle<()>,
+    runtime: Runtime,
+}
+
+impl Running {
+    /// A journal in `folder`; what becomes durable is let go.
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let Opened { journal, writer, .. } = Journal::open(folder, OPTIONS, Clock::system())?;
+        Ok(Self {
+            journal,
+            writer: writer.start(Box::new(drop))?,
+            runtime: Builder::new_current_thread().build()?,
+        })
+    }
+
+    /// Makes the pushes durable, in one commit.
+    pub(crate) fn append(&self, pushes: Vec<Item>) -> anyhow::Result<()> {
+        Ok(self.runtime.block_on(self.journal.append(pushes))?)
+    }
+
+    /// Ends it.
+    pub(crate) fn close(self) -> anyhow::Result<()> {
+        self.runtime.block_on(self.journal.close());
+        ensure!(self.writer.join().is_ok(), "the journal's thread panicked");
+        Ok(())
+    }
+}
+
+/// Appends that many pushes in `folder`, a commit at a time, each durable before the next.
+pub(crate) fn append(folder: &Path, records: u64) -> anyhow::Result<Duration> {
+    let journal = Running::open(folder)?;
+    let mut took = Duration::ZERO;
+    for first in (0..records).step_by(usize::try_from(PER_COMMIT)?) {
+        let pushes = pushes(first, PER_COMMIT)?;
+        let began = Instant::now();
+        journal.append(pushes)?;
+        took += began.elapsed();
+    }
+    journal.close()?;
+    let bytes = content_bytes(folder)? / records;
+    ensure!(
+        bytes.abs_diff(workload::RECORD_BYTES as u64) <= 10,
+        "a push takes {bytes} bytes in the journal, not {}: adjust ACTOR",
+        workload::RECORD_BYTES
+    );
+    Ok(took)
+}
+
+/// Opens the journal in `folder` and rebuilds the queues, as a start does.
+pub(crate) fn replay(folder: &Path, records: u64) -> anyhow::Result<Duration> {
+    let endpoints = endpoints()?;
+    let began = Instant::now();
+    let Opened {
+        journal,
+        writer: _writer,
+        ..
+    } = Journal::open(folder, OPTIONS, Clock::system())?;
+    let queue = Queue::new();
+    let mut after = None;
+    loop {
+        let pushes = journal.owed(after, RESTORED_AT_ONCE)?;
+        let Some(last) = pushes.last() else { break };
+        after = Some(last.sequence);
+        queue.restore(pushes, &endpoints, tokio::time::Instant::now());
+    }
+    queue.close_windows(tokio::time::Instant::now());
+    let took = began.elapsed();
+    let found = queue.pending() as u64;
+    ensure!(found == records, "{found} of {records} pushes were found again");
+    Ok(took)
+}
+
+fn endpoint_id() -> EndpointId {
+    EndpointId::Named("hook".into())
+}
+
+fn endpoints() -> anyhow::Result<Endpoints> {
+    let all = GlobSet::builder().add(Glob::new("**")?).build()?;
+    Ok(Endpoints::new(vec![Endpoint {
+        id: endpoint_id(),
+        url: Secret::inline("http://127.0.0.1:1/hook"),
+        secret: None,
+        previous_secret: None,
+        format: Format::Native,
+        headers: Vec::new(),
+        repositories: all.clone(),
+        tags: all,
+        exclude_tags: GlobSet::empty(),
+        batching: Batching {
+            window: Duration::from_hours(1),
+            pushes_max: 10_000,
+            coalesce: Coalesce::Tag,
+        },
+        rate: Rate { per_second: None },
+    }]))
+}
+
+/// `count` pushes, the first of them of number `first`.
+pub(crate) fn pushes(first: u64, count: u64) -> anyhow::Result<Vec<Item>> {
+    (first..first + count)
+        .map(|number| Ok(Item::Push(push(number)?)))
+        .collect()
+}
+
+/// A push of a small image, its references listed: what the registry tells with `includereferences: true`.
+fn push(number: u64) -> anyhow::Result<Push> {
+    let digest = |blob: u8| {
+        let mut bytes = [blob; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        Digest::Sha256(bytes)
+    };
+    let reference = |blob: u8, media_type: &str| Reference {
+        media_type: media_type.to_owned(),
+        size: 30_221,
+        digest: digest(blob),
+        has_urls: false,
+    };
+    let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+    Ok(Push {
+        event_id: format!("01a207aa-a24a-7313-b223-{number:012}"),
+        repository: workload::repository(number).parse()?,
+        tag: Some(format!("v{}", number / workload::REPOSITORIES % 100).parse()?),
+        digest: digest(0),
+        media_type: MediaType::OciManifest,
+        manifest_size: 582,
+        references: vec![
+            reference(1, "application/vnd.oci.image.config.v1+json"),
+            reference(2, layer),
+            reference(3, layer),
+            reference(4, layer),
+            reference(5, layer),
+        ],
+        actor: ACTOR.to_owned(),
+        // Now, so that its id is remembered as one that may come again.
+        taken_at: Clock::system().now(),
+        owed: vec![endpoint_id()],
+    })
+}
+
+/// Bytes in the folder's segments, but for the zeros at their ends.
+fn content_bytes(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let content = fs::read(entry?.path())?;
+        let end = content.iter().rposition(|byte| *byte != 0);
+        bytes += end.map_or(0, |end| end as u64 + 1);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,192 @@
+//! What nobody takes is carried forward, and keeps nothing else on disk.
+
+use super::*;
+
+fn owed_by(number: u32, endpoints: &[&str]) -> Item {
+    let owed = endpoints
+        .iter()
+        .map(|name| EndpointId::Named((*name).into()))
+        .collect();
+    Item::Push(Push { owed, ..push(number) })
+}
+
+fn delivered(durable: &Durable, place: u16) -> (Pair, Settlement) {
+    let pair = Pair {
+        sequence: durable.sequence,
+        place,
+    };
+    (pair, Settlement::Delivered)
+}
+
+fn bytes_on_disk(storage: &Faulty) -> u64 {
+    storage.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+/// Twice what is live, and two segments.
+fn bound(hand: &Hand, options: Options) -> u64 {
+    2 * hand.journal.stats().live_bytes + 2 * u64::from(options.segment_size)
+}
+
+#[test]
+fn with_one_endpoint_dead_the_disk_holds_twice_what_is_live_and_two_segments() {
+    let storage = Faulty::new();
+    let options = Options {
+        segment_size: 16 * 1024,
+        max_size: 64 * 1024 * 1024,
+    };
+    let mut hand = try_open(&storage, options).unwrap();
+    let (mut number, mut segments_most) = (0, 0);
+    for _ in 0..3_000 {
+        let items = (0..3).map(|_| {
+            number += 1;
+            // One push in ten is owed by the dead endpoint too.
+            let owed: &[&str] = if number % 10 == 0 {
+                &["ci", "dead"]
+            } else {
+                &["ci"]
+            };
+            owed_by(number, owed)
+        });
+        hand.append(items.collect()).unwrap();
+        let durable = std::mem::take(&mut *hand.applied.lock().unwrap());
+        for applied in durable {
+            let Applied::Push(durable) = applied else { continue };
+            hand.journal.settle([delivered(&durable, 0)]);
+        }
+        // What is settled last is not committed yet, and a segment that was just sealed not yet cleared.
+        let slack = 2 * u64::from(options.segment_size);
+        assert!(bytes_on_disk(&storage) <= bound(&hand, options) + slack);
+        segments_most = segments_most.max(segments(&storage).len());
+    }
+    time::pass(settling::SYNC_WITHIN);
+    hand.calm_down();
+    assert!(
+        bytes_on_disk(&storage) <= bound(&hand, options),
+        "{} bytes on disk, {} of them live",
+        bytes_on_disk(&storage),
+        hand.journal.stats().live_bytes
+    );
+    assert!(!segments(&storage).contains(&1) && segments_most > 3);
+    let again = try_open(&storage.after_power_loss(), options).unwrap();
+    let expected: Vec<_> = (1..=900).map(|tenth| format!("event-{}", tenth * 10)).collect();
+    assert_eq!(again.pending_ids(), expected);
+    assert!(
+        again
+            .pending
+            .iter()
+            .all(|owed| owed.owed == [(1, EndpointId::Named("dead".into()))])
+    );
+}
+
+#[test]
+fn a_single_push_that_nobody_takes_keeps_no_other_on_disk() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.append(vec![owed_by(1, &["dead"])]).unwrap();
+    for number in 2..=400 {
+        hand.take(number).unwrap();
+        hand.settle(hand.durable().last().unwrap());
+    }
+    time::pass(settling::SYNC_WITHIN);
+    hand.calm_down();
+    // The ids of 400 events are more than the push.
+    assert!(bytes_on_disk(&storage) <= bound(&hand, OPTIONS));
+    assert_eq!(
+        hand.journal.read(&[Sequence::FIRST]).unwrap()[0].event_id,
+        "event-1"
+    );
+    assert_eq!(hand.journal.oldest(), Some(Sequence::FIRST));
+    let mut again = open(&storage.after_power_loss());
+    assert_eq!(again.pending_ids(), ["event-1"]);
+    again.take(7).unwrap();
+    assert!(again.durable().is_empty(), "its event id is known");
+    again.settle_owed(&again.pending[0]);
+    again.close();
+}
+
+#[test]
+fn a_push_of_many_endpoints_keeps_each_ones_share_however_often_it_is_carried() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let names: Vec<_> = (0..70).map(|number| format!("e{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    hand.append(vec![owed_by(1, &names)]).unwrap();
+    let first = hand.durable()[0].clone();
+    let mut left: Vec<u16> = (0..70).collect();
+    for round in 0..12 {
+        let settled = left.remove((round * 31) % left.len());
+        hand.journal.settle([delivered(&first, settled)]);
+        for number in 0..40 {
+            hand.take(100 * u32::try_from(round + 1).unwrap() + number)
+                .unwrap();
+            hand.settle(hand.durable().last().unwrap());
+        }
+        hand.calm_down();
+    }
+    assert!(hand.segment_of(first.sequence) > 12);
+    let again = open(&storage.after_power_loss());
+    assert_eq!(again.pending[0].sequence, first.sequence);
+    let places: Vec<_> = again.pending[0].owed.iter().map(|(place, _)| *place).collect();
+    assert_eq!(places, left);
+}
+
+#[test]
+fn a_settlement_that_rides_with_a_copy_holds_for_the_copy() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.append(vec![owed_by(1, &["a", "b"])]).unwrap();
+    let first = hand.durable()[0].clone();
+    let segment = hand.segment_of(first.sequence);
+    let mut number = 1;
+    while hand.segment_of(first.sequence) == segment {
+        number += 1;
+        hand.take(number).unwrap();
+        hand.settle(hand.durable().last().unwrap());
+        // Told before each commit: one of these carries the push along.
+        hand.journal.settle([delivered(&first, 0)]);
+    }
+    let again = open(&storage.after_power_loss());
+    let found = again.pending.iter().find(|owed| owed.sequence == first.sequence);
+    assert_eq!(found.unwrap().owed, [(1, EndpointId::Named("b".into()))]);
+}
+
+#[test]
+fn a_record_that_went_bad_is_never_carried_and_its_segment_stays() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.append(vec![owed_by(1, &["dead"])]).unwrap();
+    let standing = hand.journal.shared.live().find(Sequence::FIRST).unwrap().standing;
+    let file = storage.open(&segment::file_name(standing.segment)).unwrap();
+    file.write_all_at(b"bad", u64::from(standing.offset) + 40)
+        .unwrap();
+    for number in 2..=60 {
+        hand.take(number).unwrap();
+        hand.settle(hand.durable().last().unwrap());
+    }
+    time::pass(settling::SYNC_WITHIN);
+    hand.poke();
+    assert!(segments(&storage).contains(&standing.segment));
+    hand.take(61).unwrap();
+    assert!(matches!(
+        try_open(&storage.after_kill(), OPTIONS),
+        Err(OpenError::Damaged { .. })
+    ));
+}
+
+#[test]
+fn event_ids_alone_move_on_too() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=600 {
+        hand.take(number).unwrap();
+        hand.settle(hand.durable().last().unwrap());
+    }
+    time::pass(settling::SYNC_WITHIN);
+    hand.calm_down();
+    assert!(bytes_on_disk(&storage) <= bound(&hand, OPTIONS));
+    let mut again = open(&storage.after_power_loss());
+    again
+        .append((1..=600).map(|number| Item::Push(push(number))).collect())
+        .unwrap();
+    assert!(again.durable().is_empty());
+}
