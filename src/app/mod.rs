@@ -338,6 +338,7 @@ impl App {
         );
         ops_tasks.spawn_lasting("ops", ops);
         tasks.spawn_lasting("backlogs", self.dispatcher.clone().bound_backlogs());
+        tasks.spawn_lasting("space", self.dispatcher.clone().keep_journal_open());
         tasks.spawn_lasting("dispatcher", self.dispatcher.run());
         let ingest = self
             .ingest

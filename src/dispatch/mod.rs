@@ -53,6 +53,8 @@ pub struct Options {
     pub schedule: retry::RetrySchedule,
     /// How long after a batch's sealing its sizes may take.
     pub size_deadline: std::time::Duration,
+    /// How large a segment of the journal is, bytes: what is given up at once when the journal is full.
+    pub segment_bytes: u64,
 }
 
 /// What the dispatcher works with.

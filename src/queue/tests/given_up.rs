@@ -113,7 +113,7 @@ async fn a_bound_is_told_once_it_is_passed_until_it_holds_again() {
     assert!(futures_util::poll!(&mut told).is_pending());
     queue.apply(&durable(3, "other", &["a"]), &endpoints, now);
     let of_a = Excess::Endpoint(Arc::new(named("a")));
-    assert_eq!(told.await, [of_a.clone()]);
+    assert_eq!(told.await, std::slice::from_ref(&of_a));
     let give_up = |name, number, id| queue.give_up(name, sequence(number), &named(id), now);
     assert!(matches!(give_up(&app, 1, "a"), GivenUp::Settled(_)));
     assert!(!queue.is_over(&of_a));
