@@ -42,9 +42,12 @@ impl EventKey {
         if event_id.is_empty() {
             return None;
         }
-        if let Some([a, b, c, d, e, f, g, h, rest @ ..]) = uuid(event_id.as_bytes()) {
-            let [i, j, k, l, m, n, o, p] = rest;
-            return Some(Self([a ^ e, b ^ f, c ^ g, d ^ h, i, j, k, l, m, n, o, p]));
+        if let Some([a, b, c, d, rest @ ..]) = uuid(event_id.as_bytes()) {
+            let mut key = rest;
+            for (byte, folded) in key.iter_mut().zip([a, b, c, d]) {
+                *byte ^= folded;
+            }
+            return Some(Self(key));
         }
         let hash = sha2::Sha256::digest(event_id.as_bytes());
         hash.first_chunk().copied().map(Self)

@@ -259,7 +259,8 @@ impl Recovery<'_> {
                 .damaged(&found.name, offset, "this commit is not intact"));
         }
         found.end = offset;
-        if window.end_of_content(offset).map_err(failed)? == offset {
+        let content_end = window.end_of_content(offset).map_err(failed)?;
+        if content_end == offset {
             return Ok(());
         }
         // Only the last commit can be torn: each one is durable before the next is written.
@@ -267,6 +268,14 @@ impl Recovery<'_> {
         if let Some(later) = later {
             let reason = format!("this commit is not intact, and there is a valid one after it, at {later}");
             return Err(self.directory().damaged(&found.name, offset, &reason));
+        }
+        let is_more = window.is_more_than_one(offset, content_end, header.number, seed);
+        if is_more.map_err(failed)? {
+            return Err(self.directory().damaged(
+                &found.name,
+                offset,
+                "this commit is not intact, and it is not the last one",
+            ));
         }
         Ok(())
     }

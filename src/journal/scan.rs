@@ -105,19 +105,41 @@ impl Window {
             }))
     }
 
-    /// Whether the bytes from `offset` to `end` are more than a crash leaves of one commit: what its frame says of
-    /// its length is less. Then commits that were durable are bad.
-    pub(super) fn is_more_than_one(&mut self, offset: u64, end: u64, segment: u64) -> io::Result<bool> {
+    /// Whether the bytes from `offset` to `end` are more than one commit that is not intact: what its frame says
+    /// of its length is less. Then commits that were durable are bad. A length in which one bit has flipped is
+    /// told apart: with that bit back, the checksum is right.
+    pub(super) fn is_more_than_one(
+        &mut self,
+        offset: u64,
+        end: u64,
+        segment: u64,
+        seed: Seed,
+    ) -> io::Result<bool> {
         let header = self
             .bytes(offset, FRAME_HEADER_BYTES)?
             .and_then(|bytes| bytes.first_chunk())
             .and_then(FrameHeader::parse);
-        Ok(header
-            .filter(|header| header.segment == segment)
-            .is_some_and(|header| {
-                let bytes = FRAME_HEADER_BYTES as u64 + u64::from(header.payload_bytes);
-                offset.saturating_add(bytes) < end
-            }))
+        let payload_at = offset + FRAME_HEADER_BYTES as u64;
+        let Some(header) = header
+            .filter(|header| header.segment == segment && payload_at + u64::from(header.payload_bytes) < end)
+        else {
+            return Ok(false);
+        };
+        for bit in 0..u32::BITS {
+            let mut flipped = header;
+            flipped.payload_bytes ^= 1 << bit;
+            let bytes = usize::try_from(flipped.payload_bytes).unwrap_or(usize::MAX);
+            // As long as the content, but for zeros at its end.
+            if payload_at + u64::from(flipped.payload_bytes) < end {
+                continue;
+            }
+            if let Some(payload) = self.bytes(payload_at, bytes)?
+                && flipped.matches(seed, payload)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Where behind `offset` a valid commit of that segment begins.

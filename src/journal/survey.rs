@@ -344,7 +344,7 @@ fn bad(
     } else {
         window.end_of_content(offset)?.min(file.limit)
     };
-    let kind = if is_newest && !window.is_more_than_one(offset, end, file.number)? {
+    let kind = if is_newest && !window.is_more_than_one(offset, end, file.number, seed)? {
         BadKind::Last
     } else {
         BadKind::Rest

@@ -123,12 +123,27 @@ fn stale_frames_of_another_segment_or_journal_stay_dead() {
     // Behind the last commit stands what another journal once wrote there.
     let (name, mut mine) = storage.files().remove(0);
     let end = hand_last_commit(&storage, 1) + 1;
-    let foreign = &bytes[ends[1]..ends[4]];
+    let foreign = &bytes[ends[1]..ends[2]];
     mine[end..end + foreign.len()].copy_from_slice(foreign);
     storage.put(&name, &mine);
     let again = open(&storage);
     assert_eq!(again.pending_ids(), ["event-1"]);
     assert_eq!(again.report.cut.unwrap().offset, end as u64);
+}
+
+#[test]
+fn bad_bytes_over_more_than_the_last_commit_are_damage() {
+    let (bytes, ends) = commits();
+    let name = segment::file_name(1);
+    // The headers of the commits behind it are gone, too: only its own length tells that there were any.
+    let mut garbled = bytes;
+    garbled[ends[2] + FRAME_HEADER_BYTES + 9..ends[4] - 9].fill(0x5a);
+    let storage = Faulty::new();
+    storage.put(&name, &garbled);
+    let Err(OpenError::Damaged { offset, .. }) = try_open(&storage, OPTIONS) else {
+        panic!("opened")
+    };
+    assert_eq!(offset, ends[2] as u64);
 }
 
 #[test]
