@@ -9,6 +9,8 @@
 //! - Due work comes from one ordered agenda; the map is never scanned for it. A repository stands in it at
 //!   most once, with the moment its state machine asked for (`scheduled`). The map's shard is locked before
 //!   the agenda, never after it.
+//! - What is owed is in the accounts from before it is in its queue until after it has left it. Their lock is
+//!   taken last, and nothing is locked under it.
 //! - No map guard lives across an `.await`: every method that touches the map is synchronous.
 
 use std::{
