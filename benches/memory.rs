@@ -5,7 +5,7 @@
 //! before the first push, so the allocator's overhead is in it. `PUSHES` and `REPOSITORIES` in the
 //! environment change the numbers.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use globset::{Glob, GlobSet};
@@ -165,11 +165,11 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         repositories: all.clone(),
         tags: all.clone(),
         exclude_tags: GlobSet::empty(),
-        batching: Batching {
+        batching: Arc::new(Batching {
             window: WINDOW,
             pushes_max: 100,
             coalesce: Coalesce::Tag,
-        },
+        }),
         rate: Rate { per_second: None },
     }]))
 }

@@ -126,11 +126,11 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         repositories: all.clone(),
         tags: all,
         exclude_tags: GlobSet::empty(),
-        batching: Batching {
+        batching: Arc::new(Batching {
             window: Duration::from_hours(1),
             pushes_max: 10_000,
             coalesce: Coalesce::Tag,
-        },
+        }),
         rate: Rate { per_second: None },
     }]))
 }

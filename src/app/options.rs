@@ -18,7 +18,7 @@ const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
 /// Lanes of one endpoint that are at work at once, if its host takes no more than half as many requests at
 /// once: enough that some are sized while others send.
-const LANES_AT_ONCE: usize = 256;
+const LANES_AT_ONCE: usize = 128;
 
 /// Connections to one host that are kept while nothing is sent.
 const IDLE_PER_HOST_MAX: usize = 4;

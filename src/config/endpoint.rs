@@ -101,11 +101,11 @@ impl Endpoint {
             repositories: self.repositories.clone(),
             tags: self.tags.clone(),
             exclude_tags: self.exclude_tags.clone(),
-            batching: Batching {
+            batching: Arc::new(Batching {
                 window: self.window.unwrap_or(batching.window),
                 pushes_max: self.max_pushes.unwrap_or(batching.pushes_max),
                 coalesce: self.coalesce.unwrap_or(batching.coalesce),
-            },
+            }),
             rate: self.rate.unwrap_or(rate),
         }
     }

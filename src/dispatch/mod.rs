@@ -16,7 +16,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -39,6 +39,10 @@ pub mod retry;
 mod turn;
 
 use turn::Turns;
+
+/// Batches that are read back from the journal at once. Each takes a thread that may block, for some
+/// microseconds: more would only be more threads.
+const READS_AT_ONCE: usize = 4;
 
 /// The dispatcher's settings.
 #[derive(Clone, Debug)]
@@ -87,6 +91,8 @@ struct Shared {
     options: Options,
     parts: Parts,
     turns: Turns,
+    /// Batches that are read back at once.
+    reads: Semaphore,
 }
 
 impl Dispatcher {
@@ -98,6 +104,7 @@ impl Dispatcher {
             options,
             parts,
             turns,
+            reads: Semaphore::new(READS_AT_ONCE),
         }))
     }
 

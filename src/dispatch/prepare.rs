@@ -98,9 +98,11 @@ impl Dispatcher {
                 .map(|sequence| journal.read(&[*sequence]))
                 .collect::<Vec<_>>()
         };
+        let permit = self.0.reads.acquire().await.map_err(io::Error::other)?;
         let pushes = tokio::task::spawn_blocking(read)
             .await
             .map_err(io::Error::other)?;
+        drop(permit);
         let mut failure = None;
         let pushes: Vec<Option<Push>> = (pushes.into_iter())
             .map(|push| push.inspect_err(|error| warn!(%error, %repository, "a push can't be read back")))

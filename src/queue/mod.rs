@@ -16,7 +16,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -56,7 +56,7 @@ use repository::{Arrival, Owing, RepositoryQueue};
 
 /// The most images that are sized, and held so, before it is their turn. A lane that is further behind
 /// has its batches sized when their turn comes.
-pub const SIZED_AHEAD_MAX: usize = 10_000;
+pub const SIZED_AHEAD_MAX: usize = 1_000;
 
 /// What is due, earliest first; each repository stands in it once.
 type Agenda = BTreeSet<(Instant, RepositoryName)>;
@@ -333,7 +333,7 @@ impl Queue {
             .map(|((place, known), endpoint)| Owing {
                 place,
                 endpoint,
-                batching: known.batching,
+                batching: Arc::clone(&known.batching),
             });
         owing.collect()
     }

@@ -52,17 +52,17 @@ pub(super) struct Owing {
     /// Who it is.
     pub(super) endpoint: Arc<EndpointId>,
     /// When it wants it.
-    pub(super) batching: Batching,
+    pub(super) batching: Arc<Batching>,
 }
 
 #[derive(Debug)]
 struct Window {
     /// By which lanes know it: not 0.
     number: u32,
-    batching: Batching,
+    batching: Arc<Batching>,
     closes_at: Instant,
     /// How many pushes it gathered, and the newest of them.
-    pushes: usize,
+    pushes: u32,
     newest: Sequence,
 }
 
@@ -98,7 +98,7 @@ impl RepositoryQueue {
         let Arrival { sequence, bytes, tag } = arrival;
         for owing in owed {
             let window = self.lane(&owing.endpoint).window;
-            let window = self.join_window(window, owing.batching, sequence, now);
+            let window = self.join_window(window, &owing.batching, sequence, now);
             let lane = self.lane(&owing.endpoint);
             lane.window = window;
             lane.backlog.push(Record {
@@ -109,7 +109,9 @@ impl RepositoryQueue {
                 marks: 0,
             });
         }
-        let is_full = |window: &Window| window.pushes >= window.batching.pushes_max;
+        let is_full = |window: &Window| {
+            usize::try_from(window.pushes).is_ok_and(|pushes| pushes >= window.batching.pushes_max)
+        };
         while let Some(index) = self.windows.iter().position(is_full) {
             self.seal(index, ahead, now);
         }
@@ -204,14 +206,14 @@ impl RepositoryQueue {
     }
 
     /// The window that a lane is in, or the one of this batching, or a new one; and counts the push in it.
-    fn join_window(&mut self, number: u32, batching: Batching, push: Sequence, now: Instant) -> u32 {
+    fn join_window(&mut self, number: u32, batching: &Arc<Batching>, push: Sequence, now: Instant) -> u32 {
         let windows = &mut self.windows;
         let found = windows.iter_mut().find(|window| match number {
-            0 => window.batching == batching,
+            0 => window.batching == *batching,
             number => window.number == number,
         });
         if let Some(window) = found {
-            window.pushes += usize::from(window.newest < push);
+            window.pushes += u32::from(window.newest < push);
             window.newest = push;
             return window.number;
         }
@@ -219,7 +221,7 @@ impl RepositoryQueue {
         self.windows.reserve_exact(1);
         self.windows.push(Window {
             number: self.windows_opened,
-            batching,
+            batching: Arc::clone(batching),
             closes_at: now + batching.window,
             pushes: 1,
             newest: push,

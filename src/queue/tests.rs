@@ -58,7 +58,7 @@ impl Repository {
         let owing = |(place, (name, batching)): (u16, &(&str, Batching))| Owing {
             place,
             endpoint: Arc::new(named(name)),
-            batching: *batching,
+            batching: Arc::new(*batching),
         };
         let owed: Vec<_> = (0..).zip(owed).map(owing).collect();
         self.queue.push(arrival, &owed, &self.ahead, now);
@@ -553,7 +553,7 @@ fn endpoints(names: &[&str]) -> Endpoints {
                 repositories: all.clone(),
                 tags: all.clone(),
                 exclude_tags: GlobSet::empty(),
-                batching: BATCHING,
+                batching: Arc::new(BATCHING),
                 rate: Rate { per_second: None },
             })
             .collect(),

@@ -79,7 +79,7 @@ pub struct Endpoint {
     /// Which of those it doesn't.
     pub exclude_tags: GlobSet,
     /// Its batching, the general one overridden where it says so.
-    pub batching: Batching,
+    pub batching: Arc<Batching>,
     /// Its pace.
     pub rate: Rate,
 }

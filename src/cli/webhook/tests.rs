@@ -161,11 +161,11 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
         repositories: GlobSet::empty(),
         tags: GlobSet::empty(),
         exclude_tags: GlobSet::empty(),
-        batching: Batching {
+        batching: Arc::new(Batching {
             window: Duration::ZERO,
             pushes_max: 1,
             coalesce: Coalesce::Tag,
-        },
+        }),
         rate: Rate { per_second: None },
     };
     let at = Timestamp::from_unix_millis(1_614_265_330_000);

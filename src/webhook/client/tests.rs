@@ -62,11 +62,11 @@ fn endpoint(url: &str) -> Endpoint {
         repositories: GlobSet::empty(),
         tags: GlobSet::empty(),
         exclude_tags: GlobSet::empty(),
-        batching: Batching {
+        batching: Arc::new(Batching {
             window: Duration::ZERO,
             pushes_max: 1,
             coalesce: Coalesce::Tag,
-        },
+        }),
         rate: Rate { per_second: None },
     }
 }
