@@ -134,11 +134,6 @@ impl Directory<'_> {
     /// The segments in order, their headers checked against each other.
     pub(super) fn headers(&self) -> Result<Vec<Found>, OpenError> {
         let names = self.0.list().map_err(|error| self.failed("", error))?;
-        for leftover in [SPARE, LARGE] {
-            if names.iter().any(|name| name == leftover) {
-                self.remove(leftover)?;
-            }
-        }
         let mut numbers: Vec<u64> = names
             .iter()
             .filter_map(|name| segment::parse_file_name(name))
