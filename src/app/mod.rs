@@ -204,7 +204,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
 
     let metrics = Metrics::new(&clock);
     let endpoints = config.endpoints();
-    let queue = Arc::new(Queue::new());
+    let queue = Arc::new(Queue::bounded(options::queue_bounds(config)));
     let sizing = Sizing::new(
         registry::Client::new(options::registry_options(config, &metrics)?)?,
         sizing::Options::default(),
@@ -337,6 +337,8 @@ impl App {
             stop,
         );
         ops_tasks.spawn_lasting("ops", ops);
+        tasks.spawn_lasting("backlogs", self.dispatcher.clone().bound_backlogs());
+        tasks.spawn_lasting("space", self.dispatcher.clone().keep_journal_open());
         tasks.spawn_lasting("dispatcher", self.dispatcher.run());
         let ingest = self
             .ingest

@@ -8,7 +8,7 @@ use crate::{
     dispatch,
     ingest::filter::{self, Referrers, Untagged},
     listener::{self, TlsFiles},
-    registry,
+    queue, registry,
     telemetry::Metrics,
     webhook::client,
 };
@@ -112,5 +112,18 @@ pub(super) fn dispatch_options(config: &Config) -> Result<dispatch::Options, Run
         per_host: delivery.per_host,
         schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
         size_deadline: config.size.deadline,
+        segment_bytes: config.journal.segment_size,
     })
+}
+
+/// What is owed in all leaves the journal a quarter of its size, and four segments if there are so many: the
+/// oldest, of which all but a little may be dead, the one that is written to, the next, and the one that is
+/// kept for settlements.
+pub(super) fn queue_bounds(config: &Config) -> queue::Bounds {
+    let (size, segment) = (config.journal.max_size, config.journal.segment_size);
+    let rest = size.saturating_sub(segment.saturating_mul(4));
+    queue::Bounds {
+        endpoint_bytes_max: config.delivery.max_backlog,
+        bytes_max: (size / 4 * 3).min(rest).max(segment),
+    }
 }

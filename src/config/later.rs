@@ -15,10 +15,6 @@ const LATER: &[(&str, &str)] = &[
     ("delivery.probe_", "pausing comes in a later version"),
     ("delivery.ignore_", "ignoring comes in a later version"),
     (
-        "delivery.max_backlog",
-        "bounding backlogs comes in a later version",
-    ),
-    (
         "delivery.allow_networks",
         "URLs typed on a page come in a later version",
     ),

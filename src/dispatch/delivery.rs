@@ -65,7 +65,7 @@ impl Dispatcher {
             return Some(unreadable());
         };
         let Some(Some(content)) = contents.get(lease.member) else {
-            warn!(%repository, endpoint = %lease.endpoint, sequence = %lease.pending.sequence, "its record can't be read");
+            warn!(%repository, endpoint = %lease.endpoint, sequence = %lease.sequence, "its record can't be read");
             return Some(unreadable());
         };
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
@@ -106,21 +106,21 @@ impl Dispatcher {
         let (began, now) = (Instant::now(), parts.clock.now());
         let message = Message {
             repository,
-            tag: lease.pending.tag.as_ref(),
+            tag: lease.tag.as_ref(),
             digest: &content.digest,
             public_host: &self.0.options.public_host,
             sizes: &content.sizes,
             event: EventKind::Push,
             at: now,
         };
-        let delivery_id = self.webhook_id(lease.pending.sequence, &lease.endpoint);
+        let delivery_id = self.webhook_id(lease.sequence, &lease.endpoint);
         let answer = match parts.client.request(endpoint, &message, &delivery_id) {
             Ok(request) => parts.client.send(&request).await,
             Err(error) => Err(error),
         };
         let outcome = judge(&answer, parts.clock.now());
         parts.metrics.attempt(result_of(&answer), began.elapsed());
-        let tag = lease.pending.tag.as_ref().map(tracing::field::display);
+        let tag = lease.tag.as_ref().map(tracing::field::display);
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Outcome::Delivered { status } => {

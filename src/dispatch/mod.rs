@@ -8,7 +8,7 @@
 //! # Bounds
 //! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`),
 //! starts per endpoint by its rate, lane tasks by the lanes that are not waiting for a retry, and the
-//! images sized ahead of their turn by [`PREPARED_AHEAD_MAX`].
+//! images sized ahead of their turn by [`SIZED_AHEAD_MAX`](crate::queue::SIZED_AHEAD_MAX).
 //!
 //! # Stopping
 //! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
@@ -16,7 +16,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     webhook::{Endpoints, client::Client},
 };
 
+mod backlog;
 mod delivery;
 pub mod pace;
 mod prepare;
@@ -38,10 +39,6 @@ pub mod retry;
 mod turn;
 
 use turn::Turns;
-
-/// The most images that are sized, and held so, before it is their turn. A lane that is further behind
-/// has its batches sized when their turn comes.
-pub const PREPARED_AHEAD_MAX: usize = 10_000;
 
 /// The dispatcher's settings.
 #[derive(Clone, Debug)]
@@ -56,6 +53,8 @@ pub struct Options {
     pub schedule: retry::RetrySchedule,
     /// How long after a batch's sealing its sizes may take.
     pub size_deadline: std::time::Duration,
+    /// How large a segment of the journal is, bytes: what is given up at once when the journal is full.
+    pub segment_bytes: u64,
 }
 
 /// What the dispatcher works with.
@@ -88,7 +87,6 @@ struct Shared {
     options: Options,
     parts: Parts,
     turns: Turns,
-    ahead: Arc<Semaphore>,
 }
 
 impl Dispatcher {
@@ -96,12 +94,10 @@ impl Dispatcher {
     #[must_use]
     pub fn new(options: Options, parts: Parts) -> Self {
         let turns = Turns::new(options.concurrency, options.per_host);
-        let ahead = Arc::new(Semaphore::new(PREPARED_AHEAD_MAX));
         Self(Arc::new(Shared {
             options,
             parts,
             turns,
-            ahead,
         }))
     }
 
@@ -158,18 +154,18 @@ impl Dispatcher {
             .map(|settled| (settled.pair(), settled.how));
         self.0.parts.journal.settle(settlements);
         for settled in &effects.settled {
-            let (pending, endpoint) = (&settled.pending, &settled.endpoint);
+            let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
-            let tag = pending.tag.as_ref().map(tracing::field::display);
+            let tag = settled.tag.as_ref().map(tracing::field::display);
             match settled.how {
                 Settlement::Delivered => {}
                 Settlement::Superseded => {
-                    debug!(%repository, tag, %endpoint, sequence = %pending.sequence, "superseded by a newer push");
+                    debug!(%repository, tag, %endpoint, %sequence, "superseded by a newer push");
                 }
                 Settlement::DeadLetter => {
                     error!(
-                        %repository, tag, %endpoint, sequence = %pending.sequence,
-                        delivery_id = self.webhook_id(pending.sequence, endpoint), "given up: a dead letter"
+                        %repository, tag, %endpoint, %sequence,
+                        delivery_id = self.webhook_id(sequence, endpoint), "given up: a dead letter"
                     );
                 }
             }

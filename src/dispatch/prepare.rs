@@ -19,20 +19,12 @@ impl Dispatcher {
     /// Begins to size a batch that was just sealed, whether or not its turn has come: its sizes are
     /// those of the moment of its sealing.
     pub(super) fn prepare_ahead(&self, repository: &RepositoryName, batch: Arc<Batch>) {
-        let images = u32::try_from(batch.members.len()).unwrap_or(u32::MAX);
-        let Ok(permit) = Arc::clone(&self.0.ahead).try_acquire_many_owned(images) else {
-            return;
-        };
         let (dispatcher, repository) = (self.clone(), repository.clone());
         self.0.parts.tasks.spawn("sizing", async move {
             tokio::select! {
                 () = dispatcher.0.parts.tasks.soft().cancelled() => {}
-                contents = dispatcher.contents(&repository, &batch) => {
-                    // A failure is told by whoever needs the contents; here nobody does yet.
-                    if contents.is_ok() {
-                        drop(batch.ahead.set(permit));
-                    }
-                }
+                // A failure is told by whoever needs the contents; here nobody does yet.
+                _ = dispatcher.contents(&repository, &batch) => {}
             }
         });
     }
@@ -99,7 +91,7 @@ impl Dispatcher {
     /// meanwhile may be gone from the disk, and is not missed.
     async fn read(&self, repository: &RepositoryName, batch: &Batch) -> io::Result<Vec<Option<Push>>> {
         let journal = self.0.parts.journal.clone();
-        let sequences: Vec<_> = batch.members.iter().map(|member| member.sequence).collect();
+        let sequences: Vec<_> = batch.members.to_vec();
         let read = move || {
             sequences
                 .iter()

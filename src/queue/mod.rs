@@ -19,43 +19,84 @@ use std::{
     },
 };
 
-use dashmap::{DashMap, mapref::entry::Entry};
+use dashmap::{
+    DashMap,
+    mapref::{entry::Entry, one::RefMut},
+};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
 use crate::{
-    image::{RepositoryName, Tag},
+    image::RepositoryName,
     journal::{Durable, Owed},
     push::{EndpointId, Pair, Sequence},
-    webhook::{Batching, Endpoints},
+    webhook::Endpoints,
 };
 
+mod accounts;
+mod backlog;
+mod batch;
+mod index;
+mod lane;
+mod record;
 mod repository;
 
-pub use repository::{Batch, Completion, Content, Effects, Lease, Owing, Pending, RepositoryQueue, Settled};
+pub use accounts::{Bounds, Excess};
+pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled};
+
+use accounts::Accounts;
+use batch::Ahead;
+use repository::{Arrival, Owing, RepositoryQueue};
+
+/// The most images that are sized, and held so, before it is their turn. A lane that is further behind
+/// has its batches sized when their turn comes.
+pub const SIZED_AHEAD_MAX: usize = 10_000;
 
 /// What is due, earliest first; each repository stands in it once.
 type Agenda = BTreeSet<(Instant, RepositoryName)>;
 
 /// All repositories' queues.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
-    repositories: DashMap<RepositoryName, RepositoryQueue>,
+    /// Boxed, so that the map's empty places cost little.
+    repositories: DashMap<RepositoryName, Box<RepositoryQueue>>,
     agenda: Mutex<Agenda>,
     earlier: Notify,
     pending: AtomicUsize,
+    ahead: Ahead,
+    accounts: Accounts,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::bounded(Bounds::default())
+    }
 }
 
 /// Pairs whose endpoint is gone: the caller settles them.
 pub type Orphans = Vec<(Pair, EndpointId)>;
 
 impl Queue {
-    /// An empty queue.
+    /// An empty queue without bounds.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty queue that tells when more is owed than this ([`Queue::excesses`]). It takes what comes all the
+    /// same.
+    #[must_use]
+    pub fn bounded(bounds: Bounds) -> Self {
+        Self {
+            repositories: DashMap::new(),
+            agenda: Mutex::default(),
+            earlier: Notify::new(),
+            pending: AtomicUsize::new(0),
+            ahead: Ahead::new(SIZED_AHEAD_MAX),
+            accounts: Accounts::new(bounds),
+        }
     }
 
     /// How many pushes are owed by at least one endpoint.
@@ -75,23 +116,36 @@ impl Queue {
     /// An endpoint that is unknown to `endpoints` can't owe: the caller fixed `owed` from the same set.
     pub fn apply(&self, durable: &Durable, endpoints: &Endpoints, now: Instant) {
         let push = &durable.push;
-        let owed = (0..).zip(push.owed.iter().cloned()).collect();
-        let owed = with_batching(owed, endpoints, |_| {});
-        self.insert(durable.sequence, &push.repository, push.tag.clone(), owed, now);
+        let owed = self.take_on(durable.bytes, endpoints, (0..).zip(&push.owed), |_, _| {});
+        let arrival = Arrival {
+            sequence: durable.sequence,
+            bytes: durable.bytes,
+            tag: push.tag.as_ref(),
+        };
+        if let Some(mut queue) = self.insert(&push.repository, arrival, &owed, now) {
+            let name = queue.key().clone();
+            self.schedule(&name, &mut queue, now);
+        }
     }
 
     /// Inserts pushes that the journal found to be owed at the start, in order. May be called several times,
-    /// in order, and before anything is applied.
+    /// in order, and before anything is applied. Nothing of it is due before [`Queue::close_windows`].
     ///
     /// Returns what is owed by endpoints that no longer exist.
     pub fn restore(&self, pushes: Vec<Owed>, endpoints: &Endpoints, now: Instant) -> Orphans {
         let mut orphans = Orphans::default();
         for push in pushes {
             let sequence = push.sequence;
-            let owed = with_batching(push.owed, endpoints, |(place, endpoint)| {
-                orphans.push((Pair { sequence, place }, endpoint));
+            let owing = push.owed.iter().map(|(place, endpoint)| (*place, endpoint));
+            let owed = self.take_on(push.bytes, endpoints, owing, |place, endpoint| {
+                orphans.push((Pair { sequence, place }, endpoint.clone()));
             });
-            self.insert(sequence, &push.repository, push.tag, owed, now);
+            let arrival = Arrival {
+                sequence,
+                bytes: push.bytes,
+                tag: push.tag.as_ref(),
+            };
+            self.insert(&push.repository, arrival, &owed, now);
         }
         orphans
     }
@@ -99,16 +153,10 @@ impl Queue {
     /// Closes every window once all is restored: nobody waits for a window that was open when the process
     /// ended.
     pub fn close_windows(&self, now: Instant) {
-        let names: Vec<RepositoryName> = self
-            .repositories
-            .iter()
-            .map(|queue| queue.key().clone())
-            .collect();
-        for name in names {
-            if let Some(mut queue) = self.repositories.get_mut(&name) {
-                queue.close_windows(now);
-                self.schedule(&name, &mut queue, now);
-            }
+        for mut entry in self.repositories.iter_mut() {
+            let (name, queue) = entry.pair_mut();
+            queue.close_windows(&self.ahead, now);
+            self.schedule(name, queue, now);
         }
     }
 
@@ -142,7 +190,7 @@ impl Queue {
 
     /// Does what is due in one repository.
     pub fn advance(&self, repository: &RepositoryName, now: Instant) -> Effects {
-        self.step(repository, now, |queue| queue.advance(now))
+        self.step(repository, now, |queue| queue.advance(&self.ahead, now))
     }
 
     /// Gives back a lease.
@@ -154,6 +202,40 @@ impl Queue {
         now: Instant,
     ) -> Effects {
         self.step(repository, now, |queue| queue.complete(lease, completion, now))
+    }
+
+    /// Takes a push away from an endpoint that owes it, wherever it waits, as a dead letter.
+    pub fn give_up(
+        &self,
+        repository: &RepositoryName,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+        now: Instant,
+    ) -> GivenUp {
+        let mut given_up = GivenUp::NotOwed;
+        self.step(repository, now, |queue| {
+            given_up = queue.give_up(sequence, endpoint);
+            let settled = match &given_up {
+                GivenUp::Settled(settled) => vec![settled.clone()],
+                GivenUp::InFlight | GivenUp::NotOwed => Vec::new(),
+            };
+            Effects {
+                settled,
+                ..Effects::default()
+            }
+        });
+        given_up
+    }
+
+    /// Waits until more is owed than the bounds allow, and tells by whom. Cancel-safe.
+    pub async fn excesses(&self) -> Vec<Excess> {
+        self.accounts.passed().await
+    }
+
+    /// Whether that is still so.
+    #[must_use]
+    pub fn is_over(&self, excess: &Excess) -> bool {
+        self.accounts.is_over(excess)
     }
 
     /// Whether a newer push of the lease's tag waits behind it, so that it need not be sent.
@@ -175,34 +257,65 @@ impl Queue {
         };
         let effects = step(entry.get_mut());
         if entry.get().is_empty() {
-            if let Some(at) = entry.remove().scheduled {
+            let (name, queue) = entry.remove_entry();
+            if let Some(at) = queue.scheduled {
                 let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
-                agenda.remove(&(at, repository.clone()));
+                agenda.remove(&(at, name));
             }
         } else {
-            self.schedule(repository, entry.get_mut(), now);
+            let name = entry.key().clone();
+            self.schedule(&name, entry.get_mut(), now);
         }
+        self.accounts.settle(&effects.settled);
         let done = effects.settled.iter().filter(|settled| settled.last).count();
         self.pending.fetch_sub(done, Ordering::Relaxed);
         effects
     }
 
+    /// Who owes a push, of those that still exist; it is put down to their accounts.
+    fn take_on<'a>(
+        &self,
+        bytes: u32,
+        endpoints: &Endpoints,
+        owed: impl Iterator<Item = (u16, &'a EndpointId)>,
+        mut gone: impl FnMut(u16, &EndpointId),
+    ) -> Vec<Owing> {
+        let mut known = Vec::with_capacity(owed.size_hint().0);
+        for (place, id) in owed {
+            match endpoints.get(id) {
+                Some(endpoint) => known.push((place, endpoint)),
+                None => gone(place, id),
+            }
+        }
+        let ids = self
+            .accounts
+            .add(bytes, known.iter().map(|(_, endpoint)| &endpoint.id));
+        let owing = known
+            .into_iter()
+            .zip(ids)
+            .map(|((place, known), endpoint)| Owing {
+                place,
+                endpoint,
+                batching: known.batching,
+            });
+        owing.collect()
+    }
+
+    /// The repository's queue with the push in it; `None` when nobody owes it.
     fn insert(
         &self,
-        sequence: Sequence,
         repository: &RepositoryName,
-        tag: Option<Tag>,
-        owed: Vec<(Owing, Batching)>,
+        arrival: Arrival<'_>,
+        owed: &[Owing],
         now: Instant,
-    ) {
+    ) -> Option<RefMut<'_, RepositoryName, Box<RepositoryQueue>>> {
         if owed.is_empty() {
-            return;
+            return None;
         }
-        let pending = Pending::new(sequence, tag, owed.len());
         self.pending.fetch_add(1, Ordering::Relaxed);
         let mut queue = self.repositories.entry(repository.clone()).or_default();
-        queue.push(&pending, owed, now);
-        self.schedule(repository, &mut queue, now);
+        queue.push(arrival, owed, &self.ahead, now);
+        Some(queue)
     }
 
     /// Puts down when this repository next wants attention, if that is earlier than what stands there.
@@ -235,22 +348,6 @@ impl Queue {
         }
         current
     }
-}
-
-fn with_batching(
-    owed: Vec<Owing>,
-    endpoints: &Endpoints,
-    mut gone: impl FnMut(Owing),
-) -> Vec<(Owing, Batching)> {
-    let mut known = Vec::with_capacity(owed.len());
-    for owing in owed {
-        if let Some(endpoint) = endpoints.get(&owing.1) {
-            known.push((owing, endpoint.batching));
-        } else {
-            gone(owing);
-        }
-    }
-    known
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ use crate::{
     image::{Digest, MediaType, Tag},
     push::{Push, Sequence, Settlement},
     secret::Secret,
-    webhook::{Coalesce, Endpoint, Fault, Format, Rate},
+    webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate},
 };
+
+mod given_up;
 
 const WINDOW: Duration = Duration::from_secs(2);
 const BATCHING: Batching = Batching {
@@ -25,38 +27,87 @@ fn named(name: &str) -> EndpointId {
     EndpointId::Named(name.into())
 }
 
-fn pending(number: u64, tag: &str, owed: usize) -> Pending {
-    let tag = (!tag.is_empty()).then(|| tag.parse::<Tag>().unwrap());
-    Pending::new(Sequence::new(number).unwrap(), tag, owed)
+/// A repository's queue, with room enough to size ahead.
+struct Repository {
+    queue: RepositoryQueue,
+    ahead: Ahead,
+}
+
+impl Default for Repository {
+    fn default() -> Self {
+        Self {
+            queue: RepositoryQueue::default(),
+            ahead: Ahead::new(SIZED_AHEAD_MAX),
+        }
+    }
+}
+
+impl Repository {
+    fn push(&mut self, number: u64, tag: &str, owed: &[(&str, Batching)], now: Instant) {
+        let tag = (!tag.is_empty()).then(|| tag.parse::<Tag>().unwrap());
+        let arrival = Arrival {
+            sequence: sequence(number),
+            bytes: 400,
+            tag: tag.as_ref(),
+        };
+        let owing = |(place, (name, batching)): (u16, &(&str, Batching))| Owing {
+            place,
+            endpoint: Arc::new(named(name)),
+            batching: *batching,
+        };
+        let owed: Vec<_> = (0..).zip(owed).map(owing).collect();
+        self.queue.push(arrival, &owed, &self.ahead, now);
+    }
+
+    fn advance(&mut self, now: Instant) -> Effects {
+        self.queue.advance(&self.ahead, now)
+    }
+
+    fn complete(&mut self, lease: &Lease, completion: Completion, now: Instant) -> Effects {
+        self.queue.complete(lease, completion, now)
+    }
+
+    fn is_outdated(&self, lease: &Lease) -> bool {
+        self.queue.is_outdated(lease)
+    }
+
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.queue.next_due(now)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+fn sequence(number: u64) -> Sequence {
+    Sequence::new(number).unwrap()
 }
 
 fn push(
-    queue: &mut RepositoryQueue,
+    queue: &mut Repository,
     number: u64,
     tag: &str,
     endpoints: &[&str],
     batching: Batching,
     now: Instant,
 ) {
-    let owed = (0..)
-        .zip(endpoints)
-        .map(|(place, name)| ((place, named(name)), batching))
-        .collect::<Vec<_>>();
-    queue.push(&pending(number, tag, owed.len()), owed, now);
+    let owed: Vec<_> = endpoints.iter().map(|name| (*name, batching)).collect();
+    queue.push(number, tag, &owed, now);
 }
 
 fn sent(effects: &Effects) -> Vec<(String, u64)> {
     effects
         .leases
         .iter()
-        .map(|lease| (lease.endpoint.to_string(), lease.pending.sequence.get()))
+        .map(|lease| (lease.endpoint.to_string(), lease.sequence.get()))
         .collect()
 }
 
 fn superseded(effects: &Effects) -> Vec<(String, u64)> {
     let mut list: Vec<_> = (effects.settled.iter())
         .filter(|settled| settled.how == Settlement::Superseded)
-        .map(|settled| (settled.endpoint.to_string(), settled.pending.sequence.get()))
+        .map(|settled| (settled.endpoint.to_string(), settled.sequence.get()))
         .collect();
     list.sort();
     list
@@ -66,7 +117,7 @@ const DELIVERED: Completion = Completion::Settled(Settlement::Delivered);
 
 #[test]
 fn a_window_closes_when_its_time_has_come_and_not_before() {
-    let (mut queue, start) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, start) = (Repository::default(), Instant::now());
     push(&mut queue, 1, "v1", &["ci"], BATCHING, start);
     push(&mut queue, 2, "v2", &["ci"], BATCHING, start + WINDOW / 2);
     assert_eq!(queue.next_due(start), Some(start + WINDOW));
@@ -79,7 +130,7 @@ fn a_window_closes_when_its_time_has_come_and_not_before() {
 
 #[test]
 fn a_full_window_is_sealed_at_once_and_the_next_push_opens_another() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         pushes_max: 2,
         ..BATCHING
@@ -96,7 +147,7 @@ fn a_full_window_is_sealed_at_once_and_the_next_push_opens_another() {
 
 #[test]
 fn an_empty_window_seals_each_push_by_itself() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     push(
         &mut queue,
         1,
@@ -113,7 +164,7 @@ fn an_empty_window_seals_each_push_by_itself() {
 
 #[test]
 fn a_newer_push_of_a_tag_supersedes_the_older_within_a_batch() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     for (number, tag) in [(1, "v1"), (2, "v2"), (3, "v1"), (4, "")] {
         push(&mut queue, number, tag, &["ci"], BATCHING, now);
     }
@@ -122,14 +173,14 @@ fn a_newer_push_of_a_tag_supersedes_the_older_within_a_batch() {
     let order: Vec<u64> = effects.sealed[0]
         .members
         .iter()
-        .map(|member| member.sequence.get())
+        .map(|member| member.get())
         .collect();
     assert_eq!(order, [2, 3, 4], "survivors keep their own place");
 }
 
 #[test]
 fn nothing_is_superseded_where_coalescing_is_off() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     for number in 1..=3 {
         push(
             &mut queue,
@@ -150,7 +201,7 @@ fn nothing_is_superseded_where_coalescing_is_off() {
 
 #[test]
 fn the_backlog_of_a_lane_that_is_behind_coalesces_but_for_what_is_in_flight() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         window: Duration::ZERO,
         ..BATCHING
@@ -171,7 +222,7 @@ fn the_backlog_of_a_lane_that_is_behind_coalesces_but_for_what_is_in_flight() {
 
 #[test]
 fn a_push_that_comes_back_undelivered_is_superseded_by_the_newer_one_of_its_tag() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         window: Duration::ZERO,
         ..BATCHING
@@ -203,7 +254,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 #[test]
 fn the_push_that_supersedes_a_refused_one_does_not_wait_for_its_sake() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         window: Duration::ZERO,
         ..BATCHING
@@ -227,7 +278,7 @@ fn the_push_that_supersedes_a_refused_one_does_not_wait_for_its_sake() {
 
 #[test]
 fn what_the_endpoint_asked_to_wait_for_is_waited_for_whichever_push_is_next() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         window: Duration::ZERO,
         ..BATCHING
@@ -260,7 +311,7 @@ fn what_the_endpoint_asked_to_wait_for_is_waited_for_whichever_push_is_next() {
 
 #[test]
 fn a_lease_that_was_overtaken_before_its_attempt_is_told_and_superseded() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         window: Duration::ZERO,
         ..BATCHING
@@ -278,7 +329,7 @@ fn a_lease_that_was_overtaken_before_its_attempt_is_told_and_superseded() {
 
 #[test]
 fn trouble_that_is_nobodys_fault_waits_and_counts_for_nothing() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         window: Duration::ZERO,
         ..BATCHING
@@ -327,7 +378,7 @@ async fn a_repository_stands_in_the_agenda_once_however_often_it_is_due() {
 
 #[test]
 fn a_retry_holds_back_what_is_behind_it_in_its_lane_and_nobody_else() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let batching = Batching {
         window: Duration::ZERO,
         ..BATCHING
@@ -366,23 +417,19 @@ fn a_retry_holds_back_what_is_behind_it_in_its_lane_and_nobody_else() {
 
 #[test]
 fn endpoints_with_a_window_of_their_own_are_not_held_to_the_others() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     let quick = Batching {
         window: Duration::ZERO,
         ..BATCHING
     };
-    queue.push(
-        &pending(1, "v1", 2),
-        vec![((0, named("slow")), BATCHING), ((1, named("quick")), quick)],
-        now,
-    );
+    queue.push(1, "v1", &[("slow", BATCHING), ("quick", quick)], now);
     assert_eq!(sent(&queue.advance(now)), [("quick".into(), 1)]);
     assert_eq!(sent(&queue.advance(now + WINDOW)), [("slow".into(), 1)]);
 }
 
 #[test]
 fn a_queue_that_owes_nothing_is_empty() {
-    let (mut queue, now) = (RepositoryQueue::default(), Instant::now());
+    let (mut queue, now) = (Repository::default(), Instant::now());
     push(&mut queue, 1, "v1", &["ci"], BATCHING, now);
     assert!(!queue.is_empty());
     let lease = queue.advance(now + WINDOW).leases.remove(0);
@@ -396,31 +443,33 @@ enum Step {
     Push { tag: u8, both: bool },
     Wait(u16),
     Complete { which: u8, how: u8 },
+    GiveUp { which: u16 },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps(tags: u8) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => (0..4u8, any::<bool>()).prop_map(|(tag, both)| Step::Push { tag, both }),
+        3 => (0..tags, any::<bool>()).prop_map(|(tag, both)| Step::Push { tag, both }),
         2 => (0..3_000u16).prop_map(Step::Wait),
         3 => (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::Complete { which, how }),
+        1 => any::<u16>().prop_map(|which| Step::GiveUp { which }),
     ];
-    proptest::collection::vec(step, 1..80)
+    proptest::collection::vec(step, 1..200)
 }
 
 proptest! {
     /// Whatever happens: each (push, endpoint) ends exactly once, deliveries reach an endpoint in order,
     /// a superseded push always has a newer one of its tag, and the queue drains to nothing.
     #[test]
-    fn every_push_ends_once_and_in_order(steps in steps(), coalesce in any::<bool>()) {
+    fn every_push_ends_once_and_in_order(steps in (1..50u8).prop_flat_map(steps), coalesce in any::<bool>()) {
         let coalesce = if coalesce { Coalesce::Tag } else { Coalesce::None };
         let batching = Batching { window: Duration::from_secs(1), pushes_max: 5, coalesce };
-        let (mut queue, mut now) = (RepositoryQueue::default(), Instant::now());
+        let (mut queue, mut now) = (Repository::default(), Instant::now());
         let (mut taken, mut open) = (Vec::new(), Vec::<Lease>::new());
         let mut ended: HashMap<(String, u64), Settlement> = HashMap::new();
         let mut delivered: HashMap<String, u64> = HashMap::new();
         let mut follow = |effects: Effects, open: &mut Vec<Lease>| {
             for settled in effects.settled {
-                let key = (settled.endpoint.to_string(), settled.pending.sequence.get());
+                let key = (settled.endpoint.to_string(), settled.sequence.get());
                 if settled.how == Settlement::Delivered {
                     let last = delivered.insert(key.0.clone(), key.1);
                     prop_assert!(last.is_none_or(|last| last < key.1), "out of order");
@@ -454,7 +503,17 @@ proptest! {
                     };
                     follow(queue.complete(&lease, completion, now), &mut open)?;
                 }
-                Step::Complete { .. } => {}
+                Step::GiveUp { which } if !taken.is_empty() => {
+                    let number = u64::from(which) % taken.len() as u64 + 1;
+                    let is_open = open.iter().any(|lease| (&*lease.endpoint, lease.sequence) == (&named("a"), sequence(number)));
+                    let given_up = queue.queue.give_up(sequence(number), &named("a"));
+                    prop_assert_eq!(matches!(given_up, GivenUp::InFlight), is_open);
+                    if let GivenUp::Settled(settled) = given_up {
+                        prop_assert_eq!(settled.sequence, sequence(number));
+                        follow(Effects { settled: vec![settled], ..Effects::default() }, &mut open)?;
+                    }
+                }
+                Step::Complete { .. } | Step::GiveUp { .. } => {}
             }
             for (index, lease) in open.iter().enumerate() {
                 prop_assert!(open[..index].iter().all(|other| other.endpoint != lease.endpoint), "two at a time");

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod backlog;
+#[cfg(test)]
 mod batching;
 #[cfg(test)]
 mod crashes;

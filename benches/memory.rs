@@ -1,0 +1,204 @@
+//! What the queue takes of memory and time: a million pushes over a hundred thousand repositories, owed by
+//! one endpoint.
+//!
+//! Each state is built in a process of its own, and told as the growth of its resident memory from
+//! before the first push, so the allocator's overhead is in it. `PUSHES` and `REPOSITORIES` in the
+//! environment change the numbers.
+
+use std::{fs, process::Command, time::Duration};
+
+use anyhow::{Context, ensure};
+use globset::{Glob, GlobSet};
+use shipbell::{
+    clock::Timestamp,
+    image::{Digest, MediaType, RepositoryName, Tag},
+    journal::{Durable, Owed},
+    push::{EndpointId, Push, Sequence},
+    queue::{Completion, Queue},
+    secret::Secret,
+    webhook::{Batching, Coalesce, Endpoint, Endpoints, Fault, Format, Rate},
+};
+use tokio::time::Instant;
+
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// Pushes that the journal reads back at once.
+const RESTORED_AT_ONCE: usize = 4096;
+
+/// What a push takes on disk, bytes.
+const RECORD_BYTES: u32 = 400;
+
+const STATES: [&str; 3] = ["gathering", "failing", "restored"];
+
+fn main() -> anyhow::Result<()> {
+    let state = std::env::args().find(|argument| STATES.contains(&argument.as_str()));
+    if let Some(state) = state {
+        return measure(&state);
+    }
+    for state in STATES {
+        let status = Command::new(std::env::current_exe()?).arg(state).status()?;
+        ensure!(status.success(), "{state}: {status}");
+    }
+    Ok(())
+}
+
+fn measure(state: &str) -> anyhow::Result<()> {
+    let pushes = number_from_environment("PUSHES", 1_000_000)?;
+    let repositories = number_from_environment("REPOSITORIES", 100_000)?;
+    let endpoints = endpoints()?;
+    let (queue, now) = (Queue::new(), Instant::now());
+    let before = resident_bytes()?;
+    let mut busy_ns = 0;
+    if state == "restored" {
+        for from in (1..=pushes).step_by(RESTORED_AT_ONCE) {
+            let to = pushes.min(from + RESTORED_AT_ONCE as u64 - 1);
+            let chunk: anyhow::Result<_> = (from..=to).map(|number| owed(number, repositories)).collect();
+            let chunk = chunk?;
+            let begun_ns = busy_ns_until_now()?;
+            let orphans = queue.restore(chunk, &endpoints, now);
+            busy_ns += busy_ns_until_now()? - begun_ns;
+            ensure!(orphans.is_empty(), "the endpoint is known");
+        }
+        let begun_ns = busy_ns_until_now()?;
+        queue.close_windows(now);
+        busy_ns += busy_ns_until_now()? - begun_ns;
+    } else {
+        for from in (1..=pushes).step_by(RESTORED_AT_ONCE) {
+            let to = pushes.min(from + RESTORED_AT_ONCE as u64 - 1);
+            let chunk: anyhow::Result<Vec<_>> =
+                (from..=to).map(|number| durable(number, repositories)).collect();
+            let chunk = chunk?;
+            let begun_ns = busy_ns_until_now()?;
+            for push in &chunk {
+                queue.apply(push, &endpoints, now);
+            }
+            busy_ns += busy_ns_until_now()? - begun_ns;
+        }
+    }
+    if state == "failing" {
+        fail_all(&queue, repositories, now + WINDOW)?;
+    }
+    let grown = resident_bytes()?.saturating_sub(before);
+    ensure!(queue.pending() as u64 == pushes, "nothing was superseded");
+    println!(
+        "{state:>10}: {} MiB, {} bytes a push, {} bytes a repository; {} ns a push to insert",
+        grown >> 20,
+        grown / pushes,
+        grown / repositories,
+        busy_ns / pushes,
+    );
+    Ok(())
+}
+
+/// Closes every window, and has each lane's first attempt fail.
+fn fail_all(queue: &Queue, repositories: u64, now: Instant) -> anyhow::Result<()> {
+    for number in 0..repositories {
+        let name = repository(number)?;
+        for lease in queue.advance(&name, now).leases {
+            let retry = Completion::Retry {
+                at: now + Duration::from_hours(1),
+                fault: Fault::Endpoint,
+            };
+            queue.complete(&name, &lease, retry, now);
+        }
+    }
+    Ok(())
+}
+
+fn repository(number: u64) -> anyhow::Result<RepositoryName> {
+    let name = format!("team-{}/service-{}", number % 1_000, number);
+    Ok(name.parse()?)
+}
+
+/// The pushes go round the repositories, with the tags that a build's pipeline makes.
+fn named(number: u64, repositories: u64) -> anyhow::Result<(RepositoryName, Tag)> {
+    let scrambled = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let round = number / repositories;
+    let tag = match number % 3 {
+        0 => format!("1.{round}.{}", scrambled >> 58),
+        1 => format!("sha-{:07x}", scrambled >> 36),
+        _ => format!("main-202611{:02}-{:07x}", 1 + round % 30, scrambled >> 36),
+    };
+    Ok((repository(scrambled % repositories)?, tag.parse()?))
+}
+
+fn durable(number: u64, repositories: u64) -> anyhow::Result<Durable> {
+    let (repository, tag) = named(number, repositories)?;
+    Ok(Durable {
+        sequence: Sequence::new(number).context("from 1")?,
+        bytes: RECORD_BYTES,
+        push: Push {
+            event_id: String::new(),
+            repository,
+            tag: Some(tag),
+            digest: Digest::sha256(&number.to_be_bytes()),
+            media_type: MediaType::OciManifest,
+            manifest_size: 0,
+            references: Vec::new(),
+            actor: String::new(),
+            taken_at: Timestamp::default(),
+            owed: vec![EndpointId::Named("ci".into())],
+        },
+    })
+}
+
+fn owed(number: u64, repositories: u64) -> anyhow::Result<Owed> {
+    let (repository, tag) = named(number, repositories)?;
+    Ok(Owed {
+        sequence: Sequence::new(number).context("from 1")?,
+        bytes: RECORD_BYTES,
+        repository,
+        tag: Some(tag),
+        owed: vec![(0, EndpointId::Named("ci".into()))],
+    })
+}
+
+fn endpoints() -> anyhow::Result<Endpoints> {
+    let all = GlobSet::builder().add(Glob::new("**")?).build()?;
+    Ok(Endpoints::new(vec![Endpoint {
+        id: EndpointId::Named("ci".into()),
+        url: Secret::inline("http://127.0.0.1:1/"),
+        secret: None,
+        previous_secret: None,
+        format: Format::Native,
+        headers: Vec::new(),
+        repositories: all.clone(),
+        tags: all.clone(),
+        exclude_tags: GlobSet::empty(),
+        batching: Batching {
+            window: WINDOW,
+            pushes_max: 100,
+            coalesce: Coalesce::Tag,
+        },
+        rate: Rate { per_second: None },
+    }]))
+}
+
+/// How long this thread has had a processor: what others do on the machine is not in it.
+fn busy_ns_until_now() -> anyhow::Result<u64> {
+    let status = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let ns = status
+        .split_whitespace()
+        .next()
+        .context("schedstat's first number")?;
+    Ok(ns.parse()?)
+}
+
+fn resident_bytes() -> anyhow::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .context("VmRSS in kB")?;
+    Ok(kib.parse::<u64>()? * 1024)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the benchmark's own two settings")]
+fn number_from_environment(name: &str, default: u64) -> anyhow::Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("{name} is a number, not {text:?}")),
+        Err(_) => Ok(default),
+    }
+}

@@ -1,0 +1,141 @@
+//! The way through the journal from its oldest push on, for the sake of one bound.
+
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{field::display, warn};
+
+use crate::{
+    journal::{Journal, Owed},
+    push::{EndpointId, Sequence},
+};
+
+/// Pushes that are read back at once.
+const READ_AT_ONCE: usize = 256;
+
+/// How long until what was in flight is met again.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// A spell ends when nothing was given up for so long, or when it lasted so long: then its count is told.
+const SPELL_QUIET: Duration = Duration::from_mins(1);
+const SPELL_MAX: Duration = Duration::from_mins(10);
+
+/// One bound's way. It goes forward only, but for what it passed over.
+#[derive(Debug)]
+pub(super) struct Walk {
+    /// The key that sets the bound, and the endpoint it is about, if it is about one.
+    bound: &'static str,
+    endpoint: Option<Arc<EndpointId>>,
+    /// The last push that was read.
+    cursor: Option<Sequence>,
+    /// What was read and is not looked at yet.
+    read: VecDeque<Owed>,
+    /// The oldest push that was passed over.
+    passed_over: Option<Sequence>,
+    began: Instant,
+    spell: Option<Spell>,
+}
+
+/// A time in which pushes are given up, told once at its beginning and once at its end.
+#[derive(Clone, Copy, Debug)]
+struct Spell {
+    began: Instant,
+    last: Instant,
+    pushes: u64,
+}
+
+impl Walk {
+    pub(super) fn new(bound: &'static str, endpoint: Option<Arc<EndpointId>>) -> Self {
+        Self {
+            bound,
+            endpoint,
+            cursor: None,
+            read: VecDeque::new(),
+            passed_over: None,
+            began: Instant::now(),
+            spell: None,
+        }
+    }
+
+    /// The next oldest push; `None` at the end, after which it begins again. Cancel-safe.
+    ///
+    /// # Errors
+    /// A push can't be read back.
+    pub(super) async fn next(&mut self, journal: &Journal) -> io::Result<Option<Owed>> {
+        if self.read.is_empty() {
+            let (journal, cursor) = (journal.clone(), self.cursor);
+            let read = move || journal.owed(cursor, READ_AT_ONCE);
+            let read = tokio::task::spawn_blocking(read).await;
+            self.read = read.map_err(io::Error::other)??.into();
+            self.cursor = self.read.back().map(|last| last.sequence);
+        }
+        Ok(self.read.pop_front())
+    }
+
+    /// Takes note of a push that is in flight: it may come back undelivered.
+    pub(super) fn pass_over(&mut self, push: Sequence) {
+        self.passed_over.get_or_insert(push);
+    }
+
+    /// Goes back to what was passed over, if that was long enough ago.
+    pub(super) fn meet_again(&mut self) {
+        if self.began.elapsed() < AGAIN_AFTER {
+            return;
+        }
+        self.began = Instant::now();
+        if let Some(oldest) = self.passed_over.take() {
+            self.read.clear();
+            self.cursor = Sequence::new(oldest.get() - 1);
+        }
+    }
+
+    /// Goes back to the oldest push there is.
+    pub(super) fn restart(&mut self) {
+        self.read.clear();
+        self.cursor = None;
+        self.passed_over = None;
+    }
+
+    /// Counts a push that was given up, and tells when it is the first for long.
+    pub(super) fn count(&mut self, now: Instant) {
+        let (bound, endpoint) = (self.bound, self.endpoint.as_ref().map(display));
+        let spell = self.spell.get_or_insert_with(|| {
+            warn!(
+                bound,
+                endpoint, "too much is owed: the oldest pushes become dead letters"
+            );
+            Spell {
+                began: now,
+                last: now,
+                pushes: 0,
+            }
+        });
+        spell.pushes += 1;
+        spell.last = now;
+    }
+
+    /// When the spell ends, if nothing more happens.
+    pub(super) fn spell_ends_at(&self) -> Option<Instant> {
+        let spell = self.spell?;
+        Some((spell.last + SPELL_QUIET).min(spell.began + SPELL_MAX))
+    }
+
+    /// Ends the spell if it is time, and tells its count.
+    pub(super) fn end_spell_if_due(&mut self) {
+        if self.spell_ends_at().is_some_and(|at| at <= Instant::now()) {
+            self.end_spell();
+        }
+    }
+
+    /// Ends the spell, and tells its count.
+    pub(super) fn end_spell(&mut self) {
+        if let Some(Spell { began, pushes, .. }) = self.spell.take() {
+            let endpoint = self.endpoint.as_ref().map(display);
+            let elapsed_s = began.elapsed().as_secs();
+            warn!(
+                bound = self.bound,
+                endpoint, pushes, elapsed_s, "dead letters: too much was owed"
+            );
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! How much is owed: by each endpoint, and in all, in bytes of the journal's records; and who is over a bound.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use super::batch::Settled;
+use crate::push::EndpointId;
+
+/// How much may be owed. By default, anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// By one endpoint, bytes.
+    pub endpoint_bytes_max: u64,
+    /// In all, bytes; a push that several endpoints owe counts once.
+    pub bytes_max: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            endpoint_bytes_max: u64::MAX,
+            bytes_max: u64::MAX,
+        }
+    }
+}
+
+/// A bound that is passed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Excess {
+    /// This endpoint owes too much.
+    Endpoint(Arc<EndpointId>),
+    /// All together do.
+    Overall,
+}
+
+/// The accounts of all endpoints that owe something.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    bounds: Bounds,
+    sheet: Mutex<Sheet>,
+    /// Wakes who is to act on a bound that was passed.
+    passed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Sheet {
+    /// Bytes by endpoint; none is zero.
+    owed: HashMap<Arc<EndpointId>, u64>,
+    /// Those of them that are over their bound.
+    over: HashSet<Arc<EndpointId>>,
+    bytes: u64,
+}
+
+impl Accounts {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a push of so many bytes that these endpoints owe, and gives back the endpoints by the one value that
+    /// stands for each in memory.
+    pub(super) fn add<'a>(
+        &self,
+        bytes: u32,
+        endpoints: impl ExactSizeIterator<Item = &'a EndpointId>,
+    ) -> Vec<Arc<EndpointId>> {
+        let mut sheet = self.sheet();
+        let mut known = Vec::with_capacity(endpoints.len());
+        for id in endpoints {
+            let known_id = match sheet.owed.get_key_value(id) {
+                Some((known, _)) => Arc::clone(known),
+                None => Arc::new(id.clone()),
+            };
+            let owed = sheet.owed.entry(Arc::clone(&known_id)).or_default();
+            *owed += u64::from(bytes);
+            if *owed > self.bounds.endpoint_bytes_max {
+                sheet.over.insert(Arc::clone(&known_id));
+            }
+            known.push(known_id);
+        }
+        if !known.is_empty() {
+            sheet.bytes += u64::from(bytes);
+        }
+        if !sheet.over.is_empty() || sheet.bytes > self.bounds.bytes_max {
+            self.passed.notify_one();
+        }
+        known
+    }
+
+    /// Takes off what has ended.
+    pub(super) fn settle(&self, settled: &[Settled]) {
+        if settled.is_empty() {
+            return;
+        }
+        let mut sheet = self.sheet();
+        for settled in settled {
+            let bytes = u64::from(settled.bytes);
+            if settled.last {
+                sheet.bytes -= bytes;
+            }
+            let Some(owed) = sheet.owed.get_mut(&settled.endpoint) else {
+                debug_assert!(false, "what is settled was owed");
+                continue;
+            };
+            *owed -= bytes;
+            let owed = *owed;
+            if owed <= self.bounds.endpoint_bytes_max {
+                sheet.over.remove(&settled.endpoint);
+            }
+            if owed == 0 {
+                sheet.owed.remove(&settled.endpoint);
+            }
+        }
+    }
+
+    /// Every bound that is passed now.
+    pub(super) fn excesses(&self) -> Vec<Excess> {
+        let sheet = self.sheet();
+        let overall = (sheet.bytes > self.bounds.bytes_max).then_some(Excess::Overall);
+        let endpoints = sheet.over.iter().cloned().map(Excess::Endpoint);
+        endpoints.chain(overall).collect()
+    }
+
+    pub(super) fn is_over(&self, excess: &Excess) -> bool {
+        let sheet = self.sheet();
+        match excess {
+            Excess::Endpoint(id) => sheet.over.contains(id),
+            Excess::Overall => sheet.bytes > self.bounds.bytes_max,
+        }
+    }
+
+    /// Waits until a bound is passed. Cancel-safe.
+    pub(super) async fn passed(&self) -> Vec<Excess> {
+        loop {
+            // Registered before the look, so that no wake-up falls between the two.
+            let passed = self.passed.notified();
+            let excesses = self.excesses();
+            if !excesses.is_empty() {
+                return excesses;
+            }
+            passed.await;
+        }
+    }
+
+    /// Each change of the sheet is whole before anything can panic.
+    fn sheet(&self) -> MutexGuard<'_, Sheet> {
+        self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,115 @@
+//! Bounded backlogs: an endpoint that takes nothing closes ingest for nobody (CONTRACT 5).
+
+use std::{fs, time::Duration};
+
+use crate::support::{
+    SOON, envelope, eventually, ports,
+    receiver::{Answer, Receiver, Request},
+    shipbell::{Config, Shipbell},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// What a push takes in the journal here, bytes, and a little more.
+const HEAVY: usize = 8_000;
+const PUSH_BYTES_MAX: u64 = 8_500;
+
+/// Long enough that nothing is tried twice while a test runs.
+const ONCE: &str = "delivery.retry_schedule = ['1h']\nbatch.window = '0s'\nlog.level = 'info'";
+
+fn image(number: u64) -> String {
+    format!("acme/app:{number}")
+}
+
+fn heavy(repository: &str, number: u64) -> String {
+    envelope::of(&[envelope::heavy(repository, &number.to_string(), HEAVY)])
+}
+
+fn images(requests: &[Request]) -> Vec<String> {
+    requests.iter().map(Request::image).collect()
+}
+
+/// How many pushes are dead letters, all endpoints together.
+fn dead_letters(shipbell: &Shipbell) -> u64 {
+    let metrics = shipbell.ops("/metrics").text();
+    let sample = "shipbell_settled_total{how=\"dead_letter\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(sample));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+fn journal_bytes(shipbell: &Shipbell) -> u64 {
+    let files = fs::read_dir(shipbell.data().join("journal")).unwrap();
+    // A file may go between being listed and being looked at.
+    let sizes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
+    sizes.sum()
+}
+
+#[test]
+fn a_dead_endpoint_loses_its_oldest_pushes_and_nobody_elses() {
+    const PUSHES: u64 = 300;
+    let (port, healthy) = (ports::free(), Receiver::start());
+    let config = Config::without_registry()
+        .with(ONCE)
+        .with("delivery.max_backlog = '1MiB'")
+        .endpoint("dead", &format!("http://127.0.0.1:{port}/"))
+        .endpoint("healthy", &healthy.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    for number in 1..=PUSHES {
+        shipbell.take(heavy("acme/app", number));
+    }
+    let all: Vec<String> = (1..=PUSHES).map(image).collect();
+    assert_eq!(images(&healthy.wait_for(all.len(), SOON)), all);
+
+    let most = MIB / HEAVY as u64;
+    let dead = eventually("the backlog is within its bound", SOON, || {
+        let dead = dead_letters(&shipbell);
+        (PUSHES - dead <= most).then_some(dead)
+    });
+    shipbell.stop();
+    assert!(shipbell.log().contains("delivery.max_backlog"));
+
+    // It comes back: the newest survived, in order, as many as there is room for.
+    let back = Receiver::on(port, |_| Answer::Status(200));
+    shipbell.start_again();
+    let survivors = images(&back.wait_for_image(&image(PUSHES), SOON));
+    assert_eq!(survivors, all[usize::try_from(dead).unwrap()..]);
+    let held = survivors.len() as u64;
+    assert!(held >= MIB / PUSH_BYTES_MAX, "only {held} survived");
+    assert_eq!(dead_letters(&shipbell), 0, "none after the start");
+}
+
+#[test]
+fn endpoints_that_are_all_dead_close_ingest_for_moments_at_most() {
+    // The second is the smallest there may be.
+    for size_max in [8 * MIB, 4 * MIB] {
+        stay_open(size_max);
+    }
+}
+
+/// Pushes three times what a journal of this size holds, to two endpoints that take nothing.
+fn stay_open(size_max: u64) {
+    let config = Config::without_registry()
+        .with(ONCE)
+        .with("journal.segment_size = '1MiB'\ningest.max_body = '512KiB'")
+        .with(&format!("journal.max_size = '{}MiB'", size_max / MIB))
+        .endpoint("one", &format!("http://127.0.0.1:{}/", ports::free()))
+        .endpoint("two", &format!("http://127.0.0.1:{}/", ports::free()));
+    let mut shipbell = Shipbell::start(config);
+    let pushes = 3 * size_max / HEAVY as u64;
+    for number in 1..=pushes {
+        let body = heavy(&format!("acme/app{}", number % 20), number);
+        eventually("it is taken", Duration::from_secs(5), || {
+            let response = shipbell.post(&body);
+            assert!(matches!(response.status, 202 | 503), "{}", response.text());
+            (response.status == 202).then_some(())
+        });
+        let bytes = journal_bytes(&shipbell);
+        assert!(bytes <= size_max, "{bytes} bytes on disk after {number} pushes");
+    }
+    let (dead, held) = (dead_letters(&shipbell), size_max / 2 / HEAVY as u64);
+    assert!(dead >= 2 * (pushes - held), "for both endpoints: {dead}");
+    shipbell.stop();
+    assert!(shipbell.log().contains("journal.max_size"));
+    shipbell.start_again();
+    shipbell.take(heavy("acme/app", 0));
+}
