@@ -6,8 +6,6 @@ use super::{
     OpenError,
     record::RecordError,
     segment::{self, FIRST_COMMIT_AT, FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader},
-    segments::LARGE,
-    spare::SPARE,
     storage::{Storage, StorageFile},
 };
 

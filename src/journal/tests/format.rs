@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::*;
 use crate::journal::{
-    live::Unsettled,
     recent::EventKey,
     record::{self, RawRecord},
     segment::SegmentHeader,
+    unsettled::Unsettled,
 };
 
 const ID: JournalId = JournalId([0x5a; 16]);
