@@ -1,7 +1,7 @@
 //! The format on disk is version 1 for good: what this version writes, to the byte, and what an earlier build
 //! has left behind.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use super::*;
 use crate::journal::{
@@ -127,17 +127,16 @@ fn a_journal_that_the_first_build_of_version_1_left_behind_is_read_as_it_was_mea
             who.join(" ")
         };
         let tag = push.tag.map(|tag| tag.to_string()).unwrap_or_default();
-        text += &format!(
-            "{} {}:{tag} {} {who}\n",
-            owed.sequence, push.repository, push.digest
-        );
+        writeln!(text, "{} {}:{tag} {} {who}", owed.sequence, push.repository, push.digest).unwrap();
     }
-    text += &format!(
-        "{} settled late, {} commits, cut: {}\n",
+    writeln!(
+        text,
+        "{} settled late, {} commits, cut: {}",
         opened.report.settled_late,
         opened.report.commits,
         opened.report.cut.map_or(0, |cut| cut.bytes)
-    );
+    )
+    .unwrap();
     assert_eq!(text, include_str!("../../../tests/journals/v1.owed"));
     // What was taken before is known, although its segment is gone.
     let thread = opened.writer.start(Box::new(drop)).unwrap();
