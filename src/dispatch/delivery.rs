@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Dispatcher, lanes::Lane, retry::with_retry_after};
+use super::{Dispatcher, retry::with_retry_after};
 use crate::{
     image::RepositoryName,
     push::Settlement,
@@ -27,35 +27,22 @@ use crate::{
 const UNREADABLE_WAIT: Duration = Duration::from_secs(10);
 
 impl Dispatcher {
-    /// Works off a lane, and then those of the same endpoint that wait in line for one at work to end.
-    pub(super) async fn run_lanes(self, lane: Lane) {
-        let mut next = Some(lane);
-        while let Some((repository, lease)) = next {
-            let endpoint = lease.endpoint.clone();
-            self.run_lane(&repository, lease).await;
-            if self.0.parts.tasks.soft().is_cancelled() {
-                return;
-            }
-            next = self.0.lanes.leave(&endpoint);
-        }
-    }
-
     /// Sends the lane's pushes, from this lease on, until there is none to be sent now.
-    async fn run_lane(&self, repository: &RepositoryName, mut lease: Lease) {
+    pub(super) async fn run_lane(self, repository: RepositoryName, mut lease: Lease) {
         let parts = &self.0.parts;
         loop {
             let completion = tokio::select! {
                 biased;
                 () = parts.tasks.hard().cancelled() => return,
-                completion = self.deliver(repository, &lease) => completion,
+                completion = self.deliver(&repository, &lease) => completion,
             };
             let Some(completion) = completion else { return };
             let mut effects = parts
                 .queue
-                .complete(repository, &lease, completion, Instant::now());
+                .complete(&repository, &lease, completion, Instant::now());
             let next = effects.leases.pop();
             debug_assert!(effects.leases.is_empty(), "a lane lends one push at a time");
-            self.follow(repository, effects);
+            self.follow(&repository, effects);
             match next {
                 Some(next) if !parts.tasks.soft().is_cancelled() => lease = next,
                 _ => return,

@@ -7,7 +7,7 @@
 //!
 //! # Bounds
 //! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`),
-//! starts per endpoint by its rate, lane tasks per endpoint ([`lanes`]), and the
+//! starts per endpoint by its rate, lane tasks by the lanes that are not waiting for a retry, and the
 //! images sized ahead of their turn by [`SIZED_AHEAD_MAX`](crate::queue::SIZED_AHEAD_MAX).
 //!
 //! # Stopping
@@ -33,13 +33,11 @@ use crate::{
 
 mod backlog;
 mod delivery;
-mod lanes;
 pub mod pace;
 mod prepare;
 pub mod retry;
 mod turn;
 
-use lanes::Lanes;
 use turn::Turns;
 
 /// The dispatcher's settings.
@@ -89,7 +87,6 @@ struct Shared {
     options: Options,
     parts: Parts,
     turns: Turns,
-    lanes: Lanes,
 }
 
 impl Dispatcher {
@@ -101,7 +98,6 @@ impl Dispatcher {
             options,
             parts,
             turns,
-            lanes: Lanes::default(),
         }))
     }
 
@@ -146,9 +142,8 @@ impl Dispatcher {
             self.prepare_ahead(repository, batch);
         }
         for lease in effects.leases {
-            if let Some(lane) = self.0.lanes.enter(repository.clone(), lease) {
-                self.0.parts.tasks.spawn("delivery", self.clone().run_lanes(lane));
-            }
+            let lane = self.clone().run_lane(repository.clone(), lease);
+            self.0.parts.tasks.spawn("delivery", lane);
         }
     }
 
