@@ -16,6 +16,10 @@ use crate::{
 /// Of an attempt's time, how much resolving, TCP and TLS may take.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
+/// Lanes of one endpoint that are at work at once, if its host takes no more than half as many requests at
+/// once: enough that some are sized while others send.
+const LANES_AT_ONCE: usize = 256;
+
 /// Connections to one host that are kept while nothing is sent.
 const IDLE_PER_HOST_MAX: usize = 4;
 
@@ -125,5 +129,6 @@ pub(super) fn queue_bounds(config: &Config) -> queue::Bounds {
     queue::Bounds {
         endpoint_bytes_max: config.delivery.max_backlog,
         bytes_max: (size / 4 * 3).min(rest).max(segment),
+        lanes_at_once_max: config.delivery.per_host.saturating_mul(2).max(LANES_AT_ONCE),
     }
 }

@@ -10,13 +10,15 @@ use tokio::sync::Notify;
 use super::batch::Settled;
 use crate::push::EndpointId;
 
-/// How much may be owed. By default, anything.
+/// How much may be owed, and lent. By default, anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// By one endpoint, bytes.
     pub endpoint_bytes_max: u64,
     /// In all, bytes; a push that several endpoints owe counts once.
     pub bytes_max: u64,
+    /// Lanes of one endpoint that are lent from at once; the others wait in line. At least 1.
+    pub lanes_at_once_max: usize,
 }
 
 impl Default for Bounds {
@@ -24,6 +26,7 @@ impl Default for Bounds {
         Self {
             endpoint_bytes_max: u64::MAX,
             bytes_max: u64::MAX,
+            lanes_at_once_max: usize::MAX,
         }
     }
 }

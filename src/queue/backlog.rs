@@ -261,10 +261,18 @@ impl Backlog {
             place: record.place,
             tag: record.to_tag(),
         };
-        if let Some(index) = &mut self.index {
-            index.forget(at, tag_at(&self.records, at));
-        }
         self.mark(at, DEAD);
+        if let Some(index) = &mut self.index {
+            let tag = tag_at(&self.records, at);
+            index.forget(at, tag);
+            // The only older one that there can be is in flight: it is the newest again.
+            let mut first = Records::new(&self.records, self.start, self.before);
+            if first.next().is_some_and(|(_, first)| first.coalesces(tag))
+                && index.newest(tag, &self.records).is_none()
+            {
+                index.set_newest(self.start, &self.records);
+            }
+        }
         self.live -= 1;
         self.dead += 1;
         Some(ended)

@@ -7,12 +7,26 @@ use tokio::time::Instant;
 use super::{
     backlog::{Backlog, Ended, Sealed},
     batch::{Batch, Completion, Lease},
+    lines::Gate,
     record::Record,
 };
 use crate::{
     push::{EndpointId, Sequence, Settlement},
     webhook::{Coalesce, Fault},
 };
+
+/// Where a lane is on the way to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It has nothing to send, or waits.
+    Idle,
+    /// It waits in its endpoint's line.
+    InLine,
+    /// It was called, and may be lent from.
+    Called,
+    /// It is lent from.
+    Lent,
+}
 
 /// One lane. What is lent is always the first of its backlog.
 #[derive(Debug)]
@@ -28,7 +42,7 @@ pub(super) struct Lane {
     /// Until when it waits. For whose sake says `fault`.
     not_before: Option<Instant>,
     fault: Fault,
-    is_lent: bool,
+    state: State,
     endpoint_failures: u32,
     /// How often the first push failed by its own fault.
     push_failures: u32,
@@ -43,7 +57,7 @@ impl Lane {
             batch: None,
             not_before: None,
             fault: Fault::Endpoint,
-            is_lent: false,
+            state: State::Idle,
             endpoint_failures: 0,
             push_failures: 0,
         }
@@ -51,19 +65,61 @@ impl Lane {
 
     /// Whether there is nothing left to do in it.
     pub(super) fn is_spent(&self) -> bool {
-        self.window == 0 && self.backlog.is_empty()
+        self.window == 0 && self.backlog.is_empty() && self.state != State::Called
     }
 
-    /// When its next push may be lent; `None` if there is none, or one is lent.
+    /// When something is to be done in it; `None` if a push is lent, or it waits in line.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        self.backlog.first().filter(|_| !self.is_lent)?;
-        Some(self.not_before.unwrap_or(now))
+        match self.state {
+            State::Idle => self.backlog.first().map(|_| self.not_before.unwrap_or(now)),
+            State::Called => Some(now),
+            State::InLine | State::Lent => None,
+        }
     }
 
-    /// The oldest push, if none is lent and no retry is being waited for.
+    /// The oldest push, if it may be lent once its turn has come.
     pub(super) fn next(&self, now: Instant) -> Option<Record<'_>> {
         self.next_due(now).filter(|at| *at <= now)?;
         self.backlog.first()
+    }
+
+    /// Whether a push is to be lent now, and the lane's turn has come for it; otherwise it waits in line from now
+    /// on. `has_turn` is whether it comes from an attempt: it keeps its turn until its batch is through.
+    pub(super) fn takes_turn(&mut self, has_turn: bool, gate: &Gate<'_>, now: Instant) -> bool {
+        let is_due = self.next(now).is_some();
+        let is_called = self.state == State::Called;
+        if is_due && (is_called || (has_turn && self.goes_on())) {
+            return true;
+        }
+        if has_turn || is_called {
+            self.state = State::Idle;
+            gate.leave(&self.endpoint);
+        }
+        if self.state == State::Lent {
+            return false;
+        }
+        // No contents are held while it waits, but those that may be held ahead.
+        self.batch = None;
+        if is_due && !gate.enter(&self.endpoint) {
+            self.state = State::InLine;
+        }
+        is_due && self.state == State::Idle
+    }
+
+    /// Calls it out of the line; whether it was there.
+    pub(super) fn call(&mut self) -> bool {
+        let is_in_line = self.state == State::InLine;
+        if is_in_line {
+            self.state = State::Called;
+        }
+        is_in_line
+    }
+
+    /// Whether the push that is next belongs to the batch it is working on.
+    fn goes_on(&self) -> bool {
+        let next = self.backlog.first();
+        let batch = self.batch.as_ref().zip(next);
+        batch.is_some_and(|(batch, next)| batch.member(next.sequence).is_some())
     }
 
     /// Lends the oldest push, which belongs to this batch.
@@ -79,16 +135,9 @@ impl Lane {
             push_failures: self.push_failures,
         };
         self.batch = Some(batch);
-        self.is_lent = true;
+        self.state = State::Lent;
         self.not_before = None;
         Some(lease)
-    }
-
-    /// Holds no batch while there is nothing to lend.
-    pub(super) fn rest(&mut self) {
-        if !self.is_lent {
-            self.batch = None;
-        }
     }
 
     /// Takes back what was lent, and says how it ended, if it did.
@@ -97,8 +146,8 @@ impl Lane {
         sequence: Sequence,
         completion: Completion,
     ) -> Option<(Ended, Settlement)> {
-        debug_assert!(self.is_lent, "a lease comes back once");
-        self.is_lent = false;
+        debug_assert_eq!(self.state, State::Lent, "a lease comes back once");
+        self.state = State::Idle;
         match completion {
             Completion::Settled(how) => {
                 self.endpoint_failures = 0;
@@ -122,14 +171,14 @@ impl Lane {
     pub(super) fn seal(&mut self, coalesce: Coalesce) -> Sealed {
         self.window = 0;
         let first = self.first_sequence();
-        let sealed = self.backlog.seal(coalesce, self.is_lent);
+        let sealed = self.backlog.seal(coalesce, self.state == State::Lent);
         self.follow_first(first);
         sealed
     }
 
     /// Whether a push is in flight.
     pub(super) fn has_lent(&self, sequence: Sequence) -> bool {
-        self.is_lent && self.first_sequence() == Some(sequence)
+        self.state == State::Lent && self.first_sequence() == Some(sequence)
     }
 
     /// Takes out a push, which is not in flight.

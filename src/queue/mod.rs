@@ -9,6 +9,8 @@
 //! - Due work comes from one ordered agenda; the map is never scanned for it. A repository stands in it at
 //!   most once, with the moment its state machine asked for (`scheduled`). The map's shard is locked before
 //!   the agenda, never after it.
+//! - What is owed is in the accounts from before it is in its queue until after it has left it.
+//! - The locks of the accounts and of the lines are taken last, and nothing is locked under them.
 //! - No map guard lives across an `.await`: every method that touches the map is synchronous.
 
 use std::{
@@ -40,6 +42,7 @@ mod backlog;
 mod batch;
 mod index;
 mod lane;
+mod lines;
 mod record;
 mod repository;
 
@@ -48,6 +51,7 @@ pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled};
 
 use accounts::Accounts;
 use batch::Ahead;
+use lines::{Gate, Lines};
 use repository::{Arrival, Owing, RepositoryQueue};
 
 /// The most images that are sized, and held so, before it is their turn. A lane that is further behind
@@ -67,6 +71,7 @@ pub struct Queue {
     pending: AtomicUsize,
     ahead: Ahead,
     accounts: Accounts,
+    lines: Lines,
 }
 
 impl Default for Queue {
@@ -96,6 +101,7 @@ impl Queue {
             pending: AtomicUsize::new(0),
             ahead: Ahead::new(SIZED_AHEAD_MAX),
             accounts: Accounts::new(bounds),
+            lines: Lines::new(bounds.lanes_at_once_max),
         }
     }
 
@@ -190,7 +196,9 @@ impl Queue {
 
     /// Does what is due in one repository.
     pub fn advance(&self, repository: &RepositoryName, now: Instant) -> Effects {
-        self.step(repository, now, |queue| queue.advance(&self.ahead, now))
+        self.step(repository, now, |queue, gate| {
+            queue.advance(&self.ahead, gate, now)
+        })
     }
 
     /// Gives back a lease.
@@ -201,7 +209,21 @@ impl Queue {
         completion: Completion,
         now: Instant,
     ) -> Effects {
-        self.step(repository, now, |queue| queue.complete(lease, completion, now))
+        self.step(repository, now, |queue, gate| {
+            queue.complete(lease, completion, gate, now)
+        })
+    }
+
+    /// Calls lanes out of an endpoint's line, as many as may come.
+    fn call(&self, endpoint: &EndpointId, now: Instant) {
+        while let Some(name) = self.lines.call(endpoint) {
+            let mut queue = self.repositories.get_mut(&name);
+            let is_called = queue.as_mut().is_some_and(|queue| queue.call(endpoint));
+            match &mut queue {
+                Some(queue) if is_called => self.schedule(&name, queue, now),
+                _ => self.lines.leave(endpoint),
+            }
+        }
     }
 
     /// Takes a push away from an endpoint that owes it, wherever it waits, as a dead letter.
@@ -213,7 +235,7 @@ impl Queue {
         now: Instant,
     ) -> GivenUp {
         let mut given_up = GivenUp::NotOwed;
-        self.step(repository, now, |queue| {
+        self.step(repository, now, |queue, _| {
             given_up = queue.give_up(sequence, endpoint);
             let settled = match &given_up {
                 GivenUp::Settled(settled) => vec![settled.clone()],
@@ -250,6 +272,24 @@ impl Queue {
         &self,
         repository: &RepositoryName,
         now: Instant,
+        step: impl FnOnce(&mut RepositoryQueue, &Gate<'_>) -> Effects,
+    ) -> Effects {
+        let gate = self.lines.gate(repository);
+        let effects = self.step_one(repository, now, |queue| step(queue, &gate));
+        self.accounts.settle(&effects.settled);
+        let done = effects.settled.iter().filter(|settled| settled.last).count();
+        self.pending.fetch_sub(done, Ordering::Relaxed);
+        // The repository is let go of: others are met now.
+        for endpoint in gate.left() {
+            self.call(&endpoint, now);
+        }
+        effects
+    }
+
+    fn step_one(
+        &self,
+        repository: &RepositoryName,
+        now: Instant,
         step: impl FnOnce(&mut RepositoryQueue) -> Effects,
     ) -> Effects {
         let Entry::Occupied(mut entry) = self.repositories.entry(repository.clone()) else {
@@ -266,9 +306,6 @@ impl Queue {
             let name = entry.key().clone();
             self.schedule(&name, entry.get_mut(), now);
         }
-        self.accounts.settle(&effects.settled);
-        let done = effects.settled.iter().filter(|settled| settled.last).count();
-        self.pending.fetch_sub(done, Ordering::Relaxed);
         effects
     }
 

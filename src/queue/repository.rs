@@ -24,6 +24,7 @@ use super::{
     backlog::Ended,
     batch::{Ahead, Batch, Completion, Effects, GivenUp, Lease, Settled},
     lane::Lane,
+    lines::Gate,
     record::Record,
 };
 use crate::{
@@ -122,20 +123,26 @@ impl RepositoryQueue {
     }
 
     /// Does what is due: closes windows, lends out what may be sent.
-    pub(super) fn advance(&mut self, ahead: &Ahead, now: Instant) -> Effects {
+    pub(super) fn advance(&mut self, ahead: &Ahead, gate: &Gate<'_>, now: Instant) -> Effects {
         while let Some(index) = self.windows.iter().position(|window| window.closes_at <= now) {
             self.seal(index, ahead, now);
         }
         let mut effects = self.take_outbox();
         for index in 0..self.lanes.len() {
-            effects.leases.extend(self.lend(index, now));
+            effects.leases.extend(self.lend(index, false, gate, now));
         }
         self.tidy();
         effects
     }
 
     /// Takes back a lease, and lends the lane's next push if it may be sent now.
-    pub(super) fn complete(&mut self, lease: &Lease, completion: Completion, now: Instant) -> Effects {
+    pub(super) fn complete(
+        &mut self,
+        lease: &Lease,
+        completion: Completion,
+        gate: &Gate<'_>,
+        now: Instant,
+    ) -> Effects {
         let mut effects = self.take_outbox();
         let Some(index) = self.lane_of(&lease.endpoint) else {
             debug_assert!(false, "a lease of a lane that is gone");
@@ -146,7 +153,7 @@ impl RepositoryQueue {
         effects
             .settled
             .extend(ended.and_then(|(ended, how)| self.settle(index, ended, how)));
-        effects.leases.extend(self.lend(index, now));
+        effects.leases.extend(self.lend(index, true, gate, now));
         self.tidy();
         effects
     }
@@ -164,6 +171,12 @@ impl RepositoryQueue {
         let settled = ended.and_then(|ended| self.settle(index, ended, Settlement::DeadLetter));
         self.tidy();
         settled.map_or(GivenUp::NotOwed, GivenUp::Settled)
+    }
+
+    /// Calls the lane of this endpoint out of the line; whether it was there.
+    pub(super) fn call(&mut self, endpoint: &EndpointId) -> bool {
+        let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get_mut(index));
+        lane.is_some_and(Lane::call)
     }
 
     /// Whether a newer push of the lease's tag is in its lane, so that it need not be sent.
@@ -255,13 +268,15 @@ impl RepositoryQueue {
         members
     }
 
-    fn lend(&mut self, index: usize, now: Instant) -> Option<Lease> {
-        let lane = self.lanes.get(index)?;
-        let Some(next) = lane.next(now) else {
-            self.lanes.get_mut(index)?.rest();
+    /// Lends a lane's next push, if it may be sent now and its turn has come, see [`Lane::takes_turn`].
+    fn lend(&mut self, index: usize, has_turn: bool, gate: &Gate<'_>, now: Instant) -> Option<Lease> {
+        let lane = self.lanes.get_mut(index)?;
+        if !lane.takes_turn(has_turn, gate, now) {
             return None;
-        };
-        let batch = self.batch_of(lane, next.sequence, now);
+        }
+        let lane = self.lanes.get(index)?;
+        let next = lane.backlog.first()?.sequence;
+        let batch = self.batch_of(lane, next, now);
         self.lanes.get_mut(index)?.lend(batch)
     }
 

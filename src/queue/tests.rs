@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod given_up;
+mod in_line;
 
 const WINDOW: Duration = Duration::from_secs(2);
 const BATCHING: Batching = Batching {
@@ -27,17 +28,21 @@ fn named(name: &str) -> EndpointId {
     EndpointId::Named(name.into())
 }
 
-/// A repository's queue, with room enough to size ahead.
+/// A repository's queue, with room enough to size ahead, and nobody else in line.
 struct Repository {
+    name: RepositoryName,
     queue: RepositoryQueue,
     ahead: Ahead,
+    lines: Lines,
 }
 
 impl Default for Repository {
     fn default() -> Self {
         Self {
+            name: "acme/app".parse().unwrap(),
             queue: RepositoryQueue::default(),
             ahead: Ahead::new(SIZED_AHEAD_MAX),
+            lines: Lines::new(usize::MAX),
         }
     }
 }
@@ -60,11 +65,12 @@ impl Repository {
     }
 
     fn advance(&mut self, now: Instant) -> Effects {
-        self.queue.advance(&self.ahead, now)
+        self.queue.advance(&self.ahead, &self.lines.gate(&self.name), now)
     }
 
     fn complete(&mut self, lease: &Lease, completion: Completion, now: Instant) -> Effects {
-        self.queue.complete(lease, completion, now)
+        self.queue
+            .complete(lease, completion, &self.lines.gate(&self.name), now)
     }
 
     fn is_outdated(&self, lease: &Lease) -> bool {

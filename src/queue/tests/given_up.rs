@@ -103,6 +103,7 @@ async fn a_bound_is_told_once_it_is_passed_until_it_holds_again() {
     let bounds = Bounds {
         endpoint_bytes_max: 1000,
         bytes_max: 1600,
+        ..Bounds::default()
     };
     let (queue, endpoints, now) = (Queue::bounded(bounds), endpoints(&["a", "b"]), Instant::now());
     let (app, other) = ("acme/app".parse().unwrap(), "other".parse().unwrap());

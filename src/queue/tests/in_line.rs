@@ -1,0 +1,95 @@
+//! Lanes of one endpoint that wait in line for each other.
+
+use super::*;
+
+/// A queue that lends from so many lanes of an endpoint at once, with so many pushes in each of `a` to `d`.
+fn queue(lanes_at_once_max: usize, pushes: u64, now: Instant) -> Queue {
+    let bounds = Bounds {
+        lanes_at_once_max,
+        ..Bounds::default()
+    };
+    let (queue, endpoints) = (Queue::bounded(bounds), endpoints(&["ci", "other"]));
+    for round in 0..pushes {
+        for (number, repository) in (1..).zip(["a", "b", "c", "d"]) {
+            let mut push = durable(round * 4 + number, repository, &["ci"]);
+            push.push.tag = Some(format!("v{round}").parse().unwrap());
+            queue.apply(&push, &endpoints, now);
+        }
+    }
+    queue
+}
+
+/// Does all that is due; what is lent by it, by repository.
+async fn lent(queue: &Queue) -> Vec<(RepositoryName, Lease)> {
+    let mut lent = Vec::new();
+    while queue
+        .agenda
+        .lock()
+        .unwrap()
+        .first()
+        .is_some_and(|(at, _)| *at <= Instant::now())
+    {
+        let name = queue.due().await;
+        let leases = queue.advance(&name, Instant::now()).leases;
+        lent.extend(leases.into_iter().map(|lease| (name.clone(), lease)));
+    }
+    lent
+}
+
+fn names(lent: &[(RepositoryName, Lease)]) -> Vec<String> {
+    lent.iter().map(|(name, _)| name.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_past_the_bound_wait_in_line_and_come_in_order() {
+    let queue = queue(2, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let mut open = lent(&queue).await;
+    assert_eq!(names(&open), ["a", "b"]);
+    for next in ["c", "d"] {
+        let (name, lease) = open.remove(0);
+        queue.complete(&name, &lease, DELIVERED, Instant::now());
+        open.extend(lent(&queue).await);
+        assert_eq!(names(&open).last().unwrap(), next);
+    }
+    for (name, lease) in open {
+        queue.complete(&name, &lease, DELIVERED, Instant::now());
+    }
+    assert_eq!((queue.pending(), queue.repositories()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_keeps_its_turn_for_its_batch_and_gives_it_up_for_a_wait() {
+    let queue = queue(1, 2, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let (name, first) = lent(&queue).await.remove(0);
+    let second = queue
+        .complete(&name, &first, DELIVERED, Instant::now())
+        .leases
+        .remove(0);
+    assert!(Arc::ptr_eq(&first.batch, &second.batch));
+    assert!(lent(&queue).await.is_empty());
+    let at = Instant::now() + HOUR;
+    let fault = Fault::Endpoint;
+    queue.complete(&name, &second, Completion::Retry { at, fault }, Instant::now());
+    let lent = lent(&queue).await;
+    assert_eq!(names(&lent), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_pushes_are_given_up_in_line_holds_nobody_up() {
+    for called in [false, true] {
+        let queue = queue(1, 1, Instant::now());
+        tokio::time::advance(WINDOW).await;
+        let (name, lease) = lent(&queue).await.remove(0);
+        let give_up = || queue.give_up(&"b".parse().unwrap(), sequence(2), &named("ci"), Instant::now());
+        if !called {
+            assert!(matches!(give_up(), GivenUp::Settled(_)));
+        }
+        queue.complete(&name, &lease, DELIVERED, Instant::now());
+        if called {
+            assert!(matches!(give_up(), GivenUp::Settled(_)));
+        }
+        assert_eq!(names(&lent(&queue).await), ["c"]);
+    }
+}
