@@ -79,9 +79,17 @@ mod chain;
 mod codec;
 mod error;
 mod examine;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzzing asks for no faults"))]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a double: it may panic as tests may"
+)]
 mod faulty;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 mod holder;
 mod inbox;
