@@ -141,7 +141,7 @@ mod tests {
         repositories.get(&name(0));
         tag(&repositories, 16, 1);
         let kept = repositories.by_name();
-        assert_eq!(kept.len(), 15);
+        assert_eq!(kept.len(), 12);
         assert!(kept.contains_key(&name(0)) && kept.contains_key(&name(16)));
         assert!(!kept.contains_key(&name(1)) && !kept.contains_key(&name(2)));
     }

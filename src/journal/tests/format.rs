@@ -127,7 +127,12 @@ fn a_journal_that_the_first_build_of_version_1_left_behind_is_read_as_it_was_mea
             who.join(" ")
         };
         let tag = push.tag.map(|tag| tag.to_string()).unwrap_or_default();
-        writeln!(text, "{} {}:{tag} {} {who}", owed.sequence, push.repository, push.digest).unwrap();
+        writeln!(
+            text,
+            "{} {}:{tag} {} {who}",
+            owed.sequence, push.repository, push.digest
+        )
+        .unwrap();
     }
     writeln!(
         text,
