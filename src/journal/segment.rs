@@ -55,7 +55,8 @@ pub(super) fn file_name(number: u64) -> String {
 /// The number of the segment whose file has that name.
 pub(super) fn parse_file_name(name: &str) -> Option<u64> {
     let number = name.strip_suffix(SUFFIX)?.parse().ok()?;
-    (number > 0 && file_name(number) == name).then_some(number)
+    // Strictly below, so that there is always a next one.
+    ((1..COUNT_MAX).contains(&number) && file_name(number) == name).then_some(number)
 }
 
 /// What a segment says of itself and of the one before it.
@@ -298,6 +299,7 @@ mod tests {
             "0000000000000000.segment",
             "spare",
             "0000000000000042.segment~",
+            "18446744073709551615.segment",
         ] {
             assert_eq!(parse_file_name(other), None, "{other}");
         }
