@@ -1,7 +1,7 @@
 # The commands people need. Each is a script or a line of cargo, nothing hidden.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fmt lint
+.PHONY: help demo test bench soak fuzz fmt lint
 
 help: ## Shows these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -15,6 +15,12 @@ test: ## Installs what the checks need, and runs them all
 
 bench: ## Measures shipbell beside its floors and peers, as one table (ONLY=append: those rows; ROUNDS=3; QUICK=1)
 	@scripts/bench
+
+soak: ## Runs the tests of the journal's durability for hours (MODEL_CASES=1000000, ROUNDS=1000)
+	@scripts/soak
+
+fuzz: ## Runs each fuzz target for a minute (SECONDS_EACH=600: for ten)
+	@scripts/fuzz
 
 fmt: ## Formats the sources
 	cargo fmt

@@ -56,5 +56,7 @@ pub mod telemetry;
 
 // around
 pub mod clock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod secret;

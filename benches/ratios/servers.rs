@@ -154,6 +154,10 @@ fn configure(folder: &Path, port: u16, ops: u16) -> io::Result<()> {
         [batch]
         window = "1h"
         max_pushes = 10000
+        [journal]
+        max_size = "16GiB"
+        [delivery]
+        max_backlog = "8GiB"
         [[endpoints]]
         name = "hook"
         repositories = ["**"]

@@ -36,6 +36,8 @@ use crate::{
 
 pub mod envelope;
 pub mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod judge;
 pub mod quarantine;
 mod receive;

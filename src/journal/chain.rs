@@ -6,8 +6,6 @@ use super::{
     OpenError,
     record::RecordError,
     segment::{self, FIRST_COMMIT_AT, FORMAT_VERSION, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader},
-    segments::LARGE,
-    spare::SPARE,
     storage::{Storage, StorageFile},
 };
 
@@ -134,11 +132,6 @@ impl Directory<'_> {
     /// The segments in order, their headers checked against each other.
     pub(super) fn headers(&self) -> Result<Vec<Found>, OpenError> {
         let names = self.0.list().map_err(|error| self.failed("", error))?;
-        for leftover in [SPARE, LARGE] {
-            if names.iter().any(|name| name == leftover) {
-                self.remove(leftover)?;
-            }
-        }
         let mut numbers: Vec<u64> = names
             .iter()
             .filter_map(|name| segment::parse_file_name(name))

@@ -14,7 +14,6 @@ use super::{
     Holder, JournalId, OpenError, SegmentFigures, ToolError,
     examine::examine,
     holder,
-    live::Unsettled,
     recent::Recent,
     record::{RawRecord, Record},
     replay::for_each_record,
@@ -22,6 +21,7 @@ use super::{
     segment::{self, FORMAT_VERSION},
     storage::{Disk, LOCK, Storage},
     survey::{Seen, Survey},
+    unsettled::Unsettled,
 };
 use crate::{
     clock::Clock,

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     frame::Seed,
-    live::{Standing, Unsettled},
+    live::Standing,
     recent::{EventKey, Found},
     record::{PushHead, RawRecord, Record, RecordError},
+    unsettled::Unsettled,
 };
 use crate::push::{Pair, Sequence};
 

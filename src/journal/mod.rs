@@ -5,7 +5,7 @@
 //! | verb | once it returned or resolved `Ok` | before |
 //! |---|---|---|
 //! | [`Journal::append`] | survives everything but the loss of the disk | all of the append is found again, or none |
-//! | [`Journal::settle`] | survives `kill -9` as soon as the writer got to it, power loss after 100 ms | the pair is found unsettled |
+//! | [`Journal::settle`] | survives `kill -9`, and power loss after 100 ms | the pair is found unsettled |
 //! | [`Journal::close`] | all that was told is durable | as above |
 //!
 //! A failed write or fsync is final for its file: no append in that commit is acknowledged, and a fresh
@@ -64,7 +64,6 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::sync::{oneshot, watch};
@@ -80,9 +79,17 @@ mod chain;
 mod codec;
 mod error;
 mod examine;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzzing asks for no faults"))]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a double: it may panic as tests may"
+)]
 mod faulty;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 mod holder;
 mod inbox;
@@ -101,11 +108,13 @@ mod segment;
 mod segments;
 mod settling;
 mod spare;
+mod status;
 mod storage;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod time;
+mod unsettled;
 mod verify;
 mod writer;
 
@@ -115,6 +124,7 @@ pub use holder::Holder;
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
 pub use recovery::Cut;
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
+pub use status::{Health, RecoveryReport, Stats};
 pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
@@ -188,23 +198,6 @@ pub struct Options {
     pub max_size: u64,
 }
 
-/// What a start found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveryReport {
-    /// There was no journal, and one was made.
-    pub is_new: bool,
-    /// Segments found.
-    pub segments: usize,
-    /// Valid commits in them.
-    pub commits: u64,
-    /// Settlements that were told but not committed.
-    pub settled_late: usize,
-    /// Pushes that are still owed: what [`Journal::owed`] tells.
-    pub pushes: u64,
-    /// The last commit, if it was bad.
-    pub cut: Option<Cut>,
-}
-
 /// A journal as it was opened.
 #[derive(Debug)]
 pub struct Opened {
@@ -214,57 +207,6 @@ pub struct Opened {
     pub writer: Writer,
     /// What the start found.
     pub report: RecoveryReport,
-}
-
-/// Whether the journal takes appends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It does.
-    Ready,
-    /// It is at its bound, until older segments are settled.
-    Full {
-        /// Bytes in use.
-        bytes: u64,
-        /// The bound.
-        bytes_max: u64,
-    },
-    /// The disk is full; tried again every 500 ms. What still fits into the current segment is taken.
-    NoSpace {
-        /// What the system says.
-        error: String,
-    },
-    /// It ended; only another start can help.
-    Failed(String),
-}
-
-/// Figures for metrics, as of the writer's last turn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Segment files.
-    pub segments: u64,
-    /// Bytes on disk: segments, with what the newest one has free, and the spare file.
-    pub bytes: u64,
-    /// The bound on them, in bytes.
-    pub bytes_max: u64,
-    /// Pairs (push, endpoint) that are not settled durably.
-    pub unsettled: u64,
-    /// Bytes of the records of pushes that are still owed, and of the event ids that are remembered. The
-    /// files take at most twice as many, and two segments.
-    pub live_bytes: u64,
-    /// Commits over the journal's whole life.
-    pub commits: u64,
-    /// Pushes committed since the start.
-    pub pushes: u64,
-    /// Settlements committed since the start.
-    pub settlements: u64,
-    /// Pushes left out since the start because their event id was taken before.
-    pub duplicates: u64,
-    /// Event ids remembered.
-    pub event_ids: u64,
-    /// How long the last commit's fsync took.
-    pub sync_last: Duration,
-    /// Appends that wait for the writer now.
-    pub waiting: usize,
 }
 
 /// What handles and writer share.

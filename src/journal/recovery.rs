@@ -1,8 +1,8 @@
 //! Opening: check everything, cut what was never acknowledged, and begin a fresh segment.
 //!
 //! The order of the steps, each of which a crash may follow:
-//! 1. Leftover files without a number go: nothing in them was ever used.
-//! 2. All headers and all commits are read and checked. Nothing is changed; damage ends it here.
+//! 1. All headers and all commits are read and checked. Nothing is changed; damage ends it here.
+//! 2. Leftover files without a number go: nothing in them was ever used.
 //! 3. A bad last commit is saved beside, durably. Until step 5 is done, the next start does the same again.
 //! 4. The newest segment's last commit is written once more where it stands, and synced: a process that was
 //!    killed, or whose sync failed, may have left it in the system's memory alone, and a sync without a write
@@ -24,7 +24,7 @@ use super::{
     replay::Replay,
     scan::{CHUNK_BYTES, Window},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
-    segments::{Account, Parts, Segments},
+    segments::{Account, LARGE, Parts, Segments},
     settling::{Backlog, SETTLING, Settling},
     spare::{Filling, SPARE},
     storage::{Storage, is_no_space},
@@ -89,6 +89,9 @@ impl Recovery<'_> {
 
     fn run(&self, filling: Filling) -> Result<Opened, OpenError> {
         let mut scanned = self.scan()?;
+        for leftover in [SPARE, LARGE] {
+            self.directory().remove(leftover)?;
+        }
         let journal = scanned.journal;
         let seed = Seed::of(journal);
         let uncommitted = self.uncommitted(seed)?;

@@ -44,6 +44,9 @@ const MAGIC: [u8; 8] = *b"shipbell";
 const SUM_AT: usize = 124;
 const SUFFIX: &str = ".segment";
 
+/// No journal comes to a segment, commit or sequence number past this; counting on from here never overflows.
+pub(super) const COUNT_MAX: u64 = u64::MAX / 2;
+
 /// The name of the segment's file.
 pub(super) fn file_name(number: u64) -> String {
     format!("{number:016}{SUFFIX}")
@@ -52,7 +55,8 @@ pub(super) fn file_name(number: u64) -> String {
 /// The number of the segment whose file has that name.
 pub(super) fn parse_file_name(name: &str) -> Option<u64> {
     let number = name.strip_suffix(SUFFIX)?.parse().ok()?;
-    (number > 0 && file_name(number) == name).then_some(number)
+    // Strictly below, so that there is always a next one.
+    ((1..COUNT_MAX).contains(&number) && file_name(number) == name).then_some(number)
 }
 
 /// What a segment says of itself and of the one before it.
@@ -73,6 +77,8 @@ pub(super) enum HeaderError {
     Damaged(&'static str),
     Newer(u32),
 }
+
+const UNCOUNTED: HeaderError = HeaderError::Damaged("the header names a number that no journal comes to");
 
 impl From<Malformed> for HeaderError {
     fn from(Malformed(reason): Malformed) -> Self {
@@ -114,16 +120,21 @@ impl SegmentHeader {
         }
         decoder.u32()?;
         Ok(Self {
-            number: decoder.u64()?,
+            number: decode_count(&mut decoder)?,
             journal: JournalId(decoder.array()?),
             created_at: Timestamp::from_unix_millis(decoder.i64()?),
-            first_sequence: Sequence::new(decoder.u64()?)
-                .ok_or(HeaderError::Damaged("the header names sequence number 0"))?,
-            first_commit: decoder.u64()?,
+            first_sequence: Sequence::new(decode_count(&mut decoder)?).ok_or(UNCOUNTED)?,
+            first_commit: decode_count(&mut decoder)?,
             predecessor: decoder.u64()?,
             predecessor_end: decoder.u64()?,
         })
     }
+}
+
+fn decode_count(decoder: &mut Decoder<'_>) -> Result<u64, HeaderError> {
+    Some(decoder.u64()?)
+        .filter(|count| (1..=COUNT_MAX).contains(count))
+        .ok_or(UNCOUNTED)
 }
 
 /// Makes a file of `bytes` zeros, durable but for its name.
@@ -225,9 +236,8 @@ impl Active {
 mod tests {
     use super::*;
 
-    #[test]
-    fn headers_round_trip_and_every_flipped_bit_is_noticed() {
-        let header = SegmentHeader {
+    fn header() -> SegmentHeader {
+        SegmentHeader {
             number: 7,
             journal: JournalId([9; 16]),
             created_at: Timestamp::from_unix_millis(-1),
@@ -235,7 +245,12 @@ mod tests {
             first_commit: 34,
             predecessor: 6,
             predecessor_end: 4096,
-        };
+        }
+    }
+
+    #[test]
+    fn headers_round_trip_and_every_flipped_bit_is_noticed() {
+        let header = header();
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for bit in 0..bytes.len() * 8 {
@@ -245,6 +260,23 @@ mod tests {
                 SegmentHeader::decode(&flipped),
                 Err(HeaderError::Damaged(_))
             ));
+        }
+    }
+
+    #[test]
+    fn a_number_that_no_journal_comes_to_is_damage_however_right_its_checksum_is() {
+        for at in [16, 48, 56] {
+            for (number, is_sound) in [(0, false), (1, true), (COUNT_MAX, true), (COUNT_MAX + 1, false)] {
+                let mut bytes = header().encode();
+                bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+                let sum = crc32c::crc32c(&bytes[..SUM_AT]);
+                bytes[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
+                assert_eq!(
+                    SegmentHeader::decode(&bytes).is_ok(),
+                    is_sound,
+                    "{number} at {at}"
+                );
+            }
         }
     }
 
@@ -267,6 +299,7 @@ mod tests {
             "0000000000000000.segment",
             "spare",
             "0000000000000042.segment~",
+            "18446744073709551615.segment",
         ] {
             assert_eq!(parse_file_name(other), None, "{other}");
         }

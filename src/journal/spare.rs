@@ -20,7 +20,7 @@ pub(super) enum Filling {
     /// A thread of its own, ahead of need.
     Ahead,
     /// Whoever needs it, at that moment: a test that counts calls wants them in one order.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     OnDemand,
 }
 

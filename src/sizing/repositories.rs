@@ -80,7 +80,7 @@ impl Repositories {
         }
     }
 
-    /// Counts anew, and forgets down to a sixteenth below the bounds so that the next time is far off.
+    /// Counts anew, and forgets down to well below the bounds so that the next time is far off.
     fn forget(&self, by_name: &mut HashMap<RepositoryName, Arc<Repository>>) {
         let mut by_use: Vec<_> = by_name
             .iter()
@@ -95,7 +95,7 @@ impl Repositories {
         let mut entries: usize = by_use.iter().map(|(_, weight, _)| weight).sum();
         if by_name.len() > self.names_max || entries > self.entries_max {
             by_use.sort_unstable_by_key(|(used_at, ..)| *used_at);
-            let names_wanted = self.names_max - self.names_max / 16;
+            let names_wanted = self.names_max - self.names_max / 4;
             let entries_wanted = self.entries_max - self.entries_max / 16;
             for (_, weight, name) in by_use {
                 if by_name.len() <= names_wanted && entries <= entries_wanted {
@@ -141,7 +141,7 @@ mod tests {
         repositories.get(&name(0));
         tag(&repositories, 16, 1);
         let kept = repositories.by_name();
-        assert_eq!(kept.len(), 15);
+        assert_eq!(kept.len(), 12);
         assert!(kept.contains_key(&name(0)) && kept.contains_key(&name(16)));
         assert!(!kept.contains_key(&name(1)) && !kept.contains_key(&name(2)));
     }

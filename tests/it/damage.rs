@@ -1,11 +1,7 @@
 //! A journal that is not as it was left: newer, damaged, or torn at its end (CONTRACT 6 and 9). All of them
 //! were written by the real process.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use serde_json::Value;
 
@@ -43,13 +39,6 @@ fn change(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(file, bytes).unwrap();
 }
 
-/// All that is on disk but for the next segment's file, which holds nothing and is made anew by each start.
-fn kept(shipbell: &Shipbell) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-    let mut contents = files::contents(&shipbell.data());
-    contents.remove(&shipbell.data().join("journal/spare"));
-    contents
-}
-
 fn images(requests: &[Request]) -> Vec<String> {
     requests.iter().map(Request::image).collect()
 }
@@ -64,7 +53,7 @@ fn a_journal_of_a_newer_version_is_refused_and_left_as_it_is() {
         let sum = crc32c::crc32c(&bytes[..SEGMENT_HEADER_BYTES - 4]);
         bytes[SEGMENT_HEADER_BYTES - 4..SEGMENT_HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
     });
-    let before = kept(&shipbell);
+    let before = files::contents(&shipbell.data());
     let refusal = shipbell.start_in_vain();
     assert_eq!(refusal.code, Some(65), "{}", refusal.said);
     for words in [
@@ -91,7 +80,7 @@ fn a_flipped_bit_with_commits_behind_it_stops_the_start() {
     let segment = files::segments(&shipbell.data()).pop().unwrap();
     let flip = |bytes: &mut Vec<u8>| bytes[SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 9] ^= 0b100;
     change(&segment, flip);
-    let before = kept(&shipbell);
+    let before = files::contents(&shipbell.data());
     let refusal = shipbell.start_in_vain();
     assert_eq!(refusal.code, Some(65), "{}", refusal.said);
     let place = format!(

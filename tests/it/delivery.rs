@@ -224,3 +224,23 @@ fn each_endpoint_is_paced() {
         "the other endpoint has its own pace"
     );
 }
+
+#[test]
+fn more_repositories_than_lanes_at_work_all_get_their_turn() {
+    let receiver = Receiver::start();
+    let config = Config::without_registry().endpoint("hook", &receiver.url("/"));
+    let shipbell = Shipbell::start(config);
+    let repositories: Vec<_> = (0..400).map(|number| format!("acme/app{number}")).collect();
+    for chunk in repositories.chunks(50) {
+        let events: Vec<_> = chunk
+            .iter()
+            .map(|repository| envelope::push(repository, "1", repository))
+            .collect();
+        shipbell.take(envelope::of(&events));
+    }
+    let mut images = images(&receiver.wait_for(400, SOON));
+    let mut expected: Vec<_> = repositories.iter().map(|name| format!("{name}:1")).collect();
+    images.sort();
+    expected.sort();
+    assert_eq!(images, expected);
+}

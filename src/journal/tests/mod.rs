@@ -25,7 +25,9 @@ use crate::{
 mod bounds;
 mod carried;
 mod damage;
+mod exhaustive;
 mod faults;
+mod format;
 mod kept;
 mod model;
 mod sweep;

@@ -1,0 +1,7 @@
+//! A notification's body.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| shipbell::fuzzing::envelope(bytes));

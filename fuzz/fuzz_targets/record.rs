@@ -1,0 +1,7 @@
+//! A record of the journal.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| shipbell::fuzzing::record(bytes));
