@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::Path,
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
