@@ -15,7 +15,7 @@ pub struct RecoveryReport {
     pub commits: u64,
     /// Settlements that were told but not committed.
     pub settled_late: usize,
-    /// Pushes that are still owed: what [`Journal::owed`] tells.
+    /// Pushes that are still owed: what [`super::Journal::owed`] tells.
     pub pushes: u64,
     /// The last commit, if it was bad.
     pub cut: Option<Cut>,
