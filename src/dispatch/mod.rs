@@ -1,14 +1,15 @@
 //! The dispatcher: takes what is due from the queue, has it sized, sends it, settles it.
 //!
-//! One task waits for the queue's timer heap. Each lane with something to send has a task of its own,
-//! for as long as it has: it prepares the batch, waits for its turn, makes one attempt, gives the lease
+//! One task waits for the queue's agenda. Each lane that is lent from has a task of its own, for a batch or
+//! until something fails: it prepares the batch, waits for its turn, makes one attempt, gives the lease
 //! back, and goes on with the lane's next push. So nothing that one endpoint does, or leaves undone,
 //! is ever waited for by another.
 //!
 //! # Bounds
 //! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`),
-//! starts per endpoint by its rate, lane tasks by the lanes that are not waiting for a retry, and the
-//! images sized ahead of their turn by [`SIZED_AHEAD_MAX`](crate::queue::SIZED_AHEAD_MAX).
+//! starts per endpoint by its rate, lane tasks by how many lanes of an endpoint the queue lends from at once
+//! ([`Bounds`](crate::queue::Bounds)), and the images sized ahead of their turn by
+//! [`SIZED_AHEAD_MAX`](crate::queue::SIZED_AHEAD_MAX). What is owed is bounded by `backlog`.
 //!
 //! # Stopping
 //! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
