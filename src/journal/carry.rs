@@ -89,13 +89,27 @@ impl Writer {
     /// When the oldest segment is to be seen to, if it is.
     pub(super) fn carry_at(&self) -> Option<Instant> {
         let now = now();
-        self.is_carrying()
+        (self.is_carrying() && self.can_finish())
             .then(|| self.carrying.rests_until.map_or(now, |until| until.max(now)))
     }
 
     fn may_carry(&self) -> bool {
         let rests = self.carrying.rests_until.is_some_and(|until| until > now());
-        !rests && self.is_carrying()
+        !rests && self.is_carrying() && self.can_finish()
+    }
+
+    /// Whether the oldest segment can be cleared with the room there is: on a full disk only that wins any, and
+    /// half of it stays for settlements.
+    fn can_finish(&self) -> bool {
+        let Some(oldest) = self
+            .segments
+            .oldest_sealed()
+            .filter(|_| self.segments.no_space().is_some())
+        else {
+            return true;
+        };
+        let live = self.shared.live().oldest_bytes() + id_bytes(self.recent.count_in(oldest.number));
+        live <= self.segments.room_for(Purpose::Upkeep) as u64 / 2
     }
 
     /// Whether the oldest segment is to go: nothing in it is live, or the sealed ones together hold more dead
@@ -119,7 +133,7 @@ impl Writer {
         let options = self.segments.options();
         let segment = u64::from(options.segment_size);
         let allowed = (live.saturating_sub(segment) / 2)
-            .min(options.max_size.saturating_sub(3 * segment + sealed_live));
+            .min(options.max_size.saturating_sub(4 * segment + sealed_live));
         // Headers of segments and frames are dead from the first day on, also where all else is live: to write
         // it all again would win nothing.
         let framing = (sealed / 4).min(segment / 2);
@@ -137,7 +151,8 @@ impl Writer {
             return load;
         };
         let step = (self.group.record_bytes() * STEP_RATIO).clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
-        let end = self.group.frame.len() + room.min(step);
+        let begin = self.group.frame.len();
+        let (end, end_max) = (begin + room.min(step), begin + room);
         load.ids = (oldest.number, self.load_ids(oldest.number, end));
         let left = end.saturating_sub(self.group.frame.len());
         let pushes = self.shared.live().oldest_owed(left as u64);
@@ -151,7 +166,9 @@ impl Writer {
                 self.carrying.rest(AGAIN_AFTER);
                 break;
             }
-            if self.group.frame.len() > end {
+            // One that is larger than a step goes alone.
+            let is_first = load.pushes.is_empty() && load.ids.1 == 0;
+            if self.group.frame.len() > if is_first { end_max } else { end } {
                 self.group.frame.truncate(start);
                 break;
             }

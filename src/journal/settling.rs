@@ -23,7 +23,7 @@ use std::{
 use super::{
     frame::Seed,
     record,
-    storage::{Storage, StorageFile},
+    storage::{Storage, StorageFile, is_no_space},
     time::now,
 };
 use crate::push::{Pair, Settlement};
@@ -211,6 +211,11 @@ impl Settling {
         if state.backlog.marks.is_empty() {
             state.since = None;
             state.file_end = 0;
+        } else if state.file_end > FILE_BYTES_MAX / 2 && 2 * state.filed as u64 <= state.file_end {
+            // So many come that it is never empty: what is still needed is written from the beginning again,
+            // over what is committed.
+            state.filed = 0;
+            state.file_end = 0;
         }
         // What did not fit into the file may fit now.
         state.file(&*self.storage);
@@ -241,8 +246,11 @@ impl State {
             return;
         }
         if let Err(error) = write(storage, &mut self.file, unfiled, self.file_end) {
-            tracing::warn!(file = SETTLING, %error, "settlements can't be kept beside the journal; each is committed at once");
-            self.file = FileState::Failed;
+            // A full disk passes by itself: what is missing in the file is written with the next one told.
+            if !is_no_space(&error) {
+                tracing::warn!(file = SETTLING, %error, "settlements can't be kept beside the journal; each is committed at once");
+                self.file = FileState::Failed;
+            }
             return;
         }
         self.file_end += unfiled.len() as u64;

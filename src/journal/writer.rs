@@ -136,7 +136,7 @@ impl Writer {
         self.take_appends(applier);
         let due_at = self.shared.settling.due_at();
         if due_at.is_some_and(|due| due <= now()) || gate != Gate::Open {
-            self.commit_settlements();
+            self.commit_settlements(gate);
         }
         self.upkeep();
         self.publish();
@@ -307,12 +307,13 @@ impl Writer {
                     live.settle(pair);
                 }
                 drop(live);
+                // Before anything is forgotten: it counts from the oldest id that was carried.
+                self.unload(&load);
                 if self.group.pushes > 0 {
                     self.recent
                         .settle_in(self.group.ids_from, self.segments.active_number());
                     self.recent.forget(self.clock.now());
                 }
-                self.unload(&load);
                 Ok(())
             }
             Err(error) => {
@@ -335,7 +336,7 @@ impl Writer {
     }
 
     /// Commits the settlements that found no commit to ride with.
-    fn commit_settlements(&mut self) {
+    fn commit_settlements(&mut self, gate: Gate) {
         while self.shared.settling.len() > 0 && self.fatal.is_none() {
             let first = self.shared.settling.first_bytes();
             if first > self.segments.room_for(Purpose::Upkeep)
@@ -347,6 +348,10 @@ impl Writer {
             self.group.clear();
             if committed.is_err() {
                 self.replace_sealed();
+                return;
+            }
+            if gate == Gate::Open {
+                // The next turn goes on: more of them may come than one sync takes, and pushes must not wait.
                 return;
             }
         }

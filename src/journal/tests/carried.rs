@@ -190,3 +190,48 @@ fn event_ids_alone_move_on_too() {
         .unwrap();
     assert!(again.durable().is_empty());
 }
+
+#[test]
+fn a_push_that_is_larger_than_a_step_is_carried_alone() {
+    let storage = Faulty::new();
+    let options = Options {
+        segment_size: 64 * 1024,
+        max_size: 64 * 1024 * 1024,
+    };
+    let mut hand = try_open(&storage, options).unwrap();
+    let large = Push {
+        actor: "x".repeat(700_000),
+        ..push(1)
+    };
+    hand.append(vec![Item::Push(large.clone())]).unwrap();
+    let segment = hand.segment_of(Sequence::FIRST);
+    for number in 2..=8_000 {
+        hand.take(number).unwrap();
+        let durable = std::mem::take(&mut *hand.applied.lock().unwrap());
+        for applied in durable {
+            if let Applied::Push(durable) = applied
+                && durable.sequence != Sequence::FIRST
+            {
+                hand.settle(&durable);
+            }
+        }
+    }
+    hand.calm_down();
+    assert!(hand.segment_of(Sequence::FIRST) > segment);
+    assert_eq!(hand.journal.read(&[Sequence::FIRST]).unwrap(), [large]);
+}
+
+#[test]
+fn pushes_do_not_wait_for_settlements_that_never_end() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    let first = hand.durable()[0].clone();
+    // As if more of them were told during each sync than one commit takes.
+    let many = 2 * 1024 * 1024 / 23;
+    hand.journal.settle((0..many).map(|_| delivered(&first, 0)));
+    time::pass(settling::SYNC_WITHIN);
+    hand.poke();
+    assert!(hand.journal.shared.settling.len() > 0, "one commit a turn");
+    hand.take(2).unwrap();
+}
