@@ -160,13 +160,7 @@ impl Live {
         } else {
             self.many.get_mut(&sequence)
         };
-        let found = match dense(&mut self.segments, sequence) {
-            Some((_, segment, slot)) if slot.unsettled != 0 => Some((segment, slot)),
-            _ => self
-                .carried
-                .get_mut(&sequence)
-                .map(|(segment, slot)| (*segment, slot)),
-        };
+        let found = entry(&mut self.segments, &mut self.carried, sequence);
         let Some((segment, slot)) = found else {
             return false;
         };
@@ -195,13 +189,7 @@ impl Live {
 
     /// Takes a push out whatever it still owes.
     fn forget(&mut self, sequence: Sequence) {
-        let found = match dense(&mut self.segments, sequence) {
-            Some((_, segment, slot)) if slot.unsettled != 0 => Some((segment, slot)),
-            _ => self
-                .carried
-                .get_mut(&sequence)
-                .map(|(segment, slot)| (*segment, slot)),
-        };
+        let found = entry(&mut self.segments, &mut self.carried, sequence);
         let Some((segment, slot)) = found else { return };
         let (bytes, word) = (slot.bytes, std::mem::take(&mut slot.unsettled));
         let pairs = match self.many.get(&sequence) {
@@ -412,9 +400,18 @@ fn position(segments: &VecDeque<SegmentIndex>, sequence: Sequence) -> Option<(us
     Some((segment, index))
 }
 
-fn dense(segments: &mut VecDeque<SegmentIndex>, sequence: Sequence) -> Option<(usize, u64, &mut Slot)> {
-    let (segment, index) = position(segments, sequence)?;
-    let segment_index = segments.get_mut(segment)?;
-    let number = segment_index.number;
-    Some((segment, number, segment_index.slots.get_mut(index)?))
+/// The entry of a push that is owed, and the segment in which it stands.
+fn entry<'a>(
+    segments: &'a mut VecDeque<SegmentIndex>,
+    carried: &'a mut BTreeMap<Sequence, (u64, Slot)>,
+    sequence: Sequence,
+) -> Option<(u64, &'a mut Slot)> {
+    let dense = position(segments, sequence).and_then(|(segment, index)| {
+        let segment = segments.get_mut(segment)?;
+        Some((segment.number, segment.slots.get_mut(index)?))
+    });
+    dense.filter(|(_, slot)| slot.unsettled != 0).or_else(|| {
+        let (segment, slot) = carried.get_mut(&sequence)?;
+        Some((*segment, slot))
+    })
 }
