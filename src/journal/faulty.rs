@@ -26,6 +26,7 @@ pub(super) enum Call {
     Read,
     Write,
     Sync,
+    Allocate,
     SetLen,
     Rename,
     Remove,
@@ -69,6 +70,11 @@ impl Node {
             synced: bytes.to_vec(),
             dirty: Vec::new(),
         }
+    }
+
+    /// Or cuts it.
+    fn lengthen(&mut self, bytes: u64) {
+        self.now.resize(usize::try_from(bytes).unwrap(), 0);
     }
 
     fn write(&mut self, bytes: &[u8], start: usize) {
@@ -391,6 +397,13 @@ impl StorageFile for FaultyFile {
         Ok(count)
     }
 
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.storage.state();
+        state.whole(Call::Allocate)?;
+        state.nodes[self.node].lengthen(bytes);
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.storage.state();
         match state.call(Call::Sync) {
@@ -409,9 +422,7 @@ impl StorageFile for FaultyFile {
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.storage.state();
         state.whole(Call::SetLen)?;
-        state.nodes[self.node]
-            .now
-            .resize(usize::try_from(bytes).unwrap(), 0);
+        state.nodes[self.node].lengthen(bytes);
         Ok(())
     }
 

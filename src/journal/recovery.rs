@@ -385,7 +385,7 @@ impl Recovery<'_> {
         }
         let needed = FIRST_COMMIT_AT + (FRAME_HEADER_BYTES + backlog_bytes) as u64;
         let capacity = u64::from(self.options.segment_size).max(needed);
-        let file = segment::create_zeroed(&**self.storage, SPARE, capacity)?;
+        let file = segment::create(&**self.storage, SPARE, capacity)?;
         Active::begin(&**self.storage, SPARE, file, &header)
     }
 

@@ -137,17 +137,15 @@ fn decode_count(decoder: &mut Decoder<'_>) -> Result<u64, HeaderError> {
         .ok_or(UNCOUNTED)
 }
 
-/// Makes a file of `bytes` zeros, durable but for its name.
-///
-/// Zeros that are on disk already make a later commit a plain overwrite: fdatasync then has no metadata
-/// to write. `fallocate` alone would not do, its extents are converted at the first write.
-pub(super) fn create_zeroed(
-    storage: &dyn Storage,
-    name: &str,
-    bytes: u64,
-) -> io::Result<Arc<dyn StorageFile>> {
+/// Makes a file of `bytes` zeros, durable but for its name. Its blocks are set aside, but mostly not written yet
+/// ([`fill`]), unless the file system can't do the one without the other.
+pub(super) fn create(storage: &dyn Storage, name: &str, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
     let file = storage.create(name)?;
-    fill(&*file, bytes).inspect_err(|_| {
+    let made = match file.allocate(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => fill(&*file, 0, bytes),
+        allocated => allocated,
+    };
+    made.and_then(|()| file.sync_data()).inspect_err(|_| {
         // On a full disk, half a segment of zeros would keep everybody else from what is left. The file
         // means nothing, and its name is taken by the next try.
         let _ = storage.remove(name);
@@ -155,17 +153,21 @@ pub(super) fn create_zeroed(
     Ok(file)
 }
 
-fn fill(file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
+/// Writes zeros from `from` to `to`.
+///
+/// Zeros that are on disk already make a later commit a plain overwrite: fdatasync then has no metadata
+/// to write. Blocks that were only set aside are marked as written at their first use.
+pub(super) fn fill(file: &dyn StorageFile, from: u64, to: u64) -> io::Result<()> {
     static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
-    let mut offset = 0;
-    while offset < bytes {
-        let count = usize::try_from(bytes - offset)
+    let mut offset = from;
+    while offset < to {
+        let count = usize::try_from(to - offset)
             .unwrap_or(usize::MAX)
             .min(ZEROS.len());
         file.write_all_at(ZEROS.get(..count).unwrap_or(&ZEROS), offset)?;
         offset += count as u64;
     }
-    file.sync_data()
+    Ok(())
 }
 
 /// The segment that commits go to.

@@ -202,7 +202,7 @@ impl Segments {
         }
         self.check_no_space()?;
         let rolled = if capacity > usual {
-            segment::create_zeroed(&*self.storage, LARGE, capacity)
+            segment::create(&*self.storage, LARGE, capacity)
                 .and_then(|file| self.roll(LARGE, file, next_sequence))
         } else {
             self.spare

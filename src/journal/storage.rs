@@ -17,6 +17,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::{fs::FallocateFlags, io::Errno};
+
 use super::OpenError;
 
 /// The journal's directory.
@@ -43,6 +45,11 @@ pub(super) trait StorageFile: Send + Sync + fmt::Debug {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Fills `buffer` from `offset` on; fewer bytes than that only at the file's end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Makes an empty file this long, of zeros, and sets the space for it aside: to write there needs no more.
+    ///
+    /// # Errors
+    /// `Unsupported` where the file system can't; then nothing was done.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes the content, and the size it needs, durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts or lengthens the file.
@@ -214,6 +221,19 @@ impl StorageFile for File {
         Ok(done)
     }
 
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, bytes) {
+                // A file system without it says so in one way or another, none of which means a bad file here.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    return Err(io::ErrorKind::Unsupported.into());
+                }
+                Err(Errno::INTR) => {}
+                other => return other.map_err(io::Error::from),
+            }
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Self::sync_data(self)
     }
@@ -246,6 +266,11 @@ mod tests {
         assert_eq!(file.read_at(&mut buffer, 100).unwrap(), 0);
         file.set_len(2).unwrap();
         assert_eq!(storage.open("a").unwrap().read_at(&mut buffer, 0).unwrap(), 2);
+        let long = storage.create("c").unwrap();
+        long.allocate(70_000).unwrap();
+        assert_eq!(long.size().unwrap(), 70_000);
+        assert_eq!(long.read_at(&mut buffer, 69_990).unwrap(), 10);
+        assert_eq!(buffer[..10], [0; 10]);
         storage.create("b").unwrap();
         storage.rename("a", "b").unwrap();
         storage.sync_dir().unwrap();
