@@ -2,9 +2,10 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::Path,
-    sync::Arc,
-    thread::JoinHandle,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -13,8 +14,8 @@ use globset::{Glob, GlobSet};
 use shipbell::{
     clock::Clock,
     image::{Digest, MediaType},
-    journal::{Journal, Opened, Options},
-    push::{EndpointId, Item, Push, Reference},
+    journal::{Applied, Applier, Journal, Opened, Options},
+    push::{EndpointId, Item, Pair, Push, Reference, Settlement},
     queue::Queue,
     secret::Secret,
     webhook::{Batching, Coalesce, Endpoint, Endpoints, Format, Rate},
@@ -35,6 +36,9 @@ const OPTIONS: Options = Options {
 /// As a start does it.
 const RESTORED_AT_ONCE: usize = 4096;
 
+/// How long the last settlements may take to be cleared.
+const CALM_WITHIN: Duration = Duration::from_secs(30);
+
 /// A journal that takes appends.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -46,10 +50,14 @@ pub(crate) struct Running {
 impl Running {
     /// A journal in `folder`; what becomes durable is let go.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        Self::open_with(folder, Box::new(drop))
+    }
+
+    fn open_with(folder: &Path, applier: Applier) -> anyhow::Result<Self> {
         let Opened { journal, writer, .. } = Journal::open(folder, OPTIONS, Clock::system())?;
         Ok(Self {
             journal,
-            writer: writer.start(Box::new(drop))?,
+            writer: writer.start(applier)?,
             runtime: Builder::new_current_thread().build()?,
         })
     }
@@ -109,6 +117,81 @@ pub(crate) fn replay(folder: &Path, records: u64) -> anyhow::Result<Duration> {
     let found = queue.pending() as u64;
     ensure!(found == records, "{found} of {records} pushes were found again");
     Ok(took)
+}
+
+/// What is on disk while pushes flow through.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept {
+    /// Bytes of the records that were taken.
+    pub(crate) taken_bytes: f64,
+    /// Bytes in the folder at the end.
+    pub(crate) disk_bytes: f64,
+    /// As parts of twice the bytes that are live and two segments: at the end, and the most at any moment.
+    pub(crate) last: f64,
+    pub(crate) most: f64,
+}
+
+/// Takes that many pushes and settles each at once; but one of `every` is owed by an endpoint that takes none.
+pub(crate) fn with_one_endpoint_dead(folder: &Path, records: u64, every: u64) -> anyhow::Result<Kept> {
+    let (told, durable) = mpsc::channel();
+    let journal = Running::open_with(
+        folder,
+        Box::new(move |applied| {
+            for applied in applied {
+                let Applied::Push(push) = applied else { continue };
+                // Nobody listens once the measurement has failed.
+                let _ = told.send((push.sequence, push.bytes));
+            }
+        }),
+    )?;
+    let mut kept = Kept::default();
+    for first in (0..records).step_by(usize::try_from(PER_COMMIT)?) {
+        let pushes = (first..first + PER_COMMIT).map(|number| {
+            let mut push = push(number)?;
+            if number % every == 0 {
+                push.owed.push(EndpointId::Named("dead".into()));
+            }
+            Ok(Item::Push(push))
+        });
+        journal.append(pushes.collect::<anyhow::Result<_>>()?)?;
+        let settled = durable.try_iter().map(|(sequence, bytes)| {
+            kept.taken_bytes += f64::from(bytes);
+            (Pair { sequence, place: 0 }, Settlement::Delivered)
+        });
+        journal.journal.settle(settled.collect::<Vec<_>>());
+        kept.look(&journal.journal, folder)?;
+    }
+    // The last settlements are committed, and what they freed is cleared.
+    let deadline = Instant::now() + CALM_WITHIN;
+    while kept.last > 1.0 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+        kept.look(&journal.journal, folder)?;
+    }
+    journal.close()?;
+    Ok(kept)
+}
+
+impl Kept {
+    fn look(&mut self, journal: &Journal, folder: &Path) -> anyhow::Result<()> {
+        // In this order: what is freed in between only makes it more.
+        let mut disk = 0;
+        for entry in fs::read_dir(folder)? {
+            match entry?.metadata() {
+                // What the file system set aside, not how long the file says it is.
+                Ok(metadata) => disk += metadata.blocks() * 512,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let live = journal.stats().live_bytes;
+        let bound = 2 * live + 2 * u64::from(OPTIONS.segment_size);
+        let [disk, bound] = [disk, bound].map(|bytes| u32::try_from(bytes / 1024).map(f64::from));
+        let (disk, bound) = (disk?, bound?);
+        self.disk_bytes = disk * 1024.0;
+        self.last = disk / bound;
+        self.most = self.most.max(self.last);
+        Ok(())
+    }
 }
 
 fn endpoint_id() -> EndpointId {

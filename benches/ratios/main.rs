@@ -11,6 +11,7 @@ use std::env;
 
 use anyhow::ensure;
 
+mod disk;
 mod drain;
 mod floor_server;
 mod framed;
@@ -49,10 +50,11 @@ fn main() -> anyhow::Result<()> {
 
 fn measure(settings: &Settings) -> anyhow::Result<()> {
     type Section = (&'static [&'static str], fn(&Settings) -> anyhow::Result<Vec<Row>>);
-    let sections: [Section; 4] = [
+    let sections: [Section; 5] = [
         (&journal_rows::ROWS, journal_rows::rows),
         (&ingest::ROWS, ingest::rows),
         (&memory::ROWS, memory::rows),
+        (&disk::ROWS, disk::rows),
         (&drain::ROWS, drain::rows),
     ];
     let mut rows = Vec::new();

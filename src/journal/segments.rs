@@ -298,9 +298,12 @@ impl Segments {
         Ok(())
     }
 
-    /// Whether less than half of the active segment is free.
-    pub(super) fn is_half_full(&self) -> bool {
-        self.active.room() < self.active.capacity / 2
+    /// Whether a spare file fits into what the journal may take on disk with so many bytes live: twice as much,
+    /// and two segments.
+    pub(super) fn has_place_for_spare(&self, live: u64) -> bool {
+        let usual = u64::from(self.options.segment_size);
+        let free = self.active.capacity.saturating_sub(self.active.end);
+        self.valid_bytes() + free <= 2 * live + usual
     }
 
     /// Gets the next segment's file ready, off this thread, if it isn't.

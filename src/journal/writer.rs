@@ -368,10 +368,15 @@ impl Writer {
         if self.fatal.is_none() {
             self.clear_oldest();
         }
-        if self.fatal.is_none() && (self.carry_at().is_none() || self.segments.is_half_full()) {
-            // Not before the old segments are gone: the disk's bound has room for one of the two.
+        // Otherwise it is made when it is needed: the old segments are to go first.
+        if self.fatal.is_none() && self.segments.has_place_for_spare(self.live_bytes()) {
             self.segments.prepare_spare();
         }
+    }
+
+    /// Bytes of the records that are still owed, and of the remembered ids.
+    fn live_bytes(&self) -> u64 {
+        self.shared.live().bytes() + carry::id_bytes(self.recent.len() as u64)
     }
 
     /// Tells the handles how things stand.
@@ -393,11 +398,8 @@ impl Writer {
         self.stats.segments = self.segments.count() as u64;
         self.stats.bytes = self.segments.bytes_on_disk();
         self.stats.bytes_max = self.segments.options().max_size;
-        {
-            let live = self.shared.live();
-            self.stats.unsettled = live.pairs();
-            self.stats.live_bytes = live.bytes() + carry::id_bytes(self.recent.len() as u64);
-        }
+        self.stats.unsettled = self.shared.live().pairs();
+        self.stats.live_bytes = self.live_bytes();
         self.stats.commits = self.segments.commits();
         self.stats.event_ids = self.recent.len() as u64;
         self.shared.publish(&self.stats);
