@@ -16,7 +16,7 @@ use shipbell::{
     push::{EndpointId, Push, Sequence},
     queue::{Completion, Queue},
     secret::Secret,
-    webhook::{Batching, Coalesce, Endpoint, Endpoints, Fault, Format, Rate},
+    webhook::{Batching, Coalesce, Endpoint, Endpoints, Fault, Format, Rate, guard::Author},
 };
 use tokio::time::Instant;
 
@@ -157,6 +157,7 @@ fn endpoints() -> anyhow::Result<Endpoints> {
     let all = GlobSet::builder().add(Glob::new("**")?).build()?;
     Ok(Endpoints::new(vec![Endpoint {
         id: EndpointId::Named("ci".into()),
+        author: Author::Operator,
         url: Secret::inline("http://127.0.0.1:1/"),
         secret: None,
         previous_secret: None,

@@ -18,7 +18,7 @@ use shipbell::{
     push::{EndpointId, Item, Pair, Push, Reference, Settlement},
     queue::Queue,
     secret::Secret,
-    webhook::{Batching, Coalesce, Endpoint, Endpoints, Format, Rate},
+    webhook::{Batching, Coalesce, Endpoint, Endpoints, Format, Rate, guard::Author},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -202,6 +202,7 @@ fn endpoints() -> anyhow::Result<Endpoints> {
     let all = GlobSet::builder().add(Glob::new("**")?).build()?;
     Ok(Endpoints::new(vec![Endpoint {
         id: endpoint_id(),
+        author: Author::Operator,
         url: Secret::inline("http://127.0.0.1:1/hook"),
         secret: None,
         previous_secret: None,

@@ -10,7 +10,7 @@ use crate::{
     listener::{self, TlsFiles},
     queue, registry,
     telemetry::Metrics,
-    webhook::client,
+    webhook::{client, guard::Guard},
 };
 
 /// Of an attempt's time, how much resolving, TCP and TLS may take.
@@ -102,6 +102,10 @@ pub(super) fn client_options(config: &Config) -> Result<client::Options, RunErro
         connect_timeout: delivery.timeout.min(CONNECT_TIMEOUT_MAX),
         user_agent: delivery.user_agent.clone(),
         header_name: delivery.header_name.clone(),
+        guard: Guard::new(
+            delivery.allow_networks.clone(),
+            vec![config.ingest.listen, config.ops.listen, config.admin.listen],
+        ),
         extra_ca_pem: read_pem("delivery.ca_file", delivery.ca_file.as_ref())?,
         idle_per_host_max: IDLE_PER_HOST_MAX,
         idle_timeout: IDLE_TIMEOUT,

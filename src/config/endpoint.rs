@@ -16,7 +16,7 @@ use super::{
 use crate::{
     push::EndpointId,
     secret::Secret,
-    webhook::{self, Batching, Coalesce, Format, Rate},
+    webhook::{self, Batching, Coalesce, Format, Rate, guard::Author},
 };
 
 /// What receivers are known by; later versions speak to them.
@@ -93,6 +93,7 @@ impl Endpoint {
     pub(super) fn resolve(&self, batching: Batching, rate: Rate) -> webhook::Endpoint {
         webhook::Endpoint {
             id: EndpointId::Named(Arc::clone(&self.name)),
+            author: Author::Operator,
             url: self.url.clone(),
             secret: self.secret.clone(),
             previous_secret: self.previous_secret.clone(),

@@ -10,7 +10,14 @@ use globset::{Glob, GlobBuilder};
 use ipnet::IpNet;
 use url::{Host, Url};
 
-use crate::{secret::Secret, webhook::Rate};
+use crate::{
+    secret::Secret,
+    webhook::{
+        Rate,
+        guard::{Author, Guard},
+        target::Target,
+    },
+};
 
 /// Far above what any endpoint takes.
 const RATE_PER_SECOND_MAX: f64 = 100_000.0;
@@ -159,9 +166,14 @@ fn http_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Where webhooks may go, when the operator says so: anywhere by http or https.
+/// Where webhooks may go, when the operator says so: nearly anywhere by http or https.
 pub(super) fn webhook_url(text: &str) -> Result<Url, String> {
-    http_url(text)
+    let url = http_url(text)?;
+    let target = Target::parse(text).map_err(|error| error.to_string())?;
+    Guard::default()
+        .check_url(&target, Author::Operator)
+        .map_err(|refusal| format!("it points to {refusal}"))?;
+    Ok(url)
 }
 
 /// A server's base: no query, no user-info.

@@ -171,13 +171,7 @@ impl Dispatcher {
 
 /// What the cap per host counts by: host and port.
 fn host_of(target: &Target) -> String {
-    let uri = target.uri();
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") {
-        443
-    } else {
-        80
-    });
-    format!("{}:{port}", uri.host().unwrap_or_default())
+    format!("{}:{}", target.host(), target.port())
 }
 
 /// What metrics call it.
@@ -186,6 +180,7 @@ fn result_of(answer: &Result<Answer, SendError>) -> AttemptResult {
         Ok(answer) => AttemptResult::of_status(answer.status.as_u16()),
         Err(SendError::Connect(ConnectError::Resolve { .. })) => AttemptResult::Dns,
         Err(SendError::Connect(ConnectError::Tls(_))) => AttemptResult::Tls,
+        Err(SendError::Connect(ConnectError::Refused(_))) => AttemptResult::Refused,
         Err(SendError::Connect(ConnectError::Tcp(_))) => AttemptResult::Connect,
         Err(
             SendError::Connect(ConnectError::Late(_)) | SendError::NoConnection(_) | SendError::NoAnswer(_),

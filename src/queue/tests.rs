@@ -11,7 +11,7 @@ use crate::{
     image::{Digest, MediaType, Tag},
     push::{Push, Sequence, Settlement},
     secret::Secret,
-    webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate},
+    webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate, guard::Author},
 };
 
 mod given_up;
@@ -545,6 +545,7 @@ fn endpoints(names: &[&str]) -> Endpoints {
         (names.iter())
             .map(|name| Endpoint {
                 id: named(name),
+                author: Author::Operator,
                 url: Secret::inline("http://127.0.0.1:1/"),
                 secret: None,
                 previous_secret: None,

@@ -109,6 +109,8 @@ label! {
         Dns => "dns",
         /// The TLS handshake failed.
         Tls => "tls",
+        /// The URL points where webhooks may not go.
+        Refused => "refused",
         /// Anything else.
         Other => "other",
     }

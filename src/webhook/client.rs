@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Endpoint,
     answer::Answer,
-    connect::{ConnectError, Connector, InvalidRoots, causes, io_words},
+    connect::{ConnectError, Connector, Gate, InvalidRoots, causes, io_words, lookup},
     format::Message,
+    guard::{Author, Guard},
     request::{Common, Request},
     sign::InvalidSecret,
     target::InvalidUrl,
@@ -43,6 +44,8 @@ pub struct Options {
     pub user_agent: HeaderValue,
     /// The name of the header that names the image.
     pub header_name: HeaderName,
+    /// Where webhooks may go.
+    pub guard: Guard,
     /// Certificates of authorities to trust besides the web's, as PEM.
     pub extra_ca_pem: Option<Vec<u8>>,
     /// The most connections to one host that are kept while nothing is sent.
@@ -92,7 +95,9 @@ pub enum SendError {
 /// Sends webhooks. Cheap to clone; clones share their connections, which end with the last clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: legacy::Client<Connector, Full<Bytes>>,
+    operators: legacy::Client<Connector, Full<Bytes>>,
+    /// Another pool: a connection that an operator's URL opened is not for a user's to use.
+    users: legacy::Client<Connector, Full<Bytes>>,
     common: Common,
     timeout: Duration,
 }
@@ -103,18 +108,9 @@ impl Client {
     /// # Errors
     /// The extra authorities can't be read.
     pub fn new(options: Options) -> Result<Self, InvalidRoots> {
-        let connector = Connector::new(options.connect_timeout, options.extra_ca_pem.as_deref())?;
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(options.idle_timeout)
-            .pool_max_idle_per_host(options.idle_per_host_max)
-            .http1_title_case_headers(true)
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .retry_canceled_requests(true)
-            .build(connector);
         Ok(Self {
-            http,
+            operators: pool(&options, Author::Operator)?,
+            users: pool(&options, Author::User)?,
             common: Common {
                 user_agent: options.user_agent,
                 header_name: options.header_name,
@@ -150,13 +146,35 @@ impl Client {
         *http.uri_mut() = request.target().uri().clone();
         *http.headers_mut() = request.headers().clone();
         let connection = capture_connection(&mut http);
-        match timeout_at(deadline, self.http.request(http)).await {
+        let pool = match request.author() {
+            Author::Operator => &self.operators,
+            Author::User => &self.users,
+        };
+        match timeout_at(deadline, pool.request(http)).await {
             Ok(Ok(response)) => Ok(Answer::read(response, deadline).await),
             Ok(Err(error)) => Err(send_error(&error)),
             Err(_) if connection.connection_metadata().is_some() => Err(SendError::NoAnswer(self.timeout)),
             Err(_) => Err(SendError::NoConnection(self.timeout)),
         }
     }
+}
+
+fn pool(options: &Options, author: Author) -> Result<legacy::Client<Connector, Full<Bytes>>, InvalidRoots> {
+    let gate = Gate {
+        guard: options.guard.clone(),
+        author,
+        lookup,
+    };
+    let connector = Connector::new(options.connect_timeout, options.extra_ca_pem.as_deref(), gate)?;
+    Ok(legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(options.idle_timeout)
+        .pool_max_idle_per_host(options.idle_per_host_max)
+        .http1_title_case_headers(true)
+        .http1_max_headers(HEADERS_MAX)
+        .http1_max_buf_size(HEAD_BYTES_MAX)
+        .retry_canceled_requests(true)
+        .build(connector))
 }
 
 fn send_error(error: &legacy::Error) -> SendError {

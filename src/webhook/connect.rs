@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use http::{Uri, uri::Scheme};
+use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
 use rustls::{
@@ -24,6 +24,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower_service::Service;
+
+use super::{
+    guard::{Author, Guard, Refusal},
+    target::port,
+};
 
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -42,6 +47,9 @@ pub enum ConnectError {
         /// What the resolver said.
         reason: String,
     },
+    /// The URL points where webhooks may not go.
+    #[error("refused: {0}")]
+    Refused(Refusal),
     /// TCP.
     #[error("{0}")]
     Tcp(String),
@@ -100,13 +108,17 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// A connector that takes at most `within` for names, TCP and TLS together.
-    pub(super) fn new(within: Duration, extra_ca_pem: Option<&[u8]>) -> Result<Self, InvalidRoots> {
+    /// A connector that takes at most `within` for names, TCP and TLS together, and goes where `gate` allows.
+    pub(super) fn new(
+        within: Duration,
+        extra_ca_pem: Option<&[u8]>,
+        gate: Gate,
+    ) -> Result<Self, InvalidRoots> {
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls_config(extra_ca_pem)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(Tcp);
+            .wrap_connector(Tcp(gate));
         Ok(Self { https, within })
     }
 }
@@ -138,9 +150,29 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// What a connection has to pass.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    pub(super) guard: Guard,
+    /// Whose URLs are connected to.
+    pub(super) author: Author,
+    pub(super) lookup: Lookup,
+}
+
+/// Resolves a name: the machine's resolver, unless a test has its own.
+pub(super) type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Asks the machine's resolver.
+pub(super) fn lookup(
+    host: String,
+    port: u16,
+) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
+    Box::pin(async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) })
+}
+
 /// Resolves the host and opens a TCP connection.
-#[derive(Clone, Copy, Debug)]
-struct Tcp;
+#[derive(Clone, Debug)]
+struct Tcp(Gate);
 
 impl Service<Uri> for Tcp {
     type Response = TokioIo<TcpStream>;
@@ -152,10 +184,18 @@ impl Service<Uri> for Tcp {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        let gate = self.0.clone();
         Box::pin(async move {
-            let addresses = addresses(&uri).await?;
+            let addresses = gate.addresses(&uri).await?;
             let tcp = |error: io::Error| ConnectError::Tcp(io_words(&error));
             let stream = first_to_connect(addresses).await.map_err(tcp)?;
+            let (local, peer) = (
+                stream.local_addr().map_err(tcp)?,
+                stream.peer_addr().map_err(tcp)?,
+            );
+            gate.guard
+                .check_connection(local, peer)
+                .map_err(ConnectError::Refused)?;
             // A request is one write; waiting for more to come would only delay it.
             stream.set_nodelay(true).map_err(tcp)?;
             Ok(TokioIo::new(stream))
@@ -163,33 +203,38 @@ impl Service<Uri> for Tcp {
     }
 }
 
-async fn addresses(uri: &Uri) -> Result<Vec<SocketAddr>, ConnectError> {
-    let host = uri.host().unwrap_or_default();
-    let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) {
-        443
-    } else {
-        80
-    });
-    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    if let Ok(ip) = literal.unwrap_or(host).parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
+impl Gate {
+    /// The host's addresses, all of which may be connected to.
+    async fn addresses(&self, uri: &Uri) -> Result<Vec<SocketAddr>, ConnectError> {
+        let (host, port) = (uri.host().unwrap_or_default(), port(uri));
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let found = match literal.unwrap_or(host).parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) => self.resolve(host, port).await?,
+        };
+        self.guard
+            .check_addresses(host, &found, self.author)
+            .map_err(ConnectError::Refused)?;
+        Ok(found)
     }
-    let unresolved = |reason: &str| ConnectError::Resolve {
-        host: host.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let found = lookup_host((host, port)).await.map_err(|error| {
-        let text = error.to_string();
-        unresolved(
-            text.strip_prefix("failed to lookup address information: ")
-                .unwrap_or(&text),
-        )
-    })?;
-    let found: Vec<_> = found.take(ADDRESSES_MAX).collect();
-    if found.is_empty() {
-        return Err(unresolved("it has no address"));
+
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        let unresolved = |reason: &str| ConnectError::Resolve {
+            host: host.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let found = (self.lookup)(host.to_owned(), port).await.map_err(|error| {
+            let text = error.to_string();
+            unresolved(
+                text.strip_prefix("failed to lookup address information: ")
+                    .unwrap_or(&text),
+            )
+        })?;
+        if found.is_empty() {
+            return Err(unresolved("it has no address"));
+        }
+        Ok(found)
     }
-    Ok(found)
 }
 
 /// Tries the addresses in the resolver's order; the next one begins when the last failed, or beside it
@@ -276,6 +321,11 @@ fn certificate_words(error: &CertificateError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::Ipv4Addr,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
 
     #[tokio::test]
@@ -292,6 +342,67 @@ mod tests {
         let error = first_to_connect(vec![dead, dead]).await.unwrap_err();
         assert_eq!(io_words(&error), "connection refused");
         assert!(first_to_connect(Vec::new()).await.is_err());
+    }
+
+    fn gate(author: Author, lookup: Lookup) -> Gate {
+        Gate {
+            guard: Guard::default(),
+            author,
+            lookup,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_judged_at_every_connect_by_what_it_means_then() {
+        /// First a public address, then this machine: what rebinding does.
+        fn rebinding(
+            _: String,
+            port: u16,
+        ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
+            static ASKED: AtomicUsize = AtomicUsize::new(0);
+            let ip = match ASKED.fetch_add(1, Ordering::Relaxed) {
+                0 => Ipv4Addr::new(93, 184, 216, 34),
+                _ => Ipv4Addr::LOCALHOST,
+            };
+            Box::pin(async move { Ok(vec![SocketAddr::new(ip.into(), port)]) })
+        }
+        let uri = Uri::from_static("http://rebinding.example/");
+        let gate = gate(Author::User, rebinding);
+        assert!(gate.addresses(&uri).await.is_ok());
+        let refused = gate.addresses(&uri).await.unwrap_err();
+        assert!(matches!(&refused, ConnectError::Refused(_)), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .starts_with("refused: rebinding.example resolves to 127.0.0.1")
+        );
+    }
+
+    #[tokio::test]
+    async fn users_urls_reach_no_socket_of_this_machine_and_the_operators_do() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let uri: Uri = format!("http://{address}/").parse().unwrap();
+        let refused = Tcp(gate(Author::User, lookup))
+            .call(uri.clone())
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, ConnectError::Refused(_)), "{refused}");
+        assert!(
+            Tcp(gate(Author::Operator, lookup))
+                .call(uri.clone())
+                .await
+                .is_ok()
+        );
+        let own = Gate {
+            guard: Guard::new(Vec::new(), vec![address]),
+            ..gate(Author::Operator, lookup)
+        };
+        let refused = Tcp(own).call(uri).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("shipbell's own listener"),
+            "{refused}"
+        );
     }
 
     #[test]

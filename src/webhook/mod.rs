@@ -15,6 +15,7 @@ pub mod answer;
 pub mod client;
 pub mod connect;
 pub mod format;
+pub mod guard;
 pub mod judge;
 pub mod masked;
 pub mod request;
@@ -62,6 +63,8 @@ pub enum Format {
 pub struct Endpoint {
     /// Who it is: this is what owes.
     pub id: EndpointId,
+    /// Whose URL it is: where it may point.
+    pub author: guard::Author,
     /// Where it is. A secret, because of its query.
     pub url: Secret,
     /// The `whsec_` secret its webhooks are signed with, if any.

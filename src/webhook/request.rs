@@ -10,6 +10,7 @@ use super::{
     Endpoint, Format,
     client::SendError,
     format::{self, Message},
+    guard::Author,
     sign::{self, WebhookSecret},
     target::Target,
 };
@@ -65,6 +66,7 @@ pub(super) struct Common {
 #[derive(Clone)]
 pub struct Request {
     target: Target,
+    author: Author,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -110,6 +112,7 @@ impl Request {
         add_own(&mut headers, &endpoint.headers, &common.header_name);
         Ok(Self {
             target,
+            author: endpoint.author,
             headers,
             body,
         })
@@ -119,6 +122,12 @@ impl Request {
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Whose URL that is.
+    #[must_use]
+    pub fn author(&self) -> Author {
+        self.author
     }
 
     /// Its headers, in order. Those that are secrets are marked sensitive.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, Uri, uri::Scheme};
 use url::Url;
 
 use super::masked::masked_url;
@@ -79,11 +79,33 @@ impl Target {
         &self.uri
     }
 
+    /// The host: a name, or an address; an IPv6 one in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
+    }
+
+    /// The port: the scheme's own if the URL has none.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        port(&self.uri)
+    }
+
     /// What the URL's user-info amounts to: the value of an `Authorization` header.
     #[must_use]
     pub fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
+}
+
+/// The port that a URL means.
+pub(super) fn port(uri: &Uri) -> u16 {
+    let usual = if uri.scheme() == Some(&Scheme::HTTPS) {
+        443
+    } else {
+        80
+    };
+    uri.port_u16().unwrap_or(usual)
 }
 
 /// The query, in the very characters that were typed, when they are ones that HTTP takes: a URL parser

@@ -11,6 +11,7 @@ use crate::{
         Batching, Coalesce, Endpoint, Fault, Format, Outcome, Rate, Sizes,
         client::{Client, Options},
         format::{EventKind, Message},
+        guard::{Author, Guard},
         judge::judge,
     },
 };
@@ -146,6 +147,7 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
         connect_timeout: Duration::from_secs(5),
         user_agent: HeaderValue::from_static("WebHook Handler"),
         header_name: HeaderName::from_static("x-alin-webhook"),
+        guard: Guard::default(),
         extra_ca_pem: None,
         idle_per_host_max: 1,
         idle_timeout: Duration::from_secs(4),
@@ -153,6 +155,7 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
     .unwrap();
     let endpoint = Endpoint {
         id: EndpointId::Named("try".into()),
+        author: Author::Operator,
         url: Secret::inline(format!("http://{address}/?token=hunter2")),
         secret: Some(Secret::inline(SECRET)),
         previous_secret: None,

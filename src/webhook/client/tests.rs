@@ -32,6 +32,7 @@ fn options() -> Options {
         connect_timeout: Duration::from_secs(5),
         user_agent: HeaderValue::from_static("WebHook Handler"),
         header_name: HeaderName::from_static("x-alin-webhook"),
+        guard: Guard::default(),
         extra_ca_pem: None,
         idle_per_host_max: 4,
         idle_timeout: Duration::from_secs(4),
@@ -54,6 +55,7 @@ fn hasty_client() -> Client {
 fn endpoint(url: &str) -> Endpoint {
     Endpoint {
         id: EndpointId::Named("ci".into()),
+        author: Author::Operator,
         url: Secret::inline(url),
         secret: None,
         previous_secret: None,
