@@ -14,9 +14,9 @@ use shipbell::{
     image::{Digest, MediaType, RepositoryName, Tag},
     journal::{Durable, Owed},
     push::{EndpointId, Push, Sequence},
-    queue::{Completion, Queue},
+    queue::{Completion, Passage, Queue},
     secret::Secret,
-    webhook::{Batching, Coalesce, Endpoint, Endpoints, Fault, Format, Rate, guard::Author},
+    webhook::{Batching, Coalesce, Endpoint, Endpoints, Format, Rate, guard::Author},
 };
 use tokio::time::Instant;
 
@@ -90,16 +90,14 @@ fn measure(state: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Closes every window, and has each lane's first attempt fail.
+/// Closes every window, and has each lane's first attempt fail by the endpoint's fault: all wait in its line.
 fn fail_all(queue: &Queue, repositories: u64, now: Instant) -> anyhow::Result<()> {
     for number in 0..repositories {
         let name = repository(number)?;
         for lease in queue.advance(&name, now).leases {
-            let retry = Completion::Retry {
-                at: now + Duration::from_hours(1),
-                fault: Fault::Endpoint,
-            };
-            queue.complete(&name, &lease, retry, now);
+            let from = now + Duration::from_hours(1);
+            queue.set_passage(&lease.endpoint, Passage::Narrow { from }, now);
+            queue.complete(&name, &lease, Completion::Returned, now);
         }
     }
     Ok(())

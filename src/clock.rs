@@ -6,6 +6,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
+use tokio::time::Instant;
 
 /// A moment of wall time, in milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +36,22 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// The moment `wait` after this one; part of a millisecond is left out.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(millis(wait)))
+    }
+
+    /// The moment `span` before this one; part of a millisecond is left out.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// RFC 3339, UTC, with milliseconds: `2026-11-23T09:08:38.473Z`.
@@ -74,6 +91,14 @@ impl Clock {
         Self(Arc::new(read))
     }
 
+    /// A clock that tells the same time now and does not jump from now on, whatever this one does: for what is
+    /// persisted and compared with what comes later.
+    #[must_use]
+    pub fn steady(&self) -> Self {
+        let (start, began) = (self.now(), Instant::now());
+        Self::from_fn(move || start.after(began.elapsed()))
+    }
+
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -111,5 +136,18 @@ mod tests {
         );
         assert_eq!(late.since(early), Duration::from_millis(2_500));
         assert_eq!(early.since(late), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_clock_does_not_jump_along() {
+        let wall = Arc::new(std::sync::atomic::AtomicI64::new(10_000));
+        let read = Arc::clone(&wall);
+        let clock = Clock::from_fn(move || Timestamp(read.load(std::sync::atomic::Ordering::Relaxed)));
+        let steady = clock.steady();
+        wall.store(-5_000, std::sync::atomic::Ordering::Relaxed);
+        tokio::time::advance(Duration::from_millis(1_500)).await;
+        assert_eq!(steady.now(), Timestamp(11_500));
+        assert_eq!(steady.now().after(Duration::MAX), Timestamp(i64::MAX));
+        assert_eq!(steady.now().before(Duration::from_secs(1)), Timestamp(10_500));
     }
 }

@@ -25,7 +25,7 @@
 //! 6. No map guard and no lock lives across an `.await`, but for an endpoint's turn, whose waiting is its
 //!    purpose. Due work comes from a timer heap.
 //! 7. Every wait has a deadline, every queue a bound, every body a cap.
-//! 8. Policies (filter, window, retry, pace) are pure functions of state and time; the caller sleeps and
+//! 8. Policies (filter, window, retry, pace, health) are pure functions of state and time; the caller sleeps and
 //!    does I/O.
 
 pub mod app;
@@ -41,6 +41,7 @@ pub mod push;
 // 2 kept
 pub mod journal;
 pub mod queue;
+pub mod settings;
 
 // 3 sized
 pub mod registry;

@@ -2,14 +2,14 @@
 //! them in order.
 //!
 //! # Start
-//! Journal opened and read → queues rebuilt → listeners bound → the journal's thread → dispatcher →
+//! Journal opened and read → settings opened, endpoints' states restored → queues rebuilt → listeners bound → the journal's thread → dispatcher →
 //! listeners serve. Nothing is taken before everything that was owed is back in its queue.
 //!
 //! # Stop
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
 //! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
 //!    a second signal.
-//! 3. The journal writes and syncs what waits.
+//! 3. The states of endpoints are saved; the journal writes and syncs what waits.
 //! 4. The ops listener closes.
 
 use std::{
@@ -18,10 +18,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,9 +29,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     config::Config,
-    dispatch::{self, Dispatcher},
+    dispatch::{self, Dispatcher, alerts::Messenger, states::States},
     image::{Digest, MediaType, RepositoryName, Tag},
     ingest::{
         Ingest, Intake, TakeError,
@@ -43,20 +40,19 @@ use crate::{
     },
     journal::{self, Applied, Health, Journal, OpenError, Opened},
     lifecycle::Tasks,
-    listener::{self, BindError, Listener},
+    listener::{BindError, Listener},
     ops::{self, Readiness},
     push::{Change, EndpointId, Item, Reference},
     queue::{self, Queue},
-    registry,
+    registry, settings,
     sizing::{self, Sizing},
-    telemetry::{
-        JournalSample, Metrics, QueueSample,
-        labels::{EventVerdict, ListenerName},
-    },
+    telemetry::{Metrics, labels::ListenerName},
     webhook::{Endpoints, client, connect::InvalidRoots},
 };
 
+mod health;
 mod options;
+mod shown;
 
 /// How long the journal may take to write what waits, at the very end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +66,12 @@ pub enum RunError {
     /// The journal can't be opened.
     #[error("the journal can't be opened: {0}")]
     Journal(#[from] OpenError),
+    /// The settings can't be opened.
+    #[error(transparent)]
+    Settings(#[from] settings::OpenError),
+    /// What the settings hold can't be read.
+    #[error(transparent)]
+    Access(#[from] settings::AccessError),
     /// What is owed can't be read back.
     #[error("the journal can't be read: {0}")]
     Restore(io::Error),
@@ -118,6 +120,7 @@ pub enum RunError {
 #[derive(Clone)]
 struct Front {
     endpoints: Endpoints,
+    states: States,
     journal: Journal,
     queue: Arc<Queue>,
     sizing: Sizing,
@@ -126,7 +129,9 @@ struct Front {
 
 impl Intake for Front {
     fn owing(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Vec<EndpointId> {
-        self.endpoints.owing(repository, tag)
+        let mut owing = self.endpoints.owing(repository, tag);
+        owing.retain(|endpoint| !self.states.is_disabled(endpoint));
+        owing
     }
 
     fn learn(
@@ -165,6 +170,8 @@ struct App {
     ops_tasks: Tasks,
     journal: Journal,
     dispatcher: Dispatcher,
+    states: States,
+    messenger: Option<Messenger>,
     ingest: Ingest<Front>,
     ingest_listener: Listener,
     ops_listener: Listener,
@@ -205,10 +212,19 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let metrics = Metrics::new(&clock);
     let endpoints = config.endpoints();
     let queue = Arc::new(Queue::bounded(options::queue_bounds(config)));
-    let sizing = Sizing::new(
-        registry::Client::new(options::registry_options(config, &metrics)?)?,
-        sizing::Options::default(),
-    );
+    let registry = registry::Client::new(options::registry_options(config, &metrics)?)?;
+    let sizing = Sizing::new(registry, sizing::Options::default());
+    let client = client::Client::new(options::client_options(config)?)?;
+    let steady = clock.steady();
+    let parts = health::Parts {
+        clock: clock.clone(),
+        steady: steady.clone(),
+        queue: Arc::clone(&queue),
+        endpoints: endpoints.clone(),
+        metrics: metrics.clone(),
+        client: client.clone(),
+    };
+    let (states, messenger) = health::build(config, parts).await?;
     let orphans = restore(&journal, &queue, &endpoints).await?;
 
     let tasks = Tasks::new();
@@ -217,31 +233,33 @@ async fn build(config: &Config) -> Result<App, RunError> {
         journal: journal.clone(),
         endpoints: endpoints.clone(),
         sizing: sizing.clone(),
-        client: client::Client::new(options::client_options(config)?)?,
+        client,
+        states: states.clone(),
         clock: clock.clone(),
+        steady,
         tasks: tasks.clone(),
         metrics: metrics.clone(),
     };
     let dispatcher = Dispatcher::new(options::dispatch_options(config)?, parts);
 
-    let folder = config.data_dir.join("quarantine");
-    let quarantine = Quarantine::open(quarantine::Options::at(&folder))
-        .map_err(|error| RunError::DataDir { path: folder, error })?;
+    let quarantine = open_quarantine(&config.data_dir)?;
     let ingest_listener = Listener::bind(
         ListenerName::Ingest,
         options::ingest_listener_options(config),
         metrics.clone(),
     )?;
-    let ops_options = listener::Options {
-        tls: options::tls(config.ops.tls.as_ref()),
-        ..listener::Options::plain(config.ops.listen)
-    };
-    let ops_listener = Listener::bind(ListenerName::Ops, ops_options, metrics.clone())?;
+    let ops_listener = Listener::bind(
+        ListenerName::Ops,
+        options::ops_listener_options(config),
+        metrics.clone(),
+    )?;
 
-    let readiness = readiness(&tasks, &journal, &queue, config.ingest.max_pending);
-    sample(&metrics, &journal, &queue, &clock);
+    let readiness = shown::readiness(&tasks, &journal, &queue, config.ingest.max_pending);
+    shown::sample(&metrics, &journal, &queue, &clock);
+    shown::count(&metrics, &states);
     let front = Front {
         endpoints: endpoints.clone(),
+        states: states.clone(),
         journal: journal.clone(),
         queue: Arc::clone(&queue),
         sizing: sizing.clone(),
@@ -268,6 +286,8 @@ async fn build(config: &Config) -> Result<App, RunError> {
         ops_tasks: Tasks::new(),
         journal,
         dispatcher,
+        states,
+        messenger,
         ingest,
         ingest_listener,
         ops_listener,
@@ -337,6 +357,10 @@ impl App {
             stop,
         );
         ops_tasks.spawn_lasting("ops", ops);
+        tasks.spawn_lasting("states", self.states.clone().keep(tasks.soft().clone()));
+        if let Some(messenger) = self.messenger {
+            tasks.spawn_lasting("alerts", messenger.run(tasks.soft().clone()));
+        }
         tasks.spawn_lasting("backlogs", self.dispatcher.clone().bound_backlogs());
         tasks.spawn_lasting("space", self.dispatcher.clone().keep_journal_open());
         tasks.spawn_lasting("dispatcher", self.dispatcher.run());
@@ -365,6 +389,7 @@ impl App {
         tasks.hard().cancel();
         let close = async {
             tasks.ended().await;
+            self.states.close().await;
             timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_ok()
         };
         let is_synced = tokio::select! {
@@ -436,6 +461,12 @@ fn make_data_dir(path: &Path) -> Result<(), RunError> {
     })
 }
 
+fn open_quarantine(data_dir: &Path) -> Result<Quarantine, RunError> {
+    let folder = data_dir.join("quarantine");
+    let opened = Quarantine::open(quarantine::Options::at(&folder));
+    opened.map_err(|error| RunError::DataDir { path: folder, error })
+}
+
 async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError> {
     let (directory, clock) = (config.data_dir.join(journal::DIRECTORY), clock.clone());
     let options = journal::Options {
@@ -445,62 +476,4 @@ async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError
     let open = move || Journal::open(&directory, options, clock);
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.map_err(|error| RunError::System(io::Error::other(error)))??)
-}
-
-fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: usize) -> Readiness {
-    let readiness = Readiness::new();
-    let (soft, journal, queue) = (tasks.soft().clone(), journal.clone(), Arc::clone(queue));
-    readiness.add("running", move || {
-        if soft.is_cancelled() {
-            Err("shutting down".to_owned())
-        } else {
-            Ok(())
-        }
-    });
-    readiness.add("journal", move || match journal.health() {
-        Health::Ready => Ok(()),
-        Health::Full { bytes, bytes_max } => {
-            Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
-        }
-        Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
-        Health::Failed(reason) => Err(reason),
-    });
-    readiness.add("queue", move || match queue.pending() {
-        pending if pending < pending_max => Ok(()),
-        pending => Err(format!(
-            "{pending} pushes are queued, of at most {pending_max} (ingest.max_pending)"
-        )),
-    });
-    readiness
-}
-
-fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Clock) {
-    let (journal, queue, clock) = (journal.clone(), Arc::clone(queue), clock.clone());
-    let (told, counter) = (AtomicU64::new(0), metrics.clone());
-    metrics.on_scrape(move |gauges| {
-        let stats = journal.stats();
-        let duplicates = stats
-            .duplicates
-            .saturating_sub(told.swap(stats.duplicates, Ordering::AcqRel));
-        counter.event(EventVerdict::Duplicate, "", duplicates);
-        gauges.journal(JournalSample {
-            segments: stats.segments,
-            bytes: stats.bytes,
-            live: stats.unsettled,
-            ready: journal.health() == Health::Ready,
-        });
-        gauges.queue(QueueSample {
-            pushes: queue.pending() as u64,
-            repositories: queue.repositories() as u64,
-            oldest: oldest(&journal, clock.now()),
-        });
-    });
-}
-
-/// The age of the oldest push that is owed; zero when there is none.
-fn oldest(journal: &Journal, now: Timestamp) -> Duration {
-    let push = journal
-        .oldest()
-        .and_then(|sequence| journal.read(&[sequence]).ok()?.pop());
-    push.map(|push| now.since(push.taken_at)).unwrap_or_default()
 }

@@ -26,7 +26,7 @@ const IDLE_PER_HOST_MAX: usize = 4;
 /// How long they are kept: shorter than the 5 s after which common servers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-pub(super) fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
+fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
     tls.map(|tls| TlsFiles {
         certificate: tls.cert_file.clone(),
         key: tls.key_file.clone(),
@@ -49,6 +49,13 @@ pub(super) fn ingest_listener_options(config: &Config) -> listener::Options {
         tls: tls(config.ingest.tls.as_ref()),
         connections_max: config.ingest.max_connections,
         ..listener::Options::plain(config.ingest.listen)
+    }
+}
+
+pub(super) fn ops_listener_options(config: &Config) -> listener::Options {
+    listener::Options {
+        tls: tls(config.ops.tls.as_ref()),
+        ..listener::Options::plain(config.ops.listen)
     }
 }
 
@@ -121,6 +128,18 @@ pub(super) fn dispatch_options(config: &Config) -> Result<dispatch::Options, Run
         schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
         size_deadline: config.size.deadline,
         segment_bytes: config.journal.segment_size,
+    })
+}
+
+pub(super) fn health_policy(config: &Config) -> Result<dispatch::health::Policy, RunError> {
+    let delivery = &config.delivery;
+    Ok(dispatch::health::Policy {
+        schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
+        pause_after: delivery.pause_after,
+        probe_first: delivery.probe_first,
+        probe_max: delivery.probe_max,
+        ignore_after: delivery.ignore_after,
+        ignore_after_failures: delivery.ignore_after_failures,
     })
 }
 

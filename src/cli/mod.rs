@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     config::{Config, Problems, environment, no_color},
     journal::OpenError,
+    settings,
 };
 
 pub mod config;
@@ -58,6 +59,17 @@ impl From<&OpenError> for Exit {
             OpenError::Locked { .. } => Self::TryAgain,
             OpenError::Permission { .. } => Self::Permission,
             OpenError::Io { .. } => Self::Io,
+        }
+    }
+}
+
+impl From<&settings::OpenError> for Exit {
+    fn from(error: &settings::OpenError) -> Self {
+        match error {
+            settings::OpenError::Damaged { .. } | settings::OpenError::Newer { .. } => Self::Damaged,
+            settings::OpenError::Locked { .. } => Self::TryAgain,
+            settings::OpenError::Permission { .. } => Self::Permission,
+            settings::OpenError::Io { .. } => Self::Io,
         }
     }
 }

@@ -46,6 +46,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 fn exit_of(error: &RunError) -> Exit {
     match error {
         RunError::Journal(error) => error.into(),
+        RunError::Settings(error) => error.into(),
         RunError::DataDir { error, .. } | RunError::File { error, .. }
             if error.kind() == std::io::ErrorKind::PermissionDenied =>
         {
@@ -60,6 +61,7 @@ fn exit_of(error: &RunError) -> Exit {
         | RunError::Authorities(_)
         | RunError::Schedule(_) => Exit::Configuration,
         RunError::DataDir { .. }
+        | RunError::Access(_)
         | RunError::Restore(_)
         | RunError::File { .. }
         | RunError::System(_)

@@ -103,7 +103,7 @@ impl Delivery {
             ignore_after: section
                 .duration(
                     "ignore_after",
-                    Duration::from_mins(1)..=Duration::from_hours(24 * 366),
+                    Duration::from_secs(1)..=Duration::from_hours(24 * 366),
                 )
                 .unwrap_or_default(),
             ignore_after_failures: section

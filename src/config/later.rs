@@ -5,15 +5,11 @@ use super::{problem::Warning, reader::Setting};
 /// Each key, or beginning of keys, and what it will do. Who builds the behaviour takes the line out.
 const LATER: &[(&str, &str)] = &[
     ("admin.", "the settings page and the API come in a later version"),
-    ("alerts.", "alerts come in a later version"),
     ("telemetry.otlp", "traces come in a later version"),
     (
         "size.reconcile_",
         "comparing with the registry comes in a later version",
     ),
-    ("delivery.pause_after", "pausing comes in a later version"),
-    ("delivery.probe_", "pausing comes in a later version"),
-    ("delivery.ignore_", "ignoring comes in a later version"),
     (
         "delivery.allow_networks",
         "URLs typed on a page come in a later version",

@@ -836,9 +836,9 @@ fn what_does_nothing_yet_warns_when_it_is_set() {
     );
     assert_eq!(
         keys(
-            "[delivery]\npause_after = 5\nhistory_max = \"2GiB\"\nrate = \"1/s\"\n[telemetry]\notlp = \"http://o\""
+            "[delivery]\npause_after = 5\njitter = 0.1\nhistory_max = \"2GiB\"\nrate = \"1/s\"\n[telemetry]\notlp = \"http://o\""
         ),
-        ["delivery.pause_after", "delivery.history_max", "telemetry.otlp"]
+        ["delivery.history_max", "telemetry.otlp"]
     );
     assert_eq!(
         keys(&endpoint("window = \"1s\"\nbearer_token = \"b\"\nca_file = \"\"")),

@@ -73,10 +73,16 @@ impl Dispatcher {
         };
         let outcome = match request::target(endpoint) {
             Err(error) => {
+                if !self.0.parts.queue.may_send(lease, Instant::now()) {
+                    return Some(Completion::Returned);
+                }
                 warn!(%repository, endpoint = %lease.endpoint, %error, "no attempt: the endpoint's URL can't be used");
                 let answer = Err(error);
                 self.0.parts.metrics.attempt(result_of(&answer), Duration::ZERO);
-                judge(&answer, self.0.parts.clock.now())
+                let outcome = judge(&answer, self.0.parts.clock.now());
+                let now = self.0.parts.steady.now();
+                self.0.parts.states.attempted(&lease.endpoint, now, &outcome);
+                outcome
             }
             Ok(target) => {
                 let host = host_of(&target);
@@ -84,7 +90,9 @@ impl Dispatcher {
                     () = soft.cancelled() => return None,
                     turn = self.0.turns.take(&lease.endpoint, endpoint.rate, &host) => turn?,
                 };
-                if self.0.parts.queue.is_outdated(repository, lease) {
+                // What was lent before the endpoint failed goes back without an attempt.
+                let queue = &self.0.parts.queue;
+                if queue.is_outdated(repository, lease) || !queue.may_send(lease, Instant::now()) {
                     return Some(Completion::Returned);
                 }
                 let outcome = self.attempt(repository, lease, endpoint, content).await;
@@ -104,6 +112,7 @@ impl Dispatcher {
     ) -> Outcome {
         let parts = &self.0.parts;
         let (began, now) = (Instant::now(), parts.clock.now());
+        let began_at = parts.steady.now();
         let message = Message {
             repository,
             tag: lease.tag.as_ref(),
@@ -119,6 +128,7 @@ impl Dispatcher {
             Err(error) => Err(error),
         };
         let outcome = judge(&answer, parts.clock.now());
+        parts.states.attempted(&lease.endpoint, began_at, &outcome);
         parts.metrics.attempt(result_of(&answer), began.elapsed());
         let tag = lease.tag.as_ref().map(tracing::field::display);
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -150,12 +160,11 @@ impl Dispatcher {
         else {
             return Completion::Settled(Settlement::Delivered);
         };
-        let mut rng = rand::rng();
         let delay = match fault {
-            Fault::Endpoint => {
-                Some(schedule.delay_repeating(lease.endpoint_failures.saturating_add(1), &mut rng))
-            }
-            Fault::Push => schedule.delay(lease.push_failures.saturating_add(1), &mut rng),
+            // Its line waits, not this lane.
+            Fault::Endpoint => return Completion::Returned,
+            Fault::Gone => return Completion::Settled(Settlement::DeadLetter),
+            Fault::Push => schedule.delay(lease.push_failures.saturating_add(1), &mut rand::rng()),
         };
         let Some(delay) = delay else {
             return Completion::Settled(Settlement::DeadLetter);
@@ -164,7 +173,6 @@ impl Dispatcher {
         debug!(%repository, endpoint = %lease.endpoint, wait_s = delay.as_secs_f64(), "will be tried again");
         Completion::Retry {
             at: Instant::now() + delay,
-            fault,
         }
     }
 }

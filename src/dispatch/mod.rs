@@ -5,6 +5,10 @@
 //! back, and goes on with the lane's next push. So nothing that one endpoint does, or leaves undone,
 //! is ever waited for by another.
 //!
+//! What an attempt says of its endpoint is told to `states` before the lease goes back, and `states` sets the
+//! endpoint's line in the queue: so nobody is lent what may not be sent. What was lent before is asked for again
+//! right before its attempt.
+//!
 //! # Bounds
 //! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`),
 //! starts per endpoint by its rate, lane tasks by how many lanes of an endpoint the queue lends from at once
@@ -32,13 +36,17 @@ use crate::{
     webhook::{Endpoints, client::Client},
 };
 
+pub mod alerts;
 mod backlog;
 mod delivery;
+pub mod health;
 pub mod pace;
 mod prepare;
 pub mod retry;
+pub mod states;
 mod turn;
 
+use states::States;
 use turn::Turns;
 
 /// Batches that are read back from the journal at once. Each takes a thread that may block, for some
@@ -75,8 +83,12 @@ pub struct Parts {
     pub sizing: Sizing,
     /// Who sends.
     pub client: Client,
+    /// How endpoints are.
+    pub states: States,
     /// The wall clock.
     pub clock: Clock,
+    /// A clock that doesn't jump.
+    pub steady: Clock,
     /// Who owns the tasks.
     pub tasks: Tasks,
     /// What is counted.
@@ -156,11 +168,16 @@ impl Dispatcher {
     }
 
     fn settle(&self, repository: &RepositoryName, effects: &Effects) {
-        let settlements = effects
-            .settled
-            .iter()
-            .map(|settled| (settled.pair(), settled.how));
+        let settlements = effects.ended().map(|settled| (settled.pair(), settled.how));
         self.0.parts.journal.settle(settlements);
+        for settled in &effects.given_up {
+            self.0.parts.metrics.settled(settled.how);
+            let tag = settled.tag.as_ref().map(tracing::field::display);
+            debug!(
+                %repository, tag, endpoint = %settled.endpoint, sequence = %settled.sequence,
+                "given up because its endpoint is ignored or disabled: a dead letter"
+            );
+        }
         for settled in &effects.settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);

@@ -97,8 +97,9 @@ impl Accounts {
     }
 
     /// Takes off what has ended.
-    pub(super) fn settle(&self, settled: &[Settled]) {
-        if settled.is_empty() {
+    pub(super) fn settle<'a>(&self, settled: impl Iterator<Item = &'a Settled>) {
+        let mut settled = settled.peekable();
+        if settled.peek().is_none() {
             return;
         }
         let mut sheet = self.sheet();

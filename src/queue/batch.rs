@@ -10,7 +10,7 @@ use tokio::{
 use crate::{
     image::{Digest, Tag},
     push::{EndpointId, Pair, Sequence, Settlement},
-    webhook::{Fault, Sizes},
+    webhook::Sizes,
 };
 
 /// What sizing made of one member of a batch.
@@ -87,8 +87,6 @@ pub struct Lease {
     pub batch: Arc<Batch>,
     /// Its index among the batch's members.
     pub member: usize,
-    /// Attempts in a row that failed by the endpoint's fault in this lane.
-    pub endpoint_failures: u32,
     /// Attempts of this push that failed by its own fault.
     pub push_failures: u32,
 }
@@ -98,15 +96,13 @@ pub struct Lease {
 pub enum Completion {
     /// The push is settled here.
     Settled(Settlement),
-    /// It stays, and its lane waits until then.
+    /// It stays, and its lane waits until then: it was refused.
     Retry {
         /// The earliest moment of the next attempt.
         at: Instant,
-        /// Whose fault the failure was.
-        fault: Fault,
     },
-    /// It stays, as if it had never been lent: the attempt did not take place, for a newer push of its tag
-    /// is there.
+    /// It stays, as if it had never been lent: the endpoint failed, and it is for its line to wait; or the attempt
+    /// did not take place.
     Returned,
     /// It stays, and its lane waits until then; nobody is to blame.
     Later {
@@ -165,4 +161,14 @@ pub struct Effects {
     pub leases: Vec<Lease>,
     /// Pushes that ended.
     pub settled: Vec<Settled>,
+    /// Pushes that ended as dead letters because their endpoint is given nothing, see
+    /// [`Passage::GivingUp`](super::Passage::GivingUp).
+    pub given_up: Vec<Settled>,
+}
+
+impl Effects {
+    /// All pushes that ended.
+    pub fn ended(&self) -> impl Iterator<Item = &Settled> {
+        self.settled.iter().chain(&self.given_up)
+    }
 }

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use super::{
     backlog::{Backlog, Ended, Sealed},
     batch::{Batch, Completion, Lease},
-    lines::Gate,
+    lines::{Entry, Gate, Progress},
     record::Record,
 };
 use crate::{
     push::{EndpointId, Sequence, Settlement},
-    webhook::{Coalesce, Fault},
+    webhook::Coalesce,
 };
 
 /// Where a lane is on the way to an attempt.
@@ -20,12 +20,21 @@ use crate::{
 enum State {
     /// It has nothing to send, or waits.
     Idle,
-    /// It waits in its endpoint's line.
-    InLine,
+    /// It waits in its endpoint's line, in the place of this push.
+    InLine(Sequence),
     /// It was called, and may be lent from.
     Called,
     /// It is lent from.
     Lent,
+}
+
+/// For whose sake a lane waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    /// For that of its first push, which was refused.
+    Push,
+    /// For no push's.
+    Nobody,
 }
 
 /// One lane. What is lent is always the first of its backlog.
@@ -39,11 +48,10 @@ pub(super) struct Lane {
     pub(super) window: u32,
     /// The batch it is working on.
     pub(super) batch: Option<Arc<Batch>>,
-    /// Until when it waits. For whose sake says `fault`.
+    /// Until when it waits, and for whose sake.
     not_before: Option<Instant>,
-    fault: Fault,
+    waits_for: WaitsFor,
     state: State,
-    endpoint_failures: u32,
     /// How often the first push failed by its own fault.
     push_failures: u32,
 }
@@ -56,9 +64,8 @@ impl Lane {
             window: 0,
             batch: None,
             not_before: None,
-            fault: Fault::Endpoint,
+            waits_for: WaitsFor::Nobody,
             state: State::Idle,
-            endpoint_failures: 0,
             push_failures: 0,
         }
     }
@@ -73,7 +80,7 @@ impl Lane {
         match self.state {
             State::Idle => self.backlog.first().map(|_| self.not_before.unwrap_or(now)),
             State::Called => Some(now),
-            State::InLine | State::Lent => None,
+            State::InLine(_) | State::Lent => None,
         }
     }
 
@@ -83,36 +90,70 @@ impl Lane {
         self.backlog.first()
     }
 
-    /// Whether a push is to be lent now, and the lane's turn has come for it; otherwise it waits in line from now
-    /// on. `has_turn` is whether it comes from an attempt: it keeps its turn until its batch is through.
-    pub(super) fn takes_turn(&mut self, has_turn: bool, gate: &Gate<'_>, now: Instant) -> bool {
-        let is_due = self.next(now).is_some();
-        let is_called = self.state == State::Called;
-        if is_due && (is_called || (has_turn && self.goes_on())) {
-            return true;
-        }
-        if has_turn || is_called {
-            self.state = State::Idle;
-            gate.leave(&self.endpoint);
-        }
+    /// What becomes of the push that is next. `has_turn` is whether the lane comes from an attempt: it keeps its
+    /// turn until its batch is through, if its endpoint's line lets it.
+    pub(super) fn takes_turn(&mut self, has_turn: bool, gate: &Gate<'_>, now: Instant) -> Entry {
         if self.state == State::Lent {
-            return false;
+            return Entry::Wait;
+        }
+        let next = self.next(now).map(|next| next.sequence);
+        let progress = match self.state {
+            _ if has_turn => Some(Progress::Lent),
+            State::Called => Some(Progress::Called),
+            _ => None,
+        };
+        if let Some(next) = next
+            && has_turn
+            && self.goes_on()
+            && gate.may_send(&self.endpoint, next, now)
+        {
+            return Entry::Lend;
         }
         // No contents are held while it waits, but those that may be held ahead.
         self.batch = None;
-        if is_due && !gate.enter(&self.endpoint) {
-            self.state = State::InLine;
-        }
-        is_due && self.state == State::Idle
+        let Some(next) = next else {
+            if let Some(progress) = progress {
+                self.state = State::Idle;
+                gate.leave(&self.endpoint, progress);
+            }
+            return Entry::Wait;
+        };
+        // Who has had a turn goes behind those that are older.
+        let progress = match progress {
+            Some(Progress::Lent) => {
+                gate.leave(&self.endpoint, Progress::Lent);
+                None
+            }
+            progress => progress,
+        };
+        let entry = gate.enter(&self.endpoint, next, progress, now);
+        self.state = match entry {
+            Entry::Wait => State::InLine(next),
+            Entry::Lend | Entry::GiveUp => State::Idle,
+        };
+        entry
     }
 
-    /// Calls it out of the line; whether it was there.
-    pub(super) fn call(&mut self) -> bool {
-        let is_in_line = self.state == State::InLine;
-        if is_in_line {
-            self.state = State::Called;
+    /// Calls it out of the line, in which it has this place: its oldest push by now. `None` if it is not there.
+    pub(super) fn call(&mut self, place: Sequence) -> Option<Sequence> {
+        if self.state != State::InLine(place) {
+            return None;
         }
-        is_in_line
+        let oldest = self.first_sequence().unwrap_or(place);
+        self.state = match oldest {
+            oldest if oldest == place => State::Called,
+            // Others may be older now.
+            oldest => State::InLine(oldest),
+        };
+        Some(oldest)
+    }
+
+    /// Its place in line, if it is there.
+    pub(super) fn place(&self) -> Option<Sequence> {
+        match self.state {
+            State::InLine(place) => Some(place),
+            _ => None,
+        }
     }
 
     /// Whether the push that is next belongs to the batch it is working on.
@@ -131,7 +172,6 @@ impl Lane {
             tag: first.to_tag(),
             member: batch.member(first.sequence)?,
             batch: Arc::clone(&batch),
-            endpoint_failures: self.endpoint_failures,
             push_failures: self.push_failures,
         };
         self.batch = Some(batch);
@@ -150,15 +190,14 @@ impl Lane {
         self.state = State::Idle;
         match completion {
             Completion::Settled(how) => {
-                self.endpoint_failures = 0;
                 self.push_failures = 0;
                 return Some((self.backlog.remove(sequence)?, how));
             }
-            Completion::Retry { at, fault } => {
-                self.wait(at, fault);
-                self.count_failure(fault);
+            Completion::Retry { at } => {
+                self.wait(at, WaitsFor::Push);
+                self.push_failures = self.push_failures.saturating_add(1);
             }
-            Completion::Later { at } => self.wait(at, Fault::Endpoint),
+            Completion::Later { at } => self.wait(at, WaitsFor::Nobody),
             Completion::Returned => {}
         }
         // A newer one of its tag may have come meanwhile.
@@ -194,32 +233,21 @@ impl Lane {
         self.backlog.first().map(|first| first.sequence)
     }
 
-    /// Once the first push is another one: what the lane waits for because the endpoint failed stays; a wait
-    /// for the sake of the push that was first has no reason left.
+    /// Once the first push is another one: a wait for the sake of the push that was first has no reason left.
     fn follow_first(&mut self, before: Option<Sequence>) {
         if before.is_none() || self.first_sequence() == before {
             return;
         }
         self.push_failures = 0;
-        if self.fault == Fault::Push {
+        if self.waits_for == WaitsFor::Push {
             self.not_before = None;
         }
     }
 
     /// Waits, and holds no contents meanwhile but those that may be held ahead.
-    fn wait(&mut self, at: Instant, fault: Fault) {
+    fn wait(&mut self, at: Instant, waits_for: WaitsFor) {
         self.not_before = Some(at);
-        self.fault = fault;
+        self.waits_for = waits_for;
         self.batch = None;
-    }
-
-    fn count_failure(&mut self, fault: Fault) {
-        match fault {
-            Fault::Endpoint => self.endpoint_failures = self.endpoint_failures.saturating_add(1),
-            Fault::Push => {
-                self.push_failures = self.push_failures.saturating_add(1);
-                self.endpoint_failures = 0;
-            }
-        }
     }
 }

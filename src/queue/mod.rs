@@ -48,10 +48,11 @@ mod repository;
 
 pub use accounts::{Bounds, Excess};
 pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled};
+pub use lines::Passage;
 
 use accounts::Accounts;
 use batch::Ahead;
-use lines::{Gate, Lines};
+use lines::{Gate, Lines, Progress};
 use repository::{Arrival, Owing, RepositoryQueue};
 
 /// The most images that are sized, and held so, before it is their turn. A lane that is further behind
@@ -173,6 +174,8 @@ impl Queue {
         loop {
             // Registered before the look at the agenda, so that no wake-up falls between the two.
             let earlier = self.earlier.notified();
+            self.open_lines(Instant::now());
+            let opening = self.lines.next_opening();
             let next = {
                 let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
                 let next = agenda.first().map(|(at, _)| *at);
@@ -187,7 +190,7 @@ impl Queue {
                 }
                 next
             };
-            match next {
+            match next.into_iter().chain(opening).min() {
                 Some(at) => tokio::select! { () = sleep_until(at) => {} () = earlier => {} },
                 None => earlier.await,
             }
@@ -214,14 +217,36 @@ impl Queue {
         })
     }
 
+    /// Sets how an endpoint's lanes may be lent from, from now on. What is lent already is asked for again right
+    /// before it is sent: see [`Queue::may_send`].
+    pub fn set_passage(&self, endpoint: &EndpointId, passage: Passage, now: Instant) {
+        self.lines.set(endpoint, passage);
+        self.call(endpoint, now);
+        self.earlier.notify_one();
+    }
+
+    /// Whether what is lent may be sent now, as far as its endpoint's line goes.
+    #[must_use]
+    pub fn may_send(&self, lease: &Lease, now: Instant) -> bool {
+        self.lines.may_send(&lease.endpoint, lease.sequence, now)
+    }
+
+    /// Calls lanes out of the lines that have opened.
+    fn open_lines(&self, now: Instant) {
+        while let Some(endpoint) = self.lines.opened(now) {
+            self.call(&endpoint, now);
+        }
+    }
+
     /// Calls lanes out of an endpoint's line, as many as may come.
     fn call(&self, endpoint: &EndpointId, now: Instant) {
-        while let Some(name) = self.lines.call(endpoint) {
+        while let Some((place, name)) = self.lines.call(endpoint, now) {
             let mut queue = self.repositories.get_mut(&name);
-            let is_called = queue.as_mut().is_some_and(|queue| queue.call(endpoint));
-            match &mut queue {
-                Some(queue) if is_called => self.schedule(&name, queue, now),
-                _ => self.lines.leave(endpoint),
+            let called = queue.as_mut().and_then(|queue| queue.call(endpoint, place));
+            match (&mut queue, called) {
+                (Some(queue), Some(oldest)) if oldest == place => self.schedule(&name, queue, now),
+                (_, Some(oldest)) => self.lines.put_back(endpoint, oldest, name.clone()),
+                (_, None) => self.lines.leave(endpoint, Progress::Called),
             }
         }
     }
@@ -235,8 +260,8 @@ impl Queue {
         now: Instant,
     ) -> GivenUp {
         let mut given_up = GivenUp::NotOwed;
-        self.step(repository, now, |queue, _| {
-            given_up = queue.give_up(sequence, endpoint);
+        self.step(repository, now, |queue, gate| {
+            given_up = queue.give_up(sequence, endpoint, gate);
             let settled = match &given_up {
                 GivenUp::Settled(settled) => vec![settled.clone()],
                 GivenUp::InFlight | GivenUp::NotOwed => Vec::new(),
@@ -276,8 +301,8 @@ impl Queue {
     ) -> Effects {
         let gate = self.lines.gate(repository);
         let effects = self.step_one(repository, now, |queue| step(queue, &gate));
-        self.accounts.settle(&effects.settled);
-        let done = effects.settled.iter().filter(|settled| settled.last).count();
+        self.accounts.settle(effects.ended());
+        let done = effects.ended().filter(|settled| settled.last).count();
         self.pending.fetch_sub(done, Ordering::Relaxed);
         // The repository is let go of: others are met now.
         for endpoint in gate.left() {

@@ -24,7 +24,7 @@ use super::{
     backlog::Ended,
     batch::{Ahead, Batch, Completion, Effects, GivenUp, Lease, Settled},
     lane::Lane,
-    lines::Gate,
+    lines::{Entry, Gate},
     record::Record,
 };
 use crate::{
@@ -32,6 +32,9 @@ use crate::{
     push::{EndpointId, Sequence, Settlement},
     webhook::{Batching, Coalesce},
 };
+
+/// The most pushes of a lane that are given up in one step, because its endpoint is given nothing.
+const GIVEN_UP_AT_ONCE: usize = 1_000;
 
 /// A push as it arrives.
 #[derive(Clone, Copy, Debug)]
@@ -131,9 +134,9 @@ impl RepositoryQueue {
         }
         let mut effects = self.take_outbox();
         for index in 0..self.lanes.len() {
-            effects.leases.extend(self.lend(index, false, gate, now));
+            self.lend(index, false, gate, now, &mut effects);
         }
-        self.tidy();
+        self.tidy(gate);
         effects
     }
 
@@ -155,13 +158,13 @@ impl RepositoryQueue {
         effects
             .settled
             .extend(ended.and_then(|(ended, how)| self.settle(index, ended, how)));
-        effects.leases.extend(self.lend(index, true, gate, now));
-        self.tidy();
+        self.lend(index, true, gate, now, &mut effects);
+        self.tidy(gate);
         effects
     }
 
     /// Takes a push away from an endpoint, unless it is in flight there.
-    pub(super) fn give_up(&mut self, sequence: Sequence, endpoint: &EndpointId) -> GivenUp {
+    pub(super) fn give_up(&mut self, sequence: Sequence, endpoint: &EndpointId, gate: &Gate<'_>) -> GivenUp {
         let index = self.lane_of(endpoint);
         let Some((index, lane)) = index.and_then(|index| Some((index, self.lanes.get_mut(index)?))) else {
             return GivenUp::NotOwed;
@@ -171,14 +174,14 @@ impl RepositoryQueue {
         }
         let ended = lane.remove(sequence);
         let settled = ended.and_then(|ended| self.settle(index, ended, Settlement::DeadLetter));
-        self.tidy();
+        self.tidy(gate);
         settled.map_or(GivenUp::NotOwed, GivenUp::Settled)
     }
 
-    /// Calls the lane of this endpoint out of the line; whether it was there.
-    pub(super) fn call(&mut self, endpoint: &EndpointId) -> bool {
-        let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get_mut(index));
-        lane.is_some_and(Lane::call)
+    /// Calls the lane of this endpoint out of the line, see [`Lane::call`].
+    pub(super) fn call(&mut self, endpoint: &EndpointId, place: Sequence) -> Option<Sequence> {
+        let index = self.lane_of(endpoint)?;
+        self.lanes.get_mut(index)?.call(place)
     }
 
     /// Whether a newer push of the lease's tag is in its lane, so that it need not be sent.
@@ -270,16 +273,37 @@ impl RepositoryQueue {
         members
     }
 
-    /// Lends a lane's next push, if it may be sent now and its turn has come, see [`Lane::takes_turn`].
-    fn lend(&mut self, index: usize, has_turn: bool, gate: &Gate<'_>, now: Instant) -> Option<Lease> {
-        let lane = self.lanes.get_mut(index)?;
-        if !lane.takes_turn(has_turn, gate, now) {
-            return None;
+    /// Lends a lane's next push, if it may be sent now and its turn has come, see [`Lane::takes_turn`]; or gives
+    /// up what it has.
+    fn lend(&mut self, index: usize, has_turn: bool, gate: &Gate<'_>, now: Instant, effects: &mut Effects) {
+        let lane = self.lanes.get_mut(index);
+        match lane.map(|lane| lane.takes_turn(has_turn, gate, now)) {
+            Some(Entry::Lend) => effects.leases.extend(self.lend_first(index, now)),
+            Some(Entry::GiveUp) => self.give_up_lane(index, effects),
+            Some(Entry::Wait) | None => {}
         }
+    }
+
+    fn lend_first(&mut self, index: usize, now: Instant) -> Option<Lease> {
         let lane = self.lanes.get(index)?;
         let next = lane.backlog.first()?.sequence;
         let batch = self.batch_of(lane, next, now);
         self.lanes.get_mut(index)?.lend(batch)
+    }
+
+    /// Gives up the lane's pushes, but for those in its window, and for so many that it takes another step.
+    fn give_up_lane(&mut self, index: usize, effects: &mut Effects) {
+        for _ in 0..GIVEN_UP_AT_ONCE {
+            let Some(lane) = self.lanes.get_mut(index) else {
+                return;
+            };
+            let first = lane.backlog.first().map(|first| first.sequence);
+            let Some(ended) = first.and_then(|first| lane.remove(first)) else {
+                return;
+            };
+            let settled = self.settle(index, ended, Settlement::DeadLetter);
+            effects.given_up.extend(settled);
+        }
     }
 
     /// The batch that a lane's next push belongs to: one that somebody has, contents and all, or a new one of
@@ -336,8 +360,14 @@ impl RepositoryQueue {
     }
 
     /// Lets go of what has ended.
-    fn tidy(&mut self) {
-        self.lanes.retain(|lane| !lane.is_spent());
+    fn tidy(&mut self, gate: &Gate<'_>) {
+        self.lanes.retain(|lane| {
+            let is_spent = lane.is_spent();
+            if let Some(place) = lane.place().filter(|_| is_spent) {
+                gate.withdraw(&lane.endpoint, place);
+            }
+            !is_spent
+        });
         let lanes = &self.lanes;
         if let Some(passing) = &mut self.passing {
             let is_owed = |batch: &Arc<Batch>| lanes.iter().any(|lane| lane.backlog.owes_any(&batch.members));
@@ -346,8 +376,13 @@ impl RepositoryQueue {
                 sealed,
                 leases,
                 settled,
+                given_up,
             } = &passing.outbox;
-            if passing.ahead.is_empty() && sealed.is_empty() && leases.is_empty() && settled.is_empty() {
+            debug_assert!(
+                leases.is_empty() && given_up.is_empty(),
+                "these follow from steps alone"
+            );
+            if passing.ahead.is_empty() && sealed.is_empty() && settled.is_empty() {
                 self.passing = None;
             }
         }

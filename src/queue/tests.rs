@@ -11,11 +11,12 @@ use crate::{
     image::{Digest, MediaType, Tag},
     push::{Push, Sequence, Settlement},
     secret::Secret,
-    webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate, guard::Author},
+    webhook::{Batching, Coalesce, Endpoint, Format, Rate, guard::Author},
 };
 
 mod given_up;
 mod in_line;
+mod passages;
 
 const WINDOW: Duration = Duration::from_secs(2);
 const BATCHING: Batching = Batching {
@@ -71,6 +72,11 @@ impl Repository {
     fn complete(&mut self, lease: &Lease, completion: Completion, now: Instant) -> Effects {
         self.queue
             .complete(lease, completion, &self.lines.gate(&self.name), now)
+    }
+
+    fn give_up(&mut self, number: u64, endpoint: &str) -> GivenUp {
+        let gate = self.lines.gate(&self.name);
+        self.queue.give_up(sequence(number), &named(endpoint), &gate)
     }
 
     fn is_outdated(&self, lease: &Lease) -> bool {
@@ -237,23 +243,14 @@ fn a_push_that_comes_back_undelivered_is_superseded_by_the_newer_one_of_its_tag(
     let lease = queue.advance(now).leases.remove(0);
     push(&mut queue, 2, "v1", &["ci"], batching, now);
     queue.advance(now);
-    let at = now + Duration::from_secs(5);
-    let effects = queue.complete(
-        &lease,
-        Completion::Retry {
-            at,
-            fault: Fault::Endpoint,
-        },
-        now,
-    );
+    let from = now + Duration::from_secs(5);
+    queue.lines.set(&named("ci"), Passage::Narrow { from });
+    let effects = queue.complete(&lease, Completion::Returned, now);
     assert_eq!(superseded(&effects), [("ci".into(), 1)]);
     assert!(
         effects.leases.is_empty(),
         "the endpoint's own failure is waited out all the same"
     );
-    let effects = queue.advance(at);
-    assert_eq!(sent(&effects), [("ci".into(), 2)]);
-    assert_eq!(effects.leases[0].endpoint_failures, 1);
 }
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -267,52 +264,12 @@ fn the_push_that_supersedes_a_refused_one_does_not_wait_for_its_sake() {
     };
     push(&mut queue, 1, "v1", &["ci"], batching, now);
     let lease = queue.advance(now).leases.remove(0);
-    queue.complete(
-        &lease,
-        Completion::Retry {
-            at: now + HOUR,
-            fault: Fault::Push,
-        },
-        now,
-    );
+    queue.complete(&lease, Completion::Retry { at: now + HOUR }, now);
     push(&mut queue, 2, "v1", &["ci"], batching, now);
     let effects = queue.advance(now);
     assert_eq!(superseded(&effects), [("ci".into(), 1)]);
     assert_eq!(sent(&effects), [("ci".into(), 2)]);
     assert_eq!(effects.leases[0].push_failures, 0);
-}
-
-#[test]
-fn what_the_endpoint_asked_to_wait_for_is_waited_for_whichever_push_is_next() {
-    let (mut queue, now) = (Repository::default(), Instant::now());
-    let batching = Batching {
-        window: Duration::ZERO,
-        ..BATCHING
-    };
-    push(&mut queue, 1, "v1", &["ci"], batching, now);
-    let lease = queue.advance(now).leases.remove(0);
-    queue.complete(
-        &lease,
-        Completion::Retry {
-            at: now,
-            fault: Fault::Push,
-        },
-        now,
-    );
-    let lease = queue.advance(now).leases.pop().unwrap_or(lease);
-    push(&mut queue, 2, "v1", &["ci"], batching, now);
-    queue.advance(now);
-    let effects = queue.complete(
-        &lease,
-        Completion::Retry {
-            at: now + HOUR,
-            fault: Fault::Endpoint,
-        },
-        now,
-    );
-    assert_eq!(superseded(&effects), [("ci".into(), 1)]);
-    assert!(effects.leases.is_empty() && queue.advance(now + HOUR / 2).leases.is_empty());
-    assert_eq!(sent(&queue.advance(now + HOUR)), [("ci".into(), 2)]);
 }
 
 #[test]
@@ -349,7 +306,7 @@ fn trouble_that_is_nobodys_fault_waits_and_counts_for_nothing() {
             .is_empty()
     );
     let lease = queue.advance(now + HOUR).leases.remove(0);
-    assert_eq!((lease.endpoint_failures, lease.push_failures), (0, 0));
+    assert_eq!(lease.push_failures, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,15 +317,7 @@ async fn a_repository_stands_in_the_agenda_once_however_often_it_is_due() {
     queue.due().await;
     let lease = queue.advance(&name, Instant::now()).leases.remove(0);
     let at = Instant::now() + 24 * HOUR;
-    queue.complete(
-        &name,
-        &lease,
-        Completion::Retry {
-            at,
-            fault: Fault::Endpoint,
-        },
-        Instant::now(),
-    );
+    queue.complete(&name, &lease, Completion::Later { at }, Instant::now());
     for number in 2..20 {
         queue.apply(&durable(number, "acme/app", &["ci"]), &endpoints, Instant::now());
         assert_eq!(
@@ -394,14 +343,7 @@ fn a_retry_holds_back_what_is_behind_it_in_its_lane_and_nobody_else() {
     let leases = queue.advance(now).leases;
     assert_eq!(leases.len(), 2);
     let at = now + Duration::from_secs(5);
-    let bad = queue.complete(
-        &leases[0],
-        Completion::Retry {
-            at,
-            fault: Fault::Push,
-        },
-        now,
-    );
+    let bad = queue.complete(&leases[0], Completion::Retry { at }, now);
     assert!(bad.leases.is_empty());
     let good = queue.complete(&leases[1], DELIVERED, now);
     assert_eq!(sent(&good), [("good".into(), 2)]);
@@ -504,15 +446,15 @@ proptest! {
                     let completion = match how {
                         0 => DELIVERED,
                         1 => Completion::Settled(Settlement::DeadLetter),
-                        2 => Completion::Retry { at, fault: Fault::Endpoint },
-                        _ => Completion::Retry { at, fault: Fault::Push },
+                        2 => Completion::Returned,
+                        _ => Completion::Retry { at },
                     };
                     follow(queue.complete(&lease, completion, now), &mut open)?;
                 }
                 Step::GiveUp { which } if !taken.is_empty() => {
                     let number = u64::from(which) % taken.len() as u64 + 1;
                     let is_open = open.iter().any(|lease| (&*lease.endpoint, lease.sequence) == (&named("a"), sequence(number)));
-                    let given_up = queue.queue.give_up(sequence(number), &named("a"));
+                    let given_up = queue.give_up(number, "a");
                     prop_assert_eq!(matches!(given_up, GivenUp::InFlight), is_open);
                     if let GivenUp::Settled(settled) = given_up {
                         prop_assert_eq!(settled.sequence, sequence(number));

@@ -56,6 +56,7 @@ struct Inner {
     attempts: Family<AttemptLabels, Counter>,
     attempt_seconds: Histogram,
     settled: Family<SettledLabels, Counter>,
+    endpoint_changes: Family<StateLabels, Counter>,
 }
 
 /// The gauges that are sampled at each scrape.
@@ -68,6 +69,7 @@ pub struct Gauges {
     queue_pushes: Gauge<u64, AtomicU64>,
     queue_repositories: Gauge<u64, AtomicU64>,
     queue_oldest_seconds: Gauge<f64, AtomicU64>,
+    endpoints: Family<StateLabels, Gauge<u64, AtomicU64>>,
 }
 
 /// The journal as it stands.
@@ -108,6 +110,11 @@ impl Gauges {
         self.queue_pushes.set(sample.pushes);
         self.queue_repositories.set(sample.repositories);
         self.queue_oldest_seconds.set(sample.oldest.as_secs_f64());
+    }
+
+    /// Sets how many endpoints are in a state.
+    pub fn endpoints(&self, state: &'static str, count: u64) {
+        self.endpoints.get_or_create(&StateLabels { state }).set(count);
     }
 }
 
@@ -152,6 +159,11 @@ struct AttemptLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettledLabels {
     how: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
 }
 
 /// Upper bounds in seconds, by what is measured: a disk's flush, an answer to the registry, a
@@ -271,6 +283,14 @@ impl Metrics {
         self.0.attempt_seconds.observe(elapsed.as_secs_f64());
     }
 
+    /// An endpoint has come into this state.
+    pub fn endpoint_changed(&self, state: &'static str) {
+        self.0
+            .endpoint_changes
+            .get_or_create(&StateLabels { state })
+            .inc();
+    }
+
     /// A push was settled for an endpoint.
     pub fn settled(&self, how: Settlement) {
         let how = match how {
@@ -302,6 +322,7 @@ impl Inner {
             attempts: Family::default(),
             attempt_seconds: Histogram::new(REQUEST_BUCKETS),
             settled: Family::default(),
+            endpoint_changes: Family::default(),
         }
     }
 
@@ -402,6 +423,9 @@ impl Inner {
             "Pushes settled for an endpoint, by how",
             self.settled.clone(),
         );
+        r.register("endpoints", "Endpoints, by state", gauges.endpoints.clone());
+        let help = "Changes of endpoints' states, by the new one";
+        r.register("endpoint_changes", help, self.endpoint_changes.clone());
     }
 }
 

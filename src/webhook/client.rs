@@ -26,6 +26,7 @@ use super::{
     sign::InvalidSecret,
     target::InvalidUrl,
 };
+use crate::{clock::Timestamp, secret::Secret};
 
 /// The most bytes that an answer's status line and headers may have.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -131,6 +132,14 @@ impl Client {
         id: &str,
     ) -> Result<Request, SendError> {
         Request::build(&self.common, endpoint, message, id)
+    }
+
+    /// Writes the request that tells the operator's own `url` what `body`, which is JSON, says of shipbell.
+    ///
+    /// # Errors
+    /// The URL can't be read or used.
+    pub fn alert(&self, url: &Secret, body: Bytes, id: &str, at: Timestamp) -> Result<Request, SendError> {
+        Request::alert(&self.common, url, body, id, at)
     }
 
     /// Sends a request and reads its answer, within the time limit. Once there is a status there is an

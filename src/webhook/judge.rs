@@ -18,6 +18,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 /// | 2xx | delivered |
 /// | none: no connection, TLS, DNS, timeout, settings that can't be read | the endpoint's fault |
 /// | 5xx, 408, 429 | the endpoint's fault |
+/// | 410 | the endpoint is gone |
 /// | any other, redirects among them | the push's fault |
 #[must_use]
 pub fn judge(result: &Result<Answer, SendError>, now: Timestamp) -> Outcome {
@@ -41,6 +42,7 @@ pub fn judge(result: &Result<Answer, SendError>, now: Timestamp) -> Outcome {
     let fault = match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Fault::Endpoint,
         status if status.is_server_error() => Fault::Endpoint,
+        StatusCode::GONE => Fault::Gone,
         _ => Fault::Push,
     };
     Outcome::Failed {
@@ -123,6 +125,7 @@ mod tests {
             let expected = match status {
                 200..=299 => None,
                 408 | 429 | 500..=599 => Some(Fault::Endpoint),
+                410 => Some(Fault::Gone),
                 _ => Some(Fault::Push),
             };
             assert_eq!(fault(status), expected, "{status}");

@@ -167,6 +167,8 @@ pub enum Fault {
     Endpoint,
     /// The push's: the endpoint answered, and did not want it.
     Push,
+    /// The endpoint's, for good: it says that it is gone (410).
+    Gone,
 }
 
 /// How an attempt ended.
@@ -195,6 +197,7 @@ impl fmt::Display for Fault {
         f.write_str(match self {
             Self::Endpoint => "endpoint",
             Self::Push => "push",
+            Self::Gone => "gone",
         })
     }
 }

@@ -14,7 +14,7 @@ use super::{
     sign::{self, WebhookSecret},
     target::Target,
 };
-use crate::secret::Secret;
+use crate::{clock::Timestamp, secret::Secret};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -50,7 +50,11 @@ pub fn is_reserved(name: &HeaderName) -> bool {
 /// # Errors
 /// The URL can't be read, or not be sent to.
 pub fn target(endpoint: &Endpoint) -> Result<Target, SendError> {
-    Target::parse(read(&endpoint.url, "URL")?.expose_secret()).map_err(SendError::Url)
+    target_at(&endpoint.url)
+}
+
+fn target_at(url: &Secret) -> Result<Target, SendError> {
+    Target::parse(read(url, "URL")?.expose_secret()).map_err(SendError::Url)
 }
 
 /// The parts of a request that are the same for all endpoints.
@@ -88,14 +92,7 @@ impl Request {
         };
         let timestamp_s = message.at.unix_seconds();
 
-        let mut headers = HeaderMap::with_capacity(16);
-        if let Some(authority) = target.uri().authority() {
-            headers.insert(header::HOST, value(authority.as_str())?);
-        }
-        headers.insert(header::USER_AGENT, common.user_agent.clone());
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+        let mut headers = head(common, &target)?;
         headers.insert(&common.header_name, value(&format::header_value(message))?);
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -113,6 +110,31 @@ impl Request {
         Ok(Self {
             target,
             author: endpoint.author,
+            headers,
+            body,
+        })
+    }
+
+    /// Writes the request that tells the operator's own `url` something about shipbell: JSON, not signed.
+    pub(super) fn alert(
+        common: &Common,
+        url: &Secret,
+        body: Bytes,
+        id: &str,
+        at: Timestamp,
+    ) -> Result<Self, SendError> {
+        let target = target_at(url)?;
+        let mut headers = head(common, &target)?;
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(WEBHOOK_ID, value(id)?);
+        headers.insert(WEBHOOK_TIMESTAMP, at.unix_seconds().into());
+        if let Some(authorization) = target.authorization() {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        Ok(Self {
+            target,
+            author: Author::Operator,
             headers,
             body,
         })
@@ -141,6 +163,19 @@ impl Request {
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+}
+
+/// The headers that any request begins with.
+fn head(common: &Common, target: &Target) -> Result<HeaderMap, SendError> {
+    let mut headers = HeaderMap::with_capacity(16);
+    if let Some(authority) = target.uri().authority() {
+        headers.insert(header::HOST, value(authority.as_str())?);
+    }
+    headers.insert(header::USER_AGENT, common.user_agent.clone());
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+    Ok(headers)
 }
 
 /// The endpoint's own headers: the first of a name replaces, the others of that name add to it.

@@ -8,7 +8,7 @@ const ONE_BY_ONE: Batching = Batching {
 };
 
 fn give_up(queue: &mut Repository, number: u64) -> GivenUp {
-    queue.queue.give_up(sequence(number), &named("ci"))
+    queue.give_up(number, "ci")
 }
 
 fn given_up(queue: &mut Repository, number: u64) -> Settled {
@@ -66,28 +66,24 @@ fn what_is_in_flight_is_not_given_up_and_what_is_behind_it_is() {
 }
 
 #[test]
-fn giving_up_what_waits_for_a_retry_ends_a_wait_for_its_own_sake_only() {
-    for (fault, waits) in [(Fault::Push, false), (Fault::Endpoint, true)] {
-        let (mut queue, now) = (Repository::default(), Instant::now());
-        for number in 1..=2 {
-            push(
-                &mut queue,
-                number,
-                &format!("v{number}"),
-                &["ci"],
-                ONE_BY_ONE,
-                now,
-            );
-        }
-        let lease = queue.advance(now).leases.remove(0);
-        let at = now + HOUR;
-        queue.complete(&lease, Completion::Retry { at, fault }, now);
-        given_up(&mut queue, 1);
-        let effects = queue.advance(if waits { at } else { now });
-        assert_eq!(sent(&effects), [("ci".into(), 2)]);
-        assert_eq!(effects.leases[0].endpoint_failures, u32::from(waits));
-        assert_eq!(effects.leases[0].push_failures, 0);
+fn giving_up_what_waits_for_a_retry_ends_its_wait() {
+    let (mut queue, now) = (Repository::default(), Instant::now());
+    for number in 1..=2 {
+        push(
+            &mut queue,
+            number,
+            &format!("v{number}"),
+            &["ci"],
+            ONE_BY_ONE,
+            now,
+        );
     }
+    let lease = queue.advance(now).leases.remove(0);
+    queue.complete(&lease, Completion::Retry { at: now + HOUR }, now);
+    given_up(&mut queue, 1);
+    let effects = queue.advance(now);
+    assert_eq!(sent(&effects), [("ci".into(), 2)]);
+    assert_eq!(effects.leases[0].push_failures, 0);
 }
 
 #[test]

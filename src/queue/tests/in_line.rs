@@ -3,7 +3,7 @@
 use super::*;
 
 /// A queue that lends from so many lanes of an endpoint at once, with so many pushes in each of `a` to `d`.
-fn queue(lanes_at_once_max: usize, pushes: u64, now: Instant) -> Queue {
+pub(super) fn queue(lanes_at_once_max: usize, pushes: u64, now: Instant) -> Queue {
     let bounds = Bounds {
         lanes_at_once_max,
         ..Bounds::default()
@@ -19,16 +19,16 @@ fn queue(lanes_at_once_max: usize, pushes: u64, now: Instant) -> Queue {
     queue
 }
 
+/// Whether a repository is due now.
+pub(super) fn is_due(queue: &Queue) -> bool {
+    let agenda = queue.agenda.lock().unwrap();
+    agenda.first().is_some_and(|(at, _)| *at <= Instant::now())
+}
+
 /// Does all that is due; what is lent by it, by repository.
-async fn lent(queue: &Queue) -> Vec<(RepositoryName, Lease)> {
+pub(super) async fn lent(queue: &Queue) -> Vec<(RepositoryName, Lease)> {
     let mut lent = Vec::new();
-    while queue
-        .agenda
-        .lock()
-        .unwrap()
-        .first()
-        .is_some_and(|(at, _)| *at <= Instant::now())
-    {
+    while is_due(queue) {
         let name = queue.due().await;
         let leases = queue.advance(&name, Instant::now()).leases;
         lent.extend(leases.into_iter().map(|lease| (name.clone(), lease)));
@@ -36,7 +36,7 @@ async fn lent(queue: &Queue) -> Vec<(RepositoryName, Lease)> {
     lent
 }
 
-fn names(lent: &[(RepositoryName, Lease)]) -> Vec<String> {
+pub(super) fn names(lent: &[(RepositoryName, Lease)]) -> Vec<String> {
     lent.iter().map(|(name, _)| name.to_string()).collect()
 }
 
@@ -70,8 +70,7 @@ async fn a_lane_keeps_its_turn_for_its_batch_and_gives_it_up_for_a_wait() {
     assert!(Arc::ptr_eq(&first.batch, &second.batch));
     assert!(lent(&queue).await.is_empty());
     let at = Instant::now() + HOUR;
-    let fault = Fault::Endpoint;
-    queue.complete(&name, &second, Completion::Retry { at, fault }, Instant::now());
+    queue.complete(&name, &second, Completion::Retry { at }, Instant::now());
     let lent = lent(&queue).await;
     assert_eq!(names(&lent), ["b"]);
 }

@@ -31,10 +31,11 @@ pub(crate) struct Config {
 
 impl Config {
     /// Ports and data of its own, a token, the registry at `registry_url`, and no endpoint; a short window,
-    /// no pace, and a log that tells all.
+    /// no pace, no pause for who fails, and a log that tells all.
     pub(crate) fn new(registry_url: &str) -> Self {
-        Self::with_defaults(registry_url)
-            .with("batch.window = '100ms'\ndelivery.rate = '0'\nlog.level = 'debug'")
+        Self::with_defaults(registry_url).with(
+            "batch.window = '100ms'\nlog.level = 'debug'\ndelivery.rate = '0'\ndelivery.pause_after = 1000",
+        )
     }
 
     /// Ports and data of its own, a token, the registry at `registry_url`, and no endpoint; everything else
@@ -179,6 +180,15 @@ impl Shipbell {
     /// These settings over the old ones from the next start on.
     pub(crate) fn set(&mut self, text: &str) {
         merge(&mut self.config.table, text.parse().unwrap());
+    }
+
+    /// The endpoint `name` is at `url` from the next start on.
+    pub(crate) fn set_url(&mut self, name: &str, url: &str) {
+        let endpoints = self.config.table["endpoints"].as_array_mut().unwrap();
+        let is_named = |endpoint: &&mut Value| endpoint["name"].as_str() == Some(name);
+        let endpoint = endpoints.iter_mut().find(is_named).unwrap();
+        let table = endpoint.as_table_mut().unwrap();
+        table.insert("url".to_owned(), Value::String(url.to_owned()));
     }
 
     /// Run by `command` from the next start on, see [`Config::under`].

@@ -1,0 +1,50 @@
+//! Builds what knows how endpoints are: settings opened, states restored, alerts wired.
+
+use std::{io, sync::Arc};
+
+use super::{RunError, options};
+use crate::{
+    clock::Clock,
+    config::Config,
+    dispatch::{
+        alerts::{self, Messenger},
+        states::{self, States},
+    },
+    queue::Queue,
+    settings::{self, Settings},
+    telemetry::Metrics,
+    webhook::{Endpoints, client::Client},
+};
+
+/// What it is built from.
+pub(super) struct Parts {
+    pub(super) clock: Clock,
+    pub(super) steady: Clock,
+    pub(super) queue: Arc<Queue>,
+    pub(super) endpoints: Endpoints,
+    pub(super) metrics: Metrics,
+    pub(super) client: Client,
+}
+
+/// The states of all endpoints, their lines set; and who sends alerts, if anybody is to be told.
+pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Option<Messenger>), RunError> {
+    let told = config.alerts.url.clone();
+    let told = told.map(|url| alerts::alerts(url, parts.client, parts.clock));
+    let (alerts, messenger) = told.unzip();
+    let policy = options::health_policy(config)?;
+    let path = config.data_dir.join(settings::FILE);
+    let restore = move || -> Result<States, RunError> {
+        Ok(States::restore(states::Parts {
+            policy,
+            clock: parts.steady,
+            queue: parts.queue,
+            endpoints: parts.endpoints,
+            settings: Settings::open(&path)?,
+            metrics: parts.metrics,
+            alerts,
+        })?)
+    };
+    let restored = tokio::task::spawn_blocking(restore).await;
+    let states = restored.map_err(|error| RunError::System(io::Error::other(error)))??;
+    Ok((states, messenger))
+}

@@ -1,0 +1,192 @@
+//! Tells the operator's alert URL that an endpoint was paused, is ignored, or has recovered.
+//!
+//! A `POST` of JSON, in the form that Standard Webhooks gives events:
+//!
+//! ```json
+//! {
+//!   "type": "endpoint.paused",
+//!   "timestamp": "2026-11-23T09:08:38.473Z",
+//!   "data": {
+//!     "endpoint": "ci",
+//!     "url": "https://ci.example.com/hook?…",
+//!     "state": "paused",
+//!     "previous_state": "failing",
+//!     "reason": "answered 503 Service Unavailable",
+//!     "failures": 4,
+//!     "failing_since": "2026-11-23T09:05:58.120Z",
+//!     "next_attempt": "2026-11-23T09:09:38.473Z"
+//!   }
+//! }
+//! ```
+//! `type` is `endpoint.paused`, `endpoint.ignored` or `endpoint.recovered`. `failing_since` and `next_attempt` are
+//! null where there is none. Alerts go out one after another and never hold up a delivery; one that can't be
+//! delivered in time is given up, and so is one that comes while too many wait.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::{
+    sync::mpsc::{self, Receiver, Sender},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{health::State, states::Change};
+use crate::{
+    clock::{Clock, Timestamp},
+    secret::Secret,
+    webhook::{Endpoint, Fault, Outcome, client::Client, judge::judge, request},
+};
+
+/// Alerts that may wait.
+const WAITING_MAX: usize = 256;
+
+/// The waits before further attempts.
+const WAITS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_mins(1),
+    Duration::from_mins(5),
+];
+
+/// Takes alerts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Alerts(Sender<Alert>);
+
+/// Sends them.
+#[derive(Debug)]
+pub struct Messenger {
+    alerts: Receiver<Alert>,
+    url: Secret,
+    client: Client,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Alert {
+    id: String,
+    body: Bytes,
+}
+
+#[derive(Serialize)]
+struct Body {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    timestamp: String,
+    data: Data,
+}
+
+#[derive(Serialize)]
+struct Data {
+    endpoint: String,
+    url: String,
+    state: &'static str,
+    previous_state: &'static str,
+    reason: String,
+    failures: u32,
+    failing_since: Option<String>,
+    next_attempt: Option<String>,
+}
+
+/// Who takes alerts, and who sends them to `url`.
+#[must_use]
+pub fn alerts(url: Secret, client: Client, clock: Clock) -> (Alerts, Messenger) {
+    let (sender, alerts) = mpsc::channel(WAITING_MAX);
+    let messenger = Messenger {
+        alerts,
+        url,
+        client,
+        clock,
+    };
+    (Alerts(sender), messenger)
+}
+
+impl Alerts {
+    /// Tells of a change, if it is one that people want to hear of.
+    pub(super) fn tell(&self, endpoint: &Endpoint, change: &Change) {
+        let Some(alert) = alert(endpoint, change) else {
+            return;
+        };
+        if self.0.try_send(alert).is_err() {
+            warn!(endpoint = %endpoint.id, "no alert: too many wait already, or shipbell stops");
+        }
+    }
+}
+
+fn alert(endpoint: &Endpoint, change: &Change) -> Option<Alert> {
+    let was_down = matches!(change.from, State::Paused | State::Ignored);
+    let kind = match change.health.state {
+        State::Paused => "endpoint.paused",
+        State::Ignored => "endpoint.ignored",
+        State::Healthy if was_down => "endpoint.recovered",
+        _ => return None,
+    };
+    let shown = |at: Timestamp| at.to_string();
+    let url = request::target(endpoint);
+    let body = Body {
+        kind,
+        timestamp: shown(change.at),
+        data: Data {
+            endpoint: endpoint.id.to_string(),
+            url: url.map_or_else(|_| "unreadable".to_owned(), |url| url.to_string()),
+            state: change.health.state.as_str(),
+            previous_state: change.from.as_str(),
+            reason: change.reason.clone(),
+            failures: change.failures,
+            failing_since: change.health.streak.map(|streak| shown(streak.began)),
+            next_attempt: change.health.next_attempt().map(shown),
+        },
+    };
+    Some(Alert {
+        id: format!("alert_{}_{}", endpoint.id, change.at.unix_millis()),
+        body: serde_json::to_vec(&body).ok()?.into(),
+    })
+}
+
+impl Messenger {
+    /// Sends what comes, until the token is cancelled.
+    pub async fn run(mut self, soft: CancellationToken) {
+        let send = async {
+            while let Some(alert) = self.alerts.recv().await {
+                deliver(&self.client, &self.url, &self.clock, &alert).await;
+            }
+            // Whoever takes alerts is gone; the process is about to be.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = soft.cancelled() => {}
+            () = send => {}
+        }
+    }
+}
+
+async fn deliver(client: &Client, url: &Secret, clock: &Clock, alert: &Alert) {
+    let mut waits = WAITS.into_iter();
+    loop {
+        let answer = match client.alert(url, alert.body.clone(), &alert.id, clock.now()) {
+            Ok(request) => client.send(&request).await,
+            Err(error) => Err(error),
+        };
+        let (fault, reason) = match judge(&answer, clock.now()) {
+            Outcome::Delivered { status } => {
+                debug!(alert = alert.id, status, "alert delivered");
+                return;
+            }
+            Outcome::Failed { fault, reason, .. } => (fault, reason),
+        };
+        let wait = waits.next().filter(|_| fault == Fault::Endpoint);
+        let Some(wait) = wait else {
+            warn!(alert = alert.id, reason, "an alert was given up: see alerts.url");
+            return;
+        };
+        debug!(
+            alert = alert.id,
+            reason,
+            wait_s = wait.as_secs(),
+            "an alert will be tried again"
+        );
+        sleep(wait).await;
+    }
+}

@@ -1,0 +1,438 @@
+//! A week of an endpoint's life, and the machine against a model that looks at its whole history.
+
+use proptest::prelude::*;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const YEAR: Duration = Duration::from_hours(24 * 365);
+
+fn policy() -> Policy {
+    let steps = vec![5 * SECOND, 30 * SECOND, 2 * MINUTE, 10 * MINUTE];
+    Policy {
+        schedule: RetrySchedule::new(steps, 0.0).unwrap(),
+        pause_after: 4,
+        probe_first: MINUTE,
+        probe_max: DAY,
+        ignore_after: 5 * DAY,
+        ignore_after_failures: 10,
+    }
+}
+
+/// An endpoint on a clock that stands until it is moved.
+struct Life {
+    health: Health,
+    now: Timestamp,
+    policy: Policy,
+    rng: StdRng,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self {
+            health: Health::default(),
+            now: Timestamp::from_unix_millis(1_795_424_918_000),
+            policy: policy(),
+            rng: StdRng::seed_from_u64(1),
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        self.health.apply(event, self.now, &self.policy, &mut self.rng);
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        self.now = self.now.after(wait);
+    }
+
+    /// An attempt that took this long, and ends now.
+    fn attempt_of(&mut self, took: Duration, verdict: Verdict) {
+        let began = self.now.before(took);
+        self.happen(Event::Attempt { began, verdict });
+    }
+
+    fn attempt(&mut self, verdict: Verdict) {
+        self.attempt_of(Duration::ZERO, verdict);
+    }
+
+    /// Waits until the next attempt may be made, and for how long that was.
+    fn wait_for_next(&mut self) -> Duration {
+        let wait = self.health.next_attempt().unwrap().since(self.now);
+        self.wait(wait);
+        wait
+    }
+
+    /// The process ends, and begins again by a clock that was set by so much.
+    fn restart(&mut self, forward: Duration, back: Duration) {
+        self.now = self.now.after(forward).before(back);
+        self.health = self.health.restored(self.now, &self.policy);
+    }
+
+    fn state(&self) -> (State, u32) {
+        (self.health.state, self.health.failures())
+    }
+}
+
+const FAILED: Verdict = Verdict::Failed { retry_after: None };
+
+#[test]
+fn a_week_of_an_endpoint_that_is_down_from_the_first_failure_to_recovery() {
+    let mut life = Life::new();
+    life.attempt(Verdict::Delivered);
+    assert_eq!(life.state(), (State::Healthy, 0));
+    life.attempt(FAILED);
+    // What it is after so many failures, and how long it is waited for then.
+    let week = [
+        (State::Failing, 1, 5 * SECOND),
+        (State::Failing, 2, 30 * SECOND),
+        (State::Failing, 3, 2 * MINUTE),
+        (State::Paused, 4, MINUTE),
+        (State::Paused, 5, 2 * MINUTE),
+        (State::Paused, 6, 4 * MINUTE),
+        (State::Paused, 7, 8 * MINUTE),
+        (State::Paused, 8, 16 * MINUTE),
+        (State::Paused, 9, 32 * MINUTE),
+        (State::Paused, 10, 64 * MINUTE),
+        (State::Paused, 11, 128 * MINUTE),
+        (State::Paused, 12, 256 * MINUTE),
+        (State::Paused, 13, 512 * MINUTE),
+        (State::Paused, 14, 1024 * MINUTE),
+        (State::Paused, 15, DAY),
+        (State::Paused, 16, DAY),
+        (State::Paused, 17, DAY),
+        (State::Paused, 18, DAY),
+        (State::Ignored, 19, DAY),
+        (State::Ignored, 20, DAY),
+        (State::Ignored, 21, DAY),
+    ];
+    for (state, failures, wait) in week {
+        assert_eq!(life.state(), (state, failures));
+        // A restart in between changes nothing.
+        life.wait(wait / 5);
+        let before = life.health;
+        life.restart(Duration::ZERO, Duration::ZERO);
+        assert_eq!(life.health, before);
+        assert_eq!(
+            life.wait_for_next(),
+            wait.saturating_sub(wait / 5),
+            "after {failures}"
+        );
+        life.attempt(FAILED);
+    }
+    life.wait_for_next();
+    life.attempt(Verdict::Delivered);
+    assert_eq!(life.state(), (State::Healthy, 0));
+    assert_eq!(life.health.next_attempt(), None);
+    assert_eq!(life.health.since, life.now);
+}
+
+#[test]
+fn the_last_step_of_a_short_schedule_repeats() {
+    let mut life = Life::new();
+    life.policy.schedule = RetrySchedule::new(vec![SECOND, 7 * SECOND], 0.0).unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        life.attempt(FAILED);
+        waits.push(life.wait_for_next());
+    }
+    assert_eq!(waits, [SECOND, 7 * SECOND, 7 * SECOND]);
+}
+
+#[test]
+fn failures_that_overlap_count_once() {
+    let mut life = Life::new();
+    // Three attempts at the same time, of which the last ends much later.
+    life.wait(10 * SECOND);
+    life.attempt_of(10 * SECOND, FAILED);
+    life.attempt_of(9 * SECOND, FAILED);
+    let next = life.health.next_attempt();
+    life.wait(4 * SECOND);
+    life.attempt_of(13 * SECOND, FAILED);
+    assert_eq!(life.state(), (State::Failing, 1));
+    assert_eq!(life.health.next_attempt(), next);
+    life.wait_for_next();
+    life.attempt(FAILED);
+    assert_eq!(life.state(), (State::Failing, 2));
+}
+
+#[test]
+fn a_push_that_is_refused_neither_counts_nor_heals_and_uses_up_its_probe() {
+    let mut life = Life::new();
+    life.attempt(Verdict::Refused);
+    assert_eq!(life.state(), (State::Healthy, 0));
+    for failures in 1..=5 {
+        life.attempt(FAILED);
+        assert_eq!(life.health.failures(), failures);
+        let wait = life.wait_for_next();
+        life.attempt(Verdict::Refused);
+        assert_eq!(life.health.failures(), failures);
+        match life.health.state {
+            State::Failing => assert_eq!(life.health.next_attempt(), Some(life.now)),
+            _ => assert_eq!(life.wait_for_next(), wait),
+        }
+    }
+}
+
+#[test]
+fn retry_after_is_honoured_in_every_state_up_to_a_day() {
+    let mut life = Life::new();
+    let failed = |retry_after| Verdict::Failed {
+        retry_after: Some(retry_after),
+    };
+    for _ in 0..4 {
+        life.attempt(failed(90 * MINUTE));
+        assert_eq!(life.wait_for_next(), 90 * MINUTE);
+        life.attempt(failed(Duration::MAX));
+        assert_eq!(life.wait_for_next(), DAY);
+    }
+    // Shorter than what is waited for anyhow: no matter.
+    life.attempt(failed(SECOND));
+    assert_eq!(life.wait_for_next(), 32 * MINUTE);
+
+    // One that doesn't count asks for more than the one that did.
+    let mut life = Life::new();
+    life.wait(MINUTE);
+    life.attempt_of(MINUTE, FAILED);
+    life.attempt_of(MINUTE, failed(HOUR));
+    life.attempt_of(MINUTE, failed(MINUTE));
+    assert_eq!(life.state(), (State::Failing, 1));
+    assert_eq!(life.wait_for_next(), HOUR);
+}
+
+#[test]
+fn an_endpoint_is_ignored_for_age_and_number_of_its_failures_and_not_for_one_of_them() {
+    let mut old = Life::new();
+    old.attempt(FAILED);
+    for _ in 0..8 {
+        old.wait(DAY);
+        old.attempt(FAILED);
+    }
+    assert_eq!(old.state(), (State::Paused, 9));
+    old.wait(SECOND);
+    old.attempt(FAILED);
+    assert_eq!(old.state(), (State::Ignored, 10));
+
+    let mut often = Life::new();
+    often.policy.probe_max = HOUR;
+    for _ in 0..120 {
+        often.attempt(FAILED);
+        often.wait(HOUR);
+    }
+    assert_eq!(often.state(), (State::Paused, 120));
+    often.attempt(FAILED);
+    assert_eq!(often.state(), (State::Ignored, 121));
+}
+
+#[test]
+fn one_that_is_gone_is_ignored_at_once_and_for_good_until_it_is_healed() {
+    let mut life = Life::new();
+    life.attempt(Verdict::Gone);
+    assert_eq!(life.state(), (State::Ignored, 1));
+    life.wait(YEAR);
+    life.restart(Duration::ZERO, Duration::ZERO);
+    for verdict in [Verdict::Refused, FAILED, Verdict::Gone] {
+        life.attempt(verdict);
+        assert_eq!(life.health.state, State::Ignored);
+        assert_eq!(life.health.next_attempt(), None);
+    }
+    let at = Instant::now();
+    let shut = Passage::GivingUp { probe_from: None };
+    assert_eq!(life.health.passage(life.now, at), shut);
+    life.happen(Event::Healed);
+    assert_eq!(life.state(), (State::Healthy, 0));
+}
+
+#[test]
+fn what_was_set_by_hand_is_ended_by_hand() {
+    for (event, state) in [(Event::Disabled, State::Disabled), (Event::Held, State::Held)] {
+        let mut life = Life::new();
+        life.attempt(FAILED);
+        life.happen(event);
+        for verdict in [Verdict::Delivered, Verdict::Refused, FAILED, Verdict::Gone] {
+            life.attempt(verdict);
+            life.happen(Event::Healed);
+            assert_eq!(life.state(), (state, 0));
+        }
+        life.restart(YEAR, Duration::ZERO);
+        assert_eq!(life.state(), (state, 0));
+        life.happen(Event::Enabled);
+        assert_eq!(life.state(), (State::Healthy, 0));
+    }
+}
+
+#[test]
+fn lines_are_as_the_state_says() {
+    let (mut life, at) = (Life::new(), Instant::now());
+    assert_eq!(life.health.passage(life.now, at), Passage::Open);
+    life.attempt(FAILED);
+    let from = at + 5 * SECOND;
+    assert_eq!(life.health.passage(life.now, at), Passage::Narrow { from });
+    life.wait(7 * SECOND);
+    assert_eq!(life.health.passage(life.now, at), Passage::Narrow { from: at });
+    life.policy.ignore_after_failures = 1;
+    life.wait(5 * DAY);
+    life.attempt(FAILED);
+    let probe_from = Some(at + DAY);
+    assert_eq!(
+        life.health.passage(life.now, at),
+        Passage::GivingUp { probe_from }
+    );
+    life.happen(Event::Disabled);
+    assert_eq!(
+        life.health.passage(life.now, at),
+        Passage::GivingUp { probe_from: None }
+    );
+    life.happen(Event::Held);
+    assert_eq!(life.health.passage(life.now, at), Passage::Shut);
+}
+
+#[test]
+fn a_clock_that_was_set_neither_storms_nor_stalls_nor_ages_a_streak() {
+    let ways = [
+        (HOUR, Duration::ZERO),
+        (10 * YEAR, Duration::ZERO),
+        (Duration::ZERO, HOUR),
+        (Duration::ZERO, 10 * YEAR),
+    ];
+    for (forward, back) in ways {
+        for failures in [1, 4, 12] {
+            let mut life = Life::new();
+            for _ in 1..failures {
+                life.attempt(FAILED);
+                life.wait_for_next();
+            }
+            life.attempt(FAILED);
+            let planned = life.health.next_attempt().unwrap().since(life.now);
+            let age = life.now.since(life.health.streak.unwrap().began);
+            life.restart(forward, back);
+            let streak = life.health.streak.unwrap();
+            assert!(streak.began <= life.now && streak.last <= life.now);
+            let wait = life.health.next_attempt().unwrap().since(life.now);
+            assert!(wait <= planned, "not later than planned");
+            assert!(forward > Duration::ZERO || wait == planned);
+            assert!(
+                life.now.since(streak.began) <= age + planned,
+                "nobody tried meanwhile"
+            );
+            // One attempt, and then it is waited for again: it is not ignored for what the clock did.
+            life.wait(wait);
+            life.attempt(FAILED);
+            assert_eq!(life.health.failures(), failures + 1);
+            assert_ne!(life.health.state, State::Ignored);
+            assert!(life.wait_for_next() >= planned.min(MINUTE));
+        }
+    }
+}
+
+/// All that happened, and nothing else: each answer is looked for in the whole of it.
+#[derive(Default)]
+struct Model {
+    events: Vec<(Timestamp, Event)>,
+}
+
+impl Model {
+    /// What happened since it was last well, and whether it was then set by hand.
+    fn chapter(&self) -> (&[(Timestamp, Event)], Option<State>) {
+        let (mut from, mut by_hand) = (0, None);
+        for (place, (_, event)) in self.events.iter().enumerate() {
+            let (is_new, hand) = match event {
+                Event::Enabled => (true, None),
+                Event::Disabled => (true, Some(State::Disabled)),
+                Event::Held => (true, Some(State::Held)),
+                Event::Healed => (by_hand.is_none(), by_hand),
+                Event::Attempt { verdict, .. } => {
+                    (by_hand.is_none() && *verdict == Verdict::Delivered, by_hand)
+                }
+            };
+            if is_new {
+                from = place + 1;
+            }
+            by_hand = hand;
+        }
+        (&self.events[from..], by_hand)
+    }
+
+    fn expect(&self, policy: &Policy) -> (State, u32) {
+        let (events, by_hand) = self.chapter();
+        if let Some(state) = by_hand {
+            return (state, 0);
+        }
+        let mut counted: Vec<Timestamp> = Vec::new();
+        let (mut is_gone, mut is_ignored) = (false, false);
+        for (ended, event) in events {
+            let Event::Attempt { began, verdict } = event else {
+                continue;
+            };
+            match verdict {
+                Verdict::Gone => is_gone = true,
+                Verdict::Failed { .. } if !is_gone && counted.last().is_none_or(|last| began > last) => {}
+                _ => continue,
+            }
+            counted.push(*ended);
+            let enough = usize::try_from(policy.ignore_after_failures).unwrap();
+            is_ignored |=
+                is_gone || (counted.len() >= enough && ended.since(counted[0]) >= policy.ignore_after);
+        }
+        let failures = u32::try_from(counted.len()).unwrap();
+        let state = match failures {
+            0 => State::Healthy,
+            _ if is_ignored => State::Ignored,
+            failures if failures >= policy.pause_after => State::Paused,
+            _ => State::Failing,
+        };
+        (state, failures)
+    }
+}
+
+fn happenings() -> impl Strategy<Value = (Duration, Duration, u8)> {
+    let wait = prop_oneof![
+        4 => (0..20_000_u64).prop_map(Duration::from_millis),
+        2 => (0..200_u64).prop_map(Duration::from_mins),
+        1 => (0..60_u64).prop_map(Duration::from_hours),
+    ];
+    (wait, (0..20_000_u64).prop_map(Duration::from_millis), 0..40_u8)
+}
+
+proptest! {
+    /// Whatever happens, and however often the process is restarted: state and count are those of the history,
+    /// and no wait is longer than it may be.
+    #[test]
+    fn the_machine_agrees_with_its_history(happenings in proptest::collection::vec(happenings(), 1..80)) {
+        let (mut life, mut model) = (Life::new(), Model::default());
+        for (wait, took, what) in happenings {
+            life.wait(wait);
+            let began = life.now.before(took);
+            let attempt = |verdict| Event::Attempt { began, verdict };
+            let event = match what {
+                0..=26 => attempt(FAILED),
+                27..=30 => attempt(Verdict::Failed { retry_after: Some(took * 7_000) }),
+                31..=33 => attempt(Verdict::Refused),
+                34 => attempt(Verdict::Delivered),
+                35 => attempt(Verdict::Gone),
+                36 => Event::Healed,
+                37 => Event::Enabled,
+                38 if took > 18 * SECOND => Event::Disabled,
+                38 if took > 16 * SECOND => Event::Held,
+                _ => {
+                    // At once, so that no time is left out of the streak.
+                    let before = life.health;
+                    if before.next_attempt().is_none_or(|next| next > life.now) && before.streak.is_none_or(|s| s.wait.is_some()) {
+                        life.restart(Duration::ZERO, Duration::ZERO);
+                        prop_assert_eq!(life.health, before);
+                    }
+                    continue;
+                }
+            };
+            life.happen(event);
+            model.events.push((life.now, event));
+            prop_assert_eq!(life.state(), model.expect(&life.policy));
+            if let Some(next) = life.health.next_attempt() {
+                prop_assert!(next.since(life.now) <= DAY, "{:?}", life.health);
+            }
+        }
+    }
+}

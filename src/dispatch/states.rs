@@ -1,0 +1,396 @@
+//! How all endpoints are: in memory, in `settings.db`, and told.
+//!
+//! What happens to an endpoint changes its [`Health`] and its line in the queue at once. What changed is then
+//! written by one task, all that waits in one transaction, on a thread that may block; and only what is durable
+//! is told, in the log and as an alert. While the disk takes nothing, deliveries go on by what is in memory.
+//!
+//! Healthy endpoints stand in neither memory nor file.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    alerts::Alerts,
+    health::{Event, Health, Policy, State, Streak, Verdict},
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    push::EndpointId,
+    queue::Queue,
+    settings::{AccessError, SavedState, SavedStreak, Settings},
+    telemetry::Metrics,
+    webhook::{Endpoint, Endpoints, Outcome},
+};
+
+/// The wait before states are written again that could not be.
+const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the last write may take, at the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Changes of one endpoint that wait to be told; past that the oldest are left out.
+const CHANGES_MAX: usize = 16;
+
+/// The longest reason that is kept, bytes.
+const REASON_BYTES_MAX: usize = 300;
+
+/// What the states of endpoints work with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// When endpoints are paused and ignored.
+    pub policy: Policy,
+    /// A clock that doesn't jump.
+    pub clock: Clock,
+    /// Whose lines follow the states.
+    pub queue: Arc<Queue>,
+    /// The endpoints there are.
+    pub endpoints: Endpoints,
+    /// Where states are kept.
+    pub settings: Settings,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Who is told, if anybody is.
+    pub alerts: Option<Alerts>,
+}
+
+/// How all endpoints are. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct States(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    inner: Mutex<Inner>,
+    unsaved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Those that aren't healthy.
+    known: HashMap<EndpointId, Known>,
+    /// Those whose state is to be written, and the changes to be told after that, oldest first.
+    unsaved: HashMap<EndpointId, Vec<Change>>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    health: Health,
+    reason: String,
+}
+
+/// A change of an endpoint's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When it was.
+    pub at: Timestamp,
+    /// What it was before.
+    pub from: State,
+    /// How it is.
+    pub health: Health,
+    /// Failures in a row until then.
+    pub failures: u32,
+    /// Why, in words, without any secret.
+    pub reason: String,
+}
+
+impl States {
+    /// The states that were saved, and the lines set by them. Blocks on the disk.
+    ///
+    /// An endpoint whose URL is another one than the state is about is healthy.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn restore(parts: Parts) -> Result<Self, AccessError> {
+        let now = parts.clock.now();
+        let configured: HashSet<EndpointId> = parts
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.id.clone())
+            .collect();
+        if let Err(error) = parts.settings.prune(&configured, now) {
+            warn!(%error, "states of endpoints that are gone are kept for now");
+        }
+        let saved = parts.settings.states()?;
+        let states = Self(Arc::new(Shared {
+            parts,
+            inner: Mutex::default(),
+            unsaved: Notify::new(),
+        }));
+        for saved in saved {
+            if let Some(endpoint) = states.0.parts.endpoints.get(&saved.endpoint) {
+                states.restore_one(endpoint, &saved, now);
+            }
+        }
+        Ok(states)
+    }
+
+    fn restore_one(&self, endpoint: &Endpoint, saved: &SavedState, now: Timestamp) {
+        let Some(health) = from_saved(saved) else {
+            warn!(endpoint = %endpoint.id, state = saved.state, "a state this version doesn't know: taken for healthy");
+            return;
+        };
+        let known = Known {
+            health: health.restored(now, &self.0.parts.policy),
+            reason: saved.reason.clone(),
+        };
+        let (url, at) = (url_sha256(endpoint), Instant::now());
+        let passage = known.health.passage(now, at);
+        self.inner().known.insert(endpoint.id.clone(), known);
+        self.0.parts.queue.set_passage(&endpoint.id, passage, at);
+        if !url.is_empty() && !saved.url_sha256.is_empty() && url != saved.url_sha256 {
+            self.happen(&endpoint.id, Event::Healed, "it has another URL");
+        }
+    }
+
+    /// An attempt that began then has ended.
+    pub fn attempted(&self, endpoint: &EndpointId, began: Timestamp, outcome: &Outcome) {
+        let verdict = Verdict::from(outcome);
+        let event = Event::Attempt { began, verdict };
+        match outcome {
+            Outcome::Delivered { status } => self.happen(endpoint, event, &format!("answered {status}")),
+            Outcome::Failed { reason, .. } => self.happen(endpoint, event, reason),
+        }
+    }
+
+    /// Something happened to an endpoint. `reason` says what, in words.
+    pub fn happen(&self, endpoint: &EndpointId, event: Event, reason: &str) {
+        let Parts {
+            policy, clock, queue, ..
+        } = &self.0.parts;
+        let mut inner = self.inner();
+        let before = inner
+            .known
+            .get(endpoint)
+            .map(|known| known.health)
+            .unwrap_or_default();
+        let mut health = before;
+        let (now, at) = (clock.now(), Instant::now());
+        health.apply(event, now, policy, &mut rand::rng());
+        if health == before {
+            return;
+        }
+        let reason = reason
+            .get(..reason.floor_char_boundary(REASON_BYTES_MAX))
+            .unwrap_or_default();
+        if health.state == State::Healthy {
+            inner.known.remove(endpoint);
+        } else {
+            let reason = reason.to_owned();
+            inner.known.insert(endpoint.clone(), Known { health, reason });
+        }
+        let changes = inner.unsaved.entry(endpoint.clone()).or_default();
+        if health.state != before.state {
+            changes.push(Change {
+                at: now,
+                from: before.state,
+                health,
+                failures: health.failures().max(before.failures()),
+                reason: reason.to_owned(),
+            });
+            keep_newest(changes);
+        }
+        // Under the lock, so that the line follows the states in their order.
+        queue.set_passage(endpoint, health.passage(now, at), at);
+        drop(inner);
+        self.0.unsaved.notify_one();
+    }
+
+    /// Whether an endpoint is owed nothing, because it is disabled.
+    #[must_use]
+    pub fn is_disabled(&self, endpoint: &EndpointId) -> bool {
+        let inner = self.inner();
+        let known = inner.known.get(endpoint);
+        known.is_some_and(|known| known.health.state == State::Disabled)
+    }
+
+    /// How many endpoints are in each state.
+    #[must_use]
+    pub fn counts(&self) -> [(State, u64); 6] {
+        let inner = self.inner();
+        let all = self.0.parts.endpoints.iter().count();
+        State::ALL.map(|state| {
+            let is_so = |known: &&Known| known.health.state == state;
+            let count = match state {
+                State::Healthy => all.saturating_sub(inner.known.len()),
+                _ => inner.known.values().filter(is_so).count(),
+            };
+            (state, count as u64)
+        })
+    }
+
+    /// Writes and tells what changes, until the token is cancelled.
+    pub async fn keep(self, soft: CancellationToken) {
+        let mut was_saved = true;
+        loop {
+            tokio::select! {
+                biased;
+                () = soft.cancelled() => return,
+                () = self.0.unsaved.notified() => {}
+            }
+            match self.save().await {
+                Ok(()) => was_saved = true,
+                Err(error) => {
+                    if std::mem::replace(&mut was_saved, false) {
+                        warn!(%error, "states of endpoints can't be saved, and aren't told; deliveries go on");
+                    }
+                    tokio::select! {
+                        () = soft.cancelled() => return,
+                        () = sleep(SAVE_AGAIN_AFTER) => self.0.unsaved.notify_one(),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes and tells what is left, once nothing changes any more.
+    pub async fn close(&self) {
+        let saved = timeout(CLOSE_TIMEOUT, self.save()).await;
+        let saved = saved.map_err(io::Error::other).and_then(|saved| saved);
+        if let Err(error) = saved {
+            warn!(%error, "the last changes of endpoints' states were not saved");
+        }
+    }
+
+    async fn save(&self) -> io::Result<()> {
+        let (changed, unsaved) = {
+            let mut inner = self.inner();
+            let unsaved = std::mem::take(&mut inner.unsaved);
+            let known = |endpoint: &EndpointId| (endpoint.clone(), inner.known.get(endpoint).cloned());
+            (unsaved.keys().map(known).collect::<Vec<_>>(), unsaved)
+        };
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let states = self.clone();
+        let write = move || {
+            let rows: Vec<_> = (changed.into_iter())
+                .map(|(endpoint, known)| {
+                    let row = known.map(|known| states.row(&endpoint, known));
+                    (endpoint, row)
+                })
+                .collect();
+            states.0.parts.settings.save(&rows).map_err(io::Error::other)
+        };
+        let saved = tokio::task::spawn_blocking(write)
+            .await
+            .map_err(io::Error::other)
+            .flatten();
+        match saved {
+            Ok(()) => {
+                let told = unsaved
+                    .iter()
+                    .flat_map(|(endpoint, changes)| changes.iter().map(move |change| (endpoint, change)));
+                told.for_each(|(endpoint, change)| self.tell(endpoint, change));
+            }
+            Err(_) => self.put_back(unsaved),
+        }
+        saved
+    }
+
+    /// What could not be written is written, and told, with what comes next.
+    fn put_back(&self, unsaved: HashMap<EndpointId, Vec<Change>>) {
+        let mut inner = self.inner();
+        for (endpoint, mut changes) in unsaved {
+            let newer = inner.unsaved.entry(endpoint).or_default();
+            changes.append(newer);
+            keep_newest(&mut changes);
+            *newer = changes;
+        }
+    }
+
+    fn tell(&self, endpoint: &EndpointId, change: &Change) {
+        let Parts {
+            metrics,
+            alerts,
+            endpoints,
+            ..
+        } = &self.0.parts;
+        let Change {
+            from,
+            health,
+            failures,
+            reason,
+            ..
+        } = change;
+        let state = health.state;
+        let next_attempt = health.next_attempt().map(tracing::field::display);
+        metrics.endpoint_changed(state.as_str());
+        match state {
+            State::Paused | State::Ignored => {
+                warn!(%endpoint, %state, %from, reason, failures, next_attempt, "endpoint changed its state");
+            }
+            _ => {
+                info!(%endpoint, %state, %from, reason, failures, next_attempt, "endpoint changed its state");
+            }
+        }
+        if let (Some(alerts), Some(endpoint)) = (alerts, endpoints.get(endpoint)) {
+            alerts.tell(endpoint, change);
+        }
+    }
+
+    fn row(&self, id: &EndpointId, known: Known) -> SavedState {
+        let Known { health, reason } = known;
+        let endpoint = self.0.parts.endpoints.get(id);
+        SavedState {
+            endpoint: id.clone(),
+            state: health.state.as_str().to_owned(),
+            since: health.since,
+            reason,
+            url_sha256: endpoint.map(|endpoint| url_sha256(endpoint)).unwrap_or_default(),
+            streak: health.streak.map(|streak| SavedStreak {
+                failures: streak.failures,
+                began: streak.began,
+                last: streak.last,
+                waits_since: streak.waits_since,
+                wait: streak.wait,
+            }),
+            known_at: self.0.parts.clock.now(),
+        }
+    }
+
+    /// Each change of the states is whole before anything can panic.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn keep_newest(changes: &mut Vec<Change>) {
+    changes.drain(..changes.len().saturating_sub(CHANGES_MAX));
+}
+
+/// `None` for what no version before this one has written.
+fn from_saved(saved: &SavedState) -> Option<Health> {
+    let state = State::parse(&saved.state)?;
+    let streak = saved.streak.map(|streak| Streak {
+        began: streak.began,
+        failures: streak.failures,
+        last: streak.last,
+        waits_since: streak.waits_since,
+        wait: streak.wait,
+    });
+    let has_streak = matches!(state, State::Failing | State::Paused | State::Ignored);
+    let since = saved.since;
+    (streak.is_some() == has_streak).then_some(Health { state, since, streak })
+}
+
+/// Of the endpoint's URL as it stands now; empty when it can't be read.
+fn url_sha256(endpoint: &Endpoint) -> Vec<u8> {
+    let url = endpoint.url.get();
+    url.map_or_else(|_| Vec::new(), |url| Sha256::digest(url.expose_secret()).to_vec())
+}
+
+#[cfg(test)]
+mod tests;

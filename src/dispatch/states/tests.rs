@@ -1,0 +1,155 @@
+//! What is kept of states, and what is told when.
+
+use globset::{Glob, GlobSet};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    dispatch::retry::RetrySchedule,
+    secret::Secret,
+    settings::FILE,
+    webhook::{Batching, Coalesce, Fault, Format, Rate, guard::Author},
+};
+
+fn ci() -> EndpointId {
+    EndpointId::Named("ci".into())
+}
+
+fn endpoints(url: &str) -> Endpoints {
+    let all = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
+    Endpoints::new(vec![Endpoint {
+        id: ci(),
+        author: Author::Operator,
+        url: Secret::inline(url),
+        secret: None,
+        previous_secret: None,
+        format: Format::Native,
+        headers: Vec::new(),
+        repositories: all.clone(),
+        tags: all,
+        exclude_tags: GlobSet::empty(),
+        batching: Arc::new(Batching {
+            window: Duration::ZERO,
+            pushes_max: 1,
+            coalesce: Coalesce::None,
+        }),
+        rate: Rate { per_second: None },
+    }])
+}
+
+fn states(folder: &TempDir, url: &str) -> States {
+    let wall = Clock::from_fn(|| Timestamp::from_unix_millis(1_795_424_918_000));
+    let hour = Duration::from_hours(1);
+    let parts = Parts {
+        policy: Policy {
+            schedule: RetrySchedule::new(vec![hour], 0.0).unwrap(),
+            pause_after: 2,
+            probe_first: hour,
+            probe_max: hour,
+            ignore_after: hour,
+            ignore_after_failures: 10,
+        },
+        clock: wall.steady(),
+        queue: Arc::new(Queue::new()),
+        endpoints: endpoints(url),
+        settings: Settings::open(&folder.path().join(FILE)).unwrap(),
+        metrics: Metrics::new(&wall),
+        alerts: None,
+    };
+    States::restore(parts).unwrap()
+}
+
+async fn fail(states: &States) {
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let outcome = Outcome::Failed {
+        fault: Fault::Endpoint,
+        status: Some(503),
+        reason: "answered 503".to_owned(),
+        retry_after: None,
+    };
+    states.attempted(&ci(), states.0.parts.clock.now(), &outcome);
+}
+
+fn state(states: &States) -> State {
+    let counts = states.counts();
+    let [(state, _)] = counts
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("one endpoint, one state: {counts:?}")
+    };
+    state
+}
+
+fn told(states: &States, state: State) -> bool {
+    let sample = format!("shipbell_endpoint_changes_total{{state=\"{state}\"}}");
+    states.0.parts.metrics.encode().contains(&sample)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_is_there_again_after_a_restart_unless_the_url_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = states(&folder, "http://a/?token=1");
+    fail(&first).await;
+    fail(&first).await;
+    first.save().await.unwrap();
+    let known = first.inner().known[&ci()].clone();
+    drop(first);
+
+    let second = states(&folder, "http://a/?token=1");
+    let restored = second.inner().known[&ci()].clone();
+    assert_eq!(
+        (restored.health.state, restored.reason),
+        (State::Paused, known.reason)
+    );
+    assert_eq!(restored.health.failures(), 2);
+    drop(second);
+
+    let third = states(&folder, "http://a/?token=2");
+    assert_eq!(state(&third), State::Healthy);
+    third.save().await.unwrap();
+    assert!(told(&third, State::Healthy));
+    drop(third);
+    assert_eq!(state(&states(&folder, "http://a/?token=1")), State::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_before_it_is_durable_and_nothing_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = states(&folder, "http://a/");
+    let other = Connection::open(folder.path().join(FILE)).unwrap();
+    other
+        .execute_batch("ALTER TABLE endpoint_states RENAME TO away")
+        .unwrap();
+    fail(&states).await;
+    states.save().await.unwrap_err();
+    assert!(!told(&states, State::Failing));
+    fail(&states).await;
+    states.save().await.unwrap_err();
+    assert_eq!(state(&states), State::Paused, "it is so all the same");
+
+    other
+        .execute_batch("ALTER TABLE away RENAME TO endpoint_states")
+        .unwrap();
+    states.save().await.unwrap();
+    assert!(told(&states, State::Failing) && told(&states, State::Paused));
+    states.happen(&ci(), Event::Healed, "a test passed");
+    states.save().await.unwrap();
+    assert!(told(&states, State::Healthy));
+    assert!(states.0.parts.settings.states().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_cannot_be_told_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = states(&folder, "http://a/");
+    for _ in 0..CHANGES_MAX {
+        states.happen(&ci(), Event::Held, "by hand");
+        states.happen(&ci(), Event::Enabled, "by hand");
+    }
+    let changes = states.inner().unsaved[&ci()].clone();
+    assert_eq!(changes.len(), CHANGES_MAX);
+    assert_eq!(changes.last().unwrap().health.state, State::Healthy);
+}

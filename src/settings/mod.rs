@@ -1,0 +1,245 @@
+//! `settings.db`: what is small, precious, and can't be built again from anything else. For now: how endpoints are.
+//!
+//! # Specification
+//! A SQLite database in `data_dir`, readable by its owner alone. `PRAGMA user_version` is the version of its
+//! schema ([`schema`]); an older one is brought up to date at the start, in one transaction, and a newer one is
+//! refused.
+//!
+//! # What a write survives
+//! [`Settings::save`] is one transaction with `synchronous = FULL` and a rollback journal that is truncated and
+//! synced: when it returns, it survives `kill -9` and power loss; when it fails, nothing of it is there.
+//!
+//! # Damage
+//! Is looked for at the start, in all of the file, and refuses it: nothing here is made up.
+//!
+//! Every method blocks on the disk: call them where that is allowed.
+
+use std::{
+    collections::HashSet,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::{clock::Timestamp, push::EndpointId};
+
+mod schema;
+mod states;
+
+pub use states::{SavedState, SavedStreak};
+
+/// The file's name in `data_dir`.
+pub const FILE: &str = "settings.db";
+
+/// How long a reader may hold the file before a write fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the state of an endpoint is kept that the configuration doesn't have.
+const UNKNOWN_KEPT: Duration = Duration::from_hours(24 * 90);
+
+/// Of how many such endpoints it is kept.
+const UNKNOWN_MAX: usize = 10_000;
+
+/// The settings. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Settings(Arc<Mutex<Connection>>);
+
+/// Why the settings can't be used. Nothing in the file was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is not what was written.
+    #[error(
+        "{} is damaged: {reason}; put back a copy of it, or move it away: shipbell then starts with every endpoint healthy",
+        file.display()
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A newer version has written it.
+    #[error(
+        "{} was written by a newer version of shipbell (schema {version}); run that version or a later one",
+        file.display()
+    )]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its schema's version.
+        version: i64,
+    },
+    /// Another process holds it.
+    #[error("{} is in use by another process", file.display())]
+    Locked {
+        /// The file.
+        file: PathBuf,
+    },
+    /// It is not ours to use.
+    #[error("no permission to use {}: {error}", file.display())]
+    Permission {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        #[source]
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The disk refused.
+    #[error("{} can't be used: {error}", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        #[source]
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Why settings were not saved, or not read.
+#[derive(Debug, thiserror::Error)]
+#[error("settings.db: {0}")]
+pub struct AccessError(#[from] rusqlite::Error);
+
+impl Settings {
+    /// Opens the settings in the file at `path`, or makes them.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        make(path).map_err(|error| OpenError::from_io(path, error))?;
+        let connection = connect(path).map_err(|error| OpenError::from_sqlite(path, error))?;
+        check(&connection, path)?;
+        let version = schema::version(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
+        if version > schema::VERSION {
+            let file = path.to_owned();
+            return Err(OpenError::Newer { file, version });
+        }
+        let is_foreign = schema::is_foreign(&connection, version);
+        if is_foreign.map_err(|error| OpenError::from_sqlite(path, error))? {
+            return Err(OpenError::Damaged {
+                file: path.to_owned(),
+                reason: "it is another program's database".to_owned(),
+            });
+        }
+        schema::migrate(&connection, version).map_err(|error| OpenError::from_sqlite(path, error))?;
+        Ok(Self(Arc::new(Mutex::new(connection))))
+    }
+
+    /// The states that were saved, in no order.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn states(&self) -> Result<Vec<SavedState>, AccessError> {
+        Ok(states::all(&self.connection())?)
+    }
+
+    /// Saves states, or that an endpoint has none any more: all of it, or nothing.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn save(&self, states: &[(EndpointId, Option<SavedState>)]) -> Result<(), AccessError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        for (endpoint, state) in states {
+            states::put(&transaction, endpoint, state.as_ref())?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Takes note of the endpoints that there are, and lets go of the states of those that are long gone.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn prune(&self, known: &HashSet<EndpointId>, now: Timestamp) -> Result<(), AccessError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        states::prune(&transaction, known, now, UNKNOWN_KEPT, UNKNOWN_MAX)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// A transaction that was not committed is rolled back when it is dropped, by a panic too.
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes an empty file that only its owner may read, durably, if there is none.
+fn make(path: &Path) -> io::Result<()> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Ok(file) => {
+            file.sync_all()?;
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update_and_check(None, "journal_mode", "truncate", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    Ok(connection)
+}
+
+/// Looks for damage in all of the file, which is small.
+fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found = connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get::<_, String>(0));
+    match found.map_err(|error| OpenError::from_sqlite(path, error))? {
+        sound if sound == "ok" => Ok(()),
+        reason => Err(OpenError::Damaged {
+            file: path.to_owned(),
+            reason,
+        }),
+    }
+}
+
+impl OpenError {
+    fn from_io(path: &Path, error: io::Error) -> Self {
+        let (file, is_permission) = (path.to_owned(), error.kind() == io::ErrorKind::PermissionDenied);
+        let error = error.into();
+        if is_permission {
+            Self::Permission { file, error }
+        } else {
+            Self::Io { file, error }
+        }
+    }
+
+    fn from_sqlite(path: &Path, error: rusqlite::Error) -> Self {
+        let file = path.to_owned();
+        match error.sqlite_error_code() {
+            // What we wrote, we can read: values of another type are damage too.
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) | None => Self::Damaged {
+                file,
+                reason: error.to_string(),
+            },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { file },
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+                Self::Permission {
+                    file,
+                    error: error.into(),
+                }
+            }
+            Some(_) => Self::Io {
+                file,
+                error: error.into(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

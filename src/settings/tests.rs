@@ -1,0 +1,147 @@
+//! The settings' file: what is saved is there again, and what is not ours is refused.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use super::*;
+
+fn moment(millis: i64) -> Timestamp {
+    Timestamp::from_unix_millis(millis)
+}
+
+fn named(name: &str) -> EndpointId {
+    EndpointId::Named(name.into())
+}
+
+fn state(endpoint: EndpointId, known_at: i64) -> SavedState {
+    SavedState {
+        endpoint,
+        state: "paused".to_owned(),
+        since: moment(4_000),
+        reason: "answered 503 Service Unavailable".to_owned(),
+        url_sha256: vec![7; 32],
+        streak: Some(SavedStreak {
+            failures: 4,
+            began: moment(1_000),
+            last: moment(4_000),
+            waits_since: moment(4_000),
+            wait: Some(Duration::from_mins(1)),
+        }),
+        known_at: moment(known_at),
+    }
+}
+
+fn save(settings: &Settings, states: &[SavedState]) {
+    let states: Vec<_> = (states.iter())
+        .map(|state| (state.endpoint.clone(), Some(state.clone())))
+        .collect();
+    settings.save(&states).unwrap();
+}
+
+fn sorted(settings: &Settings) -> Vec<SavedState> {
+    let mut states = settings.states().unwrap();
+    states.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+    states
+}
+
+#[test]
+fn states_are_there_again_after_a_restart_and_the_file_is_the_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let settings = Settings::open(&path).unwrap();
+    assert!(settings.states().unwrap().is_empty());
+    let by_hand = SavedState {
+        state: "held".to_owned(),
+        streak: None,
+        ..state(EndpointId::Repository("acme/app".parse().unwrap()), 5_000)
+    };
+    let mut gone = state(named("gone"), 5_000);
+    gone.streak.as_mut().unwrap().wait = None;
+    let mut states = vec![state(named("ci"), 5_000), gone, by_hand];
+    save(&settings, &states);
+    drop(settings);
+    let settings = Settings::open(&path).unwrap();
+    assert_eq!(sorted(&settings), states);
+    settings.save(&[(named("ci"), None)]).unwrap();
+    states.remove(0);
+    assert_eq!(sorted(&settings), states);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_is_no_database_or_a_damaged_one_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let settings = Settings::open(&path).unwrap();
+    let many: Vec<_> = (0..200).map(|n| state(named(&format!("ci{n}")), 0)).collect();
+    save(&settings, &many);
+    drop(settings);
+    let sound = fs::read(&path).unwrap();
+    let mut torn = sound.clone();
+    torn[4096..8192].fill(0xa5);
+    for bytes in [
+        b"no database at all, but longer than a header is".repeat(30),
+        torn,
+    ] {
+        fs::write(&path, &bytes).unwrap();
+        let error = Settings::open(&path).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("settings.db") && text.contains("move it away"),
+            "{text}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn another_programs_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE endpoint_states (x)").unwrap();
+    drop(other);
+    let error = Settings::open(&path).unwrap_err();
+    assert!(error.to_string().contains("another program's"), "{error}");
+}
+
+#[test]
+fn a_newer_version_is_refused_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    drop(Settings::open(&path).unwrap());
+    let newer = Connection::open(&path).unwrap();
+    newer
+        .pragma_update(None, "user_version", schema::VERSION + 1)
+        .unwrap();
+    drop(newer);
+    let error = Settings::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { .. }));
+    assert!(error.to_string().contains("newer version of shipbell"), "{error}");
+}
+
+#[test]
+fn endpoints_that_are_long_gone_are_let_go_of_and_only_so_many_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::open(&folder.path().join(FILE)).unwrap();
+    let days = |days: u64| i64::try_from(Duration::from_hours(24 * days).as_millis()).unwrap();
+    save(
+        &settings,
+        &[
+            state(named("configured"), 0),
+            state(named("long_gone"), days(9)),
+            state(named("lately"), days(100) - 1),
+        ],
+    );
+    let known = HashSet::from([named("configured")]);
+    settings.prune(&known, moment(days(100))).unwrap();
+    let names: Vec<_> = sorted(&settings)
+        .into_iter()
+        .map(|state| state.endpoint.to_string())
+        .collect();
+    assert_eq!(names, ["configured", "lately"]);
+    assert_eq!(sorted(&settings)[0].known_at, moment(days(100)));
+    let kept = Duration::from_hours(1);
+    states::prune(&settings.connection(), &known, moment(days(100)), kept, 0).unwrap();
+    assert_eq!(sorted(&settings).len(), 1);
+}

@@ -1,0 +1,308 @@
+//! Endpoints that keep failing: paused, probed, ignored, healed, and told of (CONTRACT 5).
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::support::{
+    SOON, envelope, eventually,
+    receiver::{Answer, Receiver, Request},
+    shipbell::{Config, Shipbell},
+};
+
+/// Three retries within half a second, then a probe every half second.
+const QUICK: &str = "
+    batch.window = '0s'
+    [delivery]
+    retry_schedule = ['100ms']
+    jitter = 0.0
+    pause_after = 4
+    probe_first = '500ms'
+    probe_max = '500ms'
+";
+
+/// The same, with no probe for as long as a test runs.
+const NO_PROBE: &str = "delivery.probe_first = '1h'\ndelivery.probe_max = '1h'";
+
+fn config(hook: &Hook) -> Config {
+    Config::without_registry()
+        .with(QUICK)
+        .endpoint("hook", &hook.receiver.url("/hook?token=hunter2"))
+}
+
+/// An endpoint that answers as it is told.
+struct Hook {
+    receiver: Receiver,
+    status: Arc<AtomicU16>,
+}
+
+impl Hook {
+    fn start(status: u16) -> Self {
+        let status = Arc::new(AtomicU16::new(status));
+        let told = Arc::clone(&status);
+        let receiver = Receiver::scripted(move |_| Answer::Status(told.load(Ordering::Acquire)));
+        Self { receiver, status }
+    }
+
+    fn answer(&self, status: u16) {
+        self.status.store(status, Ordering::Release);
+    }
+
+    fn images(&self) -> Vec<String> {
+        images(&self.receiver.requests())
+    }
+}
+
+fn images(requests: &[Request]) -> Vec<String> {
+    requests.iter().map(Request::image).collect()
+}
+
+fn take(shipbell: &Shipbell, repository: &str, tag: &str) {
+    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+}
+
+fn metric(shipbell: &Shipbell, sample: &str) -> u64 {
+    let metrics = shipbell.ops("/metrics").text();
+    let value = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+fn dead_letters(shipbell: &Shipbell) -> u64 {
+    metric(shipbell, "shipbell_settled_total{how=\"dead_letter\"}")
+}
+
+fn count_in(shipbell: &Shipbell, state: &str) -> u64 {
+    metric(shipbell, &format!("shipbell_endpoints{{state=\"{state}\"}}"))
+}
+
+fn wait_for_state(shipbell: &Shipbell, state: &str) {
+    eventually(state, SOON, || (count_in(shipbell, state) == 1).then_some(()));
+}
+
+/// Waits until it was logged, and so durable, that an endpoint has come into this state.
+fn wait_for_told(shipbell: &Shipbell, state: &str) {
+    let changes = format!("shipbell_endpoint_changes_total{{state=\"{state}\"}}");
+    eventually(state, SOON, || (metric(shipbell, &changes) > 0).then_some(()));
+}
+
+#[test]
+fn an_endpoint_that_keeps_failing_is_paused_probed_by_its_oldest_push_and_drained_in_order() {
+    let hook = Hook::start(503);
+    let shipbell = Shipbell::start(config(&hook));
+    take(&shipbell, "acme/app", "1");
+    hook.receiver.wait_for(1, SOON);
+    take(&shipbell, "acme/other", "2");
+    take(&shipbell, "acme/app", "3");
+    take(&shipbell, "acme/third", "4");
+    wait_for_state(&shipbell, "paused");
+    let requests = hook.receiver.wait_for(6, SOON);
+    assert!(
+        requests.iter().all(|request| request.image() == "acme/app:1"),
+        "always the oldest: {:?}",
+        images(&requests)
+    );
+    for (pair, wait) in requests.windows(2).zip([100, 100, 100, 500, 500]) {
+        let gap = pair[1].at - pair[0].at;
+        assert!(gap >= Duration::from_millis(wait - 5), "{gap:?}, not {wait} ms");
+    }
+    let failed = hook.images().len();
+    hook.answer(200);
+    let all = hook.receiver.wait_for(failed + 4, SOON);
+    wait_for_state(&shipbell, "healthy");
+    let mut delivered = images(&all[all.len() - 4..]);
+    assert_eq!(delivered.remove(0), "acme/app:1", "the probe");
+    delivered.sort();
+    assert_eq!(delivered, ["acme/app:3", "acme/other:2", "acme/third:4"]);
+    assert_eq!(dead_letters(&shipbell), 0);
+    let log = shipbell.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("changed its state"))
+        .collect();
+    for (line, state) in lines.iter().zip(["failing", "paused", "healthy"]) {
+        assert!(line.contains(&format!("state={state}")), "{line}");
+    }
+    assert_eq!(lines.len(), 3, "one line a change");
+    assert!(
+        lines[1].contains("failures=4") && lines[1].contains("next_attempt="),
+        "{}",
+        lines[1]
+    );
+}
+
+#[test]
+fn a_dead_endpoint_leaves_the_others_alone() {
+    let (dead, healthy) = (Hook::start(500), Receiver::start());
+    let config = config(&dead)
+        .with(NO_PROBE)
+        .endpoint("healthy", &healthy.url("/"));
+    let shipbell = Shipbell::start(config);
+    for number in 0..20 {
+        take(&shipbell, &format!("acme/app{}", number % 5), &number.to_string());
+    }
+    healthy.wait_for(20, SOON);
+    wait_for_state(&shipbell, "paused");
+    take(&shipbell, "acme/app0", "last");
+    healthy.wait_for_image("acme/app0:last", SOON);
+    let failed = dead.images();
+    // What was in flight at the first failure, and then one at a time.
+    let after: Vec<&String> = failed.iter().rev().take(3).collect();
+    assert!(after.iter().all(|image| **image == *after[0]), "{failed:?}");
+    assert_eq!(count_in(&shipbell, "healthy"), 1);
+    assert_eq!(metric(&shipbell, "shipbell_queue_pushes"), 21);
+}
+
+#[test]
+fn one_that_is_gone_is_ignored_at_once_until_its_url_changes() {
+    let hook = Hook::start(410);
+    let mut shipbell = Shipbell::start(config(&hook));
+    take(&shipbell, "acme/app", "1");
+    wait_for_told(&shipbell, "ignored");
+    for tag in ["2", "3"] {
+        take(&shipbell, "acme/app", tag);
+    }
+    eventually("all are dead letters", SOON, || {
+        (dead_letters(&shipbell) == 3).then_some(())
+    });
+    shipbell.stop();
+    shipbell.start_again();
+    assert_eq!(count_in(&shipbell, "ignored"), 1);
+    take(&shipbell, "acme/app", "4");
+    eventually("it is a dead letter", SOON, || {
+        (dead_letters(&shipbell) == 1).then_some(())
+    });
+    assert_eq!(hook.images(), ["acme/app:1"]);
+    shipbell.stop();
+
+    let back = Receiver::start();
+    shipbell.set_url("hook", &back.url("/new"));
+    shipbell.start_again();
+    take(&shipbell, "acme/app", "5");
+    assert_eq!(images(&back.wait_for(1, SOON)), ["acme/app:5"]);
+    assert_eq!(count_in(&shipbell, "healthy"), 1);
+}
+
+#[test]
+fn an_endpoint_that_failed_for_long_is_ignored_and_a_probe_brings_it_back() {
+    let hook = Hook::start(503);
+    let config = config(&hook)
+        .with("delivery.ignore_after = '3s'\ndelivery.ignore_after_failures = 10\ndelivery.probe_max = '1s'");
+    let shipbell = Shipbell::start(config);
+    for tag in ["1", "2", "3"] {
+        take(&shipbell, "acme/app", tag);
+    }
+    eventually("it is ignored", SOON, || {
+        (count_in(&shipbell, "ignored") == 1).then_some(())
+    });
+    eventually("its backlog is dead letters", SOON, || {
+        (dead_letters(&shipbell) == 3).then_some(())
+    });
+    take(&shipbell, "acme/app", "new0");
+    eventually("so is what comes new", SOON, || {
+        (dead_letters(&shipbell) >= 4).then_some(())
+    });
+    hook.answer(200);
+    let mut number = 0;
+    eventually("a push serves as a probe", SOON, || {
+        // Those before it are dead letters.
+        number += 1;
+        take(&shipbell, "acme/app", &format!("new{number}"));
+        (count_in(&shipbell, "healthy") == 1).then_some(())
+    });
+    let dead = dead_letters(&shipbell);
+    take(&shipbell, "acme/app", "last");
+    hook.receiver.wait_for_image("acme/app:last", SOON);
+    assert_eq!(dead_letters(&shipbell), dead);
+}
+
+#[test]
+fn every_state_outlives_a_restart() {
+    let hook = Hook::start(503);
+    let mut shipbell = Shipbell::start(config(&hook).with("delivery.retry_schedule = ['1h']"));
+    take(&shipbell, "acme/app", "1");
+    wait_for_told(&shipbell, "failing");
+    let mode = shipbell
+        .data()
+        .join("settings.db")
+        .metadata()
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // What is waited for is waited for still; a kill is no different from a stop.
+    shipbell.kill();
+    shipbell.start_again();
+    assert_eq!(count_in(&shipbell, "failing"), 1);
+    take(&shipbell, "acme/other", "2");
+    assert_eq!(hook.images().len(), 1);
+    shipbell.stop();
+
+    // The endpoint's URL is another one: what is known of the old one says nothing.
+    let second = Hook::start(503);
+    shipbell.set_url("hook", &second.receiver.url("/second"));
+    shipbell.start_again_with(&format!("delivery.retry_schedule = ['50ms']\n{NO_PROBE}"));
+    wait_for_told(&shipbell, "paused");
+    let failed = second.images();
+    assert!(failed.len() >= 4);
+    shipbell.stop();
+    shipbell.start_again();
+    assert_eq!(count_in(&shipbell, "paused"), 1);
+    take(&shipbell, "acme/app", "3");
+    assert_eq!(second.images(), failed);
+    assert_eq!(metric(&shipbell, "shipbell_queue_pushes"), 3);
+}
+
+#[test]
+fn an_alert_tells_of_pause_and_recovery_without_any_secret() {
+    let (hook, alerts) = (Hook::start(503), Receiver::start());
+    let config = config(&hook).with(&format!("alerts.url = '{}'", alerts.url("/alerts?key=hunter3")));
+    let shipbell = Shipbell::start(config);
+    take(&shipbell, "acme/app", "1");
+    let paused = alerts.wait_for(1, SOON).remove(0);
+    hook.answer(200);
+    let recovered = alerts.wait_for(2, SOON).remove(1);
+    assert_eq!(paused.line(), "POST /alerts?key=hunter3 HTTP/1.1");
+    assert_eq!(paused.header("content-type"), "application/json");
+    assert_ne!(paused.id(), recovered.id());
+    let (paused, recovered) = (paused.json(), recovered.json());
+    assert_eq!(paused["type"], "endpoint.paused");
+    let data = &paused["data"];
+    assert_eq!(data["endpoint"], "hook");
+    assert_eq!(data["url"], hook.receiver.url("/hook?…"));
+    assert_eq!(
+        (&data["state"], &data["previous_state"]),
+        (&"paused".into(), &"failing".into())
+    );
+    assert_eq!(data["failures"], 4);
+    assert_eq!(data["reason"], "answered 503 Service Unavailable");
+    assert!(data["failing_since"].is_string() && data["next_attempt"].is_string());
+    assert_eq!(recovered["type"], "endpoint.recovered");
+    assert!(recovered["data"]["next_attempt"].is_null());
+    assert!(!shipbell.log().contains("hunter"));
+}
+
+#[test]
+fn damaged_settings_refuse_the_start_and_say_what_to_do() {
+    let hook = Hook::start(200);
+    let mut shipbell = Shipbell::start(config(&hook));
+    shipbell.stop();
+    let file = shipbell.data().join("settings.db");
+    std::fs::write(
+        &file,
+        "not a database, and longer than a page's header would be".repeat(40),
+    )
+    .unwrap();
+    let refusal = shipbell.start_in_vain();
+    assert_eq!(refusal.code, Some(65), "{}", refusal.said);
+    assert!(refusal.said.contains("settings.db") && refusal.said.contains("move it away"));
+    std::fs::remove_file(&file).unwrap();
+    shipbell.start_again();
+}
