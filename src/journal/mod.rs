@@ -77,6 +77,7 @@ use crate::{
 mod carry;
 mod chain;
 mod codec;
+mod cut;
 mod error;
 mod examine;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -118,11 +119,11 @@ mod unsettled;
 mod verify;
 mod writer;
 
+pub use cut::Cut;
 pub use error::{AppendError, OpenError, ToolError, repair_command};
 pub use examine::{Finding, Progress, SegmentFigures, Torn};
 pub use holder::Holder;
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
-pub use recovery::Cut;
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
 pub use status::{Health, RecoveryReport, Stats};
 pub use verify::{Verification, verify};
