@@ -463,6 +463,7 @@ fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: 
             Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
         }
         Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
+        Health::Damaged(damage) => Err(damage.to_string()),
         Health::Failed(reason) => Err(reason),
     });
     readiness.add("queue", move || match queue.pending() {

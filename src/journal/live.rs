@@ -8,7 +8,7 @@
 //! Everything here follows the disk: an entry changes only once the commit that says so is durable.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Bound,
 };
 
@@ -301,8 +301,8 @@ impl Live {
     }
 
     /// Pushes that the oldest segment still owes, in the order in which they are to be carried forward:
-    /// as many as have `bytes_max` bytes together, one at least if there is one.
-    pub(super) fn oldest_owed(&mut self, bytes_max: u64) -> Vec<LivePush> {
+    /// as many as have `bytes_max` bytes together, one at least if there is one. Without those in `skipped`.
+    pub(super) fn oldest_owed(&mut self, bytes_max: u64, skipped: &BTreeSet<Sequence>) -> Vec<LivePush> {
         let Some(oldest) = self.segments.front_mut() else {
             return Vec::new();
         };
@@ -345,7 +345,8 @@ impl Live {
             .filter(|(slot, _)| slot.unsettled != 0)
             .filter_map(|(slot, sequence)| Some((Sequence::new(sequence)?, *slot)));
         let (mut found, mut bytes) = (Vec::new(), 0);
-        for (sequence, slot) in carried.chain(dense) {
+        let is_wanted = |(sequence, _): &(Sequence, Slot)| !skipped.contains(sequence);
+        for (sequence, slot) in carried.chain(dense).filter(is_wanted) {
             bytes += u64::from(slot.bytes);
             if !found.is_empty() && bytes > bytes_max {
                 break;

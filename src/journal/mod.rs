@@ -111,6 +111,7 @@ mod settling;
 mod spare;
 mod status;
 mod storage;
+mod stuck;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -126,6 +127,7 @@ pub use holder::Holder;
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
 pub use status::{Health, RecoveryReport, Stats};
+pub use stuck::Damage;
 pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
