@@ -56,8 +56,16 @@ struct SegmentIndex {
     carried: Vec<Sequence>,
     /// Bytes of the records in it that are still owed.
     live_bytes: u64,
-    /// How far [`Live::oldest_owed`] got in `carried` and `slots`: everything before that is settled or gone.
+    /// How far somebody has looked in `carried` and `slots`: everything before that is settled or gone, for good.
     passed: (usize, usize),
+}
+
+impl SegmentIndex {
+    /// Passes new pushes that owe nothing here any more.
+    fn pass_slots(&mut self) {
+        let rest = self.slots.get(self.passed.1..).unwrap_or_default();
+        self.passed.1 += rest.iter().take_while(|slot| slot.unsettled == 0).count();
+    }
 }
 
 /// The index.
@@ -277,9 +285,16 @@ impl Live {
         found
     }
 
-    /// The oldest push that is still owed.
-    pub(super) fn oldest(&self) -> Option<Sequence> {
-        self.owed_after(None, 1).first().map(|push| push.sequence)
+    /// The oldest push that is still owed. What is found to be settled is not looked at again.
+    pub(super) fn oldest(&mut self) -> Option<Sequence> {
+        let carried = self.carried.keys().next().copied();
+        let dense = self.segments.iter_mut().find_map(|segment| {
+            segment.pass_slots();
+            let passed = segment.passed.1;
+            segment.slots.get(passed)?;
+            Sequence::new(segment.first.get() + passed as u64)
+        });
+        carried.into_iter().chain(dense).min()
     }
 
     fn dense_after(&self, after: Option<Sequence>) -> impl Iterator<Item = (Sequence, u64, Slot)> {
@@ -312,7 +327,7 @@ impl Live {
                 .get(sequence)
                 .is_some_and(|(segment, _)| *segment == number)
         };
-        let (carried, slots) = &mut oldest.passed;
+        let (carried, _) = &mut oldest.passed;
         while oldest
             .carried
             .get(*carried)
@@ -320,10 +335,9 @@ impl Live {
         {
             *carried += 1;
         }
-        while oldest.slots.get(*slots).is_some_and(|slot| slot.unsettled == 0) {
-            *slots += 1;
-        }
-        let (carried, slots, first) = (*carried, *slots, oldest.first.get());
+        let carried = *carried;
+        oldest.pass_slots();
+        let (slots, first) = (oldest.passed.1, oldest.first.get());
         let Some(oldest) = self.segments.front() else {
             return Vec::new();
         };

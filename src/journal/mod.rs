@@ -97,6 +97,7 @@ mod inbox;
 mod inspect;
 mod ledger;
 mod live;
+mod oldest;
 mod reader;
 mod rebuild;
 mod recent;
@@ -223,6 +224,7 @@ struct Shared {
     live: Mutex<Live>,
     health: watch::Sender<Health>,
     stats: Mutex<Stats>,
+    oldest: oldest::Known,
 }
 
 impl Shared {
@@ -410,12 +412,6 @@ impl Journal {
         }
     }
 
-    /// The oldest push that is still owed.
-    #[must_use]
-    pub fn oldest(&self) -> Option<Sequence> {
-        self.shared.live().oldest()
-    }
-
     /// Whether it takes appends.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -472,6 +468,7 @@ fn assemble(
         live: Mutex::new(live),
         health: watch::Sender::new(Health::Ready),
         stats: Mutex::default(),
+        oldest: oldest::Known::default(),
     });
     let writer = Writer::new(Arc::clone(&shared), clock, segments, recent, next_sequence);
     let last = Arc::new(LastHandle(Arc::clone(&shared)));

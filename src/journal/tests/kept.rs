@@ -342,6 +342,36 @@ fn event_ids_survive_the_deletion_of_their_segment() {
 }
 
 #[test]
+fn the_oldest_push_is_read_once_and_is_the_next_one_when_it_is_settled() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=200 {
+        hand.take(number).unwrap();
+    }
+    let durable = hand.durable();
+    assert_eq!(
+        hand.journal.oldest_taken_at().unwrap(),
+        Some(durable[0].push.taken_at)
+    );
+    let calls = storage.calls();
+    assert_eq!(
+        hand.journal.oldest_taken_at().unwrap(),
+        Some(durable[0].push.taken_at)
+    );
+    assert_eq!(storage.calls(), calls, "it is known");
+    for (index, settled) in durable.iter().enumerate() {
+        hand.settle(settled);
+        hand.take(1_000 + u32::try_from(index).unwrap()).unwrap();
+        let live = &mut hand.journal.shared.live();
+        let expected = live.owed_after(None, 1)[0].sequence;
+        assert_eq!(live.oldest(), Some(expected));
+    }
+    assert_eq!(hand.journal.oldest(), Some(durable[199].sequence.next()));
+    let taken_at = hand.journal.oldest_taken_at().unwrap();
+    assert_eq!(taken_at, Some(Timestamp::from_unix_millis(1_000)));
+}
+
+#[test]
 fn two_processes_dont_share_a_journal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(DIRECTORY);
