@@ -463,6 +463,7 @@ fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: 
             Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
         }
         Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
+        Health::Damaged(damage) => Err(damage.to_string()),
         Health::Failed(reason) => Err(reason),
     });
     readiness.add("queue", move || match queue.pending() {
@@ -499,8 +500,6 @@ fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Cloc
 
 /// The age of the oldest push that is owed; zero when there is none.
 fn oldest(journal: &Journal, now: Timestamp) -> Duration {
-    let push = journal
-        .oldest()
-        .and_then(|sequence| journal.read(&[sequence]).ok()?.pop());
-    push.map(|push| now.since(push.taken_at)).unwrap_or_default()
+    let taken_at = journal.oldest_taken_at().ok().flatten();
+    taken_at.map(|taken_at| now.since(taken_at)).unwrap_or_default()
 }

@@ -77,6 +77,7 @@ use crate::{
 mod carry;
 mod chain;
 mod codec;
+mod cut;
 mod error;
 mod examine;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -96,6 +97,7 @@ mod inbox;
 mod inspect;
 mod ledger;
 mod live;
+mod oldest;
 mod reader;
 mod rebuild;
 mod recent;
@@ -110,6 +112,7 @@ mod settling;
 mod spare;
 mod status;
 mod storage;
+mod stuck;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -118,13 +121,14 @@ mod unsettled;
 mod verify;
 mod writer;
 
+pub use cut::Cut;
 pub use error::{AppendError, OpenError, ToolError, repair_command};
 pub use examine::{Finding, Progress, SegmentFigures, Torn};
 pub use holder::Holder;
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
-pub use recovery::Cut;
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
 pub use status::{Health, RecoveryReport, Stats};
+pub use stuck::Damage;
 pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
@@ -220,6 +224,7 @@ struct Shared {
     live: Mutex<Live>,
     health: watch::Sender<Health>,
     stats: Mutex<Stats>,
+    oldest: oldest::Known,
 }
 
 impl Shared {
@@ -407,12 +412,6 @@ impl Journal {
         }
     }
 
-    /// The oldest push that is still owed.
-    #[must_use]
-    pub fn oldest(&self) -> Option<Sequence> {
-        self.shared.live().oldest()
-    }
-
     /// Whether it takes appends.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -469,6 +468,7 @@ fn assemble(
         live: Mutex::new(live),
         health: watch::Sender::new(Health::Ready),
         stats: Mutex::default(),
+        oldest: oldest::Known::default(),
     });
     let writer = Writer::new(Arc::clone(&shared), clock, segments, recent, next_sequence);
     let last = Arc::new(LastHandle(Arc::clone(&shared)));

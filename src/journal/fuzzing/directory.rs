@@ -1,4 +1,5 @@
-//! Any directory: it is refused and left as it is, or it opens, and is a journal like any other.
+//! Any directory: it is refused and left as it is, or it opens, and is a journal like any other. The tools look at
+//! it in any case.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use super::{
     hand::{Hand, pairs},
     journals::{push, storage},
     script::{Left, frames, play, records, seed_of},
+    tools,
 };
 use crate::{
     journal::{
@@ -25,6 +27,7 @@ const COUNTED_MAX: u64 = 1 << 20;
 
 pub(crate) fn directory(bytes: &[u8]) {
     let left = play(bytes);
+    tools::check(&storage(&left.files));
     if left.files.iter().any(|(_, file)| is_at_its_end(file)) {
         return;
     }

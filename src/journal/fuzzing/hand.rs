@@ -29,11 +29,14 @@ pub(super) struct Hand {
     applied: Arc<Mutex<Vec<Applied>>>,
 }
 
+pub(super) fn clock() -> Clock {
+    Clock::from_fn(|| Timestamp::from_unix_millis(1_000_000))
+}
+
 impl Hand {
     pub(super) fn open(storage: &Arc<Faulty>) -> Result<Self, OpenError> {
         let storage: Arc<dyn Storage> = Arc::<Faulty>::clone(storage);
-        let clock = Clock::from_fn(|| Timestamp::from_unix_millis(1_000_000));
-        let opened = recovery::open(&storage, OPTIONS, clock, Filling::OnDemand)?;
+        let opened = recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand)?;
         Ok(Self {
             journal: opened.journal,
             report: opened.report,
