@@ -9,6 +9,7 @@ use shipbell::ingest::envelope::Envelope;
 use tempfile::TempDir;
 
 #[path = "ratios/kept.rs"]
+#[expect(dead_code, reason = "the table of ratios uses all of it")]
 mod kept;
 #[path = "ratios/workload.rs"]
 #[expect(

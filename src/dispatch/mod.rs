@@ -15,7 +15,10 @@
 //! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
 //! When the hard token is cancelled they are cut, and repeated after the next start.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+};
 
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, warn};
@@ -25,7 +28,7 @@ use crate::{
     image::RepositoryName,
     journal::Journal,
     lifecycle::Tasks,
-    push::{EndpointId, Settlement},
+    push::{EndpointId, Sequence, Settlement},
     queue::{Effects, Orphans, Queue},
     sizing::Sizing,
     telemetry::Metrics,
@@ -94,6 +97,8 @@ struct Shared {
     turns: Turns,
     /// Batches that are read back at once.
     reads: Semaphore,
+    /// Pushes of which was said that they can't be read.
+    unreadable: Mutex<HashSet<Sequence>>,
 }
 
 impl Dispatcher {
@@ -106,6 +111,7 @@ impl Dispatcher {
             parts,
             turns,
             reads: Semaphore::new(READS_AT_ONCE),
+            unreadable: Mutex::default(),
         }))
     }
 
@@ -180,7 +186,7 @@ impl Dispatcher {
         }
     }
 
-    fn webhook_id(&self, sequence: crate::push::Sequence, endpoint: &EndpointId) -> String {
+    fn webhook_id(&self, sequence: Sequence, endpoint: &EndpointId) -> String {
         crate::webhook::sign::webhook_id(self.0.parts.journal.id(), sequence, endpoint)
     }
 }

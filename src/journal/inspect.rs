@@ -245,8 +245,8 @@ fn content(raw: &RawRecord<'_>) -> Content {
         })
     };
     decode().unwrap_or_else(|error| match error {
-        super::RecordError::Malformed(reason) => Content::Malformed(reason),
-        super::RecordError::Newer(_) => {
+        super::record::RecordError::Malformed(reason) => Content::Malformed(reason),
+        super::record::RecordError::Newer(_) => {
             Content::Malformed("a record of a kind that only a newer version knows")
         }
     })

@@ -255,34 +255,22 @@ impl Live {
         }
     }
 
-    /// The pushes behind `after` that are still owed, in order, at most `count` of them.
-    pub(super) fn owed_after(&self, after: Option<Sequence>, count: usize) -> Vec<LivePush> {
+    /// The pushes behind `after` that are still owed, in order.
+    pub(super) fn owed_after(&self, after: Option<Sequence>) -> impl Iterator<Item = LivePush> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut carried = self.carried.range((start, Bound::Unbounded)).peekable();
+        let carried = self.carried.range((start, Bound::Unbounded));
+        let mut carried = carried
+            .map(|(sequence, (segment, slot))| (*sequence, *segment, *slot))
+            .peekable();
         let mut dense = self.dense_after(after).peekable();
-        let mut found = Vec::new();
-        while found.len() < count {
-            let next_dense = dense.peek().map(|(sequence, ..)| *sequence);
-            let next_carried = carried.peek().map(|(sequence, _)| **sequence);
-            let is_dense = match (next_dense, next_carried) {
-                (None, None) => break,
-                (dense, None) => dense.is_some(),
-                (None, _) => false,
-                (Some(dense), Some(carried)) => dense < carried,
+        std::iter::from_fn(move || {
+            let is_dense = match (dense.peek(), carried.peek()) {
+                (Some((dense, ..)), Some((carried, ..))) => dense < carried,
+                (dense, _) => dense.is_some(),
             };
-            let next = if is_dense {
-                dense.next()
-            } else {
-                carried
-                    .next()
-                    .map(|(sequence, (segment, slot))| (*sequence, *segment, *slot))
-            };
-            let Some((sequence, segment, slot)) = next else {
-                break;
-            };
-            found.push(self.live_push(sequence, segment, slot));
-        }
-        found
+            let next = if is_dense { dense.next() } else { carried.next() };
+            next.map(|(sequence, segment, slot)| self.live_push(sequence, segment, slot))
+        })
     }
 
     /// The oldest push that is still owed. What is found to be settled is not looked at again.

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Journal, READ_BYTES};
+use super::{Journal, owed::READ_BYTES};
 use crate::{clock::Timestamp, push::Sequence};
 
 /// When the push that was asked for last was taken.
@@ -38,9 +38,9 @@ impl Journal {
         if let Some((_, taken_at)) = known().filter(|(sequence, _)| *sequence == oldest) {
             return Ok(Some(taken_at));
         }
-        let push = self.shared.live().find(oldest).ok_or(io::ErrorKind::NotFound)?;
+        let mut push = self.shared.live().find(oldest).ok_or(io::ErrorKind::NotFound)?;
         let mut reader = self.reader(READ_BYTES);
-        let taken_at = self.read_one(&mut reader, &push, |head| Ok(head.taken_at))?;
+        let taken_at = self.read_one(&mut reader, &mut push, |head| Ok(head.taken_at))?;
         *known() = Some((oldest, taken_at));
         Ok(Some(taken_at))
     }

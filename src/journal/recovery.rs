@@ -20,11 +20,11 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
-    JournalId, OpenError, Opened, Options, RecoveryReport,
+    OpenError, Opened, Options, RecoveryReport,
     chain::{Directory, Found},
     cut::{self, Cut},
     frame::{FRAME_HEADER_BYTES, Seed},
-    recent::Recent,
+    reading::Scanned,
     record::{RawRecord, Record},
     replay::Replay,
     scan::{CHUNK_BYTES, Window},
@@ -36,20 +36,10 @@ use super::{
 };
 use crate::{clock::Clock, push::Sequence};
 
-struct Recovery<'a> {
+pub(super) struct Recovery<'a> {
     storage: &'a Arc<dyn Storage>,
     options: Options,
-    clock: Clock,
-}
-
-/// What the reading found.
-struct Scanned {
-    found: Vec<Found>,
-    journal: JournalId,
-    replay: Replay,
-    /// Valid commits in the segments that are left.
-    commits: u64,
-    next_commit: u64,
+    pub(super) clock: Clock,
 }
 
 /// What stands behind the newest segment's valid end.
@@ -84,7 +74,7 @@ pub(super) fn open(
 }
 
 impl Recovery<'_> {
-    fn directory(&self) -> Directory<'_> {
+    pub(super) fn directory(&self) -> Directory<'_> {
         Directory(&**self.storage)
     }
 
@@ -116,11 +106,11 @@ impl Recovery<'_> {
         let (active, settling) = self.begin(&mut scanned, uncommitted, tail, &mut report)?;
         let Replay {
             live,
-            found: ids,
+            notes,
             next_sequence,
+            ..
         } = scanned.replay;
         report.pushes = live.pushes();
-        let recent = Recent::restore(ids, self.clock.now());
         let segments = Segments::new(Parts {
             storage: Arc::clone(self.storage),
             options: self.options,
@@ -136,35 +126,10 @@ impl Recovery<'_> {
             Arc::clone(self.storage),
             self.clock.clone(),
             journal,
-            (segments, live, recent, settling, next_sequence),
+            (segments, live, scanned.recent, settling, next_sequence),
+            notes,
             report,
         ))
-    }
-
-    /// Reads and checks everything.
-    fn scan(&self) -> Result<Scanned, OpenError> {
-        let mut found = self.directory().headers()?;
-        let oldest = found.first().map(|found| found.header);
-        let first_commit = oldest.map_or(1, |header| header.first_commit);
-        let journal = oldest.map_or_else(|| JournalId(rand::random()), |header| header.journal);
-        let mut replay = Replay::new(oldest.map_or(Sequence::FIRST, |header| header.first_sequence));
-        let mut next_commit = first_commit;
-        for index in 0..found.len() {
-            self.read(
-                &mut found,
-                index,
-                Seed::of(journal),
-                &mut replay,
-                &mut next_commit,
-            )?;
-        }
-        Ok(Scanned {
-            found,
-            journal,
-            replay,
-            commits: next_commit - first_commit,
-            next_commit,
-        })
     }
 
     /// Begins the segment that commits go to from now on, and settles what was left over.
@@ -218,80 +183,6 @@ impl Recovery<'_> {
             active,
             Settling::new(Arc::clone(self.storage), seed, Backlog::default(), 0),
         ))
-    }
-
-    /// Reads and checks one segment; finds the newest one's end.
-    fn read(
-        &self,
-        found: &mut [Found],
-        index: usize,
-        seed: Seed,
-        replay: &mut Replay,
-        next_commit: &mut u64,
-    ) -> Result<(), OpenError> {
-        let is_newest = index + 1 == found.len();
-        let Some(found) = found.get_mut(index) else {
-            return Ok(());
-        };
-        let header = found.header;
-        if header.first_commit != *next_commit || header.first_sequence != replay.next_sequence {
-            return Err(self.directory().damaged(
-                &found.name,
-                48,
-                "it does not begin where the one before it ends",
-            ));
-        }
-        replay.begin(header.number);
-        let failed = |error| self.directory().failed(&found.name, error);
-        let mut window = Window::new(Arc::clone(&found.file), CHUNK_BYTES).map_err(failed)?;
-        let mut offset = FIRST_COMMIT_AT;
-        while offset < found.end {
-            let commit = window
-                .commit_at(offset, found.end, header.number, seed)
-                .map_err(failed)?;
-            let Some(commit) = commit else { break };
-            if commit.number != *next_commit {
-                return Err(self.directory().damaged(
-                    &found.name,
-                    offset,
-                    "commits are missing before this one",
-                ));
-            }
-            replay
-                .take(header.number, &commit)
-                .map_err(|error| self.directory().bad_record(&found.name, error))?;
-            *next_commit += 1;
-            found.last_commit_at = offset;
-            offset = commit.end();
-        }
-        if offset == found.end {
-            return Ok(());
-        }
-        if !is_newest {
-            return Err(self
-                .directory()
-                .damaged(&found.name, offset, "this commit is not intact"));
-        }
-        found.end = offset;
-        let content_end = window.end_of_content(offset).map_err(failed)?;
-        if content_end == offset {
-            return Ok(());
-        }
-        // Only the last commit can be torn: each one is durable before the next is written.
-        let later = window.find_commit(offset, header.number, seed).map_err(failed)?;
-        if let Some(later) = later {
-            let reason = format!("this commit is not intact, and there is a valid one after it, at {later}");
-            return Err(self.directory().damaged(&found.name, offset, &reason));
-        }
-        let is_more = window.is_more_than_one(offset, content_end, header.number, seed);
-        if is_more.map_err(failed)? {
-            return Err(self.directory().damaged(
-                &found.name,
-                offset,
-                "this commit is not intact, and it is not the last one",
-            ));
-        }
-        Ok(())
     }
 
     /// Saves what stands behind the newest segment's valid end, if that is anything but zeros.

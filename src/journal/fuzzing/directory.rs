@@ -105,6 +105,7 @@ fn is_readable((name, file): &(String, Vec<u8>)) -> bool {
 /// Every push that is owed can be read, both ways.
 fn read(hand: &Hand) -> Vec<(Sequence, Push)> {
     let (index, told) = (hand.owed(), hand.journal.owed(None, usize::MAX));
+    let told = told.into_iter().collect::<Result<Vec<_>, _>>();
     let sequences: Vec<Sequence> = index.iter().map(|push| push.sequence).collect();
     let (Ok(told), Ok(pushes)) = (told, hand.journal.read(&sequences)) else {
         panic!("what is owed can't be read")

@@ -91,7 +91,7 @@ impl Hand {
 
     /// What is owed, by the index.
     pub(super) fn owed(&self) -> Vec<LivePush> {
-        self.journal.shared.live().owed_after(None, usize::MAX)
+        self.journal.shared.live().owed_after(None).collect()
     }
 
     /// Closes it: all that was told is durable.
