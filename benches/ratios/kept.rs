@@ -47,7 +47,7 @@ pub(crate) struct Running {
 impl Running {
     /// A journal in `folder`; what becomes durable is let go.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
-        Self::open_with(folder, Box::new(drop))
+        Self::open_with(folder, Box::new(|_| {}))
     }
 
     fn open_with(folder: &Path, applier: Applier) -> anyhow::Result<Self> {

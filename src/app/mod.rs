@@ -295,11 +295,11 @@ async fn restore(
 }
 
 /// On the journal's thread, in order: what became durable goes into its queue, what changed into the sizes.
-fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endpoints) {
+fn apply(applied: &[Applied], queue: &Queue, sizing: &Sizing, endpoints: &Endpoints) {
     let now = Instant::now();
     for applied in applied {
         match applied {
-            Applied::Change(change) => sizing.apply(&change),
+            Applied::Change(change) => sizing.apply(change),
             Applied::Push(durable) => {
                 // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;
@@ -311,7 +311,7 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
                         digest,
                     });
                 }
-                queue.apply(&durable, endpoints, now);
+                queue.apply(durable, endpoints, now);
             }
         }
     }

@@ -169,7 +169,7 @@ impl Dispatcher {
         }
         let count = settled.len();
         if count > 0 {
-            parts.journal.settle(settled);
+            self.tell(settled);
         }
         count
     }

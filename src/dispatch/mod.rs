@@ -20,7 +20,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
+    task::block_in_place,
+    time::Instant,
+};
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -28,7 +33,7 @@ use crate::{
     image::RepositoryName,
     journal::Journal,
     lifecycle::Tasks,
-    push::{EndpointId, Sequence, Settlement},
+    push::{EndpointId, Pair, Sequence, Settlement},
     queue::{Effects, Orphans, Queue},
     sizing::Sizing,
     telemetry::Metrics,
@@ -137,7 +142,7 @@ impl Dispatcher {
             self.0.parts.metrics.settled(Settlement::DeadLetter);
         }
         let settlements = orphans.iter().map(|(pair, _)| (*pair, Settlement::DeadLetter));
-        self.0.parts.journal.settle(settlements);
+        self.tell(settlements);
         for (endpoint, pushes) in lost {
             warn!(
                 %endpoint, pushes,
@@ -166,7 +171,7 @@ impl Dispatcher {
             .settled
             .iter()
             .map(|settled| (settled.pair(), settled.how));
-        self.0.parts.journal.settle(settlements);
+        self.tell(settlements);
         for settled in &effects.settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
@@ -182,6 +187,19 @@ impl Dispatcher {
                         delivery_id = self.webhook_id(sequence, endpoint), "given up: a dead letter"
                     );
                 }
+            }
+        }
+    }
+
+    /// Tells the journal. That writes to the disk: while the disk stands still, no other task is to wait for this
+    /// thread.
+    pub(super) fn tell(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
+        let mut settlements = settlements.into_iter().peekable();
+        if settlements.peek().is_some() {
+            let settle = || self.0.parts.journal.settle(settlements);
+            match Handle::current().runtime_flavor() {
+                RuntimeFlavor::MultiThread => block_in_place(settle),
+                _ => settle(),
             }
         }
     }

@@ -32,8 +32,8 @@ const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Settlements that ride with one commit at most.
 const SETTLEMENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Who is handed what became durable, in order.
-pub type Applier = Box<dyn FnMut(Vec<Applied>) + Send>;
+/// Who is shown what became durable, in order.
+pub type Applier = Box<dyn FnMut(&[Applied]) + Send>;
 
 /// Is told how long each commit's fdatasync took, on the writer's thread.
 struct SyncTold(Box<dyn Fn(Duration) + Send>);
@@ -273,9 +273,11 @@ impl Writer {
         };
         let news = self.group.take_applied(result.is_ok());
         if !news.is_empty() {
-            applier(news);
+            applier(&news);
         }
         self.group.answer(&result);
+        // Nobody waits for the pushes to be let go.
+        self.group.let_go(news);
         if result.is_err() {
             self.replace_sealed();
         }

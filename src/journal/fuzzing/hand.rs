@@ -51,7 +51,7 @@ impl Hand {
         self.journal.shared.inbox.nudge();
         let gate = self
             .writer
-            .turn(&mut (Box::new(move |news| lock(&applied).extend(news)) as _));
+            .turn(&mut (Box::new(move |news: &[Applied]| lock(&applied).extend_from_slice(news)) as _));
         let health = self.journal.health();
         assert_ne!(gate, Gate::Ended, "the writer ended: {health:?}");
     }
@@ -97,7 +97,7 @@ impl Hand {
     /// Closes it: all that was told is durable.
     pub(super) fn close(mut self) {
         let closed = self.journal.close();
-        self.writer.turn(&mut (Box::new(|_| {}) as _));
+        self.writer.turn(&mut (Box::new(|_: &[Applied]| {}) as _));
         drop(self);
         assert!(closed.now_or_never().is_some(), "closed within the turn");
     }

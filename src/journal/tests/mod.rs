@@ -67,7 +67,7 @@ fn try_open(storage: &Arc<Faulty>, options: Options) -> Result<Hand, OpenError> 
     Ok(Hand {
         journal: opened.journal,
         writer: Some(opened.writer),
-        applier: Box::new(move |news| sink.lock().unwrap().extend(news)),
+        applier: Box::new(move |news| sink.lock().unwrap().extend_from_slice(news)),
         applied,
         pending,
         report: opened.report,
