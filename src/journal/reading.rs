@@ -1,8 +1,8 @@
 //! The first step of a start: all headers and all commits are read and checked, and nothing is changed.
 //!
-//! Of a journal that isn't small, three threads share the work: one reads and checks the frames, one takes in what the records say, and one
-//! remembers event ids. Of what the first two find to be wrong, the first thing in the order of the records
-//! is told.
+//! Of a journal that isn't small, three threads share the work: one reads and checks the frames, one takes in what
+//! the records say, and one remembers event ids. Of what the first two find to be wrong, the first thing in the order
+//! of the records is told.
 
 use std::{
     sync::{Arc, mpsc::sync_channel},

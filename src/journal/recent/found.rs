@@ -1,10 +1,16 @@
 //! The ids that a start finds, on their way to being remembered.
 
+use std::time::Duration;
+
 use super::{EventKey, KEPT_MAX, Recent, add};
 use crate::clock::Timestamp;
 
 /// Found ids are thinned out when there are this many.
 const FOUND_MAX: usize = KEPT_MAX + KEPT_MAX / 4;
+
+/// An id that is late by no more counts as taken along with the one before: pushes that come at once are timed in
+/// another order than they are written, and an id may be remembered too long.
+const LATE_MAX: Duration = Duration::from_mins(1);
 
 /// Ids that recovery finds, in the order of the records.
 #[derive(Debug, Default)]
@@ -46,52 +52,44 @@ impl Found {
 /// All that recovery finds, while it does. As long as ids come in the order in which they were taken, which they do
 /// but for what was written again, each is remembered at once.
 #[derive(Debug)]
-pub(in crate::journal) struct Gathering {
-    found: Found,
-    /// None once an id came late, or there are too many.
-    in_order: Option<InOrder>,
+pub(in crate::journal) enum Gathering {
+    InOrder(InOrder),
+    /// An id came late, or there are too many.
+    Unordered(Found),
 }
 
 impl Gathering {
     /// For about so many ids.
     pub(in crate::journal) fn new(ids: usize) -> Self {
-        Self {
-            found: Found::default(),
-            in_order: Some(InOrder::new(ids.min(KEPT_MAX))),
-        }
+        Self::InOrder(InOrder::new(ids.min(KEPT_MAX)))
     }
 
     pub(in crate::journal) fn add(&mut self, found: Found) {
         for id in found.0 {
-            if self.found.0.len() >= FOUND_MAX {
-                self.in_order = None;
-            }
-            self.found.put(id);
-            if self
-                .in_order
-                .as_ref()
-                .is_some_and(|in_order| id.taken_at < in_order.last)
+            if let Self::InOrder(in_order) = self
+                && !in_order.takes(id)
             {
-                self.in_order = None;
+                *self = Self::Unordered(in_order.take_back());
             }
-            if let Some(in_order) = &mut self.in_order {
-                in_order.add(id);
+            match self {
+                Self::InOrder(in_order) => in_order.add(id),
+                Self::Unordered(found) => found.put(id),
             }
         }
     }
 
     /// Remembers what was found, each id once, in the order in which they were taken.
     pub(in crate::journal) fn finish(self, now: Timestamp) -> Recent {
-        match self.in_order {
-            Some(in_order) => in_order.finish(now),
-            None => Recent::restore(self.found, now),
+        match self {
+            Self::InOrder(in_order) => in_order.finish(now),
+            Self::Unordered(found) => Recent::restore(found, now),
         }
     }
 }
 
 /// Ids in the order in which they were taken.
 #[derive(Debug)]
-struct InOrder {
+pub(in crate::journal) struct InOrder {
     recent: Recent,
     /// Where each has its home.
     homes: Vec<u64>,
@@ -110,14 +108,31 @@ impl InOrder {
         }
     }
 
+    fn takes(&self, id: FoundId) -> bool {
+        self.last.since(id.taken_at) <= LATE_MAX && self.homes.len() < FOUND_MAX
+    }
+
+    /// The ids again as they were found, but that some are said to be a little younger, see [`Recent::taken_at`].
+    fn take_back(&mut self) -> Found {
+        let recent = std::mem::take(&mut self.recent);
+        let homes = std::mem::take(&mut self.homes);
+        let ids = recent.ring.iter().zip(homes).zip(recent.front..);
+        let ids = ids.map(|((key, segment), place)| FoundId {
+            key: *key,
+            taken_at: recent.taken_at(place),
+            segment,
+        });
+        Found(ids.collect())
+    }
+
     fn add(&mut self, id: FoundId) {
-        self.last = id.taken_at;
+        self.last = id.taken_at.max(self.last);
         let known = self.recent.place(id.key);
         let known = known.and_then(|place| usize::try_from(place).ok());
         if let Some(home) = known.and_then(|place| self.homes.get_mut(place)) {
             *home = id.segment.max(*home);
         } else {
-            self.recent.push(id.key, id.taken_at);
+            self.recent.push(id.key, self.last);
             self.homes.push(id.segment);
         }
     }
@@ -169,7 +184,7 @@ mod tests {
     #[test]
     fn what_recovery_found_twice_is_remembered_once_in_its_youngest_home() {
         let in_order = [(1, 10, 6), (2, 20, 5), (2, 20, 7), (3, 30, 6)];
-        let one_late = [(2, 20, 5), (1, 10, 6), (2, 20, 7), (3, 30, 6)];
+        let one_late = [(2, 120_000, 5), (1, 10, 6), (2, 120_000, 7), (3, 130_000, 6)];
         for ids in [in_order, one_late] {
             let recent = gather(&ids);
             assert_eq!(recent.len(), 3);
