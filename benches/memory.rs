@@ -12,7 +12,7 @@ use globset::{Glob, GlobSet};
 use shipbell::{
     clock::Timestamp,
     image::{Digest, MediaType, RepositoryName, Tag},
-    journal::{Durable, Owed},
+    journal::{Durable, OwedPush, OwedRun},
     push::{EndpointId, Push, Sequence},
     queue::{Completion, Passage, Queue},
     secret::Secret,
@@ -50,14 +50,28 @@ fn measure(state: &str) -> anyhow::Result<()> {
     let before = resident_bytes()?;
     let mut busy_ns = 0;
     if state == "restored" {
+        let owed = [(0, EndpointId::Named("ci".into()))];
         for from in (1..=pushes).step_by(RESTORED_AT_ONCE) {
             let to = pushes.min(from + RESTORED_AT_ONCE as u64 - 1);
-            let chunk: anyhow::Result<_> = (from..=to).map(|number| owed(number, repositories)).collect();
+            let chunk: anyhow::Result<Vec<_>> =
+                (from..=to).map(|number| named(number, repositories)).collect();
             let chunk = chunk?;
             let begun_ns = busy_ns_until_now()?;
-            let orphans = queue.restore(chunk, &endpoints, now);
+            for (number, (repository, tag)) in (from..=to).zip(&chunk) {
+                let push = OwedPush {
+                    sequence: Sequence::new(number).context("from 1")?,
+                    bytes: RECORD_BYTES,
+                    tag: tag.as_str(),
+                };
+                let run = OwedRun {
+                    repository,
+                    owed: &owed,
+                    pushes: &[push],
+                };
+                let orphans = queue.restore(&run, &endpoints, now);
+                ensure!(orphans.is_empty(), "the endpoint is known");
+            }
             busy_ns += busy_ns_until_now()? - begun_ns;
-            ensure!(orphans.is_empty(), "the endpoint is known");
         }
         let begun_ns = busy_ns_until_now()?;
         queue.close_windows(now);
@@ -137,17 +151,6 @@ fn durable(number: u64, repositories: u64) -> anyhow::Result<Durable> {
             taken_at: Timestamp::default(),
             owed: vec![EndpointId::Named("ci".into())],
         },
-    })
-}
-
-fn owed(number: u64, repositories: u64) -> anyhow::Result<Owed> {
-    let (repository, tag) = named(number, repositories)?;
-    Ok(Owed {
-        sequence: Sequence::new(number).context("from 1")?,
-        bytes: RECORD_BYTES,
-        repository,
-        tag: Some(tag),
-        owed: vec![(0, EndpointId::Named("ci".into()))],
     })
 }
 

@@ -22,7 +22,8 @@ pub fn record(bytes: &[u8]) {
 /// The bytes tell what became of a journal's directory, and a start finds it.
 ///
 /// # Panics
-/// The start panics, or refuses what it has changed, or opens what is no sound journal.
+/// The start panics, or refuses what it has changed, or opens what is no sound journal; or a tool panics, changes what
+/// it looks at, or repairs it to something that is none.
 pub fn directory(bytes: &[u8]) {
     crate::journal::fuzzing::directory(bytes);
 }

@@ -92,6 +92,29 @@ impl Tag {
         &self.0
     }
 
+    /// Whether the text is a tag.
+    #[must_use]
+    pub fn is_valid(text: &str) -> bool {
+        Self::check(text).is_ok()
+    }
+
+    fn check(text: &str) -> Result<(), &'static str> {
+        if text.is_empty() || text.len() > 128 {
+            return Err("it has between 1 and 128 characters");
+        }
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !text
+            .bytes()
+            .all(|byte| is_word(byte) || byte == b'.' || byte == b'-')
+        {
+            return Err("it is of A-Z, a-z, 0-9, '_', '.' and '-'");
+        }
+        if !text.bytes().next().is_some_and(is_word) {
+            return Err("it does not begin with '.' or '-'");
+        }
+        Ok(())
+    }
+
     /// Whether this is a tag of the referrers fallback scheme: `sha256-<64 hex>`, with or without a
     /// suffix such as `.sig`, `.att` or `.sbom`. Signatures and attestations hang on such tags.
     #[must_use]
@@ -115,20 +138,7 @@ impl FromStr for Tag {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let invalid = |reason| InvalidName::new("tag", text, reason);
-        if text.is_empty() || text.len() > 128 {
-            return Err(invalid("it has between 1 and 128 characters"));
-        }
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if !text
-            .bytes()
-            .all(|byte| is_word(byte) || byte == b'.' || byte == b'-')
-        {
-            return Err(invalid("it is of A-Z, a-z, 0-9, '_', '.' and '-'"));
-        }
-        if !text.bytes().next().is_some_and(is_word) {
-            return Err(invalid("it does not begin with '.' or '-'"));
-        }
+        Self::check(text).map_err(|reason| InvalidName::new("tag", text, reason))?;
         Ok(Self(text.into()))
     }
 }

@@ -33,9 +33,6 @@ const OPTIONS: Options = Options {
     max_size: 4 * 1024 * 1024 * 1024,
 };
 
-/// As a start does it.
-const RESTORED_AT_ONCE: usize = 4096;
-
 /// How long the last settlements may take to be cleared.
 const CALM_WITHIN: Duration = Duration::from_secs(30);
 
@@ -50,7 +47,7 @@ pub(crate) struct Running {
 impl Running {
     /// A journal in `folder`; what becomes durable is let go.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
-        Self::open_with(folder, Box::new(drop))
+        Self::open_with(folder, Box::new(|_| {}))
     }
 
     fn open_with(folder: &Path, applier: Applier) -> anyhow::Result<Self> {
@@ -102,17 +99,12 @@ pub(crate) fn replay(folder: &Path, records: u64) -> anyhow::Result<Duration> {
     let Opened {
         journal,
         writer: _writer,
+        notes,
         ..
     } = Journal::open(folder, OPTIONS, Clock::system())?;
-    let queue = Queue::new();
-    let mut after = None;
-    loop {
-        let pushes = journal.owed(after, RESTORED_AT_ONCE)?;
-        let Some(last) = pushes.last() else { break };
-        after = Some(last.sequence);
-        queue.restore(pushes, &endpoints, tokio::time::Instant::now());
-    }
-    queue.close_windows(tokio::time::Instant::now());
+    let (queue, now) = (Queue::new(), tokio::time::Instant::now());
+    notes.hand_over(&journal, |run| drop(queue.restore(&run, &endpoints, now)))?;
+    queue.close_windows(now);
     let took = began.elapsed();
     let found = queue.pending() as u64;
     ensure!(found == records, "{found} of {records} pushes were found again");

@@ -38,7 +38,7 @@ use crate::{
         filter::Filter,
         quarantine::{self, Quarantine},
     },
-    journal::{self, Applied, Health, Journal, OpenError, Opened},
+    journal::{self, Applied, HandOverError, Health, Journal, Notes, OpenError, Opened},
     lifecycle::Tasks,
     listener::{BindError, Listener},
     ops::{self, Readiness},
@@ -57,9 +57,6 @@ mod shown;
 /// How long the journal may take to write what waits, at the very end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pushes that are read back from the journal at once, at the start.
-const RESTORED_AT_ONCE: usize = 4096;
-
 /// Why the process did not start, or did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -74,7 +71,7 @@ pub enum RunError {
     Access(#[from] settings::AccessError),
     /// What is owed can't be read back.
     #[error("the journal can't be read: {0}")]
-    Restore(io::Error),
+    Restore(#[from] HandOverError),
     /// The data directory can't be used.
     #[error("data_dir {}: {error}", path.display())]
     DataDir {
@@ -200,6 +197,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let Opened {
         journal,
         mut writer,
+        notes,
         report,
     } = opened;
     info!(
@@ -225,7 +223,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         client: client.clone(),
     };
     let (states, messenger) = health::build(config, parts).await?;
-    let orphans = restore(&journal, &queue, &endpoints).await?;
+    let orphans = restore(&journal, notes, &queue, &endpoints).await?;
 
     let tasks = Tasks::new();
     let parts = dispatch::Parts {
@@ -299,35 +297,29 @@ async fn build(config: &Config) -> Result<App, RunError> {
 /// Fills the queues with what the journal still owes, and closes their windows.
 async fn restore(
     journal: &Journal,
+    notes: Notes,
     queue: &Arc<Queue>,
     endpoints: &Endpoints,
 ) -> Result<queue::Orphans, RunError> {
     let (journal, queue, endpoints) = (journal.clone(), Arc::clone(queue), endpoints.clone());
-    let restore = move || -> io::Result<queue::Orphans> {
-        let mut orphans = queue::Orphans::new();
-        let mut after = None;
-        loop {
-            let pushes = journal.owed(after, RESTORED_AT_ONCE)?;
-            let Some(last) = pushes.last() else { break };
-            after = Some(last.sequence);
-            orphans.extend(queue.restore(pushes, &endpoints, Instant::now()));
-        }
-        queue.close_windows(Instant::now());
+    let restore = move || -> Result<queue::Orphans, HandOverError> {
+        let (mut orphans, now) = (queue::Orphans::new(), Instant::now());
+        notes.hand_over(&journal, |run| {
+            orphans.extend(queue.restore(&run, &endpoints, now));
+        })?;
+        queue.close_windows(now);
         Ok(orphans)
     };
     let restored = tokio::task::spawn_blocking(restore).await;
-    restored
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(RunError::Restore)
+    Ok(restored.map_err(|error| RunError::System(io::Error::other(error)))??)
 }
 
 /// On the journal's thread, in order: what became durable goes into its queue, what changed into the sizes.
-fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endpoints) {
+fn apply(applied: &[Applied], queue: &Queue, sizing: &Sizing, endpoints: &Endpoints) {
     let now = Instant::now();
     for applied in applied {
         match applied {
-            Applied::Change(change) => sizing.apply(&change),
+            Applied::Change(change) => sizing.apply(change),
             Applied::Push(durable) => {
                 // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;
@@ -339,7 +331,7 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
                         digest,
                     });
                 }
-                queue.apply(&durable, endpoints, now);
+                queue.apply(durable, endpoints, now);
             }
         }
     }

@@ -39,6 +39,7 @@ pub(super) fn readiness(
             Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
         }
         Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
+        Health::Damaged(damage) => Err(damage.to_string()),
         Health::Failed(reason) => Err(reason),
     });
     readiness.add("queue", move || match queue.pending() {
@@ -85,8 +86,6 @@ pub(super) fn count(metrics: &Metrics, states: &States) {
 
 /// The age of the oldest push that is owed; zero when there is none.
 fn oldest(journal: &Journal, now: Timestamp) -> Duration {
-    let push = journal
-        .oldest()
-        .and_then(|sequence| journal.read(&[sequence]).ok()?.pop());
-    push.map(|push| now.since(push.taken_at)).unwrap_or_default()
+    let taken_at = journal.oldest_taken_at().ok().flatten();
+    taken_at.map(|taken_at| now.since(taken_at)).unwrap_or_default()
 }

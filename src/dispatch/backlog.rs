@@ -3,21 +3,22 @@
 //!
 //! The oldest are found in the journal's index, in order, and read back from the disk: the queue keeps no such
 //! order itself. What is in flight is passed over, and met again after a while: it may come back undelivered.
+//! What can't be read is passed over, too.
 //!
 //! There are three bounds: on what one endpoint owes, on what is owed in all, and, should the journal be full
 //! in spite of these, because what is owed lies too scattered or there are very few segments, the disk's own.
 
-use std::{collections::HashMap, future::pending, time::Duration};
+use std::{collections::HashMap, future::pending, sync::PoisonError, time::Duration};
 
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::{debug, warn};
+use tracing::{debug, error};
 
 use super::Dispatcher;
 use crate::{
-    journal::{Health, Owed},
+    journal::{Health, Owed, Unreadable},
     push::{EndpointId, Settlement},
     queue::{Excess, GivenUp},
 };
@@ -34,6 +35,9 @@ const FULL_GRACE: Duration = Duration::from_millis(200);
 
 /// How long the journal has to delete what was given up, before more is.
 const DELETE_WAIT: Duration = Duration::from_secs(1);
+
+/// So many pushes that can't be read are told, each once.
+const UNREADABLE_MAX: usize = 1_000;
 
 /// How long nothing happens at most.
 const IDLE_MAX: Duration = Duration::from_mins(1);
@@ -120,14 +124,24 @@ impl Dispatcher {
         let _ = timeout(DELETE_WAIT, health.wait_for(|health| !is_full(health))).await;
     }
 
-    /// The walk's next push, if there is one that can be read.
+    /// The walk's next push that can be read.
     async fn next(&self, walk: &mut Walk) -> Option<Owed> {
-        match walk.next(&self.0.parts.journal).await {
-            Ok(push) => push,
-            Err(error) => {
-                warn!(%error, "too much is owed, and the oldest pushes can't be read back");
-                None
+        loop {
+            match walk.next(&self.0.parts.journal).await? {
+                Ok(push) => return Some(push),
+                Err(unreadable) => self.pass_over(&unreadable),
             }
+        }
+    }
+
+    /// Says of a push that it can't be read, unless that was said.
+    fn pass_over(&self, unreadable: &Unreadable) {
+        let mut told = self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < UNREADABLE_MAX && told.insert(unreadable.sequence) {
+            error!(
+                error = %unreadable.error, file = %unreadable.file.display(), sequence = %unreadable.sequence,
+                "too much is owed, and this push can't be read back: it is passed over"
+            );
         }
     }
 
@@ -155,7 +169,7 @@ impl Dispatcher {
         }
         let count = settled.len();
         if count > 0 {
-            parts.journal.settle(settled);
+            self.tell(settled);
         }
         count
     }

@@ -54,19 +54,20 @@ impl Dispatcher {
     /// attempt began.
     async fn deliver(&self, repository: &RepositoryName, lease: &Lease) -> Option<Completion> {
         let soft = self.0.parts.tasks.soft();
-        let contents = tokio::select! {
+        let content = tokio::select! {
             () = soft.cancelled() => return None,
-            contents = self.contents(repository, &lease.batch) => contents,
+            content = self.content(repository, lease) => content,
         };
-        let unreadable = || Completion::Later {
-            at: Instant::now() + UNREADABLE_WAIT,
-        };
-        let Ok(contents) = contents else {
-            return Some(unreadable());
-        };
-        let Some(Some(content)) = contents.get(lease.member) else {
-            warn!(%repository, endpoint = %lease.endpoint, sequence = %lease.sequence, "its record can't be read");
-            return Some(unreadable());
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => {
+                warn!(
+                    %repository, endpoint = %lease.endpoint, sequence = %lease.sequence, %error,
+                    wait_s = UNREADABLE_WAIT.as_secs(), "no attempt: the push can't be read back; it is read again"
+                );
+                let at = Instant::now() + UNREADABLE_WAIT;
+                return Some(Completion::Later { at });
+            }
         };
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
             return Some(Completion::Settled(Settlement::DeadLetter));

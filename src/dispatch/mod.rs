@@ -19,9 +19,17 @@
 //! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
 //! When the hard token is cancelled they are cut, and repeated after the next start.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+};
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
+    task::block_in_place,
+    time::Instant,
+};
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -29,7 +37,7 @@ use crate::{
     image::RepositoryName,
     journal::Journal,
     lifecycle::Tasks,
-    push::{EndpointId, Settlement},
+    push::{EndpointId, Pair, Sequence, Settlement},
     queue::{Effects, Orphans, Queue},
     sizing::Sizing,
     telemetry::Metrics,
@@ -106,6 +114,8 @@ struct Shared {
     turns: Turns,
     /// Batches that are read back at once.
     reads: Semaphore,
+    /// Pushes of which was said that they can't be read.
+    unreadable: Mutex<HashSet<Sequence>>,
 }
 
 impl Dispatcher {
@@ -118,6 +128,7 @@ impl Dispatcher {
             parts,
             turns,
             reads: Semaphore::new(READS_AT_ONCE),
+            unreadable: Mutex::default(),
         }))
     }
 
@@ -143,7 +154,7 @@ impl Dispatcher {
             self.0.parts.metrics.settled(Settlement::DeadLetter);
         }
         let settlements = orphans.iter().map(|(pair, _)| (*pair, Settlement::DeadLetter));
-        self.0.parts.journal.settle(settlements);
+        self.tell(settlements);
         for (endpoint, pushes) in lost {
             warn!(
                 %endpoint, pushes,
@@ -169,7 +180,7 @@ impl Dispatcher {
 
     fn settle(&self, repository: &RepositoryName, effects: &Effects) {
         let settlements = effects.ended().map(|settled| (settled.pair(), settled.how));
-        self.0.parts.journal.settle(settlements);
+        self.tell(settlements);
         for settled in &effects.given_up {
             self.0.parts.metrics.settled(settled.how);
             let tag = settled.tag.as_ref().map(tracing::field::display);
@@ -197,7 +208,20 @@ impl Dispatcher {
         }
     }
 
-    fn webhook_id(&self, sequence: crate::push::Sequence, endpoint: &EndpointId) -> String {
+    /// Tells the journal. That writes to the disk: while the disk stands still, no other task is to wait for this
+    /// thread.
+    pub(super) fn tell(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
+        let mut settlements = settlements.into_iter().peekable();
+        if settlements.peek().is_some() {
+            let settle = || self.0.parts.journal.settle(settlements);
+            match Handle::current().runtime_flavor() {
+                RuntimeFlavor::MultiThread => block_in_place(settle),
+                _ => settle(),
+            }
+        }
+    }
+
+    fn webhook_id(&self, sequence: Sequence, endpoint: &EndpointId) -> String {
         crate::webhook::sign::webhook_id(self.0.parts.journal.id(), sequence, endpoint)
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 use tracing::warn;
 
 use super::Dispatcher;
 use crate::{
     image::RepositoryName,
-    push::Push,
-    queue::{Batch, Content},
+    push::{Push, Sequence},
+    queue::{Batch, Content, Lease},
     sizing::ImageToSize,
     telemetry::labels::SizeNumber,
     webhook::Sizes,
@@ -29,27 +29,50 @@ impl Dispatcher {
         });
     }
 
-    /// What is to be sent of each member of the batch; computed by whoever asks first.
+    /// What is to be sent for a lease: computed with its batch by whoever asks first. A failed read is not
+    /// remembered: the next one who asks reads again.
     ///
     /// # Errors
     /// The journal can't be read.
-    pub(super) async fn contents<'a>(
+    pub(super) async fn content<'a>(
+        &self,
+        repository: &RepositoryName,
+        lease: &'a Lease,
+    ) -> io::Result<&'a Content> {
+        let contents = self.contents(repository, &lease.batch).await?;
+        let content = contents.get(lease.member).ok_or_else(unreadable)?;
+        let again = || async {
+            let sequence = [lease.sequence];
+            let mut read = self.prepare(repository, &sequence, lease.batch.sealed_at).await?;
+            read.pop().flatten().ok_or_else(unreadable)
+        };
+        content.get_or_try_init(again).await
+    }
+
+    async fn contents<'a>(
         &self,
         repository: &RepositoryName,
         batch: &'a Batch,
-    ) -> io::Result<&'a [Option<Content>]> {
-        let contents = batch
-            .contents
-            .get_or_try_init(|| self.prepare(repository, batch))
-            .await?;
-        Ok(contents)
+    ) -> io::Result<&'a [OnceCell<Content>]> {
+        let prepare = || async {
+            let contents = self.prepare(repository, &batch.members, batch.sealed_at).await?;
+            Ok(contents.into_iter().map(OnceCell::new_with).collect())
+        };
+        let contents: io::Result<&Vec<_>> = batch.contents.get_or_try_init(prepare).await;
+        contents.map(Vec::as_slice)
     }
 
-    async fn prepare(&self, repository: &RepositoryName, batch: &Batch) -> io::Result<Vec<Option<Content>>> {
-        let pushes = self.read(repository, batch).await?;
+    /// Reads pushes back and has them sized; `None` for one that can't be read.
+    async fn prepare(
+        &self,
+        repository: &RepositoryName,
+        sequences: &[Sequence],
+        sealed_at: Instant,
+    ) -> io::Result<Vec<Option<Content>>> {
+        let pushes = self.read(repository, sequences).await?;
         let limit = self.0.options.size_deadline;
         // A batch whose turn comes long after its sealing gets a deadline of its own.
-        let deadline = match batch.sealed_at + limit {
+        let deadline = match sealed_at + limit {
             passed if passed <= Instant::now() => Instant::now() + limit,
             deadline => deadline,
         };
@@ -87,32 +110,46 @@ impl Dispatcher {
         }
     }
 
-    /// The batch's pushes; one that can't be read holds back nobody but itself. A member that was settled
-    /// meanwhile may be gone from the disk, and is not missed.
-    async fn read(&self, repository: &RepositoryName, batch: &Batch) -> io::Result<Vec<Option<Push>>> {
+    /// These pushes; one that can't be read holds back nobody but itself. One that was settled meanwhile may be
+    /// gone from the disk, and is not missed.
+    async fn read(
+        &self,
+        repository: &RepositoryName,
+        sequences: &[Sequence],
+    ) -> io::Result<Vec<Option<Push>>> {
         let journal = self.0.parts.journal.clone();
-        let sequences: Vec<_> = batch.members.to_vec();
+        let sequences = sequences.to_vec();
         let read = move || {
-            sequences
-                .iter()
-                .map(|sequence| journal.read(&[*sequence]))
-                .collect::<Vec<_>>()
+            let read = |sequence| (sequence, journal.read(&[sequence]));
+            sequences.into_iter().map(read).collect::<Vec<_>>()
         };
         let permit = self.0.reads.acquire().await.map_err(io::Error::other)?;
-        let pushes = tokio::task::spawn_blocking(read)
+        let read = tokio::task::spawn_blocking(read)
             .await
             .map_err(io::Error::other)?;
         drop(permit);
-        let mut failure = None;
-        let pushes: Vec<Option<Push>> = (pushes.into_iter())
-            .map(|push| push.inspect_err(|error| warn!(%error, %repository, "a push can't be read back")))
-            .map(|push| push.map_err(|error| failure = Some(error)).ok()?.pop())
-            .collect();
+        let (mut pushes, mut failure) = (Vec::with_capacity(read.len()), None);
+        for (sequence, push) in read {
+            match push {
+                Ok(push) => pushes.extend(push.into_iter().map(Some)),
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::NotFound {
+                        warn!(%error, %repository, %sequence, "a push can't be read back now");
+                    }
+                    failure = Some(error);
+                    pushes.push(None);
+                }
+            }
+        }
         match failure {
             Some(error) if pushes.iter().all(Option::is_none) => Err(error),
             _ => Ok(pushes),
         }
     }
+}
+
+fn unreadable() -> io::Error {
+    io::Error::other("the push could not be read back")
 }
 
 fn image_to_size(push: Push) -> ImageToSize {

@@ -86,6 +86,7 @@ impl TakeError {
         match self {
             Self::Full(_) => "full",
             Self::Journal(journal::AppendError::Full { .. }) => "journal_full",
+            Self::Journal(journal::AppendError::Damaged(_)) => "journal_damaged",
             Self::Journal(journal::AppendError::Busy { .. }) => "journal_busy",
             Self::Journal(journal::AppendError::Io(_)) => "journal_io",
             Self::Journal(journal::AppendError::Closed) => "journal_closed",

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use super::{
     live::{Live, LivePush},
     reader::Reader,
-    record,
+    record, segment,
     segments::{DeleteError, Purpose, RETRY_AFTER},
+    stuck::Stuck,
     time::now,
     writer::Writer,
 };
@@ -36,7 +37,7 @@ const STEP_RATIO: usize = 4;
 /// Remembered ids that one record carries at most.
 const IDS_PER_RECORD: usize = 16 * 1024;
 
-/// How long the oldest segment is left alone when it can't be read or deleted.
+/// How long the oldest segment is left alone when it can't be deleted.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// How much is read at a time.
@@ -55,6 +56,8 @@ pub(super) struct Carrying {
     /// Something was carried in this turn.
     has_moved: bool,
     reader: Option<Reader>,
+    /// What can't be read.
+    pub(super) stuck: Stuck,
 }
 
 impl Carrying {
@@ -155,15 +158,16 @@ impl Writer {
         let (end, end_max) = (begin + room.min(step), begin + room);
         load.ids = (oldest.number, self.load_ids(oldest.number, end));
         let left = end.saturating_sub(self.group.frame.len());
-        let pushes = self.shared.live().oldest_owed(left as u64);
+        let pushes = self
+            .shared
+            .live()
+            .oldest_owed(left as u64, self.carrying.stuck.pushes());
         let base = self.segments.active_end();
         for push in pushes {
-            let start = self.group.frame.len();
+            let (start, tried_at) = (self.group.frame.len(), now());
             if let Err(error) = self.load_push(&push) {
                 self.group.frame.truncate(start);
-                tracing::error!(segment = oldest.number, offset = push.standing.offset, %error, "a push can't be carried forward: its segment stays, and so does all after it");
-                self.carrying.reader = None;
-                self.carrying.rest(AGAIN_AFTER);
+                self.pass_over(&push, &error, now() - tried_at);
                 break;
             }
             // One that is larger than a step goes alone.
@@ -199,6 +203,14 @@ impl Writer {
         record::put_carried(&mut self.group.frame, seed, &raw, &push.unsettled).map_err(|_| Reader::damaged())
     }
 
+    fn pass_over(&mut self, push: &LivePush, error: &std::io::Error, took: Duration) {
+        let file = segment::file_name(push.standing.segment);
+        let file = self.shared.storage.path(&file);
+        let pause = self.carrying.stuck.add(push, file, error, took);
+        self.carrying.reader = None;
+        self.carrying.rest(pause);
+    }
+
     /// Takes note of a load that is durable and in the index.
     pub(super) fn unload(&mut self, load: &Load) {
         let (segment, ids) = load.ids;
@@ -219,7 +231,11 @@ impl Writer {
         };
         self.recent.forget(self.clock.now());
         let next_bytes = self.next_bytes(oldest.number);
-        if next_bytes == 0 {
+        if next_bytes == 0 && self.shared.live().oldest_bytes() > 0 {
+            // What is left can't be read.
+            let wait = self.carrying.stuck.end_round();
+            self.carrying.rest(wait);
+        } else if next_bytes == 0 {
             self.delete_oldest();
         } else if !self.carrying.has_moved {
             self.carry_alone(next_bytes);
@@ -231,7 +247,7 @@ impl Writer {
         if self.recent.count_in(oldest) > 0 {
             return record::RECORD_HEADER_BYTES + record::EVENT_ID_BYTES;
         }
-        let next = self.shared.live().oldest_owed(0);
+        let next = self.shared.live().oldest_owed(0, self.carrying.stuck.pushes());
         next.first().map_or(0, |push| {
             // A copy is longer than the first record by the bits that tell who owes it.
             push.standing.bytes as usize + push.unsettled.bytes_max()
@@ -256,7 +272,10 @@ impl Writer {
     fn delete_oldest(&mut self) {
         self.carrying.reader = None;
         match self.segments.delete_oldest() {
-            Ok(()) => self.shared.live().drop_oldest(),
+            Ok(()) => {
+                self.carrying.stuck = Stuck::default();
+                self.shared.live().drop_oldest();
+            }
             Err(DeleteError::Later(error)) => {
                 tracing::warn!(%error, "a segment that owes nothing can't be deleted now");
                 self.carrying.rest(AGAIN_AFTER);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::DIRECTORY;
+use super::{DIRECTORY, Damage};
 
 /// Why an append was not acknowledged. None of its pushes counts as taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum AppendError {
         /// The bound.
         bytes_max: u64,
     },
+    /// It is full because segments can't be deleted: an older one is damaged.
+    #[error("the journal can take no more: {0}")]
+    Damaged(Damage),
     /// More waits for the disk than may wait.
     #[error("the journal's disk is behind: {appends} appends of {bytes} bytes wait for it")]
     Busy {

@@ -204,7 +204,7 @@ impl Examiner<'_> {
             ..SegmentFigures::default()
         };
         let Some(seed) = self.seed.filter(|_| !self.survey.is_foreign(file)) else {
-            self.found.unanchored_bytes += file.size;
+            self.found.unanchored_bytes = self.found.unanchored_bytes.saturating_add(file.size);
             self.found.segments.push(figures);
             return Ok(());
         };
@@ -219,7 +219,7 @@ impl Examiner<'_> {
                 Seen::Bad(bad) => {
                     progress(bad.end);
                     let bytes = bad.end - bad.offset;
-                    self.found.unanchored_bytes += bytes;
+                    self.found.unanchored_bytes = self.found.unanchored_bytes.saturating_add(bytes);
                     if bad.kind != BadKind::Last {
                         figures.bad_bytes += bytes;
                     }
@@ -252,7 +252,8 @@ impl Examiner<'_> {
                 self.missing(missing);
                 let largest = self.survey.files.iter().map(|file| file.size).max();
                 let segments = file.number - missing;
-                self.found.unanchored_bytes += segments.saturating_mul(largest.unwrap_or_default());
+                let bytes = segments.saturating_mul(largest.unwrap_or_default());
+                self.found.unanchored_bytes = self.found.unanchored_bytes.saturating_add(bytes);
             }
             // What follows is taken as it comes.
             self.next_commit = None;
@@ -325,8 +326,9 @@ impl Examiner<'_> {
     /// Takes note of commits that are missing before `next`.
     fn lose_commits(&mut self, next: u64) {
         let last = self.found.last_commit;
-        if last > 0 && next > last + 1 {
-            self.found.commits_lost.push((last + 1, next - 1));
+        let expected = last.saturating_add(1);
+        if last > 0 && next > expected {
+            self.found.commits_lost.push((expected, next - 1));
         }
         self.found.last_commit = last.max(next.saturating_sub(1));
     }
@@ -344,7 +346,7 @@ impl Examiner<'_> {
             self.found.ledger.next = None;
         }
         self.lose_commits(commit.number);
-        self.next_commit = Some(commit.number + 1);
+        self.next_commit = Some(commit.number.saturating_add(1));
         self.found.last_commit = commit.number;
         figures.commits += 1;
         let mut rest = commit.payload;

@@ -113,9 +113,7 @@ impl Group {
 
     /// What to apply: all of it, or, when the commit failed, the changes of those who did not hang on it.
     pub(super) fn take_applied(&mut self, is_durable: bool) -> Vec<Applied> {
-        // The next group is likely to be about as large.
-        let next = Vec::with_capacity(self.applied.len());
-        let mut applied = std::mem::replace(&mut self.applied, next);
+        let mut applied = std::mem::take(&mut self.applied);
         if !is_durable {
             let mut fates = self
                 .waiters
@@ -124,6 +122,13 @@ impl Group {
             applied.retain(|_| fates.next().unwrap_or(false));
         }
         applied
+    }
+
+    /// Lets go of what was applied, and keeps the room for the next group's.
+    pub(super) fn let_go(&mut self, mut applied: Vec<Applied>) {
+        applied.clear();
+        applied.shrink_to(APPLIED_KEPT);
+        self.applied = applied;
     }
 
     /// Answers everybody, and is empty again.
@@ -150,6 +155,9 @@ impl Group {
         self.placed.clear();
     }
 }
+
+/// For how many pushes and changes room is kept after a large group.
+const APPLIED_KEPT: usize = 4 * 1024;
 
 /// How much of the buffer is kept after a large group.
 const FRAME_BYTES_KEPT: usize = 4 * 1024 * 1024;

@@ -115,8 +115,16 @@ pub struct Filter {
 /// # Errors
 /// See [`ToolError`]. Damage is none.
 pub fn inspect(directory: &Path, clock: &Clock) -> Result<Inspection, ToolError> {
-    let storage = open(directory)?;
-    let survey = survey(&storage, directory)?;
+    of(&open(directory)?, directory, clock)
+}
+
+/// Looks at the journal in `storage`.
+pub(super) fn of(
+    storage: &Arc<dyn Storage>,
+    directory: &Path,
+    clock: &Clock,
+) -> Result<Inspection, ToolError> {
+    let survey = survey(storage, directory)?;
     let mut examined = examine(&survey, &mut |_, _| {})?;
     let holder = holder::holder(directory);
     let found = std::mem::take(&mut examined.ledger.ids);
@@ -237,8 +245,8 @@ fn content(raw: &RawRecord<'_>) -> Content {
         })
     };
     decode().unwrap_or_else(|error| match error {
-        super::RecordError::Malformed(reason) => Content::Malformed(reason),
-        super::RecordError::Newer(_) => {
+        super::record::RecordError::Malformed(reason) => Content::Malformed(reason),
+        super::record::RecordError::Newer(_) => {
             Content::Malformed("a record of a kind that only a newer version knows")
         }
     })

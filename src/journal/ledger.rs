@@ -212,7 +212,7 @@ impl Ranges {
             if *first > at {
                 missing.push((at, first - 1));
             }
-            at = at.max(last + 1);
+            at = at.max(last.saturating_add(1));
         }
         if at < end {
             missing.push((at, end - 1));

@@ -8,7 +8,7 @@
 //! Everything here follows the disk: an entry changes only once the commit that says so is durable.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Bound,
 };
 
@@ -56,8 +56,16 @@ struct SegmentIndex {
     carried: Vec<Sequence>,
     /// Bytes of the records in it that are still owed.
     live_bytes: u64,
-    /// How far [`Live::oldest_owed`] got in `carried` and `slots`: everything before that is settled or gone.
+    /// How far somebody has looked in `carried` and `slots`: everything before that is settled or gone, for good.
     passed: (usize, usize),
+}
+
+impl SegmentIndex {
+    /// Passes new pushes that owe nothing here any more.
+    fn pass_slots(&mut self) {
+        let rest = self.slots.get(self.passed.1..).unwrap_or_default();
+        self.passed.1 += rest.iter().take_while(|slot| slot.unsettled == 0).count();
+    }
 }
 
 /// The index.
@@ -247,39 +255,34 @@ impl Live {
         }
     }
 
-    /// The pushes behind `after` that are still owed, in order, at most `count` of them.
-    pub(super) fn owed_after(&self, after: Option<Sequence>, count: usize) -> Vec<LivePush> {
+    /// The pushes behind `after` that are still owed, in order.
+    pub(super) fn owed_after(&self, after: Option<Sequence>) -> impl Iterator<Item = LivePush> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut carried = self.carried.range((start, Bound::Unbounded)).peekable();
+        let carried = self.carried.range((start, Bound::Unbounded));
+        let mut carried = carried
+            .map(|(sequence, (segment, slot))| (*sequence, *segment, *slot))
+            .peekable();
         let mut dense = self.dense_after(after).peekable();
-        let mut found = Vec::new();
-        while found.len() < count {
-            let next_dense = dense.peek().map(|(sequence, ..)| *sequence);
-            let next_carried = carried.peek().map(|(sequence, _)| **sequence);
-            let is_dense = match (next_dense, next_carried) {
-                (None, None) => break,
-                (dense, None) => dense.is_some(),
-                (None, _) => false,
-                (Some(dense), Some(carried)) => dense < carried,
+        std::iter::from_fn(move || {
+            let is_dense = match (dense.peek(), carried.peek()) {
+                (Some((dense, ..)), Some((carried, ..))) => dense < carried,
+                (dense, _) => dense.is_some(),
             };
-            let next = if is_dense {
-                dense.next()
-            } else {
-                carried
-                    .next()
-                    .map(|(sequence, (segment, slot))| (*sequence, *segment, *slot))
-            };
-            let Some((sequence, segment, slot)) = next else {
-                break;
-            };
-            found.push(self.live_push(sequence, segment, slot));
-        }
-        found
+            let next = if is_dense { dense.next() } else { carried.next() };
+            next.map(|(sequence, segment, slot)| self.live_push(sequence, segment, slot))
+        })
     }
 
-    /// The oldest push that is still owed.
-    pub(super) fn oldest(&self) -> Option<Sequence> {
-        self.owed_after(None, 1).first().map(|push| push.sequence)
+    /// The oldest push that is still owed. What is found to be settled is not looked at again.
+    pub(super) fn oldest(&mut self) -> Option<Sequence> {
+        let carried = self.carried.keys().next().copied();
+        let dense = self.segments.iter_mut().find_map(|segment| {
+            segment.pass_slots();
+            let passed = segment.passed.1;
+            segment.slots.get(passed)?;
+            Sequence::new(segment.first.get() + passed as u64)
+        });
+        carried.into_iter().chain(dense).min()
     }
 
     fn dense_after(&self, after: Option<Sequence>) -> impl Iterator<Item = (Sequence, u64, Slot)> {
@@ -301,8 +304,8 @@ impl Live {
     }
 
     /// Pushes that the oldest segment still owes, in the order in which they are to be carried forward:
-    /// as many as have `bytes_max` bytes together, one at least if there is one.
-    pub(super) fn oldest_owed(&mut self, bytes_max: u64) -> Vec<LivePush> {
+    /// as many as have `bytes_max` bytes together, one at least if there is one. Without those in `skipped`.
+    pub(super) fn oldest_owed(&mut self, bytes_max: u64, skipped: &BTreeSet<Sequence>) -> Vec<LivePush> {
         let Some(oldest) = self.segments.front_mut() else {
             return Vec::new();
         };
@@ -312,7 +315,7 @@ impl Live {
                 .get(sequence)
                 .is_some_and(|(segment, _)| *segment == number)
         };
-        let (carried, slots) = &mut oldest.passed;
+        let (carried, _) = &mut oldest.passed;
         while oldest
             .carried
             .get(*carried)
@@ -320,10 +323,9 @@ impl Live {
         {
             *carried += 1;
         }
-        while oldest.slots.get(*slots).is_some_and(|slot| slot.unsettled == 0) {
-            *slots += 1;
-        }
-        let (carried, slots, first) = (*carried, *slots, oldest.first.get());
+        let carried = *carried;
+        oldest.pass_slots();
+        let (slots, first) = (oldest.passed.1, oldest.first.get());
         let Some(oldest) = self.segments.front() else {
             return Vec::new();
         };
@@ -345,7 +347,8 @@ impl Live {
             .filter(|(slot, _)| slot.unsettled != 0)
             .filter_map(|(slot, sequence)| Some((Sequence::new(sequence)?, *slot)));
         let (mut found, mut bytes) = (Vec::new(), 0);
-        for (sequence, slot) in carried.chain(dense) {
+        let is_wanted = |(sequence, _): &(Sequence, Slot)| !skipped.contains(sequence);
+        for (sequence, slot) in carried.chain(dense).filter(is_wanted) {
             bytes += u64::from(slot.bytes);
             if !found.is_empty() && bytes > bytes_max {
                 break;

@@ -61,7 +61,6 @@
 use std::{
     fmt,
     future::Future,
-    io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -70,13 +69,14 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     clock::Clock,
-    image::{RepositoryName, Tag},
-    push::{Change, EndpointId, Item, Pair, Push, Sequence, Settlement},
+    push::{Change, Item, Pair, Push, Sequence, Settlement},
 };
 
+mod ahead;
 mod carry;
 mod chain;
 mod codec;
+mod cut;
 mod error;
 mod examine;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -91,12 +91,17 @@ mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod group;
+mod hand_over;
 mod holder;
 mod inbox;
 mod inspect;
 mod ledger;
 mod live;
+mod notes;
+mod oldest;
+mod owed;
 mod reader;
+mod reading;
 mod rebuild;
 mod recent;
 mod record;
@@ -110,6 +115,7 @@ mod settling;
 mod spare;
 mod status;
 mod storage;
+mod stuck;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -118,22 +124,24 @@ mod unsettled;
 mod verify;
 mod writer;
 
+pub use cut::Cut;
 pub use error::{AppendError, OpenError, ToolError, repair_command};
 pub use examine::{Finding, Progress, SegmentFigures, Torn};
+pub use hand_over::{HandOverError, OwedPush, OwedRun};
 pub use holder::Holder;
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
-pub use recovery::Cut;
+pub use notes::Notes;
+pub use owed::{Owed, Unreadable};
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
 pub use status::{Health, RecoveryReport, Stats};
+pub use stuck::Damage;
 pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
 use frame::Seed;
 use inbox::{APPEND_BYTES_MAX, Append, Inbox};
-use live::{Live, LivePush};
-use reader::Reader;
+use live::Live;
 use recent::Recent;
-use record::{OwedPush, PushHead, RecordError};
 use segments::Segments;
 use settling::{Settling, Told};
 use storage::{Disk, Storage};
@@ -163,22 +171,6 @@ pub struct Durable {
     pub push: Push,
 }
 
-/// A push that is still owed, as far as waiting for its turn takes. [`Journal::read`] has the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owed {
-    /// Its place in the order of all pushes.
-    pub sequence: Sequence,
-    /// What it takes on disk, bytes.
-    pub bytes: u32,
-    /// Where it was pushed.
-    pub repository: RepositoryName,
-    /// By which tag.
-    pub tag: Option<Tag>,
-    /// Who still owes it, each with its place among those who owed it at first. Nobody does, if all that is
-    /// missing is the room on a full disk to commit so.
-    pub owed: Vec<(u16, EndpointId)>,
-}
-
 /// What the applier is given, in order: what became durable, and the changes that came between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -203,8 +195,10 @@ pub struct Options {
 pub struct Opened {
     /// The handle.
     pub journal: Journal,
-    /// The writer, to be started once what is still owed ([`Journal::owed`]) is where it belongs.
+    /// The writer, to be started once what is still owed is where it belongs.
     pub writer: Writer,
+    /// What was noted of the pushes, to hand over what is still owed ([`Notes::hand_over`]).
+    pub notes: Notes,
     /// What the start found.
     pub report: RecoveryReport,
 }
@@ -220,6 +214,7 @@ struct Shared {
     live: Mutex<Live>,
     health: watch::Sender<Health>,
     stats: Mutex<Stats>,
+    oldest: oldest::Known,
 }
 
 impl Shared {
@@ -332,87 +327,6 @@ impl Journal {
         }
     }
 
-    /// Reads pushes back, in the order of `sequences`, with all the endpoints that owed them at first.
-    /// Blocks on the disk.
-    ///
-    /// # Errors
-    /// A push is not owed any more, or can't be read, or is not intact.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method's path holds for one lifetime of records, the closure for any"
-    )]
-    pub fn read(&self, sequences: &[Sequence]) -> io::Result<Vec<Push>> {
-        let mut reader = self.reader(READ_BYTES);
-        let read = |sequence: &Sequence| {
-            let not_owed = || io::Error::new(io::ErrorKind::NotFound, "the push is not owed any more");
-            let push = self.shared.live().find(*sequence).ok_or_else(not_owed)?;
-            self.read_one(&mut reader, &push, |head| head.to_push())
-        };
-        sequences.iter().map(read).collect()
-    }
-
-    /// The pushes behind `after` that are still owed, in order, at most `count` of them. Blocks on the disk.
-    ///
-    /// # Errors
-    /// A push can't be read, or is not intact.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method's path holds for one lifetime of records, the closure for any"
-    )]
-    pub fn owed(&self, after: Option<Sequence>, count: usize) -> io::Result<Vec<Owed>> {
-        let pushes = self.shared.live().owed_after(after, count);
-        let mut reader = self.reader(scan::CHUNK_BYTES);
-        let mut read = |push: LivePush| {
-            let OwedPush {
-                repository,
-                tag,
-                owed,
-            } = self.read_one(&mut reader, &push, |head| head.to_owed())?;
-            let sequence = push.sequence;
-            let is_owed = |place| {
-                push.unsettled.contains(place) && !self.shared.settling.was_told(Pair { sequence, place })
-            };
-            Ok(Owed {
-                sequence,
-                bytes: push.standing.bytes,
-                repository,
-                tag,
-                owed: (0..).zip(owed).filter(|(place, _)| is_owed(*place)).collect(),
-            })
-        };
-        pushes.into_iter().map(&mut read).collect()
-    }
-
-    fn reader(&self, chunk_bytes: usize) -> Reader {
-        Reader::new(Arc::clone(&self.shared.storage), self.shared.seed, chunk_bytes)
-    }
-
-    /// Reads a push where it stands, or where it stands by now, if it was carried forward meanwhile.
-    fn read_one<T>(
-        &self,
-        reader: &mut Reader,
-        push: &LivePush,
-        take: impl Fn(&PushHead<'_>) -> Result<T, RecordError>,
-    ) -> io::Result<T> {
-        let mut standing = push.standing;
-        loop {
-            let error = match reader.push(standing, &take) {
-                Ok(read) => return Ok(read),
-                Err(error) => error,
-            };
-            match self.shared.live().find(push.sequence) {
-                Some(push) if push.standing != standing => standing = push.standing,
-                _ => return Err(error),
-            }
-        }
-    }
-
-    /// The oldest push that is still owed.
-    #[must_use]
-    pub fn oldest(&self) -> Option<Sequence> {
-        self.shared.live().oldest()
-    }
-
     /// Whether it takes appends.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -449,15 +363,13 @@ impl Journal {
     }
 }
 
-/// How much is read for one push: most have less.
-const READ_BYTES: usize = 4096;
-
 /// Puts together what recovery made.
 fn assemble(
     storage: Arc<dyn Storage>,
     clock: Clock,
     id: JournalId,
     (segments, live, recent, settling, next_sequence): (Segments, Live, Recent, Settling, Sequence),
+    notes: Notes,
     report: RecoveryReport,
 ) -> Opened {
     let shared = Arc::new(Shared {
@@ -469,12 +381,14 @@ fn assemble(
         live: Mutex::new(live),
         health: watch::Sender::new(Health::Ready),
         stats: Mutex::default(),
+        oldest: oldest::Known::default(),
     });
     let writer = Writer::new(Arc::clone(&shared), clock, segments, recent, next_sequence);
     let last = Arc::new(LastHandle(Arc::clone(&shared)));
     Opened {
         journal: Journal { shared, _last: last },
         writer,
+        notes,
         report,
     }
 }

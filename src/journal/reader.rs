@@ -14,8 +14,8 @@ use super::{
 /// Files that are kept open.
 const WINDOWS_MAX: usize = 4;
 
-/// Reads records, a few files at a time. What it has read once it may not read again: it is for records that
-/// are durable already when it is asked for the first one.
+/// Reads records, a few files at a time. What it holds of a file is what stood there when it was read: a record
+/// that is not intact in it may have been written since, and is read again.
 #[derive(Debug)]
 pub(super) struct Reader {
     storage: Arc<dyn Storage>,
@@ -50,14 +50,25 @@ impl Reader {
     /// or settled meanwhile.
     pub(super) fn record(&mut self, standing: Standing) -> io::Result<RawRecord<'_>> {
         let seed = self.seed;
+        let is_intact = |raw: RawRecord<'_>| raw.is_intact(seed);
+        if !self.held(standing)?.is_some_and(is_intact) {
+            self.windows.retain(|(segment, _)| *segment != standing.segment);
+            if !self.held(standing)?.is_some_and(is_intact) {
+                return Err(Self::damaged());
+            }
+        }
+        self.held(standing)?.ok_or_else(Self::damaged)
+    }
+
+    /// The record that stands there, as far as its length says; it is read unless it is held.
+    fn held(&mut self, standing: Standing) -> io::Result<Option<RawRecord<'_>>> {
         let bytes = usize::try_from(standing.bytes).unwrap_or(usize::MAX);
         let window = self.window(standing.segment)?;
         let bytes = window.bytes(u64::from(standing.offset), bytes)?;
-        bytes
+        Ok(bytes
             .and_then(|bytes| RawRecord::split(bytes).ok())
-            .filter(|(raw, rest)| rest.is_empty() && raw.is_intact(seed))
-            .map(|(raw, _)| raw)
-            .ok_or_else(Self::damaged)
+            .filter(|(_, rest)| rest.is_empty())
+            .map(|(raw, _)| raw))
     }
 
     /// What `take` makes of the push that stands there.

@@ -18,6 +18,10 @@ use sha2::Digest as _;
 
 use crate::clock::Timestamp;
 
+mod found;
+
+pub(super) use found::{Found, Gathering};
+
 /// So many ids are remembered whatever their age.
 pub(super) const KEPT: usize = 100_000;
 
@@ -94,44 +98,8 @@ fn nibble(character: u8) -> Option<u8> {
 /// An id's place in the order of all ids since the start.
 pub(super) type Place = u64;
 
-/// The ids that recovery finds, in the order of the records.
-#[derive(Debug, Default)]
-pub(super) struct Found(Vec<FoundId>);
-
-#[derive(Clone, Copy, Debug)]
-struct FoundId {
-    key: EventKey,
-    taken_at: Timestamp,
-    segment: u64,
-}
-
-impl Found {
-    pub(super) fn add(&mut self, key: EventKey, taken_at: Timestamp, segment: u64) {
-        if self.0.len() >= FOUND_MAX {
-            self.thin_out();
-        }
-        self.0.push(FoundId {
-            key,
-            taken_at,
-            segment,
-        });
-    }
-
-    /// Keeps the newest [`KEPT_MAX`] of the ids, each once, with the youngest home it has.
-    fn thin_out(&mut self) {
-        let ids = &mut self.0;
-        ids.sort_unstable_by_key(|id| (id.key, std::cmp::Reverse((id.taken_at, id.segment))));
-        ids.dedup_by_key(|id| id.key);
-        ids.sort_unstable_by_key(|id| (id.taken_at, id.segment));
-        ids.drain(..ids.len().saturating_sub(KEPT_MAX));
-    }
-}
-
 /// Ids of which only the last one's time is kept. An id is remembered too long rather than too short.
 const RUN_LENGTH_MAX: u64 = 64;
-
-/// Found ids are thinned out when there are this many.
-const FOUND_MAX: usize = KEPT_MAX + KEPT_MAX / 4;
 
 /// The ids, oldest first.
 #[derive(Debug, Default)]
@@ -258,30 +226,6 @@ impl Recent {
                 add(self.homes.entry(to).or_default(), range);
             }
         }
-    }
-
-    /// Remembers what recovery found, each id once, in the order in which they were taken.
-    pub(super) fn restore(Found(mut found): Found, now: Timestamp) -> Self {
-        // In order already, but for what was written again: that is merged in cheaply.
-        found.sort_by_key(|id| id.taken_at);
-        let mut recent = Self::default();
-        recent.ring.reserve(found.len());
-        recent.table.reserve(found.len(), |_| 0);
-        let mut homes: Vec<u64> = Vec::with_capacity(found.len());
-        for id in found {
-            let known = recent.place(id.key).and_then(|place| usize::try_from(place).ok());
-            if let Some(home) = known.and_then(|place| homes.get_mut(place)) {
-                *home = id.segment.max(*home);
-            } else {
-                recent.push(id.key, id.taken_at);
-                homes.push(id.segment);
-            }
-        }
-        for (place, segment) in (0..).zip(homes) {
-            add(recent.homes.entry(segment).or_default(), place..place + 1);
-        }
-        recent.forget(now);
-        recent
     }
 
     fn ranges_in(&self, segment: u64) -> impl Iterator<Item = Range<Place>> {
@@ -420,20 +364,5 @@ mod tests {
         assert_eq!((recent.count_in(1), recent.count_in(3)), (1, 3));
         recent.move_home(1, 5, 3);
         assert_eq!((recent.count_in(1), recent.count_in(3)), (0, 4));
-    }
-
-    #[test]
-    fn what_recovery_found_twice_is_remembered_once_in_its_youngest_home() {
-        let mut found = Found::default();
-        for (number, taken_at, segment) in [(2, 20, 5), (1, 10, 6), (2, 20, 7), (3, 30, 6)] {
-            found.add(key(number), at(taken_at), segment);
-        }
-        let recent = Recent::restore(found, at(0));
-        assert_eq!(recent.len(), 3);
-        assert_eq!((recent.place(key(1)), recent.place(key(3))), (Some(0), Some(2)));
-        assert_eq!(
-            (recent.count_in(5), recent.count_in(6), recent.count_in(7)),
-            (0, 2, 1)
-        );
     }
 }

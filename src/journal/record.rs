@@ -168,7 +168,7 @@ pub(super) struct PushHead<'a> {
     pub(super) sequence: Sequence,
     pub(super) taken_at: Timestamp,
     pub(super) event_id: &'a str,
-    repository: &'a str,
+    pub(super) repository: &'a str,
     /// How many endpoints owed it when it was taken.
     pub(super) owed: u16,
     /// In a copy that was carried forward: which pairs were unsettled then.
@@ -179,7 +179,7 @@ pub(super) struct PushHead<'a> {
 
 /// A push that is owed, as far as waiting for its turn takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OwedPush {
+pub(super) struct RecordOwed {
     pub(super) repository: RepositoryName,
     pub(super) tag: Option<Tag>,
     pub(super) owed: Vec<EndpointId>,
@@ -215,42 +215,42 @@ impl<'a> PushHead<'a> {
         })
     }
 
-    /// Where it was pushed, and who owed it when it was taken; `decoder` is left behind that.
-    fn addresses(&self, decoder: &mut Decoder<'a>) -> Result<(RepositoryName, Vec<EndpointId>), RecordError> {
-        let repository = self
-            .repository
-            .parse()
-            .map_err(|_| RecordError::Malformed("a repository's name is not valid"))?;
-        let owed = (0..self.owed)
-            .map(|_| decode_endpoint(decoder, &repository))
-            .collect::<Result<_, _>>()?;
-        Ok((repository, owed))
+    /// Who owed it when it was taken, and by which tag it was pushed, as they stand here: the names in them are
+    /// not looked at.
+    pub(super) fn raw_addresses(&self) -> Result<(&'a [u8], &'a str), RecordError> {
+        let (mut decoder, rest) = (self.rest, self.rest.rest());
+        for _ in 0..self.owed {
+            skip_endpoint(&mut decoder)?;
+        }
+        let endpoints = rest.get(..rest.len() - decoder.rest().len());
+        decoder.u8()?;
+        decoder.varint()?;
+        Ok((endpoints.unwrap_or_default(), decoder.text()?))
     }
 
     /// Who owes it, and by which tag it was pushed.
-    pub(super) fn to_owed(&self) -> Result<OwedPush, RecordError> {
-        let mut decoder = self.rest;
-        let (repository, owed) = self.addresses(&mut decoder)?;
-        decoder.u8()?;
-        decoder.varint()?;
-        Ok(OwedPush {
+    pub(super) fn to_owed(&self) -> Result<RecordOwed, RecordError> {
+        let (endpoints, tag) = self.raw_addresses()?;
+        let repository = parse_repository(self.repository)?;
+        Ok(RecordOwed {
+            owed: decode_endpoints(&mut Decoder::new(endpoints), self.owed, &repository)?,
+            tag: parse_tag(tag)?,
             repository,
-            tag: decode_tag(&mut decoder)?,
-            owed,
         })
     }
 
     /// The whole push.
     pub(super) fn to_push(&self) -> Result<Push, RecordError> {
         let mut decoder = self.rest;
-        let (repository, owed) = self.addresses(&mut decoder)?;
+        let repository = parse_repository(self.repository)?;
+        let owed = decode_endpoints(&mut decoder, self.owed, &repository)?;
         let media_type = decoder
             .u8()?
             .checked_sub(1)
             .and_then(|index| MediaType::ALL.get(usize::from(index)).copied())
             .ok_or(RecordError::Malformed("a media type of no known number"))?;
         let manifest_size = decoder.varint()?;
-        let tag = decode_tag(&mut decoder)?;
+        let tag = parse_tag(decoder.text()?)?;
         let digest = decode_digest(&mut decoder)?;
         let actor = decoder.text()?.to_owned();
         let references = (0..decoder.count()?)
@@ -303,6 +303,24 @@ fn decode_sequence(decoder: &mut Decoder<'_>) -> Result<Sequence, RecordError> {
     Sequence::new(decoder.u64()?).ok_or(RecordError::Malformed("a sequence number is 0"))
 }
 
+/// So many endpoints, of which one may be that of the push's own repository.
+pub(super) fn decode_endpoints(
+    decoder: &mut Decoder<'_>,
+    count: u16,
+    own: &RepositoryName,
+) -> Result<Vec<EndpointId>, RecordError> {
+    (0..count).map(|_| decode_endpoint(decoder, own)).collect()
+}
+
+fn skip_endpoint(decoder: &mut Decoder<'_>) -> Result<(), RecordError> {
+    match decoder.u8()? {
+        ENDPOINT_NAMED | ENDPOINT_REPOSITORY => decoder.sized().map(drop)?,
+        ENDPOINT_OWN => {}
+        _ => return Err(RecordError::Malformed("an endpoint of no known kind")),
+    }
+    Ok(())
+}
+
 fn decode_endpoint(decoder: &mut Decoder<'_>, own: &RepositoryName) -> Result<EndpointId, RecordError> {
     match decoder.u8()? {
         ENDPOINT_NAMED => Ok(EndpointId::Named(Arc::from(decoder.text()?))),
@@ -316,14 +334,15 @@ fn decode_endpoint(decoder: &mut Decoder<'_>, own: &RepositoryName) -> Result<En
     }
 }
 
-fn decode_tag(decoder: &mut Decoder<'_>) -> Result<Option<Tag>, RecordError> {
-    match decoder.text()? {
-        "" => Ok(None),
-        tag => tag
-            .parse()
-            .map(Some)
-            .map_err(|_| RecordError::Malformed("a tag is not valid")),
-    }
+pub(super) fn parse_repository(name: &str) -> Result<RepositoryName, RecordError> {
+    let malformed = |_| RecordError::Malformed("a repository's name is not valid");
+    name.parse().map_err(malformed)
+}
+
+fn parse_tag(tag: &str) -> Result<Option<Tag>, RecordError> {
+    let tag = (!tag.is_empty()).then(|| tag.parse());
+    tag.transpose()
+        .map_err(|_| RecordError::Malformed("a tag is not valid"))
 }
 
 fn decode_digest(decoder: &mut Decoder<'_>) -> Result<Digest, RecordError> {

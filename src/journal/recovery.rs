@@ -10,16 +10,21 @@
 //! 5. A fresh segment begins, its header naming the valid end of the one before it. From here on what
 //!    stands behind that end is known to be cut. A newest segment without any commit is replaced, under
 //!    its own number, by rename.
-//! 6. Settlements that were told but not committed are committed to it, then their file goes.
+//! 6. Settlements that were told but not committed are committed to it, then their file goes. Those of pushes
+//!    that the journal no longer has were dropped from the file before step 3.
 //! 7. Older segments are cut to their valid ends, for the space. Not synced: the headers say it all.
+//!
+//! On a full disk the start ends with step 2 or 4: what is owed is delivered, nothing is taken, and the rest is
+//! done once there is space.
 
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
-    JournalId, OpenError, Opened, Options, RecoveryReport,
+    OpenError, Opened, Options, RecoveryReport,
     chain::{Directory, Found},
+    cut::{self, Cut},
     frame::{FRAME_HEADER_BYTES, Seed},
-    recent::Recent,
+    reading::Scanned,
     record::{RawRecord, Record},
     replay::Replay,
     scan::{CHUNK_BYTES, Window},
@@ -31,36 +36,22 @@ use super::{
 };
 use crate::{clock::Clock, push::Sequence};
 
-/// The bad last commit of the newest segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// The segment's file.
-    pub file: PathBuf,
-    /// Where the bad commit began.
-    pub offset: u64,
-    /// How many bytes were cut, up to the last one that is not zero.
-    pub bytes: u64,
-    /// Where they were saved.
-    pub saved: PathBuf,
-}
-
-struct Recovery<'a> {
+pub(super) struct Recovery<'a> {
     storage: &'a Arc<dyn Storage>,
     options: Options,
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
-/// What the reading found.
-struct Scanned {
-    found: Vec<Found>,
-    journal: JournalId,
-    replay: Replay,
-    /// Valid commits in the segments that are left.
-    commits: u64,
-    next_commit: u64,
+/// What stands behind the newest segment's valid end.
+enum Tail {
+    /// Nothing, or what was saved to be cut.
+    Seen(Option<Cut>),
+    /// Something that the full disk has no space to save. It stays where it is until there is.
+    Unsaved,
 }
 
 /// Settlements that were told but not committed.
+#[derive(Default)]
 struct Uncommitted {
     backlog: Backlog,
     /// How much of their file they take.
@@ -83,7 +74,7 @@ pub(super) fn open(
 }
 
 impl Recovery<'_> {
-    fn directory(&self) -> Directory<'_> {
+    pub(super) fn directory(&self) -> Directory<'_> {
         Directory(&**self.storage)
     }
 
@@ -94,31 +85,32 @@ impl Recovery<'_> {
         }
         let journal = scanned.journal;
         let seed = Seed::of(journal);
-        let uncommitted = self.uncommitted(seed)?;
-        let cut = match scanned.found.last() {
+        let uncommitted = self.uncommitted(seed, scanned.replay.next_sequence)?;
+        let tail = match scanned.found.last() {
             Some(newest) => {
-                let cut = self.save_cut(newest)?;
+                let tail = self.save_cut(newest)?;
                 self.renew_last_commit(newest)?;
-                cut
+                tail
             }
-            None => None,
+            None => Tail::Seen(None),
         };
+        let is_cut_unsaved = matches!(tail, Tail::Unsaved);
         let mut report = RecoveryReport {
             is_new: scanned.found.is_empty(),
             segments: scanned.found.len(),
             commits: scanned.commits,
             settled_late: 0,
             pushes: 0,
-            cut,
+            cut: None,
         };
-        let (active, settling) = self.begin(&mut scanned, uncommitted, &mut report)?;
+        let (active, settling) = self.begin(&mut scanned, uncommitted, tail, &mut report)?;
         let Replay {
             live,
-            found: ids,
+            notes,
             next_sequence,
+            ..
         } = scanned.replay;
         report.pushes = live.pushes();
-        let recent = Recent::restore(ids, self.clock.now());
         let segments = Segments::new(Parts {
             storage: Arc::clone(self.storage),
             options: self.options,
@@ -128,56 +120,40 @@ impl Recovery<'_> {
             active,
             next_commit: scanned.next_commit,
             filling,
+            is_cut_unsaved,
         });
         Ok(super::assemble(
             Arc::clone(self.storage),
             self.clock.clone(),
             journal,
-            (segments, live, recent, settling, next_sequence),
+            (segments, live, scanned.recent, settling, next_sequence),
+            notes,
             report,
         ))
     }
 
-    /// Reads and checks everything.
-    fn scan(&self) -> Result<Scanned, OpenError> {
-        let mut found = self.directory().headers()?;
-        let oldest = found.first().map(|found| found.header);
-        let first_commit = oldest.map_or(1, |header| header.first_commit);
-        let journal = oldest.map_or_else(|| JournalId(rand::random()), |header| header.journal);
-        let mut replay = Replay::new(oldest.map_or(Sequence::FIRST, |header| header.first_sequence));
-        let mut next_commit = first_commit;
-        for index in 0..found.len() {
-            self.read(
-                &mut found,
-                index,
-                Seed::of(journal),
-                &mut replay,
-                &mut next_commit,
-            )?;
-        }
-        Ok(Scanned {
-            found,
-            journal,
-            replay,
-            commits: next_commit - first_commit,
-            next_commit,
-        })
-    }
-
     /// Begins the segment that commits go to from now on, and settles what was left over.
     ///
-    /// When the disk has no space for it, the newest segment is handed on, sealed: what is owed can be
-    /// delivered all the same, and space may come.
+    /// When the disk has no space for it, or for what is to be cut, the newest segment is handed on, sealed and
+    /// whole: what is owed can be delivered all the same, and space may come.
     fn begin(
         &self,
         scanned: &mut Scanned,
         Uncommitted { backlog, file_end }: Uncommitted,
+        tail: Tail,
         report: &mut RecoveryReport,
     ) -> Result<(Active, Settling), OpenError> {
         let seed = Seed::of(scanned.journal);
-        let mut active = match (self.fresh(scanned, backlog.bytes.len()), scanned.found.last()) {
+        let fresh = match tail {
+            Tail::Seen(cut) => {
+                report.cut = cut;
+                self.fresh(scanned, backlog.bytes.len())
+            }
+            Tail::Unsaved => Err(io::ErrorKind::StorageFull.into()),
+        };
+        let mut active = match (fresh, scanned.found.last()) {
             (Ok(active), _) => active,
-            (Err(error), Some(newest)) if is_no_space(&error) && report.cut.is_none() => {
+            (Err(error), Some(newest)) if is_no_space(&error) => {
                 tracing::warn!(%error, "no space for a fresh segment; the journal takes nothing until there is");
                 let active = sealed(newest);
                 scanned.found.pop();
@@ -209,111 +185,19 @@ impl Recovery<'_> {
         ))
     }
 
-    /// Reads and checks one segment; finds the newest one's end.
-    fn read(
-        &self,
-        found: &mut [Found],
-        index: usize,
-        seed: Seed,
-        replay: &mut Replay,
-        next_commit: &mut u64,
-    ) -> Result<(), OpenError> {
-        let is_newest = index + 1 == found.len();
-        let Some(found) = found.get_mut(index) else {
-            return Ok(());
-        };
-        let header = found.header;
-        if header.first_commit != *next_commit || header.first_sequence != replay.next_sequence {
-            return Err(self.directory().damaged(
-                &found.name,
-                48,
-                "it does not begin where the one before it ends",
-            ));
-        }
-        replay.begin(header.number);
-        let failed = |error| self.directory().failed(&found.name, error);
-        let mut window = Window::new(Arc::clone(&found.file), CHUNK_BYTES).map_err(failed)?;
-        let mut offset = FIRST_COMMIT_AT;
-        while offset < found.end {
-            let commit = window
-                .commit_at(offset, found.end, header.number, seed)
-                .map_err(failed)?;
-            let Some(commit) = commit else { break };
-            if commit.number != *next_commit {
-                return Err(self.directory().damaged(
-                    &found.name,
-                    offset,
-                    "commits are missing before this one",
-                ));
-            }
-            replay
-                .take(header.number, &commit)
-                .map_err(|error| self.directory().bad_record(&found.name, error))?;
-            *next_commit += 1;
-            found.last_commit_at = offset;
-            offset = commit.end();
-        }
-        if offset == found.end {
-            return Ok(());
-        }
-        if !is_newest {
-            return Err(self
-                .directory()
-                .damaged(&found.name, offset, "this commit is not intact"));
-        }
-        found.end = offset;
-        let content_end = window.end_of_content(offset).map_err(failed)?;
-        if content_end == offset {
-            return Ok(());
-        }
-        // Only the last commit can be torn: each one is durable before the next is written.
-        let later = window.find_commit(offset, header.number, seed).map_err(failed)?;
-        if let Some(later) = later {
-            let reason = format!("this commit is not intact, and there is a valid one after it, at {later}");
-            return Err(self.directory().damaged(&found.name, offset, &reason));
-        }
-        let is_more = window.is_more_than_one(offset, content_end, header.number, seed);
-        if is_more.map_err(failed)? {
-            return Err(self.directory().damaged(
-                &found.name,
-                offset,
-                "this commit is not intact, and it is not the last one",
-            ));
-        }
-        Ok(())
-    }
-
     /// Saves what stands behind the newest segment's valid end, if that is anything but zeros.
-    fn save_cut(&self, newest: &Found) -> Result<Option<Cut>, OpenError> {
-        let failed = |error| self.directory().failed(&newest.name, error);
-        let mut window = Window::new(Arc::clone(&newest.file), CHUNK_BYTES).map_err(failed)?;
-        let end = window.end_of_content(newest.end).map_err(failed)?;
-        if end == newest.end {
-            return Ok(None);
+    fn save_cut(&self, newest: &Found) -> Result<Tail, OpenError> {
+        match cut::save(&**self.storage, &newest.file, newest.header.number, newest.end) {
+            Ok(cut) => Ok(Tail::Seen(cut)),
+            Err(error) if is_no_space(&error) => {
+                tracing::warn!(
+                    file = %self.storage.path(&newest.name).display(), offset = newest.end, %error,
+                    "the journal's last commit is not whole, and there is no space to save it: it is cut once there is"
+                );
+                Ok(Tail::Unsaved)
+            }
+            Err(error) => Err(self.directory().failed(&newest.name, error)),
         }
-        let name = format!("cut-{:016}-{}", newest.header.number, newest.end);
-        self.storage
-            .create(&name)
-            .and_then(|target| {
-                window.copy_to(&*target, newest.end, end)?;
-                target.sync_data()?;
-                self.storage.sync_dir()
-            })
-            .map_err(|error| self.directory().failed(&name, error))?;
-        let cut = Cut {
-            file: self.storage.path(&newest.name),
-            offset: newest.end,
-            bytes: end - newest.end,
-            saved: self.storage.path(&name),
-        };
-        tracing::warn!(
-            file = %cut.file.display(),
-            offset = cut.offset,
-            bytes = cut.bytes,
-            saved = %cut.saved.display(),
-            "the journal's last commit was not whole and is cut; it was never acknowledged, unless the disk damaged it since",
-        );
-        Ok(Some(cut))
     }
 
     /// Makes the newest segment's last commit durable. The same bytes again: a crash in between leaves it as it
@@ -332,32 +216,52 @@ impl Recovery<'_> {
         renewed.map_err(|error| self.directory().failed(&newest.name, error))
     }
 
-    /// The settlements that were told but not committed.
-    fn uncommitted(&self, seed: Seed) -> Result<Uncommitted, OpenError> {
+    /// The settlements that were told but not committed, of pushes before `next`.
+    ///
+    /// Of others there can be some after a cut, or when files were put back by hand: their pushes are gone, and
+    /// the number is the next push's.
+    fn uncommitted(&self, seed: Seed, next: Sequence) -> Result<Uncommitted, OpenError> {
         let failed = |error| self.directory().failed(SETTLING, error);
         let mut bytes = Vec::new();
-        match self.storage.open(SETTLING) {
-            Ok(file) => {
-                let size = file.size().map_err(failed)?;
-                bytes.resize(usize::try_from(size).unwrap_or(usize::MAX), 0);
-                let read = file.read_at(&mut bytes, 0).map_err(failed)?;
-                bytes.truncate(read);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let file = match self.storage.open(SETTLING) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Uncommitted::default()),
             Err(error) => return Err(failed(error)),
-        }
-        let (mut backlog, mut rest) = (Backlog::default(), bytes.as_slice());
+        };
+        let size = file.size().map_err(failed)?;
+        bytes.resize(usize::try_from(size).unwrap_or(usize::MAX), 0);
+        let read = file.read_at(&mut bytes, 0).map_err(failed)?;
+        bytes.truncate(read);
+        let (mut backlog, mut rest, mut stale) = (Backlog::default(), bytes.as_slice(), 0);
         while let Ok((record, behind)) = RawRecord::split(rest) {
             if !record.is_intact(seed) {
                 break;
             }
             rest = behind;
-            // Settled already, some of them: to settle it twice changes nothing.
-            if let Ok(Record::Settled(pair, how)) = record.decode() {
-                backlog.push(seed, pair, how);
+            match record.decode() {
+                Ok(Record::Settled(pair, _)) if pair.sequence >= next => stale += 1,
+                // Settled already, some of them: to settle it twice changes nothing.
+                Ok(Record::Settled(pair, how)) => backlog.push(seed, pair, how),
+                _ => {}
             }
         }
-        let file_end = (bytes.len() - rest.len()) as u64;
+        if stale == 0 {
+            let file_end = (bytes.len() - rest.len()) as u64;
+            return Ok(Uncommitted { backlog, file_end });
+        }
+        tracing::warn!(
+            file = %self.storage.path(SETTLING).display(),
+            settlements = stale,
+            %next,
+            "settlements of pushes that the journal no longer has are dropped"
+        );
+        // Not only from memory: on a full disk the file stays until there is space, and pushes may have their
+        // numbers by then. It gets shorter, so this takes no space.
+        let file_end = backlog.bytes.len() as u64;
+        file.write_all_at(&backlog.bytes, 0)
+            .and_then(|()| file.set_len(file_end))
+            .and_then(|()| file.sync_data())
+            .map_err(failed)?;
         Ok(Uncommitted { backlog, file_end })
     }
 

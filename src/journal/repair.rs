@@ -51,6 +51,9 @@ use crate::{
 /// A push's record has more bytes than this.
 const PUSH_BYTES_MIN: u64 = 64;
 
+/// Segments, commits and pushes that a repaired journal has room to count, at the least.
+const COUNTED_MAX: u64 = 1 << 48;
+
 /// Whether anything is to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -203,7 +206,16 @@ impl Repair {
         if self.plan.findings.is_empty() {
             return Ok(None);
         }
-        let mut rebuild = Rebuild::new(&self.survey.storage, self.header(), self.segment_size);
+        let header = self.header();
+        let begun = [header.number, header.first_commit, header.first_sequence.get()];
+        if begun
+            .iter()
+            .any(|count| *count > segment::COUNT_MAX - COUNTED_MAX)
+        {
+            let reason = "it holds numbers that no journal comes to, and there is none to go on from";
+            return Err(ToolError::NotRepaired { reason });
+        }
+        let mut rebuild = Rebuild::new(&self.survey.storage, header, self.segment_size);
         let written = rebuild
             .write(&self.content, self.seed)
             .map_err(|error| ToolError::from(self.survey.directory().failed("", error)))
@@ -229,11 +241,11 @@ impl Repair {
     /// That of the first new segment.
     fn header(&self) -> segment::SegmentHeader {
         segment::SegmentHeader {
-            number: newest(&self.survey) + 1,
+            number: newest(&self.survey).saturating_add(1),
             journal: self.identity,
             created_at: self.clock.now(),
             first_sequence: self.plan.next,
-            first_commit: self.content.last_commit + 1,
+            first_commit: self.content.last_commit.saturating_add(1),
             // It follows none of the old ones, and says nothing about where these end.
             predecessor: 0,
             predecessor_end: 0,
@@ -257,7 +269,7 @@ fn plan(directory: &Path, survey: &Survey, mut examined: Examined, now: Timestam
     let begun = headers
         .filter_map(|file| file.header)
         .map(|header| header.first_sequence.get());
-    let known = begun.max().unwrap_or(1).max(ledger.highest + 1);
+    let known = begun.max().unwrap_or(1).max(ledger.highest.saturating_add(1));
     let skipped = examined.unanchored_bytes.div_ceil(PUSH_BYTES_MIN);
     let next = Sequence::new(known.saturating_add(skipped)).unwrap_or(Sequence::FIRST);
     let from = ledger.floor.map(Sequence::get).or(ledger.seen.first());

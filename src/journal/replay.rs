@@ -1,6 +1,7 @@
 //! What the records of all segments amount to: who still owes what, and which event ids are remembered.
 
 use super::{
+    Notes,
     live::Live,
     recent::{EventKey, Found},
     record::{PushHead, RawRecord, Record, RecordError},
@@ -11,27 +12,35 @@ use crate::push::Sequence;
 /// The state of the journal after the commits replayed so far.
 #[derive(Debug)]
 pub(super) struct Replay {
+    /// The segment that was taken up last.
+    pub(super) segment: u64,
     pub(super) live: Live,
     pub(super) found: Found,
+    pub(super) notes: Notes,
     pub(super) next_sequence: Sequence,
 }
 
 impl Replay {
     pub(super) fn new(next_sequence: Sequence) -> Self {
         Self {
+            segment: 0,
             live: Live::default(),
             found: Found::default(),
+            notes: Notes::default(),
             next_sequence,
         }
     }
 
     /// Takes up the next segment.
     pub(super) fn begin(&mut self, segment: u64) {
+        self.segment = segment;
         self.live.begin(segment, self.next_sequence);
+        self.notes.begin(self.next_sequence);
     }
 
     /// Takes in one commit of that segment. An error tells the offset of the record it is about.
-    pub(super) fn take(&mut self, segment: u64, commit: &Commit<'_>) -> Result<(), (u64, RecordError)> {
+    pub(super) fn take(&mut self, commit: &Commit<'_>) -> Result<(), (u64, RecordError)> {
+        let segment = self.segment;
         for_each_record(commit, |offset, raw| match raw.decode()? {
             Record::Push(push) => self.take_push(segment, offset, raw.bytes(), push),
             Record::Settled(pair, _) => {
@@ -64,6 +73,7 @@ impl Replay {
         match push.carried {
             None if push.sequence == self.next_sequence => {
                 self.live.push(push.sequence, offset, bytes, push.owed);
+                self.notes.add(&push);
                 self.next_sequence = push.sequence.next();
             }
             None => {

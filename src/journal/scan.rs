@@ -1,6 +1,6 @@
 //! Reading segments: commits one after the other, and what may stand behind the last of them.
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use super::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, MAGIC_BYTES, Seed},
@@ -18,7 +18,18 @@ pub(super) struct Window {
     size: u64,
     chunk_bytes: usize,
     buffer: Vec<u8>,
+    /// How much of the buffer is the file's, and from which offset on.
+    held: usize,
     start: u64,
+}
+
+/// Bytes that were taken out of a window's buffer.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// The buffer, to be used again.
+    pub(super) bytes: Vec<u8>,
+    /// Which of it was taken.
+    pub(super) range: Range<usize>,
 }
 
 /// A valid commit.
@@ -45,6 +56,7 @@ impl Window {
             chunk_bytes,
             file,
             buffer: Vec::new(),
+            held: 0,
             start: 0,
         })
     }
@@ -59,18 +71,75 @@ impl Window {
         if offset.saturating_add(count as u64) > self.size {
             return Ok(None);
         }
-        let is_held = offset >= self.start && offset + count as u64 <= self.start + self.buffer.len() as u64;
-        if !is_held {
-            let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
-            self.buffer.resize(count.max(self.chunk_bytes).min(left), 0);
-            self.start = offset;
-            // What a failed read has left there is nothing.
-            let read = self.file.read_at(&mut self.buffer, offset);
-            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
-            read?;
+        if !self.holds(offset, count) {
+            self.fill(offset, count)?;
         }
-        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
-        Ok(self.buffer.get(from..).and_then(|held| held.get(..count)))
+        let held = self.buffer.get(self.index(offset)..self.held);
+        Ok(held.and_then(|held| held.get(..count)))
+    }
+
+    fn holds(&self, offset: u64, count: usize) -> bool {
+        offset >= self.start && offset + count as u64 <= self.start + self.held as u64
+    }
+
+    /// Where in the buffer an offset from its start on is.
+    fn index(&self, offset: u64) -> usize {
+        let index = usize::try_from(offset.saturating_sub(self.start));
+        index.unwrap_or(usize::MAX).min(self.held)
+    }
+
+    /// Has the buffer begin at `offset`, with at least `count` bytes if the file has them. What is held of them
+    /// is not read again.
+    fn fill(&mut self, offset: u64, count: usize) -> io::Result<()> {
+        let kept = if offset >= self.start {
+            self.index(offset)..self.held
+        } else {
+            0..0
+        };
+        let kept_bytes = kept.len();
+        self.buffer.copy_within(kept, 0);
+        (self.start, self.held) = (offset, kept_bytes);
+        let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
+        let wanted = count.max(self.chunk_bytes).min(left);
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        let rest = self.buffer.get_mut(kept_bytes..wanted).unwrap_or_default();
+        // What a failed read has left there is nothing.
+        self.held += self.file.read_at(rest, offset + kept_bytes as u64)?;
+        Ok(())
+    }
+
+    /// Whether all of the commit at `offset` is held, or it is held that there is none.
+    pub(super) fn holds_commit(&self, offset: u64) -> bool {
+        let held = self.buffer.get(self.index(offset)..self.held);
+        let header = held
+            .filter(|_| offset >= self.start)
+            .and_then(|held| held.first_chunk());
+        header.is_some_and(|header| {
+            FrameHeader::parse(header).is_none_or(|header| {
+                let payload = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
+                self.holds(offset, FRAME_HEADER_BYTES.saturating_add(payload))
+            })
+        })
+    }
+
+    /// Takes the bytes from one offset up to another, which are held, out of the buffer, and what was before them;
+    /// what is behind them goes into `spare`, to be the buffer from now on.
+    pub(super) fn take(&mut self, from: u64, to: u64, mut spare: Vec<u8>) -> Taken {
+        let range = self.index(from)..self.index(to);
+        let behind = self.buffer.get(range.end..self.held).unwrap_or_default();
+        if spare.len() < behind.len() {
+            spare.resize(behind.len(), 0);
+        }
+        if let Some(place) = spare.get_mut(..behind.len()) {
+            place.copy_from_slice(behind);
+        }
+        (self.start, self.held) = (to, behind.len());
+        Taken {
+            bytes: std::mem::replace(&mut self.buffer, spare),
+            range,
+        }
     }
 
     /// The valid commit of that segment at `offset`, if there is one that ends at `limit` at the latest.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AppendError, JournalId, Options,
+    AppendError, JournalId, Options, cut,
     frame::{FRAME_HEADER_BYTES, Seed},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
     spare::{Filling, SPARE, Spare},
@@ -97,6 +97,8 @@ pub(super) struct Segments {
     spare: Spare,
     next_commit: u64,
     no_space: Option<NoSpace>,
+    /// What stands behind the active segment's end is a bad commit that is not saved yet.
+    is_cut_unsaved: bool,
 }
 
 /// What recovery hands over.
@@ -110,6 +112,8 @@ pub(super) struct Parts {
     pub(super) active: Active,
     pub(super) next_commit: u64,
     pub(super) filling: Filling,
+    /// Whether what is to be cut off the active segment, which is sealed then, is still to be saved.
+    pub(super) is_cut_unsaved: bool,
 }
 
 impl Segments {
@@ -135,6 +139,7 @@ impl Segments {
             spare,
             next_commit: parts.next_commit,
             no_space,
+            is_cut_unsaved: parts.is_cut_unsaved,
         }
     }
 
@@ -201,15 +206,30 @@ impl Segments {
             self.check_bound(capacity)?;
         }
         self.check_no_space()?;
-        let rolled = if capacity > usual {
-            segment::create(&*self.storage, LARGE, capacity)
-                .and_then(|file| self.roll(LARGE, file, next_sequence))
-        } else {
-            self.spare
+        let rolled = match self.save_cut() {
+            Err(error) => Err(error),
+            Ok(()) if capacity > usual => segment::create(&*self.storage, LARGE, capacity)
+                .and_then(|file| self.roll(LARGE, file, next_sequence)),
+            Ok(()) => self
+                .spare
                 .take()
-                .and_then(|file| self.roll(SPARE, file, next_sequence))
+                .and_then(|file| self.roll(SPARE, file, next_sequence)),
         };
         self.judge(rolled)
+    }
+
+    /// Saves what the start found no space to save, before the next segment's header cuts it off.
+    fn save_cut(&mut self) -> io::Result<()> {
+        if self.is_cut_unsaved {
+            cut::save(
+                &*self.storage,
+                &self.active.file,
+                self.active.number,
+                self.active.end,
+            )?;
+            self.is_cut_unsaved = false;
+        }
+        Ok(())
     }
 
     /// Whether a further segment of that capacity, and one more for settlements, stay within the bound.

@@ -14,7 +14,7 @@
 //! must not meet settlements of their earlier owners.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -25,8 +25,9 @@ use super::{
     record,
     storage::{Storage, StorageFile, is_no_space},
     time::now,
+    unsettled::Unsettled,
 };
-use crate::push::{Pair, Settlement};
+use crate::push::{Pair, Sequence, Settlement};
 
 /// The file's name.
 pub(super) const SETTLING: &str = "settling";
@@ -99,7 +100,7 @@ pub(super) struct Settling {
     storage: Arc<dyn Storage>,
     seed: Seed,
     /// What a start that had no space left uncommitted: settled all the same.
-    left_over: HashSet<Pair>,
+    left_over: HashMap<Sequence, Vec<u16>>,
     state: Mutex<State>,
 }
 
@@ -126,7 +127,10 @@ impl Settling {
     /// Begins with what recovery found to be settled but not committed; `file_end` is how much of the file
     /// that takes, 0 when there is no file.
     pub(super) fn new(storage: Arc<dyn Storage>, seed: Seed, backlog: Backlog, file_end: u64) -> Self {
-        let left_over = backlog.marks.iter().map(|mark| mark.pair).collect();
+        let mut left_over: HashMap<_, Vec<_>> = HashMap::new();
+        for Mark { pair, .. } in &backlog.marks {
+            left_over.entry(pair.sequence).or_default().push(pair.place);
+        }
         let state = State {
             since: (!backlog.marks.is_empty()).then(now),
             filed: backlog.bytes.len(),
@@ -169,9 +173,14 @@ impl Settling {
         }
     }
 
-    /// Whether the pair was settled before the start, although no commit says so yet.
-    pub(super) fn was_told(&self, pair: Pair) -> bool {
-        !self.left_over.is_empty() && self.left_over.contains(&pair)
+    /// Strikes out which of a push's pairs were settled before the start, although no commit says so yet.
+    pub(super) fn strike_out(&self, sequence: Sequence, unsettled: &mut Unsettled) {
+        if self.left_over.is_empty() {
+            return;
+        }
+        for place in self.left_over.get(&sequence).into_iter().flatten() {
+            unsettled.settle(*place);
+        }
     }
 
     /// When these must be durable.

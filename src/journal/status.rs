@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Cut;
+use super::{Cut, Damage};
 
 /// What a start found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub enum Health {
         /// What the system says.
         error: String,
     },
+    /// A push that is still owed can't be read, so that its segment can't be deleted, and none after it. What fits
+    /// within the bound is taken; the journal wants to be repaired.
+    Damaged(Damage),
     /// It ended; only another start can help.
     Failed(String),
 }

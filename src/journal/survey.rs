@@ -331,7 +331,8 @@ fn bad(
     offset: u64,
     seed: Seed,
 ) -> io::Result<Option<Bad>> {
-    let next = window.find_commit(offset, file.number, seed)?;
+    // Behind it: at `offset` itself one may stand that is whole, but reaches past the limit.
+    let next = window.find_commit(offset + 1, file.number, seed)?;
     if let Some(next) = next.filter(|next| *next < file.limit) {
         return Ok(Some(Bad {
             offset,

@@ -4,7 +4,7 @@
 pub(super) const BITS: u16 = 32;
 
 /// Which of a push's pairs are unsettled: a bit for each endpoint that owed it, the first one lowest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Unsettled {
     /// At most 32 endpoints.
     Few(u32),

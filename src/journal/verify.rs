@@ -7,12 +7,16 @@
 //! At the end it is stricter than a start: where more bytes are bad than the last commit can have had, a start
 //! cuts them off all the same; here they are damage, for commits among them were durable.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Finding, Holder, JournalId, ToolError, Torn,
     examine::{Progress, examine},
     holder, inspect,
+    storage::Storage,
 };
 
 /// What the check found.
@@ -49,8 +53,16 @@ pub struct Verification {
 /// # Errors
 /// See [`ToolError`]. Damage is none: it is what [`Verification::findings`] tell.
 pub fn verify(directory: &Path, progress: Progress<'_>) -> Result<Verification, ToolError> {
-    let storage = inspect::open(directory)?;
-    let survey = inspect::survey(&storage, directory)?;
+    of(&inspect::open(directory)?, directory, progress)
+}
+
+/// Checks the journal in `storage`.
+pub(super) fn of(
+    storage: &Arc<dyn Storage>,
+    directory: &Path,
+    progress: Progress<'_>,
+) -> Result<Verification, ToolError> {
+    let survey = inspect::survey(storage, directory)?;
     let examined = examine(&survey, progress)?;
     Ok(Verification {
         directory: directory.to_owned(),

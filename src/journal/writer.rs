@@ -32,8 +32,8 @@ const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Settlements that ride with one commit at most.
 const SETTLEMENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Who is handed what became durable, in order.
-pub type Applier = Box<dyn FnMut(Vec<Applied>) + Send>;
+/// Who is shown what became durable, in order.
+pub type Applier = Box<dyn FnMut(&[Applied]) + Send>;
 
 /// Is told how long each commit's fdatasync took, on the writer's thread.
 struct SyncTold(Box<dyn Fn(Duration) + Send>);
@@ -162,8 +162,13 @@ impl Writer {
                 if bytes > self.segments.room_for(Purpose::Pushes)
                     && let Err(error) = self.make_room(bytes, Purpose::Pushes)
                 {
-                    self.is_refusing |= matches!(error, RoomError::Full { .. });
-                    Group::refuse(append, error.to_append_error(self.segments.options()));
+                    let is_full = matches!(error, RoomError::Full { .. });
+                    self.is_refusing |= is_full;
+                    let error = match self.carrying.stuck.damage(is_full).filter(|_| is_full) {
+                        Some(damage) => AppendError::Damaged(damage.clone()),
+                        None => error.to_append_error(self.segments.options()),
+                    };
+                    Group::refuse(append, error);
                     continue;
                 }
             }
@@ -268,9 +273,11 @@ impl Writer {
         };
         let news = self.group.take_applied(result.is_ok());
         if !news.is_empty() {
-            applier(news);
+            applier(&news);
         }
         self.group.answer(&result);
+        // Nobody waits for the pushes to be let go.
+        self.group.let_go(news);
         if result.is_err() {
             self.replace_sealed();
         }
@@ -383,16 +390,19 @@ impl Writer {
     fn publish(&mut self) {
         let full = self.segments.is_full().filter(|_| self.is_refusing);
         self.is_refusing = full.is_some();
-        let health = match (&self.fatal, self.segments.no_space(), full) {
-            (Some(error), ..) => Health::Failed(error.clone()),
-            (None, Some((error, _)), _) => Health::NoSpace {
-                error: error.to_owned(),
-            },
-            (None, None, Some(bytes)) => Health::Full {
-                bytes,
-                bytes_max: self.segments.options().max_size,
-            },
-            (None, None, None) => Health::Ready,
+        // What is damaged keeps the disk from getting emptier, so it is told rather than what came of it.
+        let health = if let Some(error) = &self.fatal {
+            Health::Failed(error.clone())
+        } else if let Some(damage) = self.carrying.stuck.damage(full.is_some()) {
+            Health::Damaged(damage.clone())
+        } else if let Some((error, _)) = self.segments.no_space() {
+            let error = error.to_owned();
+            Health::NoSpace { error }
+        } else if let Some(bytes) = full {
+            let bytes_max = self.segments.options().max_size;
+            Health::Full { bytes, bytes_max }
+        } else {
+            Health::Ready
         };
         self.shared.tell(health);
         self.stats.segments = self.segments.count() as u64;

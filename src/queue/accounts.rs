@@ -66,11 +66,11 @@ impl Accounts {
         }
     }
 
-    /// Adds a push of so many bytes that these endpoints owe, and gives back the endpoints by the one value that
+    /// Adds pushes of so many bytes that these endpoints owe, and gives back the endpoints by the one value that
     /// stands for each in memory.
     pub(super) fn add<'a>(
         &self,
-        bytes: u32,
+        bytes: u64,
         endpoints: impl ExactSizeIterator<Item = &'a EndpointId>,
     ) -> Vec<Arc<EndpointId>> {
         let mut sheet = self.sheet();
@@ -81,14 +81,14 @@ impl Accounts {
                 None => Arc::new(id.clone()),
             };
             let owed = sheet.owed.entry(Arc::clone(&known_id)).or_default();
-            *owed += u64::from(bytes);
+            *owed += bytes;
             if *owed > self.bounds.endpoint_bytes_max {
                 sheet.over.insert(Arc::clone(&known_id));
             }
             known.push(known_id);
         }
         if !known.is_empty() {
-            sheet.bytes += u64::from(bytes);
+            sheet.bytes += bytes;
         }
         if !sheet.over.is_empty() || sheet.bytes > self.bounds.bytes_max {
             self.passed.notify_one();

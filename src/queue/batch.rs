@@ -30,9 +30,9 @@ pub struct Batch {
     pub sealed_at: Instant,
     /// The pushes that survived coalescing in at least one lane, in order.
     pub members: Box<[Sequence]>,
-    /// What is sent of each member, by its index; `None` for one that could not be read back. Filled once by
-    /// whoever needs it first.
-    pub contents: OnceCell<Vec<Option<Content>>>,
+    /// What is sent of each member, by its index. Filled once by whoever needs it first; a member that could
+    /// not be read back then is filled by whoever reads it later.
+    pub contents: OnceCell<Vec<OnceCell<Content>>>,
     /// The right to hold contents ahead of their turn. Without it they go when an attempt fails.
     _ahead: Option<OwnedSemaphorePermit>,
 }

@@ -31,8 +31,8 @@ use tokio::{
 };
 
 use crate::{
-    image::RepositoryName,
-    journal::{Durable, Owed},
+    image::{RepositoryName, Tag},
+    journal::{Durable, OwedRun},
     push::{EndpointId, Pair, Sequence},
     webhook::Endpoints,
 };
@@ -123,38 +123,44 @@ impl Queue {
     /// An endpoint that is unknown to `endpoints` can't owe: the caller fixed `owed` from the same set.
     pub fn apply(&self, durable: &Durable, endpoints: &Endpoints, now: Instant) {
         let push = &durable.push;
-        let owed = self.take_on(durable.bytes, endpoints, (0..).zip(&push.owed), |_, _| {});
+        let owed = self.take_on(durable.bytes.into(), endpoints, (0..).zip(&push.owed), |_, _| {});
         let arrival = Arrival {
             sequence: durable.sequence,
             bytes: durable.bytes,
-            tag: push.tag.as_ref(),
+            tag: push.tag.as_ref().map_or("", Tag::as_str),
         };
-        if let Some(mut queue) = self.insert(&push.repository, arrival, &owed, now) {
+        if let Some(mut queue) = self.insert(&push.repository, [arrival], &owed, now) {
             let name = queue.key().clone();
             self.schedule(&name, &mut queue, now);
         }
     }
 
-    /// Inserts pushes that the journal found to be owed at the start, in order. May be called several times,
-    /// in order, and before anything is applied. Nothing of it is due before [`Queue::close_windows`].
+    /// Inserts pushes that the journal found to be owed at the start, each repository's in order. Before anything
+    /// is applied. Nothing of it is due before [`Queue::close_windows`].
     ///
     /// Returns what is owed by endpoints that no longer exist.
-    pub fn restore(&self, pushes: Vec<Owed>, endpoints: &Endpoints, now: Instant) -> Orphans {
-        let mut orphans = Orphans::default();
-        for push in pushes {
+    pub fn restore(&self, run: &OwedRun<'_>, endpoints: &Endpoints, now: Instant) -> Orphans {
+        let mut gone = Vec::new();
+        let bytes = run.pushes.iter().map(|push| u64::from(push.bytes)).sum();
+        let owing = run.owed.iter().map(|(place, endpoint)| (*place, endpoint));
+        let owed = self.take_on(bytes, endpoints, owing, |place, endpoint| {
+            gone.push((place, endpoint.clone()));
+        });
+        let arrivals = run.pushes.iter().map(|push| Arrival {
+            sequence: push.sequence,
+            bytes: push.bytes,
+            tag: push.tag,
+        });
+        self.insert(run.repository, arrivals, &owed, now);
+        let orphans = run.pushes.iter().flat_map(|push| {
             let sequence = push.sequence;
-            let owing = push.owed.iter().map(|(place, endpoint)| (*place, endpoint));
-            let owed = self.take_on(push.bytes, endpoints, owing, |place, endpoint| {
-                orphans.push((Pair { sequence, place }, endpoint.clone()));
-            });
-            let arrival = Arrival {
-                sequence,
-                bytes: push.bytes,
-                tag: push.tag.as_ref(),
-            };
-            self.insert(&push.repository, arrival, &owed, now);
-        }
-        orphans
+            let gone = gone.iter();
+            gone.map(move |(place, endpoint)| {
+                let place = *place;
+                (Pair { sequence, place }, endpoint.clone())
+            })
+        });
+        orphans.collect()
     }
 
     /// Closes every window once all is restored: nobody waits for a window that was open when the process
@@ -334,10 +340,10 @@ impl Queue {
         effects
     }
 
-    /// Who owes a push, of those that still exist; it is put down to their accounts.
+    /// Who owes pushes of so many bytes, of those that still exist; it is put down to their accounts.
     fn take_on<'a>(
         &self,
-        bytes: u32,
+        bytes: u64,
         endpoints: &Endpoints,
         owed: impl Iterator<Item = (u16, &'a EndpointId)>,
         mut gone: impl FnMut(u16, &EndpointId),
@@ -363,20 +369,23 @@ impl Queue {
         owing.collect()
     }
 
-    /// The repository's queue with the push in it; `None` when nobody owes it.
-    fn insert(
+    /// The repository's queue with the pushes in it; `None` when nobody owes them.
+    fn insert<'a>(
         &self,
         repository: &RepositoryName,
-        arrival: Arrival<'_>,
+        arrivals: impl IntoIterator<Item = Arrival<'a>, IntoIter: ExactSizeIterator>,
         owed: &[Owing],
         now: Instant,
     ) -> Option<RefMut<'_, RepositoryName, Box<RepositoryQueue>>> {
         if owed.is_empty() {
             return None;
         }
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        let arrivals = arrivals.into_iter();
+        self.pending.fetch_add(arrivals.len(), Ordering::Relaxed);
         let mut queue = self.repositories.entry(repository.clone()).or_default();
-        queue.push(arrival, owed, &self.ahead, now);
+        for arrival in arrivals {
+            queue.push(arrival, owed, &self.ahead, now);
+        }
         Some(queue)
     }
 

@@ -28,7 +28,6 @@ use super::{
     record::Record,
 };
 use crate::{
-    image::Tag,
     push::{EndpointId, Sequence, Settlement},
     webhook::{Batching, Coalesce},
 };
@@ -43,8 +42,8 @@ pub(super) struct Arrival<'a> {
     pub(super) sequence: Sequence,
     /// What it takes on disk, bytes.
     pub(super) bytes: u32,
-    /// The tag it was pushed by.
-    pub(super) tag: Option<&'a Tag>,
+    /// The tag it was pushed by; empty for none.
+    pub(super) tag: &'a str,
 }
 
 /// An endpoint that owes a push.
@@ -108,7 +107,7 @@ impl RepositoryQueue {
                 sequence,
                 bytes,
                 place: owing.place,
-                tag: tag.map_or(&[], |tag| tag.as_str().as_bytes()),
+                tag: tag.as_bytes(),
                 marks: 0,
             });
         }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     clock::Timestamp,
-    image::{Digest, MediaType, Tag},
+    image::{Digest, MediaType},
+    journal::OwedPush,
     push::{Push, Sequence, Settlement},
     secret::Secret,
     webhook::{Batching, Coalesce, Endpoint, Format, Rate, guard::Author},
@@ -50,11 +51,10 @@ impl Default for Repository {
 
 impl Repository {
     fn push(&mut self, number: u64, tag: &str, owed: &[(&str, Batching)], now: Instant) {
-        let tag = (!tag.is_empty()).then(|| tag.parse::<Tag>().unwrap());
         let arrival = Arrival {
             sequence: sequence(number),
             bytes: 400,
-            tag: tag.as_ref(),
+            tag,
         };
         let owing = |(place, (name, batching)): (u16, &(&str, Batching))| Owing {
             place,
@@ -557,18 +557,23 @@ async fn an_earlier_push_wakes_the_one_who_waits_for_a_later() {
 #[tokio::test(start_paused = true)]
 async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
     let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
-    let owed = |number: u64, repository: &str, owed: &[(u16, &str)]| Owed {
-        sequence: Sequence::new(number).unwrap(),
-        bytes: 400,
-        repository: repository.parse().unwrap(),
-        tag: Some("v1".parse().unwrap()),
-        owed: owed.iter().map(|(place, name)| (*place, named(name))).collect(),
-    };
-    let found = vec![
-        owed(1, "acme/app", &[(3, "ci"), (5, "gone")]),
-        owed(2, "acme/other", &[(0, "gone")]),
-    ];
-    let orphans = queue.restore(found, &endpoints, Instant::now());
+    let mut orphans = Orphans::new();
+    for (number, repository, owed) in [
+        (1, "acme/app", vec![(3, named("ci")), (5, named("gone"))]),
+        (2, "acme/other", vec![(0, named("gone"))]),
+    ] {
+        let push = OwedPush {
+            sequence: Sequence::new(number).unwrap(),
+            bytes: 400,
+            tag: "v1",
+        };
+        let run = OwedRun {
+            repository: &repository.parse().unwrap(),
+            owed: &owed,
+            pushes: &[push],
+        };
+        orphans.extend(queue.restore(&run, &endpoints, Instant::now()));
+    }
     let places: Vec<_> = orphans
         .iter()
         .map(|(pair, id)| (pair.sequence.get(), pair.place, id.to_string()))

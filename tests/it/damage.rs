@@ -1,12 +1,12 @@
 //! A journal that is not as it was left: newer, damaged, or torn at its end (CONTRACT 6 and 9). All of them
 //! were written by the real process.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::FileExt, path::Path, time::Duration};
 
 use serde_json::Value;
 
 use crate::support::{
-    SOON, envelope, files,
+    SOON, envelope, eventually, files,
     receiver::{Receiver, Request},
     shipbell::{Config, Shipbell},
 };
@@ -107,6 +107,37 @@ fn a_flipped_bit_with_commits_behind_it_stops_the_start() {
         images(&requests),
         ["1", "2", "3", "4", "5"].map(|tag| format!("acme/app:{tag}"))
     );
+}
+
+#[test]
+fn a_push_that_can_not_be_read_for_a_while_is_delivered_once_it_can() {
+    let receiver = Receiver::start();
+    let config = Config::without_registry()
+        .endpoint("hook", &receiver.url("/hook"))
+        .with("batch.window = '2s'");
+    let mut shipbell = Shipbell::start(config);
+    let tags = ["whole", "broken", "late"];
+    shipbell.take(envelope::of(
+        &tags.map(|tag| envelope::push("acme/app", tag, tag)),
+    ));
+    let segment = files::segments(&shipbell.data()).pop().unwrap();
+    let bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"broken").unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    // Where it stands, as a disk would: the process has the file open.
+    file.write_all_at(b"BROKEN", at as u64).unwrap();
+    receiver.wait_for_image("acme/app:whole", SOON);
+    let log = eventually("it says that it can't be read", SOON, || {
+        Some(shipbell.log()).filter(|log| log.contains("the push can't be read back"))
+    });
+    assert!(
+        log.contains("acme/app") && receiver.requests().len() == 1,
+        "{log}"
+    );
+    file.write_all_at(b"broken", at as u64).unwrap();
+    let requests = receiver.wait_for_image("acme/app:late", Duration::from_secs(20));
+    assert_eq!(images(&requests), tags.map(|tag| format!("acme/app:{tag}")));
+    shipbell.stop();
 }
 
 #[test]

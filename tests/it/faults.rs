@@ -4,13 +4,17 @@
 //! Which call of which thread is struck depends on how the journal is written; so each test strikes at many,
 //! and asserts what holds wherever it was, and that there were those that it is about.
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::support::{
-    SOON, eventually,
+    SOON, envelope, eventually,
     faulty::{ALL, Stage, State},
     files,
-    shipbell::Config,
+    receiver::Receiver,
+    shipbell::{Config, Shipbell},
     strace::{self, Fault},
 };
 
@@ -219,6 +223,42 @@ fn a_failed_journal_says_why_as_long_as_an_attempt_holds_the_end_up() {
     stage.hook.release();
     stage.shipbell.start_again();
     stage.assert_nothing_lost();
+}
+
+#[test]
+fn a_disk_that_stands_still_while_webhooks_are_settled_holds_up_nothing_else() {
+    if !strace::is_allowed(a_disk_that_stands_still_while_webhooks_are_settled_holds_up_nothing_else) {
+        return;
+    }
+    const STILL: Duration = Duration::from_secs(4);
+    let receiver = Receiver::start();
+    let config = Config::without_registry()
+        .endpoint("hook", &receiver.url("/hook"))
+        .with("batch.window = '0s'");
+    let mut shipbell = Shipbell::start(config);
+    // The file is there from the first settlement on.
+    shipbell.take(envelope::of(&[envelope::heavy("acme/first", "v1", 100)]));
+    receiver.wait_for(1, SOON);
+    let settling = shipbell.data().join("journal/settling");
+    eventually("a settlement is written", SOON, || {
+        settling.exists().then_some(())
+    });
+    let mut strace = strace::slow_down(shipbell.id(), "pwrite64", &settling, STILL);
+    let more = 4 * thread::available_parallelism().unwrap().get();
+    let events: Vec<_> = (0..more)
+        .map(|number| envelope::heavy(&format!("acme/app{number}"), "v1", 100))
+        .collect();
+    shipbell.take(envelope::of(&events));
+    // Each is delivered, and then settled by whoever delivered it.
+    receiver.wait_for(1 + more, SOON);
+    let began = Instant::now();
+    while began.elapsed() < STILL / 2 {
+        let asked = Instant::now();
+        assert_eq!(shipbell.ops("/livez").status, 200);
+        assert!(asked.elapsed() < STILL / 4, "{:?}", asked.elapsed());
+    }
+    shipbell.kill();
+    strace.wait(SOON).unwrap();
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! The way through the journal from its oldest push on, for the sake of one bound.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{field::display, warn};
 
 use crate::{
-    journal::{Journal, Owed},
+    journal::{Journal, Owed, Unreadable},
     push::{EndpointId, Sequence},
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Walk {
     /// The last push that was read.
     cursor: Option<Sequence>,
     /// What was read and is not looked at yet.
-    read: VecDeque<Owed>,
+    read: VecDeque<Result<Owed, Unreadable>>,
     /// The oldest push that was passed over.
     passed_over: Option<Sequence>,
     began: Instant,
@@ -57,19 +57,21 @@ impl Walk {
         }
     }
 
-    /// The next oldest push; `None` at the end, after which it begins again. Cancel-safe.
-    ///
-    /// # Errors
-    /// A push can't be read back.
-    pub(super) async fn next(&mut self, journal: &Journal) -> io::Result<Option<Owed>> {
+    /// The next oldest push, or why it can't be read; `None` at the end, after which it begins again.
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self, journal: &Journal) -> Option<Result<Owed, Unreadable>> {
         if self.read.is_empty() {
             let (journal, cursor) = (journal.clone(), self.cursor);
             let read = move || journal.owed(cursor, READ_AT_ONCE);
             let read = tokio::task::spawn_blocking(read).await;
-            self.read = read.map_err(io::Error::other)??.into();
-            self.cursor = self.read.back().map(|last| last.sequence);
+            let read = read.inspect_err(|error| warn!(%error, "the oldest pushes were not read"));
+            self.read = read.unwrap_or_default().into();
+            self.cursor = self.read.back().map(|last| match last {
+                Ok(push) => push.sequence,
+                Err(unreadable) => unreadable.sequence,
+            });
         }
-        Ok(self.read.pop_front())
+        self.read.pop_front()
     }
 
     /// Takes note of a push that is in flight: it may come back undelivered.

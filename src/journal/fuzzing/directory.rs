@@ -1,4 +1,5 @@
-//! Any directory: it is refused and left as it is, or it opens, and is a journal like any other.
+//! Any directory: it is refused and left as it is, or it opens, and is a journal like any other. The tools look at
+//! it in any case.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use super::{
     hand::{Hand, pairs},
     journals::{push, storage},
     script::{Left, frames, play, records, seed_of},
+    tools,
 };
 use crate::{
     journal::{
@@ -25,6 +27,7 @@ const COUNTED_MAX: u64 = 1 << 20;
 
 pub(crate) fn directory(bytes: &[u8]) {
     let left = play(bytes);
+    tools::check(&storage(&left.files));
     if left.files.iter().any(|(_, file)| is_at_its_end(file)) {
         return;
     }
@@ -102,6 +105,7 @@ fn is_readable((name, file): &(String, Vec<u8>)) -> bool {
 /// Every push that is owed can be read, both ways.
 fn read(hand: &Hand) -> Vec<(Sequence, Push)> {
     let (index, told) = (hand.owed(), hand.journal.owed(None, usize::MAX));
+    let told = told.into_iter().collect::<Result<Vec<_>, _>>();
     let sequences: Vec<Sequence> = index.iter().map(|push| push.sequence).collect();
     let (Ok(told), Ok(pushes)) = (told, hand.journal.read(&sequences)) else {
         panic!("what is owed can't be read")

@@ -29,11 +29,14 @@ pub(super) struct Hand {
     applied: Arc<Mutex<Vec<Applied>>>,
 }
 
+pub(super) fn clock() -> Clock {
+    Clock::from_fn(|| Timestamp::from_unix_millis(1_000_000))
+}
+
 impl Hand {
     pub(super) fn open(storage: &Arc<Faulty>) -> Result<Self, OpenError> {
         let storage: Arc<dyn Storage> = Arc::<Faulty>::clone(storage);
-        let clock = Clock::from_fn(|| Timestamp::from_unix_millis(1_000_000));
-        let opened = recovery::open(&storage, OPTIONS, clock, Filling::OnDemand)?;
+        let opened = recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand)?;
         Ok(Self {
             journal: opened.journal,
             report: opened.report,
@@ -48,7 +51,7 @@ impl Hand {
         self.journal.shared.inbox.nudge();
         let gate = self
             .writer
-            .turn(&mut (Box::new(move |news| lock(&applied).extend(news)) as _));
+            .turn(&mut (Box::new(move |news: &[Applied]| lock(&applied).extend_from_slice(news)) as _));
         let health = self.journal.health();
         assert_ne!(gate, Gate::Ended, "the writer ended: {health:?}");
     }
@@ -88,13 +91,13 @@ impl Hand {
 
     /// What is owed, by the index.
     pub(super) fn owed(&self) -> Vec<LivePush> {
-        self.journal.shared.live().owed_after(None, usize::MAX)
+        self.journal.shared.live().owed_after(None).collect()
     }
 
     /// Closes it: all that was told is durable.
     pub(super) fn close(mut self) {
         let closed = self.journal.close();
-        self.writer.turn(&mut (Box::new(|_| {}) as _));
+        self.writer.turn(&mut (Box::new(|_: &[Applied]| {}) as _));
         drop(self);
         assert!(closed.now_or_never().is_some(), "closed within the turn");
     }

@@ -6,6 +6,7 @@ mod input;
 mod journals;
 mod record;
 mod script;
+mod tools;
 
 pub(crate) use directory::directory;
 #[cfg(test)]

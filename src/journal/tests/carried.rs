@@ -1,5 +1,7 @@
 //! What nobody takes is carried forward, and keeps nothing else on disk.
 
+use std::path::Path;
+
 use super::*;
 
 fn owed_by(number: u32, endpoints: &[&str]) -> Item {
@@ -160,27 +162,148 @@ fn a_settlement_that_rides_with_a_copy_holds_for_the_copy() {
     assert_eq!(found.unwrap().owed, [(1, EndpointId::Named("b".into()))]);
 }
 
-#[test]
-fn a_record_that_went_bad_is_never_carried_and_its_segment_stays() {
+/// A journal whose first push can't be read, which nobody takes, nor the two after it; and in which the first
+/// segment should have been cleared long ago.
+fn with_a_bad_record() -> (Arc<Faulty>, Hand, live::Standing) {
     let storage = Faulty::new();
     let mut hand = open(&storage);
-    hand.append(vec![owed_by(1, &["dead"])]).unwrap();
+    for number in 1..=3 {
+        hand.append(vec![owed_by(number, &["dead"])]).unwrap();
+    }
     let standing = hand.journal.shared.live().find(Sequence::FIRST).unwrap().standing;
-    let file = storage.open(&segment::file_name(standing.segment)).unwrap();
-    file.write_all_at(b"bad", u64::from(standing.offset) + 40)
-        .unwrap();
-    for number in 2..=60 {
+    overwrite(&storage, standing, b"bad");
+    for number in 4..=60 {
         hand.take(number).unwrap();
         hand.settle(hand.durable().last().unwrap());
     }
     time::pass(settling::SYNC_WITHIN);
-    hand.poke();
-    assert!(segments(&storage).contains(&standing.segment));
+    (storage, hand, standing)
+}
+
+fn overwrite(storage: &Faulty, standing: live::Standing, bytes: &[u8]) {
+    let file = storage.open(&segment::file_name(standing.segment)).unwrap();
+    file.write_all_at(bytes, u64::from(standing.offset) + 40).unwrap();
+}
+
+/// Turns until the journal calls itself damaged.
+fn until_damaged(hand: &mut Hand) -> Damage {
+    for _ in 0..200 {
+        hand.poke();
+        if let Health::Damaged(damage) = hand.journal.health() {
+            return damage;
+        }
+        time::pass(std::time::Duration::from_secs(1));
+    }
+    panic!("it does not say that it is damaged");
+}
+
+#[test]
+fn a_record_that_went_bad_is_told_and_keeps_its_segment_alone_from_being_carried() {
+    let (storage, mut hand, standing) = with_a_bad_record();
+    let damage = until_damaged(&mut hand);
+    let place = (
+        damage.file.to_str().unwrap(),
+        damage.offset,
+        damage.sequence.get(),
+        damage.pushes,
+    );
+    assert_eq!(
+        place,
+        (
+            &*segment::file_name(standing.segment),
+            u64::from(standing.offset),
+            1,
+            1
+        )
+    );
+    assert!(damage.to_string().contains("shipbell journal repair"), "{damage}");
+    let sequences = [2, 3].map(|number| Sequence::new(number).unwrap());
+    assert!(
+        sequences
+            .iter()
+            .all(|push| hand.segment_of(*push) > standing.segment)
+    );
+    assert_eq!(hand.segment_of(Sequence::FIRST), standing.segment);
     hand.take(61).unwrap();
+    assert!(matches!(hand.journal.health(), Health::Damaged(_)));
+    // A start would refuse it. A repair loses what stands in the bad commit and nowhere else.
+    let storage = storage.after_kill();
     assert!(matches!(
-        try_open(&storage.after_kill(), OPTIONS),
+        try_open(&storage, OPTIONS),
         Err(OpenError::Damaged { .. })
     ));
+    let storage: Arc<dyn Storage> = storage;
+    let keep = repair::Identity::Keep;
+    let repair = Repair::of(&storage, Path::new(""), keep, 4096, clock(), &mut |_, _| {}).unwrap();
+    repair.run().unwrap();
+    let again = recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand).unwrap();
+    let owed = again.journal.owed(None, usize::MAX);
+    assert_eq!(
+        owed.iter()
+            .map(|owed| owed.as_ref().unwrap().sequence.get())
+            .collect::<Vec<_>>(),
+        [2, 3, 61]
+    );
+}
+
+#[test]
+fn a_bad_record_whose_push_is_settled_is_not_missed() {
+    let (storage, mut hand, standing) = with_a_bad_record();
+    until_damaged(&mut hand);
+    let pair = Pair {
+        sequence: Sequence::FIRST,
+        place: 0,
+    };
+    hand.journal.settle([(pair, Settlement::Superseded)]);
+    time::pass(stuck::ROUND_WAIT);
+    hand.calm_down();
+    assert_eq!(hand.journal.health(), Health::Ready);
+    assert!(!segments(&storage).contains(&standing.segment));
+    assert!(bytes_on_disk(&storage) <= bound(&hand, OPTIONS));
+    assert_eq!(
+        open(&storage.after_power_loss()).pending_ids(),
+        ["event-2", "event-3"]
+    );
+}
+
+#[test]
+fn a_record_that_can_not_be_read_for_a_while_is_carried_once_it_can() {
+    let (storage, mut hand, standing) = with_a_bad_record();
+    until_damaged(&mut hand);
+    let whole = Faulty::new();
+    let mut same = open(&whole);
+    same.append(vec![owed_by(1, &["dead"])]).unwrap();
+    let file = whole.open(&segment::file_name(1)).unwrap();
+    let mut bytes = [0; 3];
+    file.read_at(&mut bytes, u64::from(standing.offset) + 40).unwrap();
+    overwrite(&storage, standing, &bytes);
+    time::pass(stuck::ROUND_WAIT);
+    hand.calm_down();
+    assert_eq!(hand.journal.health(), Health::Ready);
+    assert!(hand.segment_of(Sequence::FIRST) > standing.segment);
+    assert_eq!(
+        hand.journal.read(&[Sequence::FIRST]).unwrap()[0].event_id,
+        "event-1"
+    );
+}
+
+#[test]
+fn a_damaged_journal_at_its_bound_does_not_call_itself_full() {
+    let (_, mut hand, standing) = with_a_bad_record();
+    let mut told = hand.journal.health_changes();
+    let refused = (1_000..).find_map(|number| {
+        let taken = hand.take(number).err();
+        if taken.is_none() {
+            hand.settle(hand.durable().last().unwrap());
+        }
+        assert!(!matches!(*told.borrow_and_update(), Health::Full { .. }));
+        taken
+    });
+    let Some(AppendError::Damaged(damage)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(damage.offset, u64::from(standing.offset));
+    assert_eq!(hand.journal.health(), Health::Damaged(damage));
 }
 
 #[test]

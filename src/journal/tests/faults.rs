@@ -131,6 +131,52 @@ fn a_start_on_a_full_disk_delivers_what_is_owed() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_cuts_a_torn_tail_once_there_is_space_to_save_it() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    hand.take(2).unwrap();
+    let end = hand.writer.as_ref().unwrap().segments.active_end();
+    let storage = storage.after_kill();
+    let file = storage.open(&segment::file_name(1)).unwrap();
+    file.write_all_at(b"torn", end).unwrap();
+    file.sync_data().unwrap();
+    let cut = |storage: &Faulty| {
+        let files = storage.files().into_iter();
+        files
+            .filter(|(name, _)| name.starts_with("cut-"))
+            .collect::<Vec<_>>()
+    };
+    storage.put(settling::SETTLING, b"");
+    storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
+    for expected in [vec!["event-1", "event-2"], vec!["event-2"]] {
+        let mut again = open(&storage);
+        assert_eq!(again.pending_ids(), expected);
+        assert!(matches!(again.take(3), Err(AppendError::Io(_))));
+        assert!(matches!(again.journal.health(), Health::NoSpace { .. }));
+        assert_eq!((cut(&storage), again.report.cut.clone()), (Vec::new(), None));
+        again.settle_owed(&again.pending[0]);
+    }
+    let mut again = open(&storage);
+    assert!(again.pending.is_empty());
+    storage.heal();
+    while again.journal.health() != Health::Ready {
+        time::pass(segments::RETRY_AFTER);
+        again.poke();
+    }
+    again.take(3).unwrap();
+    let saved = vec![(format!("cut-{:016}-{end}", 1), b"torn".to_vec())];
+    assert_eq!(cut(&storage.after_power_loss()), saved);
+    for storage in [storage.after_kill(), storage.after_power_loss()] {
+        let last = open(&storage);
+        assert_eq!(
+            (last.pending_ids(), &last.report.cut),
+            (vec!["event-3".to_owned()], &None)
+        );
+    }
+}
+
+#[test]
 fn a_panic_in_the_applier_fails_the_journal_and_leaves_nobody_waiting() {
     let storage: Arc<dyn Storage> = Faulty::new();
     let opened = recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand).unwrap();

@@ -133,6 +133,50 @@ fn a_settlement_alone_survives_a_kill_at_once_and_a_power_loss_soon() {
 }
 
 #[test]
+fn settlements_of_pushes_that_are_gone_settle_no_other_that_gets_the_number() {
+    for is_full in [false, true] {
+        let storage = Faulty::new();
+        let mut hand = open(&storage);
+        for number in 1..=3 {
+            hand.take(number).unwrap();
+        }
+        let durable = hand.durable();
+        let standing = hand
+            .journal
+            .shared
+            .live()
+            .find(durable[2].sequence)
+            .unwrap()
+            .standing;
+        // Of the third push and of the first, in this order, and the third one's commit is lost.
+        hand.settle(&durable[2]);
+        hand.settle(&durable[0]);
+        let storage = storage.after_kill();
+        let name = segment::file_name(standing.segment);
+        let file = storage.open(&name).unwrap();
+        let start = u64::from(standing.offset) - FRAME_HEADER_BYTES as u64;
+        file.write_all_at(&vec![0; FRAME_HEADER_BYTES + standing.bytes as usize], start)
+            .unwrap();
+        if is_full {
+            storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
+        }
+        let mut again = open(&storage);
+        assert_eq!(again.pending_ids(), ["event-2"], "{is_full}");
+        if is_full {
+            assert!(again.take(4).is_err());
+            storage.heal();
+            time::pass(segments::RETRY_AFTER);
+            again.poke();
+        }
+        again.take(4).unwrap();
+        assert_eq!(again.durable()[0].sequence, durable[2].sequence);
+        for storage in [storage.after_kill(), storage.after_power_loss()] {
+            assert_eq!(open(&storage).pending_ids(), ["event-2", "event-4"], "{is_full}");
+        }
+    }
+}
+
+#[test]
 fn what_waits_together_shares_one_commit() {
     let storage = Faulty::new();
     let mut hand = open(&storage);
@@ -203,7 +247,7 @@ fn concurrent_appends_are_all_answered_and_kept() {
     };
     let opened = Journal::open(&path, options, clock()).unwrap();
     let journal = opened.journal;
-    let thread = opened.writer.start(Box::new(drop)).unwrap();
+    let thread = opened.writer.start(Box::new(|_| {})).unwrap();
     std::thread::scope(|scope| {
         for client in 0..8 {
             let journal = &journal;
@@ -224,7 +268,7 @@ fn concurrent_appends_are_all_answered_and_kept() {
     thread.join().unwrap();
     drop(journal);
     let again = Journal::open(&path, options, clock()).unwrap();
-    let pending = again.journal.owed(None, usize::MAX).unwrap();
+    let pending = all_owed(&again.journal).unwrap();
     assert_eq!(pending.len(), 400);
     assert!(pending.is_sorted_by_key(|owed| owed.sequence));
 }
@@ -295,6 +339,36 @@ fn event_ids_survive_the_deletion_of_their_segment() {
         .unwrap();
     assert!(again.durable().is_empty());
     assert_eq!(again.journal.stats().event_ids, 200);
+}
+
+#[test]
+fn the_oldest_push_is_read_once_and_is_the_next_one_when_it_is_settled() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=200 {
+        hand.take(number).unwrap();
+    }
+    let durable = hand.durable();
+    assert_eq!(
+        hand.journal.oldest_taken_at().unwrap(),
+        Some(durable[0].push.taken_at)
+    );
+    let calls = storage.calls();
+    assert_eq!(
+        hand.journal.oldest_taken_at().unwrap(),
+        Some(durable[0].push.taken_at)
+    );
+    assert_eq!(storage.calls(), calls, "it is known");
+    for (index, settled) in durable.iter().enumerate() {
+        hand.settle(settled);
+        hand.take(1_000 + u32::try_from(index).unwrap()).unwrap();
+        let live = &mut hand.journal.shared.live();
+        let expected = live.owed_after(None).next().unwrap().sequence;
+        assert_eq!(live.oldest(), Some(expected));
+    }
+    assert_eq!(hand.journal.oldest(), Some(durable[199].sequence.next()));
+    let taken_at = hand.journal.oldest_taken_at().unwrap();
+    assert_eq!(taken_at, Some(Timestamp::from_unix_millis(1_000)));
 }
 
 #[test]

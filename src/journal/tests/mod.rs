@@ -2,6 +2,7 @@
 //! that every test sees one order of events.
 
 use std::{
+    collections::HashMap,
     io::ErrorKind,
     sync::{Arc, Mutex},
 };
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    image::{Digest, MediaType},
-    push::Reference,
+    image::{Digest, MediaType, RepositoryName},
+    push::{EndpointId, Reference},
 };
 
 mod bounds;
@@ -30,6 +31,7 @@ mod faults;
 mod format;
 mod kept;
 mod model;
+mod read;
 mod sweep;
 mod tools;
 
@@ -57,17 +59,44 @@ fn try_open(storage: &Arc<Faulty>, options: Options) -> Result<Hand, OpenError> 
     let opened = recovery::open(&storage, options, clock(), Filling::OnDemand)?;
     let applied = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&applied);
-    let pending = opened.journal.owed(None, usize::MAX);
-    let mut pending = pending.map_err(|error| OpenError::from_io("owed".into(), error))?;
+    let mut pending =
+        all_owed(&opened.journal).map_err(|error| OpenError::from_io(error.file, error.error))?;
     pending.retain(|owed| !owed.owed.is_empty());
+    let handed_over = handed_over(opened.notes, &opened.journal)?;
+    assert_eq!(handed_over, pending, "what is handed over is what is owed");
     Ok(Hand {
         journal: opened.journal,
         writer: Some(opened.writer),
-        applier: Box::new(move |news| sink.lock().unwrap().extend(news)),
+        applier: Box::new(move |news| sink.lock().unwrap().extend_from_slice(news)),
         applied,
         pending,
         report: opened.report,
     })
+}
+
+/// What a start hands over, in the order of the sequence numbers; of each repository it must come so.
+fn handed_over(notes: Notes, journal: &Journal) -> Result<Vec<Owed>, OpenError> {
+    let (mut all, mut last) = (Vec::new(), HashMap::new());
+    let handed_over = notes.hand_over(journal, |run| {
+        for push in run.pushes {
+            let before = last.insert(run.repository.clone(), push.sequence);
+            assert!(before.is_none_or(|before| before < push.sequence));
+            all.push(Owed {
+                sequence: push.sequence,
+                bytes: push.bytes,
+                repository: run.repository.clone(),
+                tag: (!push.tag.is_empty()).then(|| push.tag.parse().unwrap()),
+                owed: run.owed.to_vec(),
+            });
+        }
+    });
+    handed_over.map_err(|error| OpenError::from_io("owed".into(), std::io::Error::other(error)))?;
+    all.sort_by_key(|owed: &Owed| owed.sequence);
+    Ok(all)
+}
+
+fn all_owed(journal: &Journal) -> Result<Vec<Owed>, Unreadable> {
+    journal.owed(None, usize::MAX).into_iter().collect()
 }
 
 fn open(storage: &Arc<Faulty>) -> Hand {

@@ -143,7 +143,7 @@ fn appends_that_come_while_the_disk_is_slow_share_the_next_commit() {
     let journal = opened.journal;
     let slow = std::time::Duration::from_millis(50);
     storage.trouble(Call::Sync, Trouble::Delay(slow), 0, 1);
-    let thread = opened.writer.start(Box::new(drop)).unwrap();
+    let thread = opened.writer.start(Box::new(|_| {})).unwrap();
     let answers: Vec<_> = (1..=12)
         .map(|number| {
             if number == 2 {

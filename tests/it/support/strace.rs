@@ -5,6 +5,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
 
 use super::{
@@ -25,12 +26,7 @@ pub(crate) struct Fault {
 impl Fault {
     fn arguments(&self) -> [String; 4] {
         let Self { calls, error, when } = self;
-        [
-            "-e".to_owned(),
-            format!("trace={calls}"),
-            "-e".to_owned(),
-            format!("inject={calls}:error={error}:when={when}"),
-        ]
+        arguments(calls, &format!("error={error}:when={when}"))
     }
 
     /// The same for the calls that concern `path`, and no others.
@@ -53,20 +49,41 @@ impl Fault {
     /// Strikes the running process `id` with this fault, for the rest of its life. What is returned ends
     /// with it.
     pub(crate) fn strike(&self, id: u32) -> Process {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-p", &id.to_string()]);
-        command.args(self.arguments());
-        let strace = Process::spawn("strace", command, Path::new("/dev/null")).unwrap();
-        eventually("every thread is traced", SOON, || {
-            let mut threads = fs::read_dir(format!("/proc/{id}/task")).ok()?;
-            let is_traced = threads.all(|thread| {
-                let status = fs::read_to_string(thread.unwrap().path().join("status"));
-                status.is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
-            });
-            is_traced.then_some(())
-        });
-        strace
+        attach(id, &self.arguments())
     }
+}
+
+/// Has these calls of the running process `id` take so much longer, for the rest of its life, where they concern
+/// `path`. What is returned ends with it.
+pub(crate) fn slow_down(id: u32, calls: &str, path: &Path, by: Duration) -> Process {
+    let slower = arguments(calls, &format!("delay_enter={}", by.as_micros()));
+    let at = ["-P".to_owned(), path.display().to_string()];
+    attach(id, &[slower.as_slice(), &at].concat())
+}
+
+fn arguments(calls: &str, injected: &str) -> [String; 4] {
+    [
+        "-e".to_owned(),
+        format!("trace={calls}"),
+        "-e".to_owned(),
+        format!("inject={calls}:{injected}"),
+    ]
+}
+
+fn attach(id: u32, arguments: &[String]) -> Process {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-p", &id.to_string()]);
+    command.args(arguments);
+    let strace = Process::spawn("strace", command, Path::new("/dev/null")).unwrap();
+    eventually("every thread is traced", SOON, || {
+        let mut threads = fs::read_dir(format!("/proc/{id}/task")).ok()?;
+        let is_traced = threads.all(|thread| {
+            let status = fs::read_to_string(thread.unwrap().path().join("status"));
+            status.is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
+        });
+        is_traced.then_some(())
+    });
+    strace
 }
 
 /// Whether `test` may trace what it starts. If not, says that it is skipped.
