@@ -18,6 +18,9 @@ use crate::support::{
     strace::{self, Fault},
 };
 
+/// How long a write takes on a disk that stands still.
+const STILL: Duration = Duration::from_secs(4);
+
 /// Longer than a disk is left alone that was found full.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -230,7 +233,6 @@ fn a_disk_that_stands_still_while_webhooks_are_settled_holds_up_nothing_else() {
     if !strace::is_allowed(a_disk_that_stands_still_while_webhooks_are_settled_holds_up_nothing_else) {
         return;
     }
-    const STILL: Duration = Duration::from_secs(4);
     let receiver = Receiver::start();
     let config = Config::without_registry()
         .endpoint("hook", &receiver.url("/hook"))
