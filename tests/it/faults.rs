@@ -34,12 +34,16 @@ struct Outcome {
     refusals: usize,
 }
 
-/// Runs with the fault from the start on, then without it, and asserts that nothing is lost.
+/// Runs with the fault from the journal's beginning on, then without it, and asserts that nothing is lost. The
+/// settings are there before, so that the calls that count are the journal's.
 fn suffer(fault: &Fault, weight: usize) -> Outcome {
-    let config = Config::without_registry()
-        .with("shutdown.deadline = '1s'")
-        .under(&fault.command());
+    let config = Config::without_registry().with("shutdown.deadline = '1s'");
     let mut stage = Stage::launch(config, weight);
+    stage.shipbell.wait_until_ready();
+    stage.shipbell.stop();
+    std::fs::remove_dir_all(stage.shipbell.data().join("journal")).unwrap();
+    stage.shipbell.set_under(&fault.command());
+    stage.shipbell.launch_again();
     stage.hook.take(2);
     let mut outcome = Outcome {
         state: State::Taking,

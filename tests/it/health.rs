@@ -121,6 +121,7 @@ fn an_endpoint_that_keeps_failing_is_paused_probed_by_its_oldest_push_and_draine
     delivered.sort();
     assert_eq!(delivered, ["acme/app:3", "acme/other:2", "acme/third:4"]);
     assert_eq!(dead_letters(&shipbell), 0);
+    wait_for_told(&shipbell, "healthy");
     let log = shipbell.log();
     let lines: Vec<&str> = log
         .lines()
