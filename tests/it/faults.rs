@@ -280,15 +280,20 @@ fn a_journal_that_cannot_be_read_is_not_taken_for_damaged() {
     stage.shipbell.kill();
     let segments = files::segments(&stage.shipbell.data());
     assert!(segments.len() > 1, "{segments:?}");
+    // The header is the first that is read of each; what else one thread reads of it, and whether a start or an
+    // attempt does, depends on how a start shares its work.
     for segment in &segments {
-        for when in ["1", "2"] {
+        for when in ["1", "2", "3"] {
             let fault = Fault {
                 calls: "pread64",
                 error: "EIO",
                 when: when.to_owned(),
             };
             stage.shipbell.set_under(&fault.command_at(segment));
-            let refusal = stage.shipbell.start_in_vain();
+            let Some(refusal) = stage.shipbell.try_to_start() else {
+                assert_ne!(when, "1", "nothing was read of {}", segment.display());
+                continue;
+            };
             assert_eq!(refusal.code, Some(74), "{}", refusal.said);
             let name = segment.display().to_string();
             for words in [&*name, "Input/output error"] {

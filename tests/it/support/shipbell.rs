@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::{eventually, folder, http, ports, process::Process};
+use super::{SOON, eventually, folder, http, ports, process::Process};
 
 /// The token that the registry's notifications carry.
 pub(crate) const TOKEN: &str = "an-ingest-token";
@@ -175,6 +175,26 @@ impl Shipbell {
             code,
             said: self.log().split_off(before),
         }
+    }
+
+    /// Starts again, and tells how that was refused, if it was. Otherwise it is killed.
+    pub(crate) fn try_to_start(&mut self) -> Option<Refusal> {
+        let before = self.log().len();
+        self.launch_again();
+        let is_ready = eventually("it is ready, or ends", SOON, || {
+            if !self.is_running() {
+                return Some(false);
+            }
+            let answer = http::get(self.ops_port(), "/readyz").ok()?;
+            (answer.status == 200).then_some(true)
+        });
+        if is_ready {
+            self.kill();
+            return None;
+        }
+        let code = self.wait(SOON).code();
+        let said = self.log().split_off(before);
+        Some(Refusal { code, said })
     }
 
     /// These settings over the old ones from the next start on.
