@@ -9,7 +9,7 @@
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
 //! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
 //!    a second signal.
-//! 3. The journal writes and syncs what waits.
+//! 3. The journal writes and syncs what waits; then the history is written.
 //! 4. The ops listener closes.
 
 use std::{
@@ -18,10 +18,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,7 +29,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    catalog::{self, History},
+    clock::Clock,
     config::Config,
     dispatch::{self, Dispatcher},
     image::{Digest, MediaType, RepositoryName, Tag},
@@ -45,21 +43,22 @@ use crate::{
     lifecycle::Tasks,
     listener::{self, BindError, Listener},
     ops::{self, Readiness},
-    push::{Change, EndpointId, Item, Reference},
+    push::{Change, Dropped, EndpointId, Item, Reference},
     queue::{self, Queue},
     registry,
     sizing::{self, Sizing},
-    telemetry::{
-        JournalSample, Metrics, QueueSample,
-        labels::{EventVerdict, ListenerName},
-    },
+    telemetry::{Metrics, labels::ListenerName},
     webhook::{Endpoints, client, connect::InvalidRoots},
 };
 
 mod options;
+mod watch;
 
 /// How long the journal may take to write what waits, at the very end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the history may take for the same, once that is done.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pushes that are read back from the journal at once, at the start.
 const RESTORED_AT_ONCE: usize = 4096;
@@ -121,6 +120,7 @@ struct Front {
     journal: Journal,
     queue: Arc<Queue>,
     sizing: Sizing,
+    history: History,
     pending_max: usize,
 }
 
@@ -139,6 +139,10 @@ impl Intake for Front {
     ) {
         self.sizing
             .learn(repository, digest, media_type, manifest_size, references);
+    }
+
+    fn dropped(&self, dropped: Vec<Dropped>) {
+        self.history.dropped(dropped);
     }
 
     fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
@@ -164,6 +168,7 @@ struct App {
     tasks: Tasks,
     ops_tasks: Tasks,
     journal: Journal,
+    history: History,
     dispatcher: Dispatcher,
     ingest: Ingest<Front>,
     ingest_listener: Listener,
@@ -212,6 +217,13 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let orphans = restore(&journal, &queue, &endpoints).await?;
 
     let tasks = Tasks::new();
+    let history = {
+        let tasks = tasks.clone();
+        let lost = move || tasks.lose("history");
+        let options = options::history_options(config);
+        catalog::start(&config.data_dir, options, journal.clone(), clock.clone(), lost)
+            .map_err(RunError::System)?
+    };
     let parts = dispatch::Parts {
         queue: Arc::clone(&queue),
         journal: journal.clone(),
@@ -221,6 +233,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         clock: clock.clone(),
         tasks: tasks.clone(),
         metrics: metrics.clone(),
+        history: history.clone(),
     };
     let dispatcher = Dispatcher::new(options::dispatch_options(config)?, parts);
 
@@ -238,13 +251,14 @@ async fn build(config: &Config) -> Result<App, RunError> {
     };
     let ops_listener = Listener::bind(ListenerName::Ops, ops_options, metrics.clone())?;
 
-    let readiness = readiness(&tasks, &journal, &queue, config.ingest.max_pending);
-    sample(&metrics, &journal, &queue, &clock);
+    let readiness = watch::readiness(&tasks, &journal, &queue, config.ingest.max_pending);
+    watch::sample(&metrics, &journal, &queue, &history, &clock);
     let front = Front {
         endpoints: endpoints.clone(),
         journal: journal.clone(),
         queue: Arc::clone(&queue),
         sizing: sizing.clone(),
+        history: history.clone(),
         pending_max: config.ingest.max_pending,
     };
     let ingest = Ingest::new(
@@ -257,9 +271,10 @@ async fn build(config: &Config) -> Result<App, RunError> {
     );
     let told = metrics.clone();
     writer.on_sync(move |elapsed| told.committed(elapsed));
+    let written = history.clone();
     writer
         .start(Box::new(move |applied| {
-            apply(applied, &queue, &sizing, &endpoints);
+            apply(applied, &queue, &sizing, &endpoints, &written);
         }))
         .map_err(RunError::System)?;
     dispatcher.bury(&orphans);
@@ -267,6 +282,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         tasks,
         ops_tasks: Tasks::new(),
         journal,
+        history,
         dispatcher,
         ingest,
         ingest_listener,
@@ -302,8 +318,9 @@ async fn restore(
         .map_err(RunError::Restore)
 }
 
-/// On the journal's thread, in order: what became durable goes into its queue, what changed into the sizes.
-fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endpoints) {
+/// On the journal's thread, in order: what became durable goes into its queue and is written down, what changed
+/// goes into the sizes.
+fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endpoints, history: &History) {
     let now = Instant::now();
     for applied in applied {
         match applied {
@@ -320,6 +337,7 @@ fn apply(applied: Vec<Applied>, queue: &Queue, sizing: &Sizing, endpoints: &Endp
                     });
                 }
                 queue.apply(&durable, endpoints, now);
+                history.taken(durable);
             }
         }
     }
@@ -371,6 +389,9 @@ impl App {
             is_synced = close => is_synced,
             () = signals.next() => false,
         };
+        if timeout(HISTORY_TIMEOUT, self.history.close()).await.is_err() {
+            warn!("the history's last second was not written down");
+        }
         let failed = failed.or_else(|| match self.journal.health() {
             Health::Failed(reason) => Some(reason),
             _ if !is_synced => Some("it could not be synced before the end".to_owned()),
@@ -445,62 +466,4 @@ async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError
     let open = move || Journal::open(&directory, options, clock);
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.map_err(|error| RunError::System(io::Error::other(error)))??)
-}
-
-fn readiness(tasks: &Tasks, journal: &Journal, queue: &Arc<Queue>, pending_max: usize) -> Readiness {
-    let readiness = Readiness::new();
-    let (soft, journal, queue) = (tasks.soft().clone(), journal.clone(), Arc::clone(queue));
-    readiness.add("running", move || {
-        if soft.is_cancelled() {
-            Err("shutting down".to_owned())
-        } else {
-            Ok(())
-        }
-    });
-    readiness.add("journal", move || match journal.health() {
-        Health::Ready => Ok(()),
-        Health::Full { bytes, bytes_max } => {
-            Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
-        }
-        Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
-        Health::Failed(reason) => Err(reason),
-    });
-    readiness.add("queue", move || match queue.pending() {
-        pending if pending < pending_max => Ok(()),
-        pending => Err(format!(
-            "{pending} pushes are queued, of at most {pending_max} (ingest.max_pending)"
-        )),
-    });
-    readiness
-}
-
-fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Clock) {
-    let (journal, queue, clock) = (journal.clone(), Arc::clone(queue), clock.clone());
-    let (told, counter) = (AtomicU64::new(0), metrics.clone());
-    metrics.on_scrape(move |gauges| {
-        let stats = journal.stats();
-        let duplicates = stats
-            .duplicates
-            .saturating_sub(told.swap(stats.duplicates, Ordering::AcqRel));
-        counter.event(EventVerdict::Duplicate, "", duplicates);
-        gauges.journal(JournalSample {
-            segments: stats.segments,
-            bytes: stats.bytes,
-            live: stats.unsettled,
-            ready: journal.health() == Health::Ready,
-        });
-        gauges.queue(QueueSample {
-            pushes: queue.pending() as u64,
-            repositories: queue.repositories() as u64,
-            oldest: oldest(&journal, clock.now()),
-        });
-    });
-}
-
-/// The age of the oldest push that is owed; zero when there is none.
-fn oldest(journal: &Journal, now: Timestamp) -> Duration {
-    let push = journal
-        .oldest()
-        .and_then(|sequence| journal.read(&[sequence]).ok()?.pop());
-    push.map(|push| now.since(push.taken_at)).unwrap_or_default()
 }

@@ -21,8 +21,9 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, warn};
 
 use crate::{
+    catalog::{History, Which},
     clock::Clock,
-    image::RepositoryName,
+    image::{RepositoryName, Tag},
     journal::Journal,
     lifecycle::Tasks,
     push::{EndpointId, Settlement},
@@ -81,6 +82,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is written down.
+    pub history: History,
 }
 
 /// Sends what is owed. Cheap to clone.
@@ -132,6 +135,13 @@ impl Dispatcher {
         }
         let settlements = orphans.iter().map(|(pair, _)| (*pair, Settlement::DeadLetter));
         self.0.parts.journal.settle(settlements);
+        let buried = orphans
+            .iter()
+            .map(|(pair, endpoint)| (pair.sequence, endpoint.clone()));
+        self.0
+            .parts
+            .history
+            .buried(buried.collect(), self.0.parts.clock.now());
         for (endpoint, pushes) in lost {
             warn!(
                 %endpoint, pushes,
@@ -164,6 +174,10 @@ impl Dispatcher {
         for settled in &effects.settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
+            self.write_end(
+                which(repository, sequence, endpoint, settled.tag.as_ref()),
+                settled.how,
+            );
             let tag = settled.tag.as_ref().map(tracing::field::display);
             match settled.how {
                 Settlement::Delivered => {}
@@ -180,7 +194,28 @@ impl Dispatcher {
         }
     }
 
+    /// Writes down how a delivery ended.
+    fn write_end(&self, which: Which, how: Settlement) {
+        let parts = &self.0.parts;
+        parts.history.ended(which, how, parts.clock.now());
+    }
+
     fn webhook_id(&self, sequence: crate::push::Sequence, endpoint: &EndpointId) -> String {
         crate::webhook::sign::webhook_id(self.0.parts.journal.id(), sequence, endpoint)
+    }
+}
+
+/// A delivery, as the history is told of it.
+fn which(
+    repository: &RepositoryName,
+    sequence: crate::push::Sequence,
+    endpoint: &EndpointId,
+    tag: Option<&Tag>,
+) -> Which {
+    Which {
+        sequence,
+        endpoint: endpoint.clone(),
+        repository: repository.clone(),
+        tag: tag.cloned(),
     }
 }

@@ -120,7 +120,7 @@ mod writer;
 
 pub use error::{AppendError, OpenError, ToolError, repair_command};
 pub use examine::{Finding, Progress, SegmentFigures, Torn};
-pub use holder::Holder;
+pub use holder::{Holder, holder};
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
 pub use recovery::Cut;
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};

@@ -1,0 +1,95 @@
+//! What is told of the parts while they run: readiness, and figures at each scrape.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    catalog::History,
+    clock::{Clock, Timestamp},
+    journal::{Health, Journal},
+    lifecycle::Tasks,
+    ops::Readiness,
+    queue::Queue,
+    telemetry::{HistorySample, JournalSample, Metrics, QueueSample, labels::EventVerdict},
+};
+
+pub(super) fn readiness(
+    tasks: &Tasks,
+    journal: &Journal,
+    queue: &Arc<Queue>,
+    pending_max: usize,
+) -> Readiness {
+    let readiness = Readiness::new();
+    let (soft, journal, queue) = (tasks.soft().clone(), journal.clone(), Arc::clone(queue));
+    readiness.add("running", move || {
+        if soft.is_cancelled() {
+            Err("shutting down".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    readiness.add("journal", move || match journal.health() {
+        Health::Ready => Ok(()),
+        Health::Full { bytes, bytes_max } => {
+            Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
+        }
+        Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
+        Health::Failed(reason) => Err(reason),
+    });
+    readiness.add("queue", move || match queue.pending() {
+        pending if pending < pending_max => Ok(()),
+        pending => Err(format!(
+            "{pending} pushes are queued, of at most {pending_max} (ingest.max_pending)"
+        )),
+    });
+    readiness
+}
+
+pub(super) fn sample(
+    metrics: &Metrics,
+    journal: &Journal,
+    queue: &Arc<Queue>,
+    history: &History,
+    clock: &Clock,
+) {
+    let (journal, queue, clock) = (journal.clone(), Arc::clone(queue), clock.clone());
+    let history = history.clone();
+    let (told, counter) = (AtomicU64::new(0), metrics.clone());
+    metrics.on_scrape(move |gauges| {
+        let stats = journal.stats();
+        let duplicates = stats
+            .duplicates
+            .saturating_sub(told.swap(stats.duplicates, Ordering::AcqRel));
+        counter.event(EventVerdict::Duplicate, "", duplicates);
+        gauges.journal(JournalSample {
+            segments: stats.segments,
+            bytes: stats.bytes,
+            live: stats.unsettled,
+            ready: journal.health() == Health::Ready,
+        });
+        let written = history.stats();
+        gauges.history(HistorySample {
+            rows: written.rows,
+            dropped: written.dropped,
+            bytes: written.bytes,
+        });
+        gauges.queue(QueueSample {
+            pushes: queue.pending() as u64,
+            repositories: queue.repositories() as u64,
+            oldest: oldest(&journal, clock.now()),
+        });
+    });
+}
+
+/// The age of the oldest push that is owed; zero when there is none.
+fn oldest(journal: &Journal, now: Timestamp) -> Duration {
+    let push = journal
+        .oldest()
+        .and_then(|sequence| journal.read(&[sequence]).ok()?.pop());
+    push.map(|push| now.since(push.taken_at)).unwrap_or_default()
+}
