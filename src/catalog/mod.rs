@@ -12,7 +12,7 @@
 //! - **A full disk, or one that can't be written**: it goes on without, and tries again every 5 s.
 //! - **Damage** (not a database, a failed check at the start, a page that can't be read later): the file is moved
 //!   aside with what belongs to it, as `catalog.db.damaged-<time>`, and a new one is begun, with a line in the log at
-//!   the level of an error. Two such files are kept.
+//!   the level of an error. Two such files are kept, and at most one a minute is made.
 //! - **A file of a newer version**: moved aside as well, as `catalog.db.version-<n>-<time>`. Somebody who goes back to
 //!   an older version in the middle of an incident needs deliveries and a history that works; and nothing is lost,
 //!   for the newer version reads that file when it has its name again.
@@ -81,7 +81,7 @@ impl Options {
 
     /// Bytes of a batch.
     fn batch_bytes(&self) -> usize {
-        usize::try_from(self.log_bytes_max() / 32).unwrap_or(usize::MAX)
+        usize::try_from(self.log_bytes_max() / 64).unwrap_or(usize::MAX)
     }
 }
 

@@ -1,13 +1,18 @@
 //! Keeps the history within its time and its bytes, in steps small enough to go between two batches.
 
+use std::ops::RangeInclusive;
+
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::store::{Store, StoreError};
 use crate::clock::Timestamp;
 
-/// Rows that are looked at in one step, and the most that go in one.
+/// Rows that are looked at in one step.
 const STEP_LOOKS: i64 = 500;
-const STEP_REMOVES: usize = 100;
+
+/// Rows that go in one step: of a small file fewer, for each touches some ten pages of it.
+const STEP_REMOVES: RangeInclusive<u64> = 10..=100;
+const BYTES_FOR_EACH: u64 = 256 * 1024;
 
 /// Pages that a file which is too large gives back in one step.
 const STEP_PAGES: i64 = 256;
@@ -26,6 +31,13 @@ pub(super) struct Bounds {
     pub(super) bytes_max: u64,
 }
 
+impl Bounds {
+    fn step_removes(self) -> usize {
+        let most = (self.bytes_max / BYTES_FOR_EACH).clamp(*STEP_REMOVES.start(), *STEP_REMOVES.end());
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+}
+
 /// Whether there is more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum More {
@@ -42,6 +54,8 @@ pub(super) struct Pruner {
     after: i64,
     /// Whether anything went in this pass.
     has_removed: bool,
+    /// Whether a whole pass found nothing that had ended.
+    is_all_pending: bool,
 }
 
 /// A push as pruning looks at it.
@@ -62,7 +76,7 @@ impl Pruner {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         // They go first: while there are too many of them, it is not the pushes that take too much.
         let more = match dropped(&begun, bounds)? {
-            0 => self.pass(&begun, (!is_over).then_some(bounds.since))?,
+            0 => self.pass(&begun, (!is_over).then_some(bounds.since), bounds.step_removes())?,
             _ => More::Perhaps,
         };
         begun.commit()?;
@@ -82,9 +96,26 @@ impl Pruner {
         *self = Self::default();
     }
 
-    /// Removes what ended, of the next pushes; with `since`, only what ended before that. When a whole pass
+    /// Removes what ended, of the next pushes, at most so many; with `since`, only what ended before that. When a whole pass
     /// without it found nothing, all that is left is pending, and the oldest go all the same.
-    fn pass(&mut self, connection: &Connection, since: Option<Timestamp>) -> Result<More, StoreError> {
+    fn pass(
+        &mut self,
+        connection: &Connection,
+        since: Option<Timestamp>,
+        most: usize,
+    ) -> Result<More, StoreError> {
+        if since.is_none() && self.is_all_pending {
+            self.after = 0;
+            let oldest = self.look(connection)?;
+            for look in oldest.iter().take(most) {
+                remove(connection, look.id)?;
+            }
+            return Ok(if oldest.is_empty() {
+                More::NotNow
+            } else {
+                More::Perhaps
+            });
+        }
         let looks = self.look(connection)?;
         let is_end = looks.len() < usize::try_from(STEP_LOOKS).unwrap_or(usize::MAX);
         let mut removed = 0;
@@ -94,7 +125,7 @@ impl Pruner {
                 // So are all after it.
                 return Ok(More::NotNow);
             }
-            if removed == STEP_REMOVES {
+            if removed == most {
                 return Ok(More::Perhaps);
             }
             self.after = look.id;
@@ -107,15 +138,9 @@ impl Pruner {
         if !is_end || since.is_some() {
             return Ok(if is_end { More::NotNow } else { More::Perhaps });
         }
-        if !std::mem::take(self).has_removed {
-            let oldest = self.look(connection)?;
-            for look in oldest.iter().take(STEP_REMOVES) {
-                remove(connection, look.id)?;
-            }
-            if oldest.is_empty() {
-                return Ok(More::NotNow);
-            }
-        }
+        let has_removed = self.has_removed;
+        self.restart();
+        self.is_all_pending = !has_removed;
         Ok(More::Perhaps)
     }
 

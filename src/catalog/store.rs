@@ -26,6 +26,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pages of memory that the writer caches, in KiB.
 const CACHE_KIB: i32 = 16 * 1024;
 
+/// A page: an attempt has some 1,700 bytes, of which half as large a page would hold two and leave a sixth empty.
+const PAGE_BYTES: i32 = 8192;
+
 /// Files moved aside that are kept; older ones go.
 const ASIDE_MAX: usize = 2;
 
@@ -95,7 +98,8 @@ impl Store {
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(64);
-        // Takes effect in a file that has no table yet.
+        // Both take effect in a file that has no table yet.
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         migrate(&mut connection)?;
         let mode: String =
@@ -229,13 +233,12 @@ pub(super) fn set_aside(path: &Path, why: &str, now: Timestamp) -> io::Result<Pa
         .collect();
     let aside = beside(path, &format!(".{why}-{time}"));
     // The companions first: without them a file that is left behind would be an older state of itself.
-    for companion in COMPANIONS {
-        match fs::rename(beside(path, companion), beside(&aside, companion)) {
+    for suffix in ["-wal", "-shm", ""] {
+        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    fs::rename(path, &aside)?;
     forget_old(path);
     Ok(aside)
 }

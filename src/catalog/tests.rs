@@ -27,6 +27,7 @@ use crate::{
 
 mod bounds;
 mod damage;
+mod figures;
 mod masks;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;

@@ -7,6 +7,7 @@ use std::{
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -32,6 +33,9 @@ const BATCH_ENTRIES: usize = 2_000;
 /// How long after a failure the file is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How often a file may be set aside: a disk that fails again and again is not to be filled with them.
+const ASIDE_EVERY: Duration = Duration::from_mins(1);
+
 /// How often pruning is looked after, and how long it may take between two batches.
 const PRUNE_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_FOR: Duration = Duration::from_millis(100);
@@ -51,6 +55,10 @@ pub(super) struct Writer {
     store: Option<(Store, Origin)>,
     retry_at: Option<Instant>,
     is_checked: bool,
+    /// Whether more waited than the last batch had room for.
+    is_behind: bool,
+    /// When a file was last set aside.
+    aside_at: Option<Instant>,
     pruner: Pruner,
     more: More,
     pruned_at: Instant,
@@ -79,6 +87,8 @@ impl Writer {
             store: None,
             retry_at: None,
             is_checked: false,
+            is_behind: false,
+            aside_at: None,
             pruner: Pruner::default(),
             more: More::NotNow,
             pruned_at: Instant::now(),
@@ -107,28 +117,33 @@ impl Writer {
         }
     }
 
-    /// Waits for entries and lets more gather; whether there are handles left.
-    fn gather(&self, batch: &mut Vec<Entry>, closed: &mut Option<oneshot::Sender<()>>) -> bool {
+    /// Waits for an entry and lets more gather; whether there are handles left.
+    ///
+    /// While they gather it sleeps rather than waits for the next, so that whoever tells something wakes nobody.
+    fn gather(&mut self, batch: &mut Vec<Entry>, closed: &mut Option<oneshot::Sender<()>>) -> bool {
         let idle = match self.more {
             More::Perhaps => Duration::ZERO,
             More::NotNow => PRUNE_EVERY,
         };
-        let mut until = Instant::now() + idle;
+        let mut next = match self.entries.recv_timeout(idle) {
+            Ok(entry) => Some(entry),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        if !self.is_behind {
+            thread::sleep(GATHER);
+        }
         let mut bytes = 0;
+        self.is_behind = true;
         while batch.len() < BATCH_ENTRIES && bytes < self.options.batch_bytes() {
-            let left = until.saturating_duration_since(Instant::now());
-            let entry = match self.entries.recv_timeout(left) {
-                Ok(entry) => entry,
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
+            let Some(entry) = next.take().or_else(|| self.entries.try_recv().ok()) else {
+                self.is_behind = false;
+                break;
             };
             self.gauges.taken_out(&entry);
             if let Entry::Close(done) = entry {
                 *closed = Some(done);
-                return true;
-            }
-            if batch.is_empty() {
-                until = Instant::now() + GATHER;
+                break;
             }
             bytes += entry.bytes();
             batch.push(entry);
@@ -241,10 +256,11 @@ impl Writer {
     /// What follows from a failure. `retry_at` is empty afterwards if the next try may come at once.
     fn fail(&mut self, error: &StoreError) {
         self.store = None;
+        let is_again = self.aside_at.is_some_and(|at| at.elapsed() < ASIDE_EVERY);
         let why = match error {
-            StoreError::Damaged(_) => "damaged".to_owned(),
-            StoreError::Newer(version) => format!("version-{version}"),
-            StoreError::Unusable(_) => {
+            StoreError::Damaged(_) if !is_again => "damaged".to_owned(),
+            StoreError::Newer(version) if !is_again => format!("version-{version}"),
+            _ => {
                 self.complain(error);
                 self.retry_at = Some(Instant::now() + RETRY);
                 return;
@@ -257,6 +273,7 @@ impl Writer {
                     "the history can't be used: it is set aside and begun anew; deliveries are not affected"
                 );
                 self.retry_at = None;
+                self.aside_at = Some(Instant::now());
                 self.pruner.restart();
             }
             Err(failure) => {
@@ -285,7 +302,7 @@ impl Writer {
     /// Pruning, and the figures.
     fn upkeep(&mut self) {
         let now = Instant::now();
-        if self.more == More::NotNow && self.pruned_at + PRUNE_EVERY > now {
+        if self.more == More::NotNow && self.pruned_at + PRUNE_EVERY > now && !self.is_over() {
             return;
         }
         if self.store.is_none() && self.retry_at.is_some_and(|at| at <= now) {
@@ -308,6 +325,12 @@ impl Writer {
             }
         };
         self.pruned_at = Instant::now();
+    }
+
+    /// Whether the file is larger than it may be. A failure to tell shows in the next step.
+    fn is_over(&self) -> bool {
+        let used = self.store.as_ref().and_then(|(store, _)| store.page_bytes().ok());
+        used.is_some_and(|(used, _)| used > self.options.file_bytes_max())
     }
 
     fn prune(&mut self, until: Instant) -> Result<More, StoreError> {

@@ -26,7 +26,7 @@ const HEADER: &str = "canary-header-5";
 const BEARER: &str = "canary-bearer-6";
 const SECRETS: [&str; 6] = [QUERY, ESCAPED, USER, PASSWORD, HEADER, BEARER];
 
-fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint {
     let header = |name: &'static str, value: &str| {
         let mut value = HeaderValue::from_str(value).unwrap();
         value.set_sensitive(true);
@@ -57,7 +57,7 @@ fn endpoint() -> Endpoint {
     }
 }
 
-fn client() -> Client {
+pub(super) fn client() -> Client {
     Client::new(client::Options {
         timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
