@@ -162,3 +162,22 @@ pub enum Item {
     /// To be applied to sizes, in its place among the pushes.
     Change(Change),
 }
+
+/// A push that no webhook is owed for, as its event told it: its names need not be valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// When the event came.
+    pub at: Timestamp,
+    /// By which rule: a key of the configuration's `[filter]`, or another word from a fixed set.
+    pub rule: &'static str,
+    /// Where it was pushed.
+    pub repository: String,
+    /// By which tag; empty when by digest.
+    pub tag: String,
+    /// What was pushed.
+    pub digest: String,
+    /// The registry's event id; empty when it had none.
+    pub event_id: String,
+    /// Who pushed it, in the registry's words; empty when anonymous.
+    pub actor: String,
+}

@@ -9,7 +9,7 @@
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
 //! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
 //!    a second signal.
-//! 3. The states of endpoints are saved; the journal writes and syncs what waits.
+//! 3. The states of endpoints are saved; the journal writes and syncs what waits; then the history is written.
 //! 4. The ops listener closes.
 
 use std::{
@@ -29,6 +29,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    catalog::{self, History},
     clock::Clock,
     config::Config,
     dispatch::{self, Dispatcher, alerts::Messenger, states::States},
@@ -42,7 +43,7 @@ use crate::{
     lifecycle::Tasks,
     listener::{BindError, Listener},
     ops::{self, Readiness},
-    push::{Change, EndpointId, Item, Reference},
+    push::{Change, Dropped, EndpointId, Item, Reference},
     queue::{self, Queue},
     registry, settings,
     sizing::{self, Sizing},
@@ -56,6 +57,9 @@ mod shown;
 
 /// How long the journal may take to write what waits, at the very end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the history may take for the same, once that is done.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the process did not start, or did not end as it should.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +125,7 @@ struct Front {
     journal: Journal,
     queue: Arc<Queue>,
     sizing: Sizing,
+    history: History,
     pending_max: usize,
 }
 
@@ -141,6 +146,10 @@ impl Intake for Front {
     ) {
         self.sizing
             .learn(repository, digest, media_type, manifest_size, references);
+    }
+
+    fn dropped(&self, dropped: Vec<Dropped>) {
+        self.history.dropped(dropped);
     }
 
     fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
@@ -166,6 +175,7 @@ struct App {
     tasks: Tasks,
     ops_tasks: Tasks,
     journal: Journal,
+    history: History,
     dispatcher: Dispatcher,
     states: States,
     messenger: Option<Messenger>,
@@ -200,12 +210,8 @@ async fn build(config: &Config) -> Result<App, RunError> {
         notes,
         report,
     } = opened;
-    info!(
-        segments = report.segments,
-        commits = report.commits,
-        pending = report.pushes,
-        "journal opened"
-    );
+    let (segments, commits) = (report.segments, report.commits);
+    info!(segments, commits, pending = report.pushes, "journal opened");
 
     let metrics = Metrics::new(&clock);
     let endpoints = config.endpoints();
@@ -226,6 +232,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let orphans = restore(&journal, notes, &queue, &endpoints).await?;
 
     let tasks = Tasks::new();
+    let history = start_history(config, &tasks, &journal, &clock)?;
     let parts = dispatch::Parts {
         queue: Arc::clone(&queue),
         journal: journal.clone(),
@@ -237,6 +244,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         steady,
         tasks: tasks.clone(),
         metrics: metrics.clone(),
+        history: history.clone(),
     };
     let dispatcher = Dispatcher::new(options::dispatch_options(config)?, parts);
 
@@ -253,7 +261,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
     )?;
 
     let readiness = shown::readiness(&tasks, &journal, &queue, config.ingest.max_pending);
-    shown::sample(&metrics, &journal, &queue, &clock);
+    shown::sample(&metrics, &journal, &queue, &history, &clock);
     shown::count(&metrics, &states);
     let front = Front {
         endpoints: endpoints.clone(),
@@ -261,6 +269,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         journal: journal.clone(),
         queue: Arc::clone(&queue),
         sizing: sizing.clone(),
+        history: history.clone(),
         pending_max: config.ingest.max_pending,
     };
     let ingest = Ingest::new(
@@ -273,9 +282,10 @@ async fn build(config: &Config) -> Result<App, RunError> {
     );
     let told = metrics.clone();
     writer.on_sync(move |elapsed| told.committed(elapsed));
+    let written = history.clone();
     writer
         .start(Box::new(move |applied| {
-            apply(applied, &queue, &sizing, &endpoints);
+            apply(applied, &queue, &sizing, &endpoints, &written);
         }))
         .map_err(RunError::System)?;
     dispatcher.bury(&orphans);
@@ -283,6 +293,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         tasks,
         ops_tasks: Tasks::new(),
         journal,
+        history,
         dispatcher,
         states,
         messenger,
@@ -292,6 +303,17 @@ async fn build(config: &Config) -> Result<App, RunError> {
         readiness,
         metrics,
     })
+}
+
+fn start_history(
+    config: &Config,
+    tasks: &Tasks,
+    journal: &Journal,
+    clock: &Clock,
+) -> Result<History, RunError> {
+    let (options, tasks) = (options::history_options(config), tasks.clone());
+    let lost = move || tasks.lose("history");
+    catalog::start(&config.data_dir, options, journal.clone(), clock.clone(), lost).map_err(RunError::System)
 }
 
 /// Fills the queues with what the journal still owes, and closes their windows.
@@ -314,8 +336,9 @@ async fn restore(
     Ok(restored.map_err(|error| RunError::System(io::Error::other(error)))??)
 }
 
-/// On the journal's thread, in order: what became durable goes into its queue, what changed into the sizes.
-fn apply(applied: &[Applied], queue: &Queue, sizing: &Sizing, endpoints: &Endpoints) {
+/// On the journal's thread, in order: what became durable goes into its queue and is written down, what changed
+/// goes into the sizes.
+fn apply(applied: &[Applied], queue: &Queue, sizing: &Sizing, endpoints: &Endpoints, history: &History) {
     let now = Instant::now();
     for applied in applied {
         match applied {
@@ -332,6 +355,7 @@ fn apply(applied: &[Applied], queue: &Queue, sizing: &Sizing, endpoints: &Endpoi
                     });
                 }
                 queue.apply(durable, endpoints, now);
+                history.taken(durable);
             }
         }
     }
@@ -388,6 +412,9 @@ impl App {
             is_synced = close => is_synced,
             () = signals.next() => false,
         };
+        if timeout(HISTORY_TIMEOUT, self.history.close()).await.is_err() {
+            warn!("the history's last second was not written down");
+        }
         let failed = failed.or_else(|| match self.journal.health() {
             Health::Failed(reason) => Some(reason),
             _ if !is_synced => Some("it could not be synced before the end".to_owned()),

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use super::RunError;
 use crate::{
+    catalog,
     config::{self, Config},
     dispatch,
     ingest::filter::{self, Referrers, Untagged},
@@ -153,5 +154,12 @@ pub(super) fn queue_bounds(config: &Config) -> queue::Bounds {
         endpoint_bytes_max: config.delivery.max_backlog,
         bytes_max: (size / 4 * 3).min(rest).max(segment),
         lanes_at_once_max: config.delivery.per_host.saturating_mul(2).max(LANES_AT_ONCE),
+    }
+}
+
+pub(super) fn history_options(config: &Config) -> catalog::Options {
+    catalog::Options {
+        age_max: config.delivery.history,
+        bytes_max: config.delivery.history_max,
     }
 }

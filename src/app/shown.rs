@@ -9,13 +9,14 @@ use std::{
 };
 
 use crate::{
+    catalog::History,
     clock::{Clock, Timestamp},
     dispatch::states::States,
     journal::{Health, Journal},
     lifecycle::Tasks,
     ops::Readiness,
     queue::Queue,
-    telemetry::{JournalSample, Metrics, QueueSample, labels::EventVerdict},
+    telemetry::{HistorySample, JournalSample, Metrics, QueueSample, labels::EventVerdict},
 };
 
 pub(super) fn readiness(
@@ -51,8 +52,15 @@ pub(super) fn readiness(
     readiness
 }
 
-pub(super) fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, clock: &Clock) {
+pub(super) fn sample(
+    metrics: &Metrics,
+    journal: &Journal,
+    queue: &Arc<Queue>,
+    history: &History,
+    clock: &Clock,
+) {
     let (journal, queue, clock) = (journal.clone(), Arc::clone(queue), clock.clone());
+    let history = history.clone();
     let (told, counter) = (AtomicU64::new(0), metrics.clone());
     metrics.on_scrape(move |gauges| {
         let stats = journal.stats();
@@ -65,6 +73,12 @@ pub(super) fn sample(metrics: &Metrics, journal: &Journal, queue: &Arc<Queue>, c
             bytes: stats.bytes,
             live: stats.unsettled,
             ready: journal.health() == Health::Ready,
+        });
+        let written = history.stats();
+        gauges.history(HistorySample {
+            rows: written.rows,
+            dropped: written.dropped,
+            bytes: written.bytes,
         });
         gauges.queue(QueueSample {
             pushes: queue.pending() as u64,

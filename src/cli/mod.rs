@@ -21,6 +21,7 @@ pub mod config;
 pub mod journal;
 pub mod serve;
 pub mod webhook;
+pub mod why;
 
 /// What the process ends with; numbers as in `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,7 @@ Examples:
   shipbell config default > shipbell.toml    start from the commented defaults
   shipbell config check                      every mistake at once
   shipbell serve --config shipbell.toml      run
+  shipbell why acme/app:1.4                  what became of a push
   shipbell webhook listen                    print the webhooks that arrive, for trying things out
 
 Configuration: --config, else the file SHIPBELL_CONFIG names, else ./shipbell.toml, else
@@ -197,6 +199,19 @@ Examples:
   shipbell journal repair --dry-run --data-dir /var/lib/shipbell"
     )]
     Journal(journal::Command),
+    /// Tell what became of a push: taken or dropped, to whom it goes, each attempt, what it waits for.
+    ///
+    /// Reads the history, `catalog.db` in the data directory, without a server and beside one. Exit code 1 if nothing
+    /// is known of it.
+    #[command(after_help = "\
+Examples:
+  shipbell why acme/app:1.4
+  shipbell why acme/app --limit 20                       the repository's newest pushes
+  shipbell why acme/app@sha256:…
+  shipbell why 6f1e0a9c-7d1b-4b8e-9a54-1f2f3c0d9e11      the event's id, as the registry logs it
+  shipbell why msg_60a6dc2c0e06bdf0b4b15860943f3b18      the webhook-id that a receiver got
+  shipbell why acme/app:1.4 --output json | jq '.pushes[0].deliveries[].attempts[].reason'")]
+    Why(why::WhyArgs),
     /// Try webhooks out.
     #[command(
         subcommand,
@@ -263,6 +278,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve::run(load()?),
         Command::Config(command) => config::run(&command, load),
         Command::Journal(command) => journal::run(&command, load),
+        Command::Why(arguments) => why::run(&arguments, load),
         Command::Webhook(WebhookCommand::Listen(arguments)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let mut stdout = io::stdout();

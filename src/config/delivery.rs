@@ -15,6 +15,8 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_hours(24);
 /// More steps than these nobody waits for.
 const STEPS_MAX: usize = 100;
+/// Below this, what SQLite writes ahead of the file would be larger than the file.
+const HISTORY_MIN: u64 = 8 << 20;
 pub(super) const WINDOW_MAX: Duration = Duration::from_hours(1);
 pub(super) const PUSHES_MAX: usize = 10_000;
 pub(super) const COALESCE: [(&str, Coalesce); 2] = [("tag", Coalesce::Tag), ("none", Coalesce::None)];
@@ -120,7 +122,9 @@ impl Delivery {
             proxy: section.url("proxy", units::proxy_url),
             ca_file: section.certificates("ca_file"),
             history: section.duration("history", kept.clone()).unwrap_or_default(),
-            history_max: section.size("history_max", much.clone()).unwrap_or_default(),
+            history_max: section
+                .size("history_max", HISTORY_MIN..=16 << 40)
+                .unwrap_or_default(),
             dead_letters: section.duration("dead_letters", kept).unwrap_or_default(),
             dead_letters_max: section.size("dead_letters_max", much).unwrap_or_default(),
         };

@@ -15,7 +15,6 @@ const LATER: &[(&str, &str)] = &[
         "URLs typed on a page come in a later version",
     ),
     ("delivery.proxy", "proxies come in a later version"),
-    ("delivery.history", "the history comes in a later version"),
     (
         "delivery.dead_letters",
         "keeping dead letters comes in a later version",

@@ -831,14 +831,14 @@ fn what_does_nothing_yet_warns_when_it_is_set() {
         warnings.into_iter().map(|warning| warning.key).collect()
     };
     assert_eq!(
-        keys("[delivery]\npause_after = 4\nhistory = \"7d\"\nproxy = \"\""),
+        keys("[delivery]\npause_after = 4\nhistory = \"1d\"\nproxy = \"\""),
         Vec::<String>::new()
     );
     assert_eq!(
         keys(
-            "[delivery]\npause_after = 5\njitter = 0.1\nhistory_max = \"2GiB\"\nrate = \"1/s\"\n[telemetry]\notlp = \"http://o\""
+            "[delivery]\npause_after = 5\ndead_letters_max = \"2GiB\"\nrate = \"1/s\"\n[telemetry]\notlp = \"http://o\""
         ),
-        ["delivery.history_max", "telemetry.otlp"]
+        ["delivery.dead_letters_max", "telemetry.otlp"]
     );
     assert_eq!(
         keys(&endpoint("window = \"1s\"\nbearer_token = \"b\"\nca_file = \"\"")),

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, error};
 
-use super::Dispatcher;
+use super::{Dispatcher, which};
 use crate::{
     journal::{Health, Owed, Unreadable},
     push::{EndpointId, Settlement},
@@ -157,6 +157,8 @@ impl Dispatcher {
                     walk.count(now);
                     settled.push((one.pair(), Settlement::DeadLetter));
                     parts.metrics.settled(Settlement::DeadLetter);
+                    let which = which(&push.repository, push.sequence, owing, push.tag.as_ref());
+                    self.write_end(which, Settlement::DeadLetter);
                     let tag = push.tag.as_ref().map(tracing::field::display);
                     debug!(
                         repository = %push.repository, tag, endpoint = %owing, sequence = %push.sequence,

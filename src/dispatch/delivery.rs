@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Dispatcher, retry::with_retry_after};
+use super::{Dispatcher, retry::with_retry_after, which};
 use crate::{
+    catalog::Attempt,
+    clock::Timestamp,
     image::RepositoryName,
     push::Settlement,
     queue::{Completion, Content, Lease},
@@ -37,6 +39,7 @@ impl Dispatcher {
                 completion = self.deliver(&repository, &lease) => completion,
             };
             let Some(completion) = completion else { return };
+            self.write_wait(&repository, &lease, completion);
             let mut effects = parts
                 .queue
                 .complete(&repository, &lease, completion, Instant::now());
@@ -80,9 +83,23 @@ impl Dispatcher {
                 warn!(%repository, endpoint = %lease.endpoint, %error, "no attempt: the endpoint's URL can't be used");
                 let answer = Err(error);
                 self.0.parts.metrics.attempt(result_of(&answer), Duration::ZERO);
-                let outcome = judge(&answer, self.0.parts.clock.now());
-                let now = self.0.parts.steady.now();
-                self.0.parts.states.attempted(&lease.endpoint, now, &outcome);
+                let now = self.0.parts.clock.now();
+                let outcome = judge(&answer, now);
+                let began = self.0.parts.steady.now();
+                self.0.parts.states.attempted(&lease.endpoint, began, &outcome);
+                self.write_attempt(
+                    repository,
+                    lease,
+                    Attempt {
+                        digest: &content.digest,
+                        sizes: &content.sizes,
+                        at: now,
+                        elapsed: Duration::ZERO,
+                        request: None,
+                        answer: &answer,
+                        outcome: &outcome,
+                    },
+                );
                 outcome
             }
             Ok(target) => {
@@ -124,15 +141,32 @@ impl Dispatcher {
             at: now,
         };
         let delivery_id = self.webhook_id(lease.sequence, &lease.endpoint);
-        let answer = match parts.client.request(endpoint, &message, &delivery_id) {
-            Ok(request) => parts.client.send(&request).await,
-            Err(error) => Err(error),
+        let (request, answer) = match parts.client.request(endpoint, &message, &delivery_id) {
+            Ok(request) => {
+                let answer = parts.client.send(&request).await;
+                (Some(request), answer)
+            }
+            Err(error) => (None, Err(error)),
         };
+        let elapsed = began.elapsed();
         let outcome = judge(&answer, parts.clock.now());
         parts.states.attempted(&lease.endpoint, began_at, &outcome);
-        parts.metrics.attempt(result_of(&answer), began.elapsed());
+        parts.metrics.attempt(result_of(&answer), elapsed);
+        self.write_attempt(
+            repository,
+            lease,
+            Attempt {
+                digest: &content.digest,
+                sizes: &content.sizes,
+                at: now,
+                elapsed,
+                request: request.as_ref(),
+                answer: &answer,
+                outcome: &outcome,
+            },
+        );
         let tag = lease.tag.as_ref().map(tracing::field::display);
-        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Outcome::Delivered { status } => {
                 info!(%repository, tag, endpoint = %lease.endpoint, delivery_id, status, elapsed_ms, "delivered");
@@ -150,6 +184,33 @@ impl Dispatcher {
             }
         }
         outcome
+    }
+
+    fn write_attempt(&self, repository: &RepositoryName, lease: &Lease, attempt: Attempt<'_>) {
+        let which = which(repository, lease.sequence, &lease.endpoint, lease.tag.as_ref());
+        self.0.parts.history.attempted(which, attempt);
+    }
+
+    /// Writes down until when the push waits, if it does.
+    fn write_wait(&self, repository: &RepositoryName, lease: &Lease, completion: Completion) {
+        let wait = match completion {
+            Completion::Retry { at } | Completion::Later { at } => {
+                Some(at.saturating_duration_since(Instant::now()))
+            }
+            // For its endpoint.
+            Completion::Returned => self.0.parts.states.wait(&lease.endpoint),
+            Completion::Settled(_) => None,
+        };
+        let Some(wait) = wait.map(|wait| wait.as_millis()) else {
+            return;
+        };
+        let now = self.0.parts.clock.now().unix_millis();
+        let next_at = now.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX));
+        let which = which(repository, lease.sequence, &lease.endpoint, lease.tag.as_ref());
+        self.0
+            .parts
+            .history
+            .waits(which, Timestamp::from_unix_millis(next_at));
     }
 
     /// From the outcome to what becomes of the push: the one place that decides it.

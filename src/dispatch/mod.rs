@@ -33,8 +33,9 @@ use tokio::{
 use tracing::{debug, error, warn};
 
 use crate::{
+    catalog::{History, Which},
     clock::Clock,
-    image::RepositoryName,
+    image::{RepositoryName, Tag},
     journal::Journal,
     lifecycle::Tasks,
     push::{EndpointId, Pair, Sequence, Settlement},
@@ -101,6 +102,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is written down.
+    pub history: History,
 }
 
 /// Sends what is owed. Cheap to clone.
@@ -155,6 +158,13 @@ impl Dispatcher {
         }
         let settlements = orphans.iter().map(|(pair, _)| (*pair, Settlement::DeadLetter));
         self.tell(settlements);
+        let buried = orphans
+            .iter()
+            .map(|(pair, endpoint)| (pair.sequence, endpoint.clone()));
+        self.0
+            .parts
+            .history
+            .buried(buried.collect(), self.0.parts.clock.now());
         for (endpoint, pushes) in lost {
             warn!(
                 %endpoint, pushes,
@@ -183,7 +193,12 @@ impl Dispatcher {
         self.tell(settlements);
         for settled in &effects.given_up {
             self.0.parts.metrics.settled(settled.how);
-            let tag = settled.tag.as_ref().map(tracing::field::display);
+            let tag = settled.tag.as_ref();
+            self.write_end(
+                which(repository, settled.sequence, &settled.endpoint, tag),
+                settled.how,
+            );
+            let tag = tag.map(tracing::field::display);
             debug!(
                 %repository, tag, endpoint = %settled.endpoint, sequence = %settled.sequence,
                 "given up because its endpoint is ignored or disabled: a dead letter"
@@ -192,6 +207,10 @@ impl Dispatcher {
         for settled in &effects.settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
+            self.write_end(
+                which(repository, sequence, endpoint, settled.tag.as_ref()),
+                settled.how,
+            );
             let tag = settled.tag.as_ref().map(tracing::field::display);
             match settled.how {
                 Settlement::Delivered => {}
@@ -221,7 +240,23 @@ impl Dispatcher {
         }
     }
 
+    /// Writes down how a delivery ended.
+    fn write_end(&self, which: Which, how: Settlement) {
+        let parts = &self.0.parts;
+        parts.history.ended(which, how, parts.clock.now());
+    }
+
     fn webhook_id(&self, sequence: Sequence, endpoint: &EndpointId) -> String {
         crate::webhook::sign::webhook_id(self.0.parts.journal.id(), sequence, endpoint)
+    }
+}
+
+/// A delivery, as the history is told of it.
+fn which(repository: &RepositoryName, sequence: Sequence, endpoint: &EndpointId, tag: Option<&Tag>) -> Which {
+    Which {
+        sequence,
+        endpoint: endpoint.clone(),
+        repository: repository.clone(),
+        tag: tag.cloned(),
     }
 }

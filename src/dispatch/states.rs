@@ -216,6 +216,13 @@ impl States {
         known.is_some_and(|known| known.health.state == State::Disabled)
     }
 
+    /// How long an endpoint is waited for, if it is.
+    #[must_use]
+    pub fn wait(&self, endpoint: &EndpointId) -> Option<Duration> {
+        let next = self.inner().known.get(endpoint)?.health.next_attempt()?;
+        Some(next.since(self.0.parts.clock.now()))
+    }
+
     /// How many endpoints are in each state.
     #[must_use]
     pub fn counts(&self) -> [(State, u64); 6] {

@@ -217,8 +217,8 @@ impl Invalid {
 /// remembers ids stays bounded.
 const EVENT_ID_BYTES_MAX: usize = 128;
 
-/// An actor is shown to people; what is longer is cut.
-const ACTOR_CHARS_MAX: usize = 256;
+/// What is shown to people is cut where it is longer.
+const SHOWN_CHARS_MAX: usize = 256;
 
 /// Tells pushes worth a webhook from the rest.
 #[derive(Clone, Debug)]
@@ -309,11 +309,17 @@ fn arrival(event: &Event<'_>, media_type: MediaType) -> Result<Arrival, Invalid>
             target.length
         },
         references: references(media_type, &target.references).unwrap_or_default(),
-        actor: event.actor.name.chars().take(ACTOR_CHARS_MAX).collect(),
+        actor: cut(&event.actor.name),
     })
 }
 
-fn bounded_id(id: &str) -> String {
+/// `text` as it is shown to people.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
+/// `id` as it is remembered.
+pub(super) fn bounded_id(id: &str) -> String {
     let id = if id.len() > EVENT_ID_BYTES_MAX {
         Cow::Owned(Digest::sha256(id.as_bytes()).to_string())
     } else {

@@ -2,10 +2,17 @@
 
 use super::{
     Intake,
-    envelope::{Envelope, Unreadable},
-    filter::{Arrival, Filter, Verdict},
+    envelope::{Envelope, Event, Unreadable},
+    filter::{Arrival, Filter, Verdict, bounded_id, cut},
 };
-use crate::{clock::Timestamp, push::Item, telemetry::labels::EventVerdict};
+use crate::{
+    clock::Timestamp,
+    push::{Dropped, Item},
+    telemetry::labels::EventVerdict,
+};
+
+/// The most pushes of one envelope that are written down as dropped. A registry sends one event at a time.
+const DROPPED_MAX: usize = 1000;
 
 /// What a body amounts to.
 #[derive(Debug, Default)]
@@ -14,6 +21,8 @@ pub(super) struct Judged {
     pub(super) items: Vec<Item>,
     /// To be counted: verdict, its reason, how many.
     pub(super) tally: Vec<(EventVerdict, &'static str, u64)>,
+    /// To be written down: pushes that no webhook is owed for.
+    pub(super) dropped: Vec<Dropped>,
     /// To be quarantined.
     pub(super) bad: Option<Bad>,
 }
@@ -66,7 +75,7 @@ pub(super) fn judge(
     let mut judged = Judged::default();
     for (raw, event) in envelope.events() {
         match event {
-            Ok(event) => judged.add(filter.judge(&event), raw, intake, now),
+            Ok(event) => judged.add(&event, filter.judge(&event), raw, intake, now),
             Err(error) => judged.refuse(Refused::unreadable(&error), raw),
         }
     }
@@ -74,25 +83,41 @@ pub(super) fn judge(
 }
 
 impl Judged {
-    fn add(&mut self, verdict: Verdict, raw: &str, intake: &impl Intake, now: Timestamp) {
+    fn add(&mut self, event: &Event<'_>, verdict: Verdict, raw: &str, intake: &impl Intake, now: Timestamp) {
+        let mut drop_by = |rule| {
+            if self.dropped.len() < DROPPED_MAX {
+                self.dropped.push(dropped(event, rule, now));
+            }
+        };
         match verdict {
             Verdict::Push(arrival) => {
                 let owed = intake.owing(&arrival.repository, arrival.tag.as_ref());
                 if owed.is_empty() {
+                    drop_by("nobody_owes");
                     self.add_quiet(arrival, "nobody_owes", intake);
                 } else {
                     self.count(EventVerdict::Accepted, "");
                     self.items.push(Item::Push(arrival.into_push(now, owed)));
                 }
             }
-            Verdict::SizesOnly(arrival, rule) => self.add_quiet(arrival, rule.as_str(), intake),
+            Verdict::SizesOnly(arrival, rule) => {
+                drop_by(rule.as_str());
+                self.add_quiet(arrival, rule.as_str(), intake);
+            }
             Verdict::Change(change) => {
                 self.count(EventVerdict::Change, "");
                 self.items.push(Item::Change(change));
             }
-            Verdict::Ignore(why) => self.count(EventVerdict::Ignored, why.as_str()),
+            Verdict::Ignore(why) => {
+                // Pulls, mounts and blobs are many, and nobody expects a webhook for them.
+                if event.action == "push" && !event.target.tag.is_empty() {
+                    drop_by(why.as_str());
+                }
+                self.count(EventVerdict::Ignored, why.as_str());
+            }
             Verdict::Invalid(invalid) => {
                 let reason = invalid.as_str();
+                drop_by(reason);
                 let detail = invalid.to_string();
                 self.refuse(Refused { reason, detail }, raw);
             }
@@ -138,5 +163,18 @@ impl Judged {
             Some((.., count)) => *count += 1,
             None => self.tally.push((verdict, reason, 1)),
         }
+    }
+}
+
+fn dropped(event: &Event<'_>, rule: &'static str, at: Timestamp) -> Dropped {
+    let target = &event.target;
+    Dropped {
+        at,
+        rule,
+        repository: cut(&target.repository),
+        tag: cut(&target.tag),
+        digest: cut(&target.digest),
+        event_id: bounded_id(&event.id),
+        actor: cut(&event.actor.name),
     }
 }

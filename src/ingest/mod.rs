@@ -29,7 +29,7 @@ use crate::{
     journal,
     lifecycle::Tasks,
     listener::{Body, BodyError, Hangup, Listener},
-    push::{EndpointId, Item, Reference},
+    push::{Dropped, EndpointId, Item, Reference},
     secret::Secret,
     telemetry::{Metrics, labels::EnvelopeAnswer, log::Throttle},
 };
@@ -63,6 +63,11 @@ pub trait Intake: Clone + Send + Sync + 'static {
         manifest_size: u64,
         references: &[Reference],
     );
+
+    /// Tells of pushes that no webhook is owed for, once their envelope was taken. Must not wait.
+    fn dropped(&self, dropped: Vec<Dropped>) {
+        drop(dropped);
+    }
 
     /// Makes the pushes durable and applies all items, in order, all or none; resolves once that is done.
     /// A push whose event id was taken before is passed over, once the first one is durable. Dropping
@@ -274,7 +279,12 @@ impl<I: Intake> Inner<I> {
                 return Ok(EnvelopeAnswer::Quarantined);
             }
         };
-        let Judged { items, tally, bad } = judged;
+        let Judged {
+            items,
+            tally,
+            dropped,
+            bad,
+        } = judged;
         if !items.is_empty() {
             match timeout(self.ack_deadline, self.intake.take(items)).await {
                 Ok(Ok(())) => {}
@@ -295,6 +305,7 @@ impl<I: Intake> Inner<I> {
         for (verdict, reason, count) in tally {
             self.metrics.event(verdict, reason, count);
         }
+        self.intake.dropped(dropped);
         // Only now: an envelope that comes again is quarantined once.
         if let Some(bad) = bad {
             let total = bad.text.len() as u64;

@@ -17,7 +17,8 @@ pub enum Holder {
 }
 
 /// Who holds the lock of the journal in `directory`, as the kernel tells it in `/proc/locks`.
-pub(super) fn holder(directory: &Path) -> Holder {
+#[must_use]
+pub fn holder(directory: &Path) -> Holder {
     let Ok(lock) = fs::metadata(directory.join(LOCK)) else {
         // Whoever opens a journal makes the file first.
         return Holder::Nobody;

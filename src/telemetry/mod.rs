@@ -6,7 +6,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -70,6 +73,9 @@ pub struct Gauges {
     queue_repositories: Gauge<u64, AtomicU64>,
     queue_oldest_seconds: Gauge<f64, AtomicU64>,
     endpoints: Family<StateLabels, Gauge<u64, AtomicU64>>,
+    history_bytes: Gauge<u64, AtomicU64>,
+    history_rows: Counter,
+    history_dropped: Counter,
 }
 
 /// The journal as it stands.
@@ -96,6 +102,17 @@ pub struct QueueSample {
     pub oldest: Duration,
 }
 
+/// The history as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistorySample {
+    /// Rows written since the start.
+    pub rows: u64,
+    /// What was not written down, since the start.
+    pub dropped: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
 impl Gauges {
     /// Sets what is said of the journal.
     pub fn journal(&self, sample: JournalSample) {
@@ -115,6 +132,16 @@ impl Gauges {
     /// Sets how many endpoints are in a state.
     pub fn endpoints(&self, state: &'static str, count: u64) {
         self.endpoints.get_or_create(&StateLabels { state }).set(count);
+    }
+
+    /// Sets what is said of the history.
+    pub fn history(&self, sample: HistorySample) {
+        self.history_bytes.set(sample.bytes);
+        // Counted elsewhere, and never less than before.
+        self.history_rows.inner().store(sample.rows, Ordering::Relaxed);
+        self.history_dropped
+            .inner()
+            .store(sample.dropped, Ordering::Relaxed);
     }
 }
 
@@ -414,6 +441,13 @@ impl Inner {
             "Requests to the registry's API",
             self.registry_requests.clone(),
         );
+
+        let help = "Rows of the history written";
+        r.register("history_rows", help, gauges.history_rows.clone());
+        let help = "What happened and was not written into the history";
+        r.register("history_dropped", help, gauges.history_dropped.clone());
+        let help = "Bytes of the history's files";
+        r.register_with_unit("history", help, Unit::Bytes, gauges.history_bytes.clone());
 
         r.register("attempts", "Delivery attempts, by result", self.attempts.clone());
         let help = "Duration of delivery attempts";

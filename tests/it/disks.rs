@@ -51,7 +51,9 @@ fn on_a_full_disk_pushes_are_refused_until_there_is_space_and_deliveries_go_on()
     // Too few to have a segment deleted, so that it stays full.
     stage.hook.take_now(3);
     assert_eq!(stage.push(), Some(503));
-    // What the registry would send for ever is taken although it can't be set aside.
+    // What the registry would send for ever is taken although it can't be set aside. The history gives back what it
+    // couldn't use.
+    volume.fill();
     stage.shipbell.take("garbage");
     let failures = stage.shipbell.ops("/metrics").text();
     assert!(

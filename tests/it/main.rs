@@ -30,6 +30,8 @@ mod harness;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod journal_tools;

@@ -1,0 +1,199 @@
+//! The handle that the stages write by.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{self, SyncSender, TrySendError},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::sleep};
+use tracing::warn;
+
+use super::entry::{Attempt, Attempted, Entry, Which};
+use crate::{
+    clock::Timestamp,
+    journal::Durable,
+    push::{Dropped, EndpointId, Sequence, Settlement},
+    telemetry::log::Throttle,
+};
+
+/// Entries that wait at most, and their bytes.
+const WAITING_MAX: usize = 32 * 1024;
+const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long to wait for room for the last entry of all.
+const CLOSE_WAIT: Duration = Duration::from_millis(10);
+
+/// Figures of the history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Rows written since the start.
+    pub rows: u64,
+    /// What was not written down, because more came than could be written, or nothing could be.
+    pub dropped: u64,
+    /// Bytes of the file, and of what SQLite has beside it.
+    pub bytes: u64,
+}
+
+/// What the handles and the writer share.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    pub(super) rows: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    waiting_bytes: AtomicUsize,
+    complaint: Throttle,
+}
+
+impl Gauges {
+    /// Counts what was not written down, and tells why now and then.
+    pub(super) fn lose(&self, entries: u64, reason: &str) {
+        if entries == 0 {
+            return;
+        }
+        let lost = self.lost.fetch_add(entries, Ordering::Relaxed) + entries;
+        if self.complaint.due().is_some() {
+            warn!(reason, lost, "the history has gaps; deliveries are not affected");
+        }
+    }
+
+    /// An entry was taken out of the line.
+    pub(super) fn taken_out(&self, entry: &Entry) {
+        self.waiting_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+    }
+}
+
+/// Writes down what happens. Cheap to clone.
+///
+/// Nothing here waits: what doesn't fit into the line of the one thread that writes is left out and counted.
+#[derive(Clone, Default)]
+pub struct History(Option<Arc<Line>>);
+
+struct Line {
+    entries: SyncSender<Entry>,
+    gauges: Arc<Gauges>,
+}
+
+impl History {
+    /// A history that forgets everything.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// A handle, and what it hands its entries to.
+    pub(super) fn line() -> (Self, mpsc::Receiver<Entry>, Arc<Gauges>) {
+        let (entries, receiver) = mpsc::sync_channel(WAITING_MAX);
+        let gauges = Arc::<Gauges>::default();
+        let line = Line {
+            entries,
+            gauges: Arc::clone(&gauges),
+        };
+        (Self(Some(Arc::new(line))), receiver, gauges)
+    }
+
+    /// A push became durable.
+    pub fn taken(&self, durable: &Durable) {
+        if self.0.is_some() {
+            self.send(Entry::Taken(Box::new(durable.clone())));
+        }
+    }
+
+    /// Pushes came that no webhook is owed for.
+    pub fn dropped(&self, dropped: Vec<Dropped>) {
+        if !dropped.is_empty() {
+            self.send(Entry::Dropped(dropped));
+        }
+    }
+
+    /// An attempt ended. Secrets are masked before this returns.
+    pub fn attempted(&self, which: Which, attempt: Attempt<'_>) {
+        if self.0.is_some() {
+            self.send(Entry::Attempted(Box::new((which, Attempted::new(attempt)))));
+        }
+    }
+
+    /// The delivery waits until `next_at` for its next attempt.
+    pub fn waits(&self, which: Which, next_at: Timestamp) {
+        self.send(Entry::Waits(Box::new(which), next_at));
+    }
+
+    /// The delivery ended.
+    pub fn ended(&self, which: Which, how: Settlement, at: Timestamp) {
+        self.send(Entry::Ended(Box::new(which), how, at));
+    }
+
+    /// These ended as dead letters, because their endpoints are gone from the configuration.
+    pub fn buried(&self, pairs: Vec<(Sequence, EndpointId)>, at: Timestamp) {
+        if !pairs.is_empty() {
+            self.send(Entry::Buried(pairs, at));
+        }
+    }
+
+    /// Whether anything is written down.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let Some(line) = &self.0 else {
+            return Stats::default();
+        };
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        Stats {
+            rows: read(&line.gauges.rows),
+            dropped: read(&line.gauges.lost),
+            bytes: read(&line.gauges.bytes),
+        }
+    }
+
+    /// Writes what waits and ends the thread. Resolves when that is done, at once if it has ended before. What is
+    /// told afterwards is forgotten.
+    pub async fn close(&self) {
+        let Some(line) = &self.0 else { return };
+        let (done, is_done) = oneshot::channel();
+        let mut entry = Entry::Close(done);
+        line.gauges
+            .waiting_bytes
+            .fetch_add(entry.bytes(), Ordering::Relaxed);
+        loop {
+            match line.entries.try_send(entry) {
+                Ok(()) => break,
+                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(back)) => entry = back,
+            }
+            sleep(CLOSE_WAIT).await;
+        }
+        // Without an answer the thread has ended.
+        let _ = is_done.await;
+    }
+
+    fn send(&self, entry: Entry) {
+        let Some(line) = &self.0 else { return };
+        let (bytes, count) = (entry.bytes(), entry.count());
+        let waiting = &line.gauges.waiting_bytes;
+        if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= WAITING_BYTES_MAX
+            && line.entries.try_send(entry).is_ok()
+        {
+            return;
+        }
+        waiting.fetch_sub(bytes, Ordering::Relaxed);
+        line.gauges
+            .lose(count, "more happened than could be written down");
+    }
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History")
+            .field("is_kept", &self.is_kept())
+            .finish_non_exhaustive()
+    }
+}

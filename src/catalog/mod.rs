@@ -1,0 +1,122 @@
+//! The catalog: `catalog.db`, where what became of every push is written down for people to read.
+//!
+//! A diary, not a truth: what is owed stands in the journal, and nothing here is ever read to decide what to do.
+//! One thread writes it ([`start`]), many read it, beside a running server too ([`Reader`]); the tables are
+//! described in `schema.sql`.
+//!
+//! # What it survives
+//! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
+//!   what was told in the last second may be missing.
+//! - **More news than can be written**: the line to the thread is bounded in entries and bytes; what doesn't fit is
+//!   left out, counted and logged. Nobody ever waits for it.
+//! - **A full disk, or one that can't be written**: it goes on without, and tries again every 5 s.
+//! - **Damage** (not a database, a failed check at the start, a page that can't be read later): the file is moved
+//!   aside with what belongs to it, as `catalog.db.damaged-<time>`, and a new one is begun, with a line in the log at
+//!   the level of an error. Two such files are kept, and at most one a minute is made.
+//! - **A file of a newer version**: moved aside as well, as `catalog.db.version-<n>-<time>`. Somebody who goes back to
+//!   an older version in the middle of an incident needs deliveries and a history that works; and nothing is lost,
+//!   for the newer version reads that file when it has its name again.
+//!
+//! A delivery of which it was not written down how it ended stands as `unknown`: what is pending here is compared
+//! with what the journal owes whenever the file is opened.
+//!
+//! # Bounds
+//! `delivery.history` and `delivery.history_max`: what is older, or too much, goes in steps of some hundred pushes, a
+//! transaction each, between two batches; its pages are used again. What is still pending stays as long as there is
+//! room. Of the file, dropped pushes have an eighth.
+
+use std::{io, path::Path, thread, time::Duration};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    journal::Journal,
+};
+
+mod entry;
+mod history;
+mod mask;
+mod prune;
+mod reader;
+mod reconcile;
+mod rows;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use entry::{ANSWER_BYTES_MAX, Attempt, BODY_BYTES_MAX, Which};
+pub use history::{History, Stats};
+pub use reader::{AttemptStory, DeliveryStory, DroppedStory, PushStory, ReadError, Reader, Sought, Stories};
+pub use store::VERSION;
+
+/// The file's name in the data directory.
+pub const FILE: &str = "catalog.db";
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// For how long.
+    pub age_max: Duration,
+    /// Bytes of the file and of what SQLite writes ahead of it; at least 8 MiB.
+    pub bytes_max: u64,
+}
+
+impl Options {
+    /// What ended before this goes.
+    fn since(&self, now: Timestamp) -> Timestamp {
+        let age = i64::try_from(self.age_max.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_unix_millis(now.unix_millis().saturating_sub(age))
+    }
+
+    /// Bytes of the file itself. The rest is for SQLite's log, which has every page that a batch or a step touches, and
+    /// these are many: webhook-ids and most event ids are random, and so is where they stand in their indexes.
+    fn file_bytes_max(&self) -> u64 {
+        self.bytes_max - self.log_bytes_max()
+    }
+
+    /// Bytes of the log above which it is emptied, and nothing is written while it can't be.
+    fn log_bytes_max(&self) -> u64 {
+        (self.bytes_max / 2).min(64 << 20)
+    }
+
+    /// Bytes of a batch.
+    fn batch_bytes(&self) -> usize {
+        usize::try_from(self.log_bytes_max() / 64).unwrap_or(usize::MAX)
+    }
+}
+
+/// Starts the thread that writes `catalog.db` in `data_dir`, of the pushes of `journal`. The file is opened there too:
+/// this waits for nothing. `lost` is called if the thread ends by a panic.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn start(
+    data_dir: &Path,
+    options: Options,
+    journal: Journal,
+    clock: Clock,
+    lost: impl FnOnce() + Send + 'static,
+) -> io::Result<History> {
+    let (history, entries, gauges) = History::line();
+    let origin = (journal.id(), reconcile::Ledger::of(journal));
+    let writer = writer::Writer::new(data_dir.join(FILE), options, origin, clock, (entries, gauges));
+    thread::Builder::new().name("history".to_owned()).spawn(move || {
+        let guard = Lost(Some(lost));
+        writer.run();
+        drop(guard);
+    })?;
+    Ok(history)
+}
+
+/// Tells when the thread is unwound.
+struct Lost<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Lost<F> {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(lost) = self.0.take()
+        {
+            lost();
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Reads the history, beside the writer of another process too.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
+
+use super::store::{VERSION, beside, version};
+use crate::clock::Timestamp;
+
+/// How long to wait for the writer, which holds no lock that readers meet but while it opens the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the history can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is none.
+    #[error("there is no history: {} does not exist; `shipbell serve` begins it", path.display())]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer version wrote it.
+    #[error("{} was written by a newer version: its format is {format}, and this version knows {VERSION}", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: i32,
+    },
+    /// It is not what it should be.
+    #[error("{} is damaged: {reason}; the next `shipbell serve` sets it aside", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// It can't be opened or read.
+    #[error("{} can't be read: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system or SQLite said.
+        error: io::Error,
+    },
+}
+
+/// What is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// Pushes of a repository.
+    Repository(String),
+    /// Pushes of a tag.
+    Tag(String, String),
+    /// Pushes of a digest.
+    Digest(String, String),
+    /// The push of an event.
+    Event(String),
+    /// The push of a delivery.
+    Webhook(String),
+}
+
+/// What was found, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stories {
+    /// Pushes that were taken.
+    pub pushes: Vec<PushStory>,
+    /// Pushes that were dropped.
+    pub dropped: Vec<DroppedStory>,
+}
+
+/// A push and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushStory {
+    /// Larger than that of every older push.
+    pub id: i64,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Where it was pushed.
+    pub repository: String,
+    /// By which tag; empty when by digest.
+    pub tag: String,
+    /// What was pushed, if that was written down.
+    pub digest: Option<String>,
+    /// What kind it is.
+    pub media_type: Option<String>,
+    /// How many blobs the notification listed with their sizes.
+    pub listed: Option<u64>,
+    /// When, if that was written down.
+    pub taken_at: Option<Timestamp>,
+    /// The registry's event id, or empty.
+    pub event_id: String,
+    /// Who pushed it, or empty.
+    pub actor: String,
+    /// To whom it goes.
+    pub deliveries: Vec<DeliveryStory>,
+}
+
+/// A delivery and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryStory {
+    /// To whom.
+    pub endpoint: String,
+    /// Its `webhook-id`.
+    pub webhook_id: String,
+    /// `pending`, `delivered`, `superseded`, `dead_letter`, or `unknown`.
+    pub state: String,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The earliest moment of the next attempt.
+    pub next_at: Option<Timestamp>,
+    /// As it was sent last; `None`: not known in time.
+    pub image_size: Option<u64>,
+    /// How many layers were sent.
+    pub layers: Option<u64>,
+    /// As it was sent last; `None`: not known in time.
+    pub repository_size: Option<u64>,
+    /// How many attempts there were.
+    pub attempts_made: u64,
+    /// Those that are kept, in order.
+    pub attempts: Vec<AttemptStory>,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptStory {
+    /// From 1.
+    pub number: u64,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What was answered, if anything was.
+    pub status: Option<u16>,
+    /// Whose fault the failure was: `endpoint` or `push`.
+    pub fault: Option<String>,
+    /// What went wrong.
+    pub reason: Option<String>,
+    /// The earliest moment of the attempt after this one.
+    pub retry_at: Option<Timestamp>,
+    /// Where it went, masked; `None` when no request could be made.
+    pub url: Option<String>,
+    /// The headers, a line each, credentials masked.
+    pub headers: Option<String>,
+    /// The body, or its beginning.
+    pub body: Option<Vec<u8>>,
+    /// How long the body was.
+    pub body_bytes: Option<u64>,
+    /// The answer's beginning.
+    pub answer: Option<Vec<u8>>,
+    /// How much of the answer was read.
+    pub answer_bytes: Option<u64>,
+}
+
+/// A push that no webhook was owed for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedStory {
+    /// When it came.
+    pub at: Timestamp,
+    /// By which rule it was dropped.
+    pub rule: String,
+    /// Where it was pushed.
+    pub repository: String,
+    /// By which tag; empty when by digest.
+    pub tag: String,
+    /// What was pushed.
+    pub digest: String,
+    /// The registry's event id, or empty.
+    pub event_id: String,
+    /// Who pushed it, or empty.
+    pub actor: String,
+}
+
+/// The history, open for reading.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Reader {
+    /// Opens the file at `path`; writes nothing into it.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        match fs::metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ReadError::Absent {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => {
+                return Err(ReadError::Io {
+                    path: path.to_owned(),
+                    error,
+                });
+            }
+        }
+        let fail = |error| explain(path, &error);
+        let connection = connect(path).map_err(fail)?;
+        match version(&connection) {
+            Ok(VERSION) => {}
+            Ok(0) => {
+                return Err(ReadError::Absent {
+                    path: path.to_owned(),
+                });
+            }
+            Ok(format) => {
+                return Err(ReadError::Newer {
+                    path: path.to_owned(),
+                    format,
+                });
+            }
+            Err(error) => {
+                return Err(ReadError::Damaged {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+        })
+    }
+
+    /// What is known of `sought`, newest first: at most `limit` pushes older than `before`, and as many dropped ones.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn stories(
+        &mut self,
+        sought: &Sought,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Stories, ReadError> {
+        let path = self.path.clone();
+        let mut read = || -> rusqlite::Result<Stories> {
+            // One state of the file throughout.
+            let begun = self.connection.transaction()?;
+            let mut pushes = pushes(&begun, sought, before, limit)?;
+            for push in &mut pushes {
+                push.deliveries = deliveries(&begun, push.id)?;
+            }
+            let dropped = dropped(&begun, sought, limit)?;
+            Ok(Stories { pushes, dropped })
+        };
+        read().map_err(|error| explain(&path, &error))
+    }
+
+    /// The moment of the oldest thing that is known.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn oldest(&self) -> Result<Option<Timestamp>, ReadError> {
+        let sql = "SELECT min(at) FROM (SELECT min(taken_at) AS at FROM pushes UNION ALL \
+                   SELECT at FROM (SELECT at FROM dropped ORDER BY id LIMIT 1))";
+        let oldest = self.connection.query_row(sql, [], |row| moment(row, 0));
+        oldest.map_err(|error| explain(&self.path, &error))
+    }
+}
+
+/// A connection that only reads. In a directory that may not be written SQLite can't share a file; then it is read as
+/// it lies there, if nothing is written ahead of it.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = |path: &Path, flags| -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
+            row.get::<_, i64>(0)
+        })?;
+        Ok(connection)
+    };
+    let error = match open(path, flags) {
+        Ok(connection) => return Ok(connection),
+        Err(error) => error,
+    };
+    let is_denied = matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)
+    );
+    let is_all_there = fs::metadata(beside(path, "-wal")).map_or(true, |wal| wal.len() == 0);
+    match path.to_str() {
+        Some(text) if is_denied && is_all_there => {
+            let quoted = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let uri = format!("file:{quoted}?immutable=1");
+            open(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        _ => Err(error),
+    }
+}
+
+fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
+    let path = path.to_owned();
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            io::ErrorKind::PermissionDenied
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => io::ErrorKind::ResourceBusy,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::DiskFull) => {
+            io::ErrorKind::Other
+        }
+        _ => {
+            let reason = error.to_string();
+            return ReadError::Damaged { path, reason };
+        }
+    };
+    ReadError::Io {
+        path,
+        error: io::Error::new(kind, error.to_string()),
+    }
+}
+
+const PUSH: &str =
+    "SELECT id, sequence, repository, tag, digest, media_type, listed, taken_at, event_id, actor FROM pushes";
+
+fn pushes(
+    connection: &Connection,
+    sought: &Sought,
+    before: Option<i64>,
+    limit: u32,
+) -> rusqlite::Result<Vec<PushStory>> {
+    let empty = String::new();
+    let (condition, one, other) = match sought {
+        Sought::Repository(repository) => ("repository = ?1 AND ?2 = ''", repository, &empty),
+        Sought::Tag(repository, tag) => ("repository = ?1 AND tag = ?2", repository, tag),
+        Sought::Digest(repository, digest) => ("repository = ?1 AND digest = ?2", repository, digest),
+        Sought::Event(id) => ("event_id = ?1 AND event_id <> '' AND ?2 = ''", id, &empty),
+        Sought::Webhook(id) => (
+            "id IN (SELECT push FROM deliveries WHERE webhook_id = ?1) AND ?2 = ''",
+            id,
+            &empty,
+        ),
+    };
+    let sql = format!("{PUSH} WHERE {condition} AND id < ?3 ORDER BY id DESC LIMIT ?4");
+    let mut statement = connection.prepare(&sql)?;
+    let before = before.unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![one, other, before, limit], |row| {
+        Ok(PushStory {
+            id: row.get(0)?,
+            sequence: natural(row, 1)?.unwrap_or_default(),
+            repository: row.get(2)?,
+            tag: row.get(3)?,
+            digest: row.get(4)?,
+            media_type: row.get(5)?,
+            listed: natural(row, 6)?,
+            taken_at: moment(row, 7)?,
+            event_id: row.get(8)?,
+            actor: row.get(9)?,
+            deliveries: Vec::new(),
+        })
+    })?;
+    rows.collect()
+}
+
+fn deliveries(connection: &Connection, push: i64) -> rusqlite::Result<Vec<DeliveryStory>> {
+    let sql = "SELECT endpoint, webhook_id, state, ended_at, next_at, image_size, layers, repository_size, attempts \
+               FROM deliveries WHERE push = ?1 ORDER BY endpoint";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([push], |row| {
+        Ok(DeliveryStory {
+            endpoint: row.get(0)?,
+            webhook_id: row.get(1)?,
+            state: row.get(2)?,
+            ended_at: moment(row, 3)?,
+            next_at: moment(row, 4)?,
+            image_size: natural(row, 5)?,
+            layers: natural(row, 6)?,
+            repository_size: natural(row, 7)?,
+            attempts_made: natural(row, 8)?.unwrap_or_default(),
+            attempts: Vec::new(),
+        })
+    })?;
+    let mut deliveries: Vec<DeliveryStory> = rows.collect::<Result<_, _>>()?;
+    for delivery in &mut deliveries {
+        delivery.attempts = attempts(connection, push, &delivery.endpoint)?;
+    }
+    Ok(deliveries)
+}
+
+fn attempts(connection: &Connection, push: i64, endpoint: &str) -> rusqlite::Result<Vec<AttemptStory>> {
+    let sql = "SELECT number, at, elapsed_us, status, fault, reason, retry_at, url, headers, body, body_bytes, \
+               answer, answer_bytes FROM attempts WHERE push = ?1 AND endpoint = ?2 ORDER BY number";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![push, endpoint], |row| {
+        Ok(AttemptStory {
+            number: natural(row, 0)?.unwrap_or_default(),
+            at: moment(row, 1)?.unwrap_or_default(),
+            elapsed: Duration::from_micros(natural(row, 2)?.unwrap_or_default()),
+            status: row.get(3)?,
+            fault: row.get(4)?,
+            reason: row.get(5)?,
+            retry_at: moment(row, 6)?,
+            url: row.get(7)?,
+            headers: row.get(8)?,
+            body: row.get(9)?,
+            body_bytes: natural(row, 10)?,
+            answer: row.get(11)?,
+            answer_bytes: natural(row, 12)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn dropped(connection: &Connection, sought: &Sought, limit: u32) -> rusqlite::Result<Vec<DroppedStory>> {
+    let empty = String::new();
+    let (condition, one, other) = match sought {
+        Sought::Repository(repository) => ("repository = ?1 AND ?2 = ''", repository, &empty),
+        Sought::Tag(repository, tag) => ("repository = ?1 AND tag = ?2", repository, tag),
+        Sought::Digest(repository, digest) => ("repository = ?1 AND digest = ?2", repository, digest),
+        Sought::Event(id) => ("event_id = ?1 AND event_id <> '' AND ?2 = ''", id, &empty),
+        Sought::Webhook(_) => return Ok(Vec::new()),
+    };
+    let sql = format!(
+        "SELECT at, rule, repository, tag, digest, event_id, actor FROM dropped WHERE {condition} \
+         ORDER BY id DESC LIMIT ?3"
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map(params![one, other, limit], |row| {
+        Ok(DroppedStory {
+            at: moment(row, 0)?.unwrap_or_default(),
+            rule: row.get(1)?,
+            repository: row.get(2)?,
+            tag: row.get(3)?,
+            digest: row.get(4)?,
+            event_id: row.get(5)?,
+            actor: row.get(6)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(row
+        .get::<_, Option<i64>>(column)?
+        .map(Timestamp::from_unix_millis))
+}
+
+fn natural(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    Ok(row
+        .get::<_, Option<i64>>(column)?
+        .map(|number| u64::try_from(number).unwrap_or(0)))
+}

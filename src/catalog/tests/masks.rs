@@ -1,0 +1,170 @@
+//! Nothing that is a secret is written down.
+
+use std::sync::Arc;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use globset::GlobSet;
+use http::{HeaderName, HeaderValue};
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::{
+    secret::Secret,
+    webhook::{
+        Batching, Coalesce, Endpoint, Format, Rate,
+        client::{self, Client},
+        format::{EventKind, Message},
+        guard::{Author, Guard},
+    },
+};
+
+const QUERY: &str = "canary-in-the-query-1";
+const ESCAPED: &str = "canary in-the+query-2";
+const USER: &str = "canary-user-3";
+const PASSWORD: &str = "canary-password-4";
+const HEADER: &str = "canary-header-5";
+const BEARER: &str = "canary-bearer-6";
+const SECRETS: [&str; 6] = [QUERY, ESCAPED, USER, PASSWORD, HEADER, BEARER];
+
+pub(super) fn endpoint() -> Endpoint {
+    let header = |name: &'static str, value: &str| {
+        let mut value = HeaderValue::from_str(value).unwrap();
+        value.set_sensitive(true);
+        (HeaderName::from_static(name), value)
+    };
+    let url = format!("http://{USER}:{PASSWORD}@127.0.0.1:1/hook?token={QUERY}&x=canary%20in-the%2Bquery-2");
+    let key = BASE64_STANDARD.encode([42; 32]);
+    Endpoint {
+        id: ci(),
+        author: Author::Operator,
+        url: Secret::inline(url),
+        secret: Some(Secret::inline(format!("whsec_{key}"))),
+        previous_secret: None,
+        format: Format::Native,
+        headers: vec![
+            header("x-api-key", HEADER),
+            header("authorization", &format!("Bearer {BEARER}")),
+        ],
+        repositories: GlobSet::empty(),
+        tags: GlobSet::empty(),
+        exclude_tags: GlobSet::empty(),
+        batching: Arc::new(Batching {
+            window: Duration::ZERO,
+            pushes_max: 1,
+            coalesce: Coalesce::Tag,
+        }),
+        rate: Rate { per_second: None },
+    }
+}
+
+pub(super) fn client() -> Client {
+    Client::new(client::Options {
+        timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        user_agent: HeaderValue::from_static("WebHook Handler"),
+        header_name: HeaderName::from_static("x-alin-webhook"),
+        guard: Guard::new(Vec::new(), Vec::new()),
+        extra_ca_pem: None,
+        idle_per_host_max: 1,
+        idle_timeout: Duration::from_secs(1),
+    })
+    .unwrap()
+}
+
+#[test]
+fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
+    let stage = Stage::new(ROOMY);
+    let running = stage.start();
+    let (repository, tag) = ("acme/app".parse().unwrap(), "1".parse().unwrap());
+    let digest = Digest::sha256(b"1");
+    let sizes = Sizes::default();
+    let message = Message {
+        repository: &repository,
+        tag: Some(&tag),
+        digest: &digest,
+        public_host: "",
+        sizes: &sizes,
+        event: EventKind::Push,
+        at: stage.now(),
+    };
+    for own_authorization in [true, false] {
+        let mut endpoint = endpoint();
+        if !own_authorization {
+            // Then the URL's user-info is sent.
+            endpoint.headers.truncate(1);
+        }
+        let request = client().request(&endpoint, &message, "msg_1").unwrap();
+        let headers = format!(
+            "{:?}",
+            request
+                .headers()
+                .values()
+                .map(HeaderValue::as_bytes)
+                .map(String::from_utf8_lossy)
+                .collect::<Vec<_>>()
+        );
+        let url = endpoint.url.get().unwrap();
+        // A receiver can repeat what it was sent.
+        let sent = SECRETS
+            .iter()
+            .filter(|one| own_authorization || **one != BEARER)
+            .collect::<Vec<_>>();
+        let said = format!(
+            "you sent {} to {} with {headers} {sent:?} and {}",
+            String::from_utf8_lossy(request.body()),
+            url.expose_secret(),
+            // One that lies across the cut.
+            format!("{}{QUERY}", ".".repeat(4096 - 900)).repeat(3),
+        );
+        running.history.attempted(
+            which(1, "1"),
+            Attempt {
+                digest: &digest,
+                sizes: &sizes,
+                at: stage.now(),
+                elapsed: Duration::ZERO,
+                request: Some(&request),
+                answer: &Ok(answer(500, said.as_bytes())),
+                outcome: &failed(500),
+            },
+        );
+    }
+    running.close();
+
+    let file = fs::read(stage.file()).unwrap();
+    let mut canaries: Vec<String> = SECRETS.map(str::to_owned).to_vec();
+    canaries.push(BASE64_STANDARD.encode([42; 32]));
+    canaries.push(BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}")));
+    canaries.push("canary".to_owned());
+    for canary in canaries {
+        assert!(
+            !file
+                .windows(canary.len())
+                .any(|window| window == canary.as_bytes()),
+            "{canary}"
+        );
+    }
+
+    let attempt = &stage.tag("1")[0].deliveries[0].attempts[0];
+    assert_eq!(attempt.url.as_deref(), Some("http://127.0.0.1:1/hook?…"));
+    let headers = attempt.headers.as_deref().unwrap();
+    for line in [
+        "user-agent: WebHook Handler",
+        "authorization: [masked]",
+        "x-api-key: [masked]",
+        "webhook-id: msg_1",
+        "x-alin-webhook: acme/app:1",
+    ] {
+        assert!(headers.lines().any(|shown| shown == line), "{line} in\n{headers}");
+    }
+    assert!(headers.contains("webhook-signature: v1,"));
+    assert!(
+        attempt
+            .body
+            .as_deref()
+            .unwrap()
+            .starts_with(b"{\"image\":\"acme/app:1\"")
+    );
+    assert_eq!(attempt.answer.as_ref().unwrap().len(), ANSWER_BYTES_MAX);
+    assert!(attempt.answer_bytes.unwrap() > 9_000);
+}

@@ -1,0 +1,248 @@
+//! `shipbell why …`: what became of a push.
+
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+};
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::{Exit, Failure, Output, print};
+use crate::{
+    catalog::{self, ReadError, Reader, Sought, Stories},
+    clock::Clock,
+    config::{Config, Problems, no_color},
+    image::{Digest, RepositoryName, Tag},
+    journal::{self, Holder},
+};
+
+mod json;
+mod text;
+
+/// Arguments of `shipbell why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// An image (`acme/app:1.4`, `acme/app@sha256:…`), a repository, an event id or a webhook-id
+    #[arg(value_name = "IMAGE|ID", value_parser = parse)]
+    sought: Asked,
+    /// The data directory, in which `catalog.db` is; no configuration is read then
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    data_dir: Option<PathBuf>,
+    /// At most so many pushes, the newest
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// What somebody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    text: String,
+    /// What it can mean, likeliest first. The first that something is known of counts.
+    readings: Vec<Sought>,
+}
+
+impl Asked {
+    /// The same without a registry's host in front.
+    fn without_host(&self, host: &str) -> Option<Self> {
+        let rest = self.text.strip_prefix(host)?.strip_prefix('/')?;
+        parse(rest).ok()
+    }
+}
+
+fn parse(text: &str) -> Result<Asked, String> {
+    let text = text.trim();
+    let mut readings = Vec::new();
+    let is_name = |name: &str| name.parse::<RepositoryName>().is_ok();
+    if let Some((repository, digest)) = text.split_once('@') {
+        let digest: Digest = digest.parse().map_err(|error| format!("{error}"))?;
+        // A tag before the digest says nothing more.
+        let repository = match repository.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => name,
+            _ => repository,
+        };
+        if !repository.is_empty() {
+            readings.push(Sought::Digest(repository.to_owned(), digest.to_string()));
+        }
+    } else {
+        if text.starts_with("msg_") || text.starts_with("test_") {
+            readings.push(Sought::Webhook(text.to_owned()));
+        }
+        if let Some((repository, tag)) = text.rsplit_once(':')
+            && tag.parse::<Tag>().is_ok()
+            && !repository.is_empty()
+        {
+            readings.push(Sought::Tag(repository.to_owned(), tag.to_owned()));
+        }
+        if !text.is_empty() && !text.contains('/') {
+            readings.push(Sought::Event(text.to_owned()));
+        }
+        if is_name(text) {
+            readings.push(Sought::Repository(text.to_owned()));
+        }
+    }
+    if readings.is_empty() {
+        return Err("neither an image, such as acme/app:1.4, nor the id of an event or a webhook".to_owned());
+    }
+    Ok(Asked {
+        text: text.to_owned(),
+        readings,
+    })
+}
+
+/// Where the history is, and who writes it.
+struct Place {
+    file: PathBuf,
+    holder: Holder,
+}
+
+impl Place {
+    fn of(data_dir: &Path) -> Self {
+        Self {
+            file: data_dir.join(catalog::FILE),
+            holder: journal::holder(&data_dir.join(journal::DIRECTORY)),
+        }
+    }
+
+    /// What may not have been written down yet.
+    fn note(&self) -> Option<&'static str> {
+        match self.holder {
+            Holder::Process(_) => Some(
+                "a server is running, and writes what happens within a second: the newest may be missing",
+            ),
+            Holder::Nobody => None,
+            Holder::Unknown => Some(
+                "it is not known whether a server is running: what happened in the last second may be missing",
+            ),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Nothing is known of what was asked for, the history can't be read, or the configuration has problems.
+pub fn run(arguments: &WhyArgs, load: impl FnOnce() -> Result<Config, Problems>) -> Result<(), Failure> {
+    let mut asked = vec![arguments.sought.clone()];
+    let place = if let Some(data_dir) = &arguments.data_dir {
+        Place::of(data_dir)
+    } else {
+        let config = load()?;
+        let public = config.registry.public_host.as_deref();
+        asked.extend(public.and_then(|host| arguments.sought.without_host(host)));
+        Place::of(&config.data_dir)
+    };
+    let mut reader = Reader::open(&place.file)?;
+    let found = find(&mut reader, &asked, arguments.limit)?;
+    match arguments.output {
+        Output::Json => {
+            let value = json::all(&arguments.sought.text, &place.file, place.note(), &found);
+            print(&format!("{value:#}\n"))?;
+        }
+        Output::Text => {
+            let is_colourful = io::stdout().is_terminal() && !no_color();
+            let colour = if is_colourful {
+                text::Colour::Ansi
+            } else {
+                text::Colour::Plain
+            };
+            print(&text::all(&found, place.note(), colour, Clock::system().now()))?;
+        }
+    }
+    if found.pushes.is_empty() && found.dropped.is_empty() {
+        return Err(unknown(&arguments.sought, &place, &reader)?);
+    }
+    Ok(())
+}
+
+/// The first reading of which something is known.
+fn find(reader: &mut Reader, asked: &[Asked], limit: u32) -> Result<Stories, ReadError> {
+    for sought in asked.iter().flat_map(|asked| &asked.readings) {
+        let stories = reader.stories(sought, None, limit)?;
+        if !stories.pushes.is_empty() || !stories.dropped.is_empty() {
+            return Ok(stories);
+        }
+    }
+    Ok(Stories::default())
+}
+
+fn unknown(asked: &Asked, place: &Place, reader: &Reader) -> Result<Failure, ReadError> {
+    let words: Vec<String> = asked.readings.iter().map(words).collect();
+    let since = reader.oldest()?.map_or("which is empty".to_owned(), |oldest| {
+        format!("which begins at {oldest}")
+    });
+    let mut message = format!(
+        "nothing is known of {}: looked for {} in {}, {since}",
+        asked.text,
+        words.join(", then for "),
+        place.file.display()
+    );
+    if let Some(note) = place.note() {
+        message.push_str("; ");
+        message.push_str(note);
+    }
+    Ok(Failure::new(Exit::Failure, anyhow!(message)))
+}
+
+fn words(sought: &Sought) -> String {
+    match sought {
+        Sought::Repository(name) => format!("pushes to the repository {name}"),
+        Sought::Tag(name, tag) => format!("pushes of the tag {tag} in {name}"),
+        Sought::Digest(name, digest) => format!("pushes of {digest} in {name}"),
+        Sought::Event(id) => format!("a push with the event id {id}"),
+        Sought::Webhook(id) => format!("a delivery with the webhook-id {id}"),
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        let exit = match &error {
+            ReadError::Absent { .. } => Exit::Failure,
+            ReadError::Newer { .. } | ReadError::Damaged { .. } => Exit::Damaged,
+            ReadError::Io { error, .. } => match error.kind() {
+                io::ErrorKind::PermissionDenied => Exit::Permission,
+                io::ErrorKind::ResourceBusy => Exit::TryAgain,
+                _ => Exit::Io,
+            },
+        };
+        Self::new(exit, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(text: &str) -> Vec<Sought> {
+        parse(text).unwrap().readings
+    }
+
+    #[test]
+    fn images_ids_and_repositories_are_told_apart() {
+        let digest = Digest::sha256(b"x").to_string();
+        let own = |text: &str| text.to_owned();
+        assert_eq!(
+            readings("acme/app:1.4"),
+            [Sought::Tag(own("acme/app"), own("1.4"))]
+        );
+        for text in [format!("acme/app@{digest}"), format!("acme/app:1.4@{digest}")] {
+            assert_eq!(readings(&text), [Sought::Digest(own("acme/app"), digest.clone())]);
+        }
+        assert_eq!(readings("acme/app"), [Sought::Repository(own("acme/app"))]);
+        let id = "6f1e0a9c-0000-4000-8000-000000000001";
+        assert_eq!(readings(id)[0], Sought::Event(own(id)));
+        assert_eq!(readings("msg_0011")[0], Sought::Webhook(own("msg_0011")));
+        assert_eq!(
+            parse("registry.example.com:5000/acme/app:1")
+                .unwrap()
+                .without_host("registry.example.com:5000"),
+            parse("acme/app:1").ok()
+        );
+        for text in ["", "acme/app@sha256:12", "Acme/App", "@"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}
