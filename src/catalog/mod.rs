@@ -8,7 +8,7 @@
 //! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
 //!   what was told in the last second may be missing.
 //! - **More news than can be written**: the line to the thread is bounded in entries and bytes; what doesn't fit is
-//!   left out, counted and logged. Nobody ever waits for it.
+//!   left out, counted and logged. Nobody ever waits for it, and it takes no processor that anybody else needs.
 //! - **A full disk, or one that can't be written**: it goes on without, and tries again every 5 s.
 //! - **Damage** (not a database, a failed check at the start, a page that can't be read later): the file is moved
 //!   aside with what belongs to it, as `catalog.db.damaged-<time>`, and a new one is begun, with a line in the log at
@@ -102,10 +102,22 @@ pub fn start(
     let writer = writer::Writer::new(data_dir.join(FILE), options, origin, clock, (entries, gauges));
     thread::Builder::new().name("history".to_owned()).spawn(move || {
         let guard = Lost(Some(lost));
+        step_back();
         writer.run();
         drop(guard);
     })?;
     Ok(history)
+}
+
+/// The lowest priority there is (setpriority(2)).
+const NICE: i32 = 19;
+
+/// Puts this thread behind all others: while they need all processors, the history waits, and has gaps once too
+/// much does.
+fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        tracing::warn!(%error, "the history's thread keeps the priority of all others");
+    }
 }
 
 /// Tells when the thread is unwound.

@@ -30,6 +30,11 @@ use crate::{clock::Clock, journal::JournalId};
 const GATHER: Duration = Duration::from_millis(200);
 const BATCH_ENTRIES: usize = 2_000;
 
+/// After a full batch, this many times as long as it took is rested: pushes and webhooks need disk and processors
+/// more. So a flood of more than some 2,000 entries a second that goes on leaves gaps.
+const REST_RATIO: u32 = 16;
+const REST_MAX: Duration = Duration::from_secs(1);
+
 /// How long after a failure the file is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -105,7 +110,13 @@ impl Writer {
             let mut batch = Vec::new();
             let mut closed = None;
             let is_open = self.gather(&mut batch, &mut closed);
+            let began = Instant::now();
             self.write(&batch);
+            let bytes: usize = batch.iter().map(Entry::bytes).sum();
+            let is_full = batch.len() >= BATCH_ENTRIES || bytes >= self.options.batch_bytes();
+            if is_full && closed.is_none() {
+                thread::sleep((began.elapsed() * REST_RATIO).min(REST_MAX));
+            }
             if let Some(done) = closed {
                 self.finish(done);
                 return;
