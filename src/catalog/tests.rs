@@ -80,7 +80,9 @@ impl Stage {
             Ok(behind.take(count).cloned().collect())
         });
         let line = (entries, Arc::clone(&gauges));
-        let writer = Writer::new(self.file(), self.options, (self.journal, ledger), clock, line);
+        let mut writer = Writer::new(self.file(), self.options, (self.journal, ledger), clock, line);
+        // Nothing runs beside it that needs the machine more.
+        writer.rest_ratio = 0;
         let thread = thread::spawn(move || writer.run());
         Running {
             history,

@@ -71,6 +71,8 @@ pub(super) struct Writer {
     is_failing: bool,
     /// What had been lost when what is pending was last compared with what is owed.
     lost: u64,
+    /// How long is rested after a full batch, as a multiple of what it took.
+    pub(super) rest_ratio: u32,
 }
 
 impl Writer {
@@ -100,6 +102,7 @@ impl Writer {
             round_at: Instant::now(),
             is_failing: false,
             lost: 0,
+            rest_ratio: REST_RATIO,
         }
     }
 
@@ -115,7 +118,7 @@ impl Writer {
             let bytes: usize = batch.iter().map(Entry::bytes).sum();
             let is_full = batch.len() >= BATCH_ENTRIES || bytes >= self.options.batch_bytes();
             if is_full && closed.is_none() {
-                thread::sleep((began.elapsed() * REST_RATIO).min(REST_MAX));
+                thread::sleep((began.elapsed() * self.rest_ratio).min(REST_MAX));
             }
             if let Some(done) = closed {
                 self.finish(done);
