@@ -146,7 +146,12 @@ impl Entry {
     pub(super) fn bytes(&self) -> usize {
         const BASE: usize = 256;
         match self {
-            Self::Taken(durable) => BASE + durable.push.references.len() * 128,
+            // The push itself, some ten small allocations, and what it owes.
+            Self::Taken(durable) => {
+                BASE + size_of::<Durable>()
+                    + durable.push.references.len() * 128
+                    + durable.push.owed.len() * 32
+            }
             Self::Dropped(dropped) => BASE + dropped.len() * (size_of::<Dropped>() + 200),
             Self::Attempted(attempted) => BASE + attempted.1.bytes(),
             Self::Buried(buried, _) => BASE + buried.len() * 32,

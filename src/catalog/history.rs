@@ -22,8 +22,8 @@ use crate::{
 };
 
 /// Entries that wait at most, and their bytes.
-const WAITING_MAX: usize = 32 * 1024;
-const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+const WAITING_MAX: usize = 6 * 1024;
+const WAITING_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// How long to wait for room for the last entry of all.
 const CLOSE_WAIT: Duration = Duration::from_millis(10);

@@ -41,25 +41,25 @@ impl Ledger {
         Self(Box::new(tell))
     }
 
-    /// Who owes what, from one sequence number to another.
-    fn owing(&self, first: u64, last: u64) -> io::Result<HashMap<u64, HashSet<String>>> {
+    /// Who owes these pushes, which are told in order. What lies between them is not looked at.
+    fn owing(&self, pushes: impl Iterator<Item = u64>) -> io::Result<HashMap<u64, HashSet<String>>> {
         let mut owing = HashMap::new();
-        let mut after = Sequence::new(first.saturating_sub(1));
-        loop {
-            let owed = (self.0)(after, AT_ONCE)?;
-            let Some(newest) = owed.last() else {
-                return Ok(owing);
-            };
-            after = Some(newest.sequence);
-            let is_done = newest.sequence.get() >= last;
-            for push in owed.into_iter().filter(|push| push.sequence.get() <= last) {
-                let names = push.owed.iter().map(|(_, endpoint)| endpoint.to_string());
-                owing.insert(push.sequence.get(), names.collect());
+        let mut read: Vec<Owed> = Vec::new();
+        for push in pushes {
+            if read.last().is_none_or(|newest| newest.sequence.get() < push) {
+                read = (self.0)(Sequence::new(push.saturating_sub(1)), AT_ONCE)?;
+                if read.is_empty() {
+                    break;
+                }
             }
-            if is_done {
-                return Ok(owing);
+            if let Ok(place) = read.binary_search_by_key(&push, |owed| owed.sequence.get())
+                && let Some(found) = read.get(place)
+            {
+                let names = found.owed.iter().map(|(_, endpoint)| endpoint.to_string());
+                owing.insert(push, names.collect());
             }
         }
+        Ok(owing)
     }
 }
 
@@ -103,8 +103,12 @@ pub(super) fn reconcile(store: &mut Store, origin: Origin, ledger: &Ledger) -> R
         };
         let is_end = pending.len() < AT_ONCE || first == last;
         let until = if is_end { last } else { last - 1 };
+        let looked_at = pending
+            .iter()
+            .map(|(push, _)| *push)
+            .filter(|push| *push <= until);
         let owing = ledger
-            .owing(Origin::sequence(first), Origin::sequence(until))
+            .owing(looked_at.map(Origin::sequence))
             .map_err(Failure::Ledger)?;
         let begun = store.connection.transaction()?;
         for (push, endpoint) in pending.iter().filter(|(push, _)| *push <= until) {

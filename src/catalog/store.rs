@@ -24,7 +24,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pages of memory that the writer caches, in KiB.
-const CACHE_KIB: i32 = 16 * 1024;
+const CACHE_KIB: i32 = 2 * 1024;
 
 /// A page: an attempt has some 1,700 bytes, of which half as large a page would hold two and leave a sixth empty.
 const PAGE_BYTES: i32 = 8192;

@@ -138,7 +138,7 @@ fn what_does_not_fit_into_the_line_is_left_out_and_counted() {
         history.ended(which(number, "1"), Settlement::Delivered, Timestamp::default());
     }
     let stats = history.stats();
-    assert_eq!(stats.dropped, 40_000 - 32 * 1024);
+    assert_eq!(stats.dropped, 40_000 - 6 * 1024);
     drop(entries);
 }
 
