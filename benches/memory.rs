@@ -164,9 +164,9 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: all.clone(),
-        tags: all.clone(),
-        exclude_tags: GlobSet::empty(),
+        repositories: Arc::new(all.clone()),
+        tags: Arc::new(all.clone()),
+        exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: WINDOW,
             pushes_max: 100,

@@ -200,9 +200,9 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: all.clone(),
-        tags: all,
-        exclude_tags: GlobSet::empty(),
+        repositories: Arc::new(all.clone()),
+        tags: Arc::new(all),
+        exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::from_hours(1),
             pushes_max: 10_000,

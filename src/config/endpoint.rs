@@ -99,9 +99,9 @@ impl Endpoint {
             previous_secret: self.previous_secret.clone(),
             format: self.format,
             headers: self.headers.clone(),
-            repositories: self.repositories.clone(),
-            tags: self.tags.clone(),
-            exclude_tags: self.exclude_tags.clone(),
+            repositories: Arc::new(self.repositories.clone()),
+            tags: Arc::new(self.tags.clone()),
+            exclude_tags: Arc::new(self.exclude_tags.clone()),
             batching: Arc::new(Batching {
                 window: self.window.unwrap_or(batching.window),
                 pushes_max: self.max_pushes.unwrap_or(batching.pushes_max),

@@ -653,7 +653,7 @@ fn an_endpoint_overrides_batching_and_rate_and_leaves_the_rest() {
         )
     );
     let endpoints = load(&file).endpoints();
-    let all: Vec<_> = endpoints.iter().collect();
+    let all: Vec<_> = endpoints.named().to_vec();
     let [a, b] = all.as_slice() else {
         panic!("two endpoints")
     };

@@ -75,7 +75,7 @@ impl Dispatcher {
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
             return Some(Completion::Settled(Settlement::DeadLetter));
         };
-        let outcome = match request::target(endpoint) {
+        let outcome = match request::target(&endpoint) {
             Err(error) => {
                 if !self.0.parts.queue.may_send(lease, Instant::now()) {
                     return Some(Completion::Returned);
@@ -113,7 +113,7 @@ impl Dispatcher {
                 if queue.is_outdated(repository, lease) || !queue.may_send(lease, Instant::now()) {
                     return Some(Completion::Returned);
                 }
-                let outcome = self.attempt(repository, lease, endpoint, content).await;
+                let outcome = self.attempt(repository, lease, &endpoint, content).await;
                 drop(turn);
                 outcome
             }

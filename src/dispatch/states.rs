@@ -29,7 +29,7 @@ use super::{
 use crate::{
     clock::{Clock, Timestamp},
     push::EndpointId,
-    queue::Queue,
+    queue::{Passage, Queue},
     settings::{AccessError, SavedState, SavedStreak, Settings},
     telemetry::Metrics,
     webhook::{Endpoint, Endpoints, Outcome},
@@ -75,6 +75,8 @@ struct Shared {
     parts: Parts,
     inner: Mutex<Inner>,
     unsaved: Notify,
+    /// One write at a time, so that the later one has the later states.
+    saving: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +85,21 @@ struct Inner {
     known: HashMap<EndpointId, Known>,
     /// Those whose state is to be written, and the changes to be told after that, oldest first.
     unsaved: HashMap<EndpointId, Vec<Change>>,
+}
+
+/// How an endpoint is, to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its state.
+    pub state: State,
+    /// Since when; `None` for a healthy one, of which that is not kept.
+    pub since: Option<Timestamp>,
+    /// Why, in words, without any secret; empty for a healthy one.
+    pub reason: String,
+    /// Failures in a row that count.
+    pub failures: u32,
+    /// When the next attempt may be made, if it is waited for.
+    pub next_attempt: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -115,11 +132,7 @@ impl States {
     /// They can't be read.
     pub fn restore(parts: Parts) -> Result<Self, AccessError> {
         let now = parts.clock.now();
-        let configured: HashSet<EndpointId> = parts
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.id.clone())
-            .collect();
+        let configured: HashSet<EndpointId> = parts.endpoints.ids().into_iter().collect();
         if let Err(error) = parts.settings.prune(&configured, now) {
             warn!(%error, "states of endpoints that are gone are kept for now");
         }
@@ -128,10 +141,11 @@ impl States {
             parts,
             inner: Mutex::default(),
             unsaved: Notify::new(),
+            saving: tokio::sync::Mutex::default(),
         }));
         for saved in saved {
             if let Some(endpoint) = states.0.parts.endpoints.get(&saved.endpoint) {
-                states.restore_one(endpoint, &saved, now);
+                states.restore_one(&endpoint, &saved, now);
             }
         }
         Ok(states)
@@ -171,6 +185,9 @@ impl States {
             policy, clock, queue, ..
         } = &self.0.parts;
         let mut inner = self.inner();
+        if self.0.parts.endpoints.get(endpoint).is_none() {
+            return;
+        }
         let before = inner
             .known
             .get(endpoint)
@@ -216,6 +233,43 @@ impl States {
         known.is_some_and(|known| known.health.state == State::Disabled)
     }
 
+    /// How an endpoint is.
+    #[must_use]
+    pub fn view(&self, endpoint: &EndpointId) -> View {
+        let inner = self.inner();
+        let known = inner.known.get(endpoint);
+        let health = known.map(|known| known.health).unwrap_or_default();
+        View {
+            state: health.state,
+            since: known.map(|known| known.health.since),
+            reason: known.map(|known| known.reason.clone()).unwrap_or_default(),
+            failures: health.failures(),
+            next_attempt: health.next_attempt(),
+        }
+    }
+
+    /// An endpoint came to be, or was saved with another URL: it is healthy, unless a hand stopped it.
+    pub fn came(&self, endpoint: &EndpointId) {
+        self.happen(endpoint, Event::Healed, "its URL was saved");
+        let (now, at) = (self.0.parts.clock.now(), Instant::now());
+        let inner = self.inner();
+        let known = inner.known.get(endpoint);
+        let health = known.map(|known| known.health).unwrap_or_default();
+        let passage = health.passage(now, at);
+        self.0.parts.queue.set_passage(endpoint, passage, at);
+    }
+
+    /// An endpoint is gone: what it is still owed becomes dead letters.
+    pub fn went(&self, endpoint: &EndpointId) {
+        let mut inner = self.inner();
+        inner.known.remove(endpoint);
+        inner.unsaved.insert(endpoint.clone(), Vec::new());
+        let passage = Passage::GivingUp { probe_from: None };
+        self.0.parts.queue.set_passage(endpoint, passage, Instant::now());
+        drop(inner);
+        self.0.unsaved.notify_one();
+    }
+
     /// How long an endpoint is waited for, if it is.
     #[must_use]
     pub fn wait(&self, endpoint: &EndpointId) -> Option<Duration> {
@@ -227,7 +281,7 @@ impl States {
     #[must_use]
     pub fn counts(&self) -> [(State, u64); 6] {
         let inner = self.inner();
-        let all = self.0.parts.endpoints.iter().count();
+        let all = self.0.parts.endpoints.count();
         State::ALL.map(|state| {
             let is_so = |known: &&Known| known.health.state == state;
             let count = match state {
@@ -271,7 +325,12 @@ impl States {
         }
     }
 
-    async fn save(&self) -> io::Result<()> {
+    /// Writes and tells what changed until now, and returns once it is durable.
+    ///
+    /// # Errors
+    /// It could not be written, and will be tried again.
+    pub async fn save(&self) -> io::Result<()> {
+        let _one_at_a_time = self.0.saving.lock().await;
         let (changed, unsaved) = {
             let mut inner = self.inner();
             let unsaved = std::mem::take(&mut inner.unsaved);
@@ -344,7 +403,7 @@ impl States {
             }
         }
         if let (Some(alerts), Some(endpoint)) = (alerts, endpoints.get(endpoint)) {
-            alerts.tell(endpoint, change);
+            alerts.tell(&endpoint, change);
         }
     }
 
@@ -356,7 +415,7 @@ impl States {
             state: health.state.as_str().to_owned(),
             since: health.since,
             reason,
-            url_sha256: endpoint.map(|endpoint| url_sha256(endpoint)).unwrap_or_default(),
+            url_sha256: endpoint.map(|endpoint| url_sha256(&endpoint)).unwrap_or_default(),
             streak: health.streak.map(|streak| SavedStreak {
                 failures: streak.failures,
                 began: streak.began,

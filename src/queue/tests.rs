@@ -493,9 +493,9 @@ fn endpoints(names: &[&str]) -> Endpoints {
                 previous_secret: None,
                 format: Format::Native,
                 headers: Vec::new(),
-                repositories: all.clone(),
-                tags: all.clone(),
-                exclude_tags: GlobSet::empty(),
+                repositories: Arc::new(all.clone()),
+                tags: Arc::new(all.clone()),
+                exclude_tags: Arc::default(),
                 batching: Arc::new(BATCHING),
                 rate: Rate { per_second: None },
             })

@@ -1,4 +1,5 @@
-//! `settings.db`: what is small, precious, and can't be built again from anything else. For now: how endpoints are.
+//! `settings.db`: what is small, precious, and can't be built again from anything else: how endpoints are, and the
+//! repositories' own webhooks.
 //!
 //! # Specification
 //! A SQLite database in `data_dir`, readable by its owner alone. `PRAGMA user_version` is the version of its
@@ -26,12 +27,14 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{clock::Timestamp, push::EndpointId};
+use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId};
 
 mod schema;
 mod states;
+mod webhooks;
 
 pub use states::{SavedState, SavedStreak};
+pub use webhooks::{Expected, SavedWebhook};
 
 /// The file's name in `data_dir`.
 pub const FILE: &str = "settings.db";
@@ -160,6 +163,51 @@ impl Settings {
         let transaction = connection.transaction()?;
         states::prune(&transaction, known, now, UNKNOWN_KEPT, UNKNOWN_MAX)?;
         Ok(transaction.commit()?)
+    }
+
+    /// The repositories' webhooks, in the order of their names.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn webhooks(&self) -> Result<Vec<SavedWebhook>, AccessError> {
+        Ok(webhooks::all(&self.connection())?)
+    }
+
+    /// One repository's webhook, if it has one.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn webhook(&self, repository: &RepositoryName) -> Result<Option<SavedWebhook>, AccessError> {
+        Ok(webhooks::one(&self.connection(), repository)?)
+    }
+
+    /// Changes one repository's webhook: `change` is told what is there, and says what is to be there; `None` takes
+    /// it away. All in one transaction, so that of two who change it at once the later one sees what the first one
+    /// did. What is there afterwards is returned, durable.
+    ///
+    /// # Errors
+    /// Those of `change`; or the file can't be written.
+    pub fn change_webhook<E: From<AccessError>>(
+        &self,
+        repository: &RepositoryName,
+        change: impl FnOnce(Option<SavedWebhook>) -> Result<Option<SavedWebhook>, E>,
+    ) -> Result<Option<SavedWebhook>, E> {
+        let failed = |error| E::from(AccessError(error));
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(failed)?;
+        let there = webhooks::one(&transaction, repository).map_err(failed)?;
+        let after = match change(there)? {
+            Some(mut webhook) => {
+                webhook.version = webhooks::put(&transaction, &webhook).map_err(failed)?;
+                Some(webhook)
+            }
+            None => {
+                webhooks::remove(&transaction, repository).map_err(failed)?;
+                None
+            }
+        };
+        transaction.commit().map_err(failed)?;
+        Ok(after)
     }
 
     /// A transaction that was not committed is rolled back when it is dropped, by a panic too.

@@ -3,10 +3,11 @@
 use rusqlite::Connection;
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// From each version to the next. What is here is never changed, only added to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE endpoint_states (
     endpoint       TEXT PRIMARY KEY,  -- a name, or repository:<name>
     state          TEXT NOT NULL,     -- failing, paused, ignored, disabled, held; a healthy one has no row
@@ -20,7 +21,25 @@ CREATE TABLE endpoint_states (
     wait_ms        INTEGER,           -- null: for ever
     known_at_ms    INTEGER NOT NULL   -- when there was such an endpoint
 ) STRICT;
-"];
+",
+    "
+CREATE TABLE repository_webhooks (
+    repository        TEXT PRIMARY KEY,
+    url               TEXT NOT NULL,     -- whole, with its query
+    secret            TEXT,              -- whsec_… or whsk_…; this column and the next are secrets in the clear
+    previous_secret   TEXT,
+    previous_until_ms INTEGER,           -- until when the previous secret signs too
+    format            TEXT NOT NULL,
+    headers           TEXT NOT NULL,     -- JSON: [[name, value], …]; the values are secrets too
+    tags              TEXT NOT NULL,     -- JSON: [pattern, …]
+    version           INTEGER NOT NULL,  -- what an ETag says
+    saved_at_ms       INTEGER NOT NULL,
+    saved_by          TEXT NOT NULL
+) STRICT;
+CREATE TABLE webhook_version (value INTEGER NOT NULL) STRICT;
+INSERT INTO webhook_version VALUES (0);
+",
+];
 
 /// The version of what is there; 0 when nothing is.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {

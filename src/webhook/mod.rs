@@ -1,6 +1,11 @@
 //! Endpoints and what is sent to them.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
 
 use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
@@ -75,12 +80,12 @@ pub struct Endpoint {
     pub format: Format,
     /// Headers added to each request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Which repositories it wants.
-    pub repositories: GlobSet,
+    /// Which repositories it wants. Of a repository's own endpoint, that repository alone.
+    pub repositories: Arc<GlobSet>,
     /// Which tags it wants.
-    pub tags: GlobSet,
+    pub tags: Arc<GlobSet>,
     /// Which of those it doesn't.
-    pub exclude_tags: GlobSet,
+    pub exclude_tags: Arc<GlobSet>,
     /// Its batching, the general one overridden where it says so.
     pub batching: Arc<Batching>,
     /// Its pace.
@@ -93,48 +98,104 @@ impl Endpoint {
     #[must_use]
     pub fn wants(&self, repository: &RepositoryName, tag: Option<&Tag>) -> bool {
         let tag = tag.map_or("", Tag::as_str);
-        self.repositories.is_match(repository.as_str())
-            && self.tags.is_match(tag)
-            && !self.exclude_tags.is_match(tag)
+        let is_its = match &self.id {
+            EndpointId::Named(_) => self.repositories.is_match(repository.as_str()),
+            EndpointId::Repository(own) => own == repository,
+        };
+        is_its && self.tags.is_match(tag) && !self.exclude_tags.is_match(tag)
     }
 }
 
-/// All endpoints, as they stand now.
+/// All endpoints, as they stand at each moment. Cheap to clone: clones see the same.
+///
+/// The operator's come from the configuration, the repositories' from the settings; each changes while the process
+/// runs. Whoever has one holds it as it was.
 #[derive(Clone, Debug, Default)]
-pub struct Endpoints {
-    by_id: Arc<HashMap<EndpointId, Arc<Endpoint>>>,
-    in_order: Arc<[Arc<Endpoint>]>,
+pub struct Endpoints(Arc<RwLock<Set>>);
+
+#[derive(Debug, Default)]
+struct Set {
+    by_id: HashMap<EndpointId, Arc<Endpoint>>,
+    /// The operator's, in the configuration's order.
+    named: Arc<[Arc<Endpoint>]>,
 }
 
 impl Endpoints {
-    /// The set of `endpoints`, each identity once.
+    /// The operator's `endpoints`, each identity once.
     #[must_use]
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
-        let in_order: Arc<[_]> = endpoints.into_iter().map(Arc::new).collect();
-        Self {
-            by_id: Arc::new(in_order.iter().map(|e| (e.id.clone(), Arc::clone(e))).collect()),
-            in_order,
-        }
+        let set = Self::default();
+        set.replace_named(endpoints);
+        set
     }
 
     /// The endpoint of that identity, if there still is one.
     #[must_use]
-    pub fn get(&self, id: &EndpointId) -> Option<&Arc<Endpoint>> {
-        self.by_id.get(id)
+    pub fn get(&self, id: &EndpointId) -> Option<Arc<Endpoint>> {
+        self.read().by_id.get(id).map(Arc::clone)
     }
 
-    /// All of them, in the configuration's order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.in_order.iter()
+    /// The operator's, in the configuration's order.
+    #[must_use]
+    pub fn named(&self) -> Arc<[Arc<Endpoint>]> {
+        Arc::clone(&self.read().named)
     }
 
-    /// Who owes a push of `tag` in `repository`.
+    /// The identities of all there are, in no order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<EndpointId> {
+        self.read().by_id.keys().cloned().collect()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.read().by_id.len()
+    }
+
+    /// Who owes a push of `tag` in `repository`: the operator's that want it, then the repository's own.
     #[must_use]
     pub fn owing(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Vec<EndpointId> {
-        self.iter()
+        let set = self.read();
+        let own = set.by_id.get(&EndpointId::Repository(repository.clone()));
+        set.named
+            .iter()
+            .chain(own)
             .filter(|endpoint| endpoint.wants(repository, tag))
             .map(|endpoint| endpoint.id.clone())
             .collect()
+    }
+
+    /// Adds an endpoint, or puts it in the place of the one of its identity. Of the operator's, none is new.
+    pub fn put(&self, endpoint: Endpoint) {
+        self.write().by_id.insert(endpoint.id.clone(), Arc::new(endpoint));
+    }
+
+    /// Takes an endpoint out.
+    pub fn remove(&self, id: &EndpointId) {
+        self.write().by_id.remove(id);
+    }
+
+    /// Puts these in the place of all of the operator's.
+    pub fn replace_named(&self, endpoints: Vec<Endpoint>) {
+        let named: Arc<[_]> = endpoints.into_iter().map(Arc::new).collect();
+        let mut set = self.write();
+        set.by_id.retain(|id, _| matches!(id, EndpointId::Repository(_)));
+        set.by_id.extend(
+            named
+                .iter()
+                .map(|endpoint| (endpoint.id.clone(), Arc::clone(endpoint))),
+        );
+        set.named = named;
+    }
+
+    /// Every change is whole before anything can panic.
+    fn read(&self) -> RwLockReadGuard<'_, Set> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Set> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

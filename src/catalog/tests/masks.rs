@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 
@@ -45,9 +44,9 @@ pub(super) fn endpoint() -> Endpoint {
             header("x-api-key", HEADER),
             header("authorization", &format!("Bearer {BEARER}")),
         ],
-        repositories: GlobSet::empty(),
-        tags: GlobSet::empty(),
-        exclude_tags: GlobSet::empty(),
+        repositories: Arc::default(),
+        tags: Arc::default(),
+        exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::ZERO,
             pushes_max: 1,

@@ -1,5 +1,4 @@
 use clap::Parser;
-use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -161,9 +160,9 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: GlobSet::empty(),
-        tags: GlobSet::empty(),
-        exclude_tags: GlobSet::empty(),
+        repositories: Arc::default(),
+        tags: Arc::default(),
+        exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::ZERO,
             pushes_max: 1,

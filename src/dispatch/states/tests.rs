@@ -26,9 +26,9 @@ fn endpoints(url: &str) -> Endpoints {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: all.clone(),
-        tags: all,
-        exclude_tags: GlobSet::empty(),
+        repositories: Arc::new(all.clone()),
+        tags: Arc::new(all),
+        exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::ZERO,
             pushes_max: 1,

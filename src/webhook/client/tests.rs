@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use globset::GlobSet;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -61,9 +60,9 @@ fn endpoint(url: &str) -> Endpoint {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: GlobSet::empty(),
-        tags: GlobSet::empty(),
-        exclude_tags: GlobSet::empty(),
+        repositories: Arc::default(),
+        tags: Arc::default(),
+        exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::ZERO,
             pushes_max: 1,

@@ -1,0 +1,139 @@
+//! The repositories' own webhooks, as they are kept.
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params, types::Type};
+
+use crate::{clock::Timestamp, image::RepositoryName};
+
+/// One repository's webhook as it was saved. Holds secrets in the clear: never print it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SavedWebhook {
+    /// Whose it is.
+    pub repository: RepositoryName,
+    /// Where it goes, whole.
+    pub url: String,
+    /// What its requests are signed with.
+    pub secret: Option<String>,
+    /// What they were signed with before, and until when they still are.
+    pub previous: Option<(String, Timestamp)>,
+    /// The name of its format.
+    pub format: String,
+    /// Headers of its own, in their order.
+    pub headers: Vec<(String, String)>,
+    /// Patterns of the tags it wants.
+    pub tags: Vec<String>,
+    /// Another one after each change: of all webhooks, none has it twice.
+    pub version: u64,
+    /// When it was saved.
+    pub saved_at: Timestamp,
+    /// By whom.
+    pub saved_by: String,
+}
+
+impl std::fmt::Debug for SavedWebhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SavedWebhook")
+            .field("repository", &self.repository)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What has to be so for a change to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There is none yet.
+    Absent,
+    /// There is one, whichever.
+    Present,
+    /// It has this version.
+    Version(u64),
+}
+
+impl Expected {
+    /// Whether it is so, with that version there now.
+    #[must_use]
+    pub fn is_met(self, version: Option<u64>) -> bool {
+        match self {
+            Self::Absent => version.is_none(),
+            Self::Present => version.is_some(),
+            Self::Version(expected) => version == Some(expected),
+        }
+    }
+}
+
+pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<SavedWebhook>> {
+    let mut statement = connection.prepare("SELECT * FROM repository_webhooks ORDER BY repository")?;
+    let rows = statement.query_map((), read)?;
+    rows.collect()
+}
+
+pub(super) fn one(
+    connection: &Connection,
+    repository: &RepositoryName,
+) -> rusqlite::Result<Option<SavedWebhook>> {
+    let sql = "SELECT * FROM repository_webhooks WHERE repository = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row([repository.as_str()], read).optional()
+}
+
+/// Puts it there with a version of its own, which is returned.
+pub(super) fn put(connection: &Connection, webhook: &SavedWebhook) -> rusqlite::Result<u64> {
+    let version = connection.query_row(
+        "UPDATE webhook_version SET value = value + 1 RETURNING value",
+        (),
+        |row| row.get::<_, i64>(0),
+    )?;
+    let (previous, until) = webhook.previous.clone().unzip();
+    connection.execute(
+        "INSERT OR REPLACE INTO repository_webhooks VALUES (:repository, :url, :secret, :previous, :until, :format,
+            :headers, :tags, :version, :saved_at, :saved_by)",
+        named_params! {
+            ":repository": webhook.repository.as_str(),
+            ":url": webhook.url,
+            ":secret": webhook.secret,
+            ":previous": previous,
+            ":until": until.map(Timestamp::unix_millis),
+            ":format": webhook.format,
+            ":headers": json(&webhook.headers)?,
+            ":tags": json(&webhook.tags)?,
+            ":version": version,
+            ":saved_at": webhook.saved_at.unix_millis(),
+            ":saved_by": webhook.saved_by,
+        },
+    )?;
+    Ok(u64::try_from(version).unwrap_or_default())
+}
+
+pub(super) fn remove(connection: &Connection, repository: &RepositoryName) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM repository_webhooks WHERE repository = ?1";
+    Ok(connection.execute(sql, [repository.as_str()])? > 0)
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<SavedWebhook> {
+    fn parsed<T: serde::de::DeserializeOwned>(row: &Row<'_>, name: &str) -> rusqlite::Result<T> {
+        serde_json::from_str(&row.get::<_, String>(name)?).map_err(|error| unreadable(error))
+    }
+    let until: Option<i64> = row.get("previous_until_ms")?;
+    let previous: Option<String> = row.get("previous_secret")?;
+    let name: String = row.get("repository")?;
+    Ok(SavedWebhook {
+        repository: name.parse().map_err(unreadable)?,
+        url: row.get("url")?,
+        secret: row.get("secret")?,
+        previous: previous.zip(until.map(Timestamp::from_unix_millis)),
+        format: row.get("format")?,
+        headers: parsed(row, "headers")?,
+        tags: parsed(row, "tags")?,
+        version: u64::try_from(row.get::<_, i64>("version")?).unwrap_or_default(),
+        saved_at: Timestamp::from_unix_millis(row.get("saved_at_ms")?),
+        saved_by: row.get("saved_by")?,
+    })
+}
+
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
+}
