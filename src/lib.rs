@@ -52,6 +52,7 @@ pub mod dispatch;
 pub mod webhook;
 
 // 5 shown
+pub mod admin;
 pub mod catalog;
 pub mod ops;
 pub mod telemetry;

@@ -11,7 +11,7 @@ use crate::{
         states::{self, States},
     },
     queue::Queue,
-    settings::{self, Settings},
+    settings::Settings,
     telemetry::Metrics,
     webhook::{Endpoints, client::Client},
 };
@@ -24,6 +24,7 @@ pub(super) struct Parts {
     pub(super) endpoints: Endpoints,
     pub(super) metrics: Metrics,
     pub(super) client: Client,
+    pub(super) settings: Settings,
 }
 
 /// The states of all endpoints, their lines set; and who sends alerts, if anybody is to be told.
@@ -32,14 +33,13 @@ pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Opti
     let told = told.map(|url| alerts::alerts(url, parts.client, parts.clock));
     let (alerts, messenger) = told.unzip();
     let policy = options::health_policy(config)?;
-    let path = config.data_dir.join(settings::FILE);
     let restore = move || -> Result<States, RunError> {
         Ok(States::restore(states::Parts {
             policy,
             clock: parts.steady,
             queue: parts.queue,
             endpoints: parts.endpoints,
-            settings: Settings::open(&path)?,
+            settings: parts.settings,
             metrics: parts.metrics,
             alerts,
         })?)

@@ -2,8 +2,8 @@
 //! them in order.
 //!
 //! # Start
-//! Journal opened and read → settings opened, endpoints' states restored → queues rebuilt → listeners bound → the journal's thread → dispatcher →
-//! listeners serve. Nothing is taken before everything that was owed is back in its queue.
+//! Journal opened and read → settings opened, the repositories' webhooks among the endpoints → endpoints' states
+//! restored → queues rebuilt → listeners bound → the journal's thread → dispatcher → listeners serve. Nothing is taken before everything that was owed is back in its queue.
 //!
 //! # Stop
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
@@ -29,6 +29,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    admin::webhooks::Defaults,
     catalog::{self, History},
     clock::Clock,
     config::Config,
@@ -51,6 +52,7 @@ use crate::{
     webhook::{Endpoints, client, connect::InvalidRoots},
 };
 
+mod admin;
 mod health;
 mod options;
 mod shown;
@@ -182,6 +184,7 @@ struct App {
     ingest: Ingest<Front>,
     ingest_listener: Listener,
     ops_listener: Listener,
+    admin: admin::Side,
     readiness: Readiness,
     metrics: Metrics,
 }
@@ -220,6 +223,8 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let sizing = Sizing::new(registry, sizing::Options::default());
     let client = client::Client::new(options::client_options(config)?)?;
     let steady = clock.steady();
+    let defaults = Defaults::new(config.batch, config.delivery.rate);
+    let settings = admin::open_settings(config, &endpoints, &defaults, &clock).await?;
     let parts = health::Parts {
         clock: clock.clone(),
         steady: steady.clone(),
@@ -227,12 +232,13 @@ async fn build(config: &Config) -> Result<App, RunError> {
         endpoints: endpoints.clone(),
         metrics: metrics.clone(),
         client: client.clone(),
+        settings: settings.clone(),
     };
     let (states, messenger) = health::build(config, parts).await?;
     let orphans = restore(&journal, notes, &queue, &endpoints).await?;
 
     let tasks = Tasks::new();
-    let history = start_history(config, &tasks, &journal, &clock)?;
+    let history = start_history(config, &tasks, &journal, &endpoints, &clock)?;
     let parts = dispatch::Parts {
         queue: Arc::clone(&queue),
         journal: journal.clone(),
@@ -278,8 +284,21 @@ async fn build(config: &Config) -> Result<App, RunError> {
         front,
         quarantine,
         metrics.clone(),
-        clock,
+        clock.clone(),
     );
+    let parts = admin::Parts {
+        settings,
+        defaults,
+        endpoints: endpoints.clone(),
+        states: states.clone(),
+        queue: Arc::clone(&queue),
+        journal: journal.clone(),
+        sizing: sizing.clone(),
+        history: history.clone(),
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+    };
+    let admin = admin::Side::build(config, parts)?;
     let told = metrics.clone();
     writer.on_sync(move |elapsed| told.committed(elapsed));
     let written = history.clone();
@@ -300,6 +319,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         ingest,
         ingest_listener,
         ops_listener,
+        admin,
         readiness,
         metrics,
     })
@@ -309,11 +329,14 @@ fn start_history(
     config: &Config,
     tasks: &Tasks,
     journal: &Journal,
+    endpoints: &Endpoints,
     clock: &Clock,
 ) -> Result<History, RunError> {
     let (options, tasks) = (options::history_options(config), tasks.clone());
     let lost = move || tasks.lose("history");
-    catalog::start(&config.data_dir, options, journal.clone(), clock.clone(), lost).map_err(RunError::System)
+    let (data_dir, journal, endpoints) = (&config.data_dir, journal.clone(), endpoints.clone());
+    let names = move || endpoints.repositories();
+    catalog::start(data_dir, options, journal, names, clock.clone(), lost).map_err(RunError::System)
 }
 
 /// Fills the queues with what the journal still owes, and closes their windows.
@@ -377,6 +400,7 @@ impl App {
         if let Some(messenger) = self.messenger {
             tasks.spawn_lasting("alerts", messenger.run(tasks.soft().clone()));
         }
+        self.admin.spawn(&tasks);
         tasks.spawn_lasting("backlogs", self.dispatcher.clone().bound_backlogs());
         tasks.spawn_lasting("space", self.dispatcher.clone().keep_journal_open());
         tasks.spawn_lasting("dispatcher", self.dispatcher.run());

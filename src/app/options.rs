@@ -1,9 +1,13 @@
 //! From the configuration to the options of each part.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use super::RunError;
 use crate::{
+    admin::{
+        access::{Door, Proxy, Role, Token},
+        draft::Rules,
+    },
     catalog,
     config::{self, Config},
     dispatch,
@@ -16,6 +20,9 @@ use crate::{
 
 /// Of an attempt's time, how much resolving, TCP and TLS may take.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// People and their programs, not registries.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 /// Lanes of one endpoint that are at work at once, if its host takes no more than half as many requests at
 /// once: enough that some are sized while others send.
@@ -58,6 +65,53 @@ pub(super) fn ops_listener_options(config: &Config) -> listener::Options {
         tls: tls(config.ops.tls.as_ref()),
         ..listener::Options::plain(config.ops.listen)
     }
+}
+
+pub(super) fn admin_listener_options(config: &Config) -> listener::Options {
+    listener::Options {
+        tls: tls(config.admin.tls.as_ref()),
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        ..listener::Options::plain(config.admin.listen)
+    }
+}
+
+/// Who comes in at the admin listener.
+pub(super) fn door(config: &Config) -> Door {
+    let admin = &config.admin;
+    let token = |token: &config::AdminToken| Token {
+        name: token.name.as_str().into(),
+        token: token.token.clone(),
+        role: match token.role {
+            config::Role::Admin => Role::Admin,
+            config::Role::Editor => Role::Editor,
+            config::Role::Viewer => Role::Viewer,
+        },
+        repositories: token.repositories.clone().map(Arc::new),
+    };
+    match admin.auth {
+        config::AdminAuth::None => Door::Open,
+        config::AdminAuth::Token => Door::Tokens(admin.tokens.iter().map(token).collect()),
+        config::AdminAuth::Proxy => Door::Proxy(Proxy {
+            networks: admin.proxy.trusted_networks.clone(),
+            user_header: admin.proxy.user_header.clone(),
+            secret: admin.proxy.secret.clone(),
+        }),
+    }
+}
+
+/// What the repositories' webhooks are checked by.
+pub(super) fn webhook_rules(config: &Config) -> Rules {
+    Rules {
+        guard: guard(config),
+        header_name: config.delivery.header_name.clone(),
+    }
+}
+
+fn guard(config: &Config) -> Guard {
+    Guard::new(
+        config.delivery.allow_networks.clone(),
+        vec![config.ingest.listen, config.ops.listen, config.admin.listen],
+    )
 }
 
 pub(super) fn ingest_options(config: &Config) -> crate::ingest::Options {
@@ -110,10 +164,7 @@ pub(super) fn client_options(config: &Config) -> Result<client::Options, RunErro
         connect_timeout: delivery.timeout.min(CONNECT_TIMEOUT_MAX),
         user_agent: delivery.user_agent.clone(),
         header_name: delivery.header_name.clone(),
-        guard: Guard::new(
-            delivery.allow_networks.clone(),
-            vec![config.ingest.listen, config.ops.listen, config.admin.listen],
-        ),
+        guard: guard(config),
         extra_ca_pem: read_pem("delivery.ca_file", delivery.ca_file.as_ref())?,
         idle_per_host_max: IDLE_PER_HOST_MAX,
         idle_timeout: IDLE_TIMEOUT,

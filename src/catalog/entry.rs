@@ -137,6 +137,8 @@ pub(super) enum Entry {
     Ended(Box<Which>, Settlement, Timestamp),
     /// Pushes ended, of which it is not known any more what they were.
     Buried(Vec<(Sequence, EndpointId)>, Timestamp),
+    /// A repository has a webhook of its own.
+    Known(RepositoryName),
     /// The process ends.
     Close(tokio::sync::oneshot::Sender<()>),
 }
@@ -155,7 +157,7 @@ impl Entry {
             Self::Dropped(dropped) => BASE + dropped.len() * (size_of::<Dropped>() + 200),
             Self::Attempted(attempted) => BASE + attempted.1.bytes(),
             Self::Buried(buried, _) => BASE + buried.len() * 32,
-            Self::Waits(..) | Self::Ended(..) | Self::Close(_) => BASE,
+            Self::Waits(..) | Self::Ended(..) | Self::Known(_) | Self::Close(_) => BASE,
         }
     }
 

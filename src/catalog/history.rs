@@ -16,14 +16,15 @@ use tracing::warn;
 use super::entry::{Attempt, Attempted, Entry, Which};
 use crate::{
     clock::Timestamp,
+    image::RepositoryName,
     journal::Durable,
     push::{Dropped, EndpointId, Sequence, Settlement},
     telemetry::log::Throttle,
 };
 
-/// Entries that wait at most, and their bytes.
-const WAITING_MAX: usize = 6 * 1024;
-const WAITING_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Entries that wait at most, and the bytes that each may have on average.
+pub(super) const WAITING_MAX: usize = 4 * 1024;
+const WAITING_BYTES_EACH: usize = 1024;
 
 /// How long to wait for room for the last entry of all.
 const CLOSE_WAIT: Duration = Duration::from_millis(10);
@@ -75,6 +76,7 @@ pub struct History(Option<Arc<Line>>);
 
 struct Line {
     entries: SyncSender<Entry>,
+    bytes_max: usize,
     gauges: Arc<Gauges>,
 }
 
@@ -85,12 +87,13 @@ impl History {
         Self(None)
     }
 
-    /// A handle, and what it hands its entries to.
-    pub(super) fn line() -> (Self, mpsc::Receiver<Entry>, Arc<Gauges>) {
-        let (entries, receiver) = mpsc::sync_channel(WAITING_MAX);
+    /// A handle, and what it hands its entries to, of which so many may wait.
+    pub(super) fn line(waiting_max: usize) -> (Self, mpsc::Receiver<Entry>, Arc<Gauges>) {
+        let (entries, receiver) = mpsc::sync_channel(waiting_max);
         let gauges = Arc::<Gauges>::default();
         let line = Line {
             entries,
+            bytes_max: waiting_max.saturating_mul(WAITING_BYTES_EACH),
             gauges: Arc::clone(&gauges),
         };
         (Self(Some(Arc::new(line))), receiver, gauges)
@@ -108,6 +111,11 @@ impl History {
         if !dropped.is_empty() {
             self.send(Entry::Dropped(dropped));
         }
+    }
+
+    /// A repository has a webhook of its own, pushed to or not.
+    pub fn known(&self, repository: RepositoryName) {
+        self.send(Entry::Known(repository));
     }
 
     /// An attempt ended. Secrets are masked before this returns.
@@ -179,7 +187,7 @@ impl History {
         let Some(line) = &self.0 else { return };
         let (bytes, count) = (entry.bytes(), entry.count());
         let waiting = &line.gauges.waiting_bytes;
-        if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= WAITING_BYTES_MAX
+        if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= line.bytes_max
             && line.entries.try_send(entry).is_ok()
         {
             return;

@@ -29,11 +29,14 @@ use std::{io, path::Path, thread, time::Duration};
 
 use crate::{
     clock::{Clock, Timestamp},
+    image::RepositoryName,
     journal::Journal,
 };
 
 mod entry;
 mod history;
+pub mod json;
+mod lists;
 mod mask;
 mod prune;
 mod reader;
@@ -46,6 +49,9 @@ mod writer;
 
 pub use entry::{ANSWER_BYTES_MAX, Attempt, BODY_BYTES_MAX, Which};
 pub use history::{History, Stats};
+pub use lists::{
+    DeliveryFilter, DeliveryPlace, ListedDelivery, ListedRepository, RepositoryOrder, RepositoryPlace,
+};
 pub use reader::{AttemptStory, DeliveryStory, DroppedStory, PushStory, ReadError, Reader, Sought, Stories};
 pub use store::VERSION;
 
@@ -86,7 +92,7 @@ impl Options {
 }
 
 /// Starts the thread that writes `catalog.db` in `data_dir`, of the pushes of `journal`. The file is opened there too:
-/// this waits for nothing. `lost` is called if the thread ends by a panic.
+/// this waits for nothing. `names` tells which repositories have a webhook of their own. `lost` is called if the thread ends by a panic.
 ///
 /// # Errors
 /// The system gives no thread.
@@ -94,12 +100,14 @@ pub fn start(
     data_dir: &Path,
     options: Options,
     journal: Journal,
+    names: impl Fn() -> Vec<RepositoryName> + Send + 'static,
     clock: Clock,
     lost: impl FnOnce() + Send + 'static,
 ) -> io::Result<History> {
-    let (history, entries, gauges) = History::line();
+    let (history, entries, gauges) = History::line(history::WAITING_MAX);
     let origin = (journal.id(), reconcile::Ledger::of(journal));
-    let writer = writer::Writer::new(data_dir.join(FILE), options, origin, clock, (entries, gauges));
+    let line = (entries, gauges);
+    let writer = writer::Writer::new(data_dir.join(FILE), options, origin, Box::new(names), clock, line);
     thread::Builder::new().name("history".to_owned()).spawn(move || {
         let guard = Lost(Some(lost));
         step_back();

@@ -9,7 +9,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, params};
 
 use super::store::{VERSION, beside, version};
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    image::{Digest, RepositoryName, Tag},
+};
 
 /// How long to wait for the writer, which holds no lock that readers meet but while it opens the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +65,50 @@ pub enum Sought {
     Event(String),
     /// The push of a delivery.
     Webhook(String),
+}
+
+impl Sought {
+    /// What `text` can mean, likeliest first: an image, a repository, the id of an event or of a webhook.
+    ///
+    /// # Errors
+    /// Nothing.
+    pub fn readings(text: &str) -> Result<Vec<Self>, String> {
+        let mut readings = Vec::new();
+        let is_name = |name: &str| name.parse::<RepositoryName>().is_ok();
+        if let Some((repository, digest)) = text.split_once('@') {
+            let digest: Digest = digest.parse().map_err(|error| format!("{error}"))?;
+            // A tag before the digest says nothing more.
+            let repository = match repository.rsplit_once(':') {
+                Some((name, tag)) if !tag.contains('/') => name,
+                _ => repository,
+            };
+            if !repository.is_empty() {
+                readings.push(Self::Digest(repository.to_owned(), digest.to_string()));
+            }
+        } else {
+            if text.starts_with("msg_") || text.starts_with("test_") {
+                readings.push(Self::Webhook(text.to_owned()));
+            }
+            if let Some((repository, tag)) = text.rsplit_once(':')
+                && tag.parse::<Tag>().is_ok()
+                && !repository.is_empty()
+            {
+                readings.push(Self::Tag(repository.to_owned(), tag.to_owned()));
+            }
+            if !text.is_empty() && !text.contains('/') {
+                readings.push(Self::Event(text.to_owned()));
+            }
+            if is_name(text) {
+                readings.push(Self::Repository(text.to_owned()));
+            }
+        }
+        if readings.is_empty() {
+            return Err(
+                "neither an image, such as acme/app:1.4, nor the id of an event or a webhook".to_owned(),
+            );
+        }
+        Ok(readings)
+    }
 }
 
 /// What was found, newest first.
@@ -254,6 +301,14 @@ impl Reader {
         read().map_err(|error| explain(&path, &error))
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn explain(&self, error: &rusqlite::Error) -> ReadError {
+        explain(&self.path, error)
+    }
+
     /// The moment of the oldest thing that is known.
     ///
     /// # Errors
@@ -360,7 +415,13 @@ fn pushes(
     rows.collect()
 }
 
-fn deliveries(connection: &Connection, push: i64) -> rusqlite::Result<Vec<DeliveryStory>> {
+/// The push of the delivery that has this `webhook-id`.
+pub(super) fn push_of(connection: &Connection, webhook_id: &str) -> rusqlite::Result<Option<PushStory>> {
+    let found = pushes(connection, &Sought::Webhook(webhook_id.to_owned()), None, 1)?;
+    Ok(found.into_iter().next())
+}
+
+pub(super) fn deliveries(connection: &Connection, push: i64) -> rusqlite::Result<Vec<DeliveryStory>> {
     let sql = "SELECT endpoint, webhook_id, state, ended_at, next_at, image_size, layers, repository_size, attempts \
                FROM deliveries WHERE push = ?1 ORDER BY endpoint";
     let mut statement = connection.prepare_cached(sql)?;
@@ -437,13 +498,13 @@ fn dropped(connection: &Connection, sought: &Sought, limit: u32) -> rusqlite::Re
     rows.collect()
 }
 
-fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(Timestamp::from_unix_millis))
 }
 
-fn natural(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+pub(super) fn natural(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(|number| u64::try_from(number).unwrap_or(0)))

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::entry::{Attempted, Entry, Which};
 use crate::{
     clock::Timestamp,
-    image::{Digest, Tag},
+    image::{Digest, RepositoryName, Tag},
     journal::{Durable, JournalId},
     push::{Dropped, EndpointId, Sequence, Settlement},
     webhook::sign::webhook_id,
@@ -72,6 +72,7 @@ pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry) -> r
             };
             Ok(rows + sink.end(push, &endpoint.to_string(), Settlement::DeadLetter, *at)?)
         }),
+        Entry::Known(name) => sink.known(name),
         Entry::Close(_) => Ok(0),
     }
 }
@@ -82,6 +83,12 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
+    /// The repository is there from now on, if it was not before.
+    fn known(&self, name: &RepositoryName) -> rusqlite::Result<u64> {
+        let sql = "INSERT OR IGNORE INTO repositories (name, last_tag, pushes) VALUES (?1, '', 0)";
+        Ok(self.connection.prepare_cached(sql)?.execute([name.as_str()])? as u64)
+    }
+
     fn taken(&self, durable: &Durable) -> rusqlite::Result<u64> {
         let Some(id) = self.origin.push(durable.sequence) else {
             return Ok(0);
@@ -102,6 +109,14 @@ impl Sink<'_> {
             push.taken_at.unix_millis(),
             push.event_id,
             push.actor,
+        ])?;
+        let sql = "INSERT INTO repositories (name, last_push_at, last_tag, pushes) VALUES (?1, ?2, ?3, 1) \
+                   ON CONFLICT (name) DO UPDATE SET last_push_at = max(ifnull(last_push_at, ?2), ?2), last_tag = ?3, \
+                   pushes = pushes + 1";
+        self.connection.prepare_cached(sql)?.execute(params![
+            push.repository.as_str(),
+            push.taken_at.unix_millis(),
+            push.tag.as_ref().map_or("", Tag::as_str),
         ])?;
         for endpoint in &push.owed {
             self.owe(id, durable.sequence, endpoint)?;
@@ -181,6 +196,12 @@ impl Sink<'_> {
             answer.map(|(answer, _)| answer.as_ref()),
             answer.map(|(_, bytes)| number(*bytes as u64)),
         ])?;
+        if let Some(size) = attempt.repository_size {
+            let sql = "UPDATE repositories SET size = ?2, sized_at = ?3 WHERE name = ?1 AND \
+                       (size IS NOT ?2 OR sized_at IS NULL) AND ifnull(sized_at, 0) <= ?3";
+            let values = params![which.repository.as_str(), number(size), attempt.at.unix_millis()];
+            self.connection.prepare_cached(sql)?.execute(values)?;
+        }
         let outdated = attempts - ATTEMPTS_NEWEST;
         if outdated > ATTEMPTS_FIRST {
             let sql = "DELETE FROM attempts WHERE push = ?1 AND endpoint = ?2 AND number = ?3";

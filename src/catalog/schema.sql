@@ -28,6 +28,18 @@ CREATE INDEX pushes_by_repository ON pushes (repository, id);
 CREATE INDEX pushes_by_event ON pushes (event_id) WHERE event_id <> '';
 CREATE INDEX pushes_by_time  ON pushes (taken_at);
 
+-- Every repository that was pushed to or has a webhook of its own. It outlives its pushes.
+CREATE TABLE repositories (
+  name         TEXT PRIMARY KEY,
+  last_push_at INTEGER,                     -- NULL before the first push
+  last_tag     TEXT NOT NULL,               -- '' when it was pushed by digest
+  pushes       INTEGER NOT NULL,
+  size         INTEGER,                     -- bytes, as a webhook last told; NULL when none could
+  sized_at     INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX repositories_by_push ON repositories (ifnull(last_push_at, -1) DESC, name);
+CREATE INDEX repositories_by_size ON repositories (ifnull(size, -1) DESC, name);
+
 -- One push for one endpoint.
 CREATE TABLE deliveries (
   push            INTEGER NOT NULL REFERENCES pushes (id),

@@ -70,7 +70,7 @@ impl Stage {
 
     /// Starts writing; what `owed` lists is still owed.
     fn start_owing(&self, owed: Vec<Owed>) -> Running {
-        let (history, entries, gauges) = History::line();
+        let (history, entries, gauges) = History::line(64 * 1024);
         let clock_ms = Arc::clone(&self.clock_ms);
         let clock = Clock::from_fn(move || Timestamp::from_unix_millis(clock_ms.load(Ordering::Relaxed)));
         let ledger = Ledger::new(move |after, count| {
@@ -80,7 +80,14 @@ impl Stage {
             Ok(behind.take(count).cloned().collect())
         });
         let line = (entries, Arc::clone(&gauges));
-        let mut writer = Writer::new(self.file(), self.options, (self.journal, ledger), clock, line);
+        let mut writer = Writer::new(
+            self.file(),
+            self.options,
+            (self.journal, ledger),
+            Box::new(Vec::new),
+            clock,
+            line,
+        );
         // Nothing runs beside it that needs the machine more.
         writer.rest_ratio = 0;
         let thread = thread::spawn(move || writer.run());

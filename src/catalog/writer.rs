@@ -24,7 +24,7 @@ use super::{
     rows::{self, Origin},
     store::{Store, StoreError, set_aside},
 };
-use crate::{clock::Clock, journal::JournalId};
+use crate::{clock::Clock, image::RepositoryName, journal::JournalId};
 
 /// How long entries gather before they are written, and how many at most.
 const GATHER: Duration = Duration::from_millis(200);
@@ -48,12 +48,16 @@ const PRUNE_FOR: Duration = Duration::from_millis(100);
 /// How often what was passed over is looked at again.
 const PRUNE_ROUND: Duration = Duration::from_mins(10);
 
+/// Tells which repositories have a webhook of their own.
+pub(super) type Names = Box<dyn Fn() -> Vec<RepositoryName> + Send>;
+
 /// The thread's state.
 pub(super) struct Writer {
     path: PathBuf,
     options: Options,
     journal: JournalId,
     ledger: Ledger,
+    names: Names,
     clock: Clock,
     entries: Receiver<Entry>,
     gauges: Arc<Gauges>,
@@ -80,6 +84,7 @@ impl Writer {
         path: PathBuf,
         options: Options,
         (journal, ledger): (JournalId, Ledger),
+        names: Names,
         clock: Clock,
         (entries, gauges): (Receiver<Entry>, Arc<Gauges>),
     ) -> Self {
@@ -88,6 +93,7 @@ impl Writer {
             options,
             journal,
             ledger,
+            names,
             clock,
             entries,
             gauges,
@@ -233,7 +239,7 @@ impl Writer {
     }
 
     fn try_open(&mut self) -> Result<(), StoreError> {
-        let store = Store::open(&self.path, self.options.log_bytes_max())?;
+        let mut store = Store::open(&self.path, self.options.log_bytes_max())?;
         if !self.is_checked {
             store.check()?;
             self.is_checked = true;
@@ -243,6 +249,10 @@ impl Writer {
             journal: self.journal,
             number,
         };
+        let named = (self.names)().into_iter().map(Entry::Known).collect::<Vec<_>>();
+        for some in named.chunks(BATCH_ENTRIES) {
+            write_batch(&mut store, origin, some, self.options.log_bytes_max())?;
+        }
         self.store = Some((store, origin));
         self.compare()
     }

@@ -126,7 +126,7 @@ impl Endpoint {
         }
         let (secret, previous_secret) = secrets(section);
         let format = section.string("format", format);
-        let headers = section.headers("headers", |name| refuse(name, image_header));
+        let headers = section.headers("headers", |name| refuse_header(name, image_header));
         let window = section.duration("window", Duration::ZERO..=WINDOW_MAX);
         let max_pushes = section.integer("max_pushes", 1..=PUSHES_MAX);
         let coalesce = section.choice("coalesce", &COALESCE);
@@ -247,7 +247,7 @@ pub(super) fn sets_itself(name: &HeaderName) -> bool {
 }
 
 /// Why an endpoint can't have that header, if it can't.
-fn refuse(name: &HeaderName, image_header: &HeaderName) -> Option<String> {
+pub(crate) fn refuse_header(name: &HeaderName, image_header: &HeaderName) -> Option<String> {
     if name == header::USER_AGENT {
         return Some("the User-Agent is set for all endpoints, by delivery.user_agent".to_owned());
     }

@@ -4,15 +4,11 @@ use super::{problem::Warning, reader::Setting};
 
 /// Each key, or beginning of keys, and what it will do. Who builds the behaviour takes the line out.
 const LATER: &[(&str, &str)] = &[
-    ("admin.", "the settings page and the API come in a later version"),
+    ("admin.proxy.groups_header", "groups come in a later version"),
     ("telemetry.otlp", "traces come in a later version"),
     (
         "size.reconcile_",
         "comparing with the registry comes in a later version",
-    ),
-    (
-        "delivery.allow_networks",
-        "URLs typed on a page come in a later version",
     ),
     ("delivery.proxy", "proxies come in a later version"),
     (

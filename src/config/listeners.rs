@@ -10,7 +10,7 @@ use globset::GlobSet;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{everything, reader::Section, units};
+use super::{reader::Section, units};
 use crate::secret::Secret;
 
 /// Stands in for an address that has a problem.
@@ -88,8 +88,8 @@ pub struct AdminToken {
     pub token: Secret,
     /// What its bearer may do.
     pub role: Role,
-    /// On which repositories.
-    pub repositories: GlobSet,
+    /// On which repositories; `None` is all.
+    pub repositories: Option<GlobSet>,
 }
 
 /// `[admin.proxy]`: an authenticating proxy in front.
@@ -240,7 +240,7 @@ impl AdminToken {
             name: name?,
             token: token?,
             role: role?,
-            repositories: repositories.unwrap_or_else(everything),
+            repositories,
         })
     }
 }

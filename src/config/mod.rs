@@ -37,6 +37,7 @@ mod variables;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::endpoint::refuse_header;
 pub use self::{
     delivery::{Alerts, Delivery},
     endpoint::{Credentials, Endpoint},

@@ -19,6 +19,18 @@ impl Journal {
         self.shared.live().oldest()
     }
 
+    /// When a push that is still owed was taken; `None` if it is not. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It can't be read, or is not intact.
+    pub fn taken_at(&self, sequence: Sequence) -> io::Result<Option<Timestamp>> {
+        let Some(mut push) = self.shared.live().find(sequence) else {
+            return Ok(None);
+        };
+        let mut reader = self.reader(READ_BYTES);
+        self.read_one(&mut reader, &mut push, |head| Ok(Some(head.taken_at)))
+    }
+
     /// When the oldest push that is still owed was taken. Blocks on the disk if it is another one than the last
     /// time.
     ///

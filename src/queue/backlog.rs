@@ -90,6 +90,16 @@ impl Backlog {
         self.live == 0
     }
 
+    /// How many pushes are owed.
+    pub(super) fn len(&self) -> u32 {
+        self.live
+    }
+
+    /// The oldest push that is owed, sealed or not.
+    pub(super) fn oldest(&self) -> Option<Sequence> {
+        self.all().next().map(|(_, record)| record.sequence)
+    }
+
     /// The oldest push that is sealed.
     pub(super) fn first(&self) -> Option<Record<'_>> {
         self.sealed().next()

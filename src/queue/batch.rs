@@ -172,3 +172,14 @@ impl Effects {
         self.settled.iter().chain(&self.given_up)
     }
 }
+
+/// What an endpoint owes one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Who owes it.
+    pub endpoint: Arc<EndpointId>,
+    /// How many pushes.
+    pub pushes: u32,
+    /// The oldest of them.
+    pub oldest: Sequence,
+}

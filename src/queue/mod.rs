@@ -47,7 +47,7 @@ mod record;
 mod repository;
 
 pub use accounts::{Bounds, Excess};
-pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled};
+pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled, Waiting};
 pub use lines::Passage;
 
 use accounts::Accounts;
@@ -116,6 +116,22 @@ impl Queue {
     #[must_use]
     pub fn repositories(&self) -> usize {
         self.repositories.len()
+    }
+
+    /// What one repository's endpoints owe, in no order.
+    #[must_use]
+    pub fn waiting(&self, repository: &RepositoryName) -> Vec<Waiting> {
+        let queue = self.repositories.get(repository);
+        queue.map(|queue| queue.waiting()).unwrap_or_default()
+    }
+
+    /// The repositories that have something owed, in no order. Looks at all of them: for people, not for each push.
+    #[must_use]
+    pub fn names(&self) -> Vec<RepositoryName> {
+        self.repositories
+            .iter()
+            .map(|entry| entry.key().clone())
+            .collect()
     }
 
     /// Inserts a push that just became durable. Must be called in the order of the sequence numbers.

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::{
     backlog::Ended,
-    batch::{Ahead, Batch, Completion, Effects, GivenUp, Lease, Settled},
+    batch::{Ahead, Batch, Completion, Effects, GivenUp, Lease, Settled, Waiting},
     lane::Lane,
     lines::{Entry, Gate},
     record::Record,
@@ -117,6 +117,18 @@ impl RepositoryQueue {
         while let Some(index) = self.windows.iter().position(is_full) {
             self.seal(index, ahead, now);
         }
+    }
+
+    /// What is owed, by whom.
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        let waiting = self.lanes.iter().filter_map(|lane| {
+            Some(Waiting {
+                endpoint: Arc::clone(&lane.endpoint),
+                pushes: lane.backlog.len(),
+                oldest: lane.backlog.oldest()?,
+            })
+        });
+        waiting.collect()
     }
 
     /// Closes every window, due or not: what was gathered before a restart waits for nobody.

@@ -173,6 +173,18 @@ impl Settings {
         Ok(webhooks::all(&self.connection())?)
     }
 
+    /// Webhooks that have a previous secret whose time was over by `now`; it is forgotten.
+    ///
+    /// # Errors
+    /// The file can't be read or written.
+    pub fn rotated(&self, now: Timestamp) -> Result<Vec<SavedWebhook>, AccessError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        let rotated = webhooks::rotated(&transaction, now)?;
+        transaction.commit()?;
+        Ok(rotated)
+    }
+
     /// One repository's webhook, if it has one.
     ///
     /// # Errors

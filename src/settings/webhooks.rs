@@ -104,6 +104,15 @@ pub(super) fn put(connection: &Connection, webhook: &SavedWebhook) -> rusqlite::
     Ok(u64::try_from(version).unwrap_or_default())
 }
 
+/// Forgets the previous secrets whose time was over by `now`; whose they were, without them.
+pub(super) fn rotated(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<SavedWebhook>> {
+    let sql = "UPDATE repository_webhooks SET previous_secret = NULL, previous_until_ms = NULL \
+               WHERE previous_until_ms <= ?1 RETURNING *";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([now.unix_millis()], read)?;
+    rows.collect()
+}
+
 pub(super) fn remove(connection: &Connection, repository: &RepositoryName) -> rusqlite::Result<bool> {
     let sql = "DELETE FROM repository_webhooks WHERE repository = ?1";
     Ok(connection.execute(sql, [repository.as_str()])? > 0)

@@ -121,6 +121,12 @@ impl Ledger {
         self.version
     }
 
+    /// How many tags there are, once the list was read.
+    pub(super) fn tag_count(&self) -> Option<usize> {
+        let there = self.tags.values().filter(|told| told.digest.is_some());
+        self.is_complete.then(|| there.count())
+    }
+
     /// The manifest is there, or was at `version`.
     pub(super) fn hold(&mut self, digest: &Digest, version: u64) {
         let seen = self.manifests.entry(digest.clone()).or_default();

@@ -143,6 +143,14 @@ impl Sizing {
         self.0.learn(digest, media_type, manifest_size, references);
     }
 
+    /// How many tags a repository has, if that is in memory. The registry is not asked.
+    #[must_use]
+    pub fn tags(&self, repository: &RepositoryName) -> Option<u64> {
+        let known = self.0.repositories.peek(repository)?;
+        let count = known.ledger().tag_count()?;
+        Some(count as u64)
+    }
+
     /// The sizes of `images`, one for one, with the repository as it is at this call. Done as soon as all
     /// numbers are had, and at `deadline` at the latest: what is not had by then is left out.
     pub fn size(

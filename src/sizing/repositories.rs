@@ -66,6 +66,11 @@ impl Repositories {
         repository
     }
 
+    /// The repository of that name, if it is in memory. That is no use of it.
+    pub(super) fn peek(&self, name: &RepositoryName) -> Option<Arc<Repository>> {
+        self.by_name().get(name).map(Arc::clone)
+    }
+
     /// Takes note of how much the repository keeps now.
     pub(super) fn weigh(&self, repository: &Repository) {
         let weight = repository.ledger().len();

@@ -163,7 +163,7 @@ pub(super) struct Gate {
 pub(super) type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// Asks the machine's resolver.
-pub(super) fn lookup(
+pub(crate) fn lookup(
     host: String,
     port: u16,
 ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {

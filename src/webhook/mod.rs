@@ -147,6 +147,17 @@ impl Endpoints {
         self.read().by_id.keys().cloned().collect()
     }
 
+    /// The repositories that have one of their own, in no order.
+    #[must_use]
+    pub fn repositories(&self) -> Vec<RepositoryName> {
+        let set = self.read();
+        let own = set.by_id.keys().filter_map(|id| match id {
+            EndpointId::Named(_) => None,
+            EndpointId::Repository(name) => Some(name.clone()),
+        });
+        own.collect()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -164,6 +175,18 @@ impl Endpoints {
             .filter(|endpoint| endpoint.wants(repository, tag))
             .map(|endpoint| endpoint.id.clone())
             .collect()
+    }
+
+    /// The endpoints that want pushes of `repository`, whatever the tag.
+    #[must_use]
+    pub fn concerned(&self, repository: &RepositoryName) -> Vec<EndpointId> {
+        let set = self.read();
+        let own = set.by_id.get(&EndpointId::Repository(repository.clone()));
+        let named = set
+            .named
+            .iter()
+            .filter(|endpoint| endpoint.repositories.is_match(repository.as_str()));
+        named.chain(own).map(|endpoint| endpoint.id.clone()).collect()
     }
 
     /// Adds an endpoint, or puts it in the place of the one of its identity. Of the operator's, none is new.

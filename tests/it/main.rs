@@ -40,6 +40,8 @@ mod kills;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod own_webhooks;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod unreachable;

@@ -133,12 +133,12 @@ fn dropped_pushes_have_their_share_and_no_more() {
 
 #[test]
 fn what_does_not_fit_into_the_line_is_left_out_and_counted() {
-    let (history, entries, _) = History::line();
+    let (history, entries, _) = History::line(4 * 1024);
     for number in 1..=40_000 {
         history.ended(which(number, "1"), Settlement::Delivered, Timestamp::default());
     }
     let stats = history.stats();
-    assert_eq!(stats.dropped, 40_000 - 6 * 1024);
+    assert_eq!(stats.dropped, 40_000 - 4 * 1024);
     drop(entries);
 }
 

@@ -13,11 +13,9 @@ use crate::{
     catalog::{self, ReadError, Reader, Sought, Stories},
     clock::Clock,
     config::{Config, Problems, no_color},
-    image::{Digest, RepositoryName, Tag},
     journal::{self, Holder},
 };
 
-mod json;
 mod text;
 
 /// Arguments of `shipbell why`.
@@ -55,41 +53,9 @@ impl Asked {
 
 fn parse(text: &str) -> Result<Asked, String> {
     let text = text.trim();
-    let mut readings = Vec::new();
-    let is_name = |name: &str| name.parse::<RepositoryName>().is_ok();
-    if let Some((repository, digest)) = text.split_once('@') {
-        let digest: Digest = digest.parse().map_err(|error| format!("{error}"))?;
-        // A tag before the digest says nothing more.
-        let repository = match repository.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => name,
-            _ => repository,
-        };
-        if !repository.is_empty() {
-            readings.push(Sought::Digest(repository.to_owned(), digest.to_string()));
-        }
-    } else {
-        if text.starts_with("msg_") || text.starts_with("test_") {
-            readings.push(Sought::Webhook(text.to_owned()));
-        }
-        if let Some((repository, tag)) = text.rsplit_once(':')
-            && tag.parse::<Tag>().is_ok()
-            && !repository.is_empty()
-        {
-            readings.push(Sought::Tag(repository.to_owned(), tag.to_owned()));
-        }
-        if !text.is_empty() && !text.contains('/') {
-            readings.push(Sought::Event(text.to_owned()));
-        }
-        if is_name(text) {
-            readings.push(Sought::Repository(text.to_owned()));
-        }
-    }
-    if readings.is_empty() {
-        return Err("neither an image, such as acme/app:1.4, nor the id of an event or a webhook".to_owned());
-    }
     Ok(Asked {
         text: text.to_owned(),
-        readings,
+        readings: Sought::readings(text)?,
     })
 }
 
@@ -139,7 +105,12 @@ pub fn run(arguments: &WhyArgs, load: impl FnOnce() -> Result<Config, Problems>)
     let found = find(&mut reader, &asked, arguments.limit)?;
     match arguments.output {
         Output::Json => {
-            let value = json::all(&arguments.sought.text, &place.file, place.note(), &found);
+            let mut value = catalog::json::stories(&found);
+            if let Some(told) = value.as_object_mut() {
+                told.insert("asked".to_owned(), arguments.sought.text.clone().into());
+                told.insert("file".to_owned(), place.file.display().to_string().into());
+                told.insert("note".to_owned(), place.note().into());
+            }
             print(&format!("{value:#}\n"))?;
         }
         Output::Text => {
@@ -215,6 +186,7 @@ impl From<ReadError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Digest;
 
     fn readings(text: &str) -> Vec<Sought> {
         parse(text).unwrap().readings

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+pub(crate) mod api;
 pub(crate) mod envelope;
 pub(crate) mod faulty;
 pub(crate) mod files;

@@ -23,6 +23,7 @@ pub(crate) struct Config {
     table: Table,
     ingest: u16,
     ops: u16,
+    admin: u16,
     /// Where its data lies; beside its configuration when nothing is said.
     data: Option<PathBuf>,
     /// The command that it is run by, such as `strace`; empty: by nobody.
@@ -59,6 +60,7 @@ impl Config {
             table: text.parse().unwrap(),
             ingest,
             ops,
+            admin,
             data: None,
             under: Vec::new(),
         }
@@ -283,6 +285,11 @@ impl Shipbell {
     /// The port of the ops listener.
     pub(crate) fn ops_port(&self) -> u16 {
         self.config.ops
+    }
+
+    /// The port of the admin listener.
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.config.admin
     }
 
     /// Its data folder.

@@ -1,25 +1,22 @@
-//! The story for machines.
-
-use std::path::Path;
+//! Stories for machines: what `shipbell why --output json` prints and the API answers.
 
 use serde_json::{Value, json};
 
-use crate::{
-    catalog::{AttemptStory, DeliveryStory, DroppedStory, PushStory, Stories},
-    clock::Timestamp,
-};
+use super::{AttemptStory, DeliveryStory, DroppedStory, PushStory, Stories};
+use crate::clock::Timestamp;
 
-pub(super) fn all(asked: &str, file: &Path, note: Option<&str>, found: &Stories) -> Value {
+/// What was found, as an object of lists.
+#[must_use]
+pub fn stories(found: &Stories) -> Value {
     json!({
-        "asked": asked,
-        "file": file,
-        "note": note,
         "pushes": found.pushes.iter().map(push).collect::<Vec<_>>(),
         "dropped": found.dropped.iter().map(dropped).collect::<Vec<_>>(),
     })
 }
 
-fn push(push: &PushStory) -> Value {
+/// A push, with its deliveries.
+#[must_use]
+pub fn push(push: &PushStory) -> Value {
     json!({
         "sequence": push.sequence,
         "repository": push.repository,
@@ -34,7 +31,9 @@ fn push(push: &PushStory) -> Value {
     })
 }
 
-fn delivery(delivery: &DeliveryStory) -> Value {
+/// A delivery, with its attempts.
+#[must_use]
+pub fn delivery(delivery: &DeliveryStory) -> Value {
     json!({
         "endpoint": delivery.endpoint,
         "webhook_id": delivery.webhook_id,

@@ -1,0 +1,456 @@
+//! Who may do what.
+//!
+//! | `admin.auth` | who comes in |
+//! |---|---|
+//! | `none` | whoever can connect, which is on loopback only; `Host` must name loopback, so that no web page can reach it through a name of its own (DNS rebinding) |
+//! | `token` | who shows a token: as a bearer, or once at the login, for a cookie |
+//! | `proxy` | whom a trusted proxy names in a header |
+//!
+//! The socket in the data directory is the operator's: the file system says who may open it.
+//!
+//! A browser sends cookies, and reaches loopback, on behalf of any page. So whatever changes something must come from
+//! our own pages, as `Sec-Fetch-Site` or else `Origin` says; a program that sends neither is no browser.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use globset::GlobSet;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use ipnet::IpNet;
+use secrecy::ExposeSecret;
+use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::problem::Problem;
+use crate::{image::RepositoryName, secret::Secret, telemetry::log::Throttle};
+
+/// The cookie of somebody who logged in.
+pub const COOKIE: &str = "shipbell_session";
+
+/// The header in which a trusted proxy shows its secret (`admin.proxy.secret_file`).
+pub const PROXY_SECRET: HeaderName = HeaderName::from_static("x-shipbell-proxy-secret");
+
+/// How long a login lasts.
+pub const SESSION: Duration = Duration::from_hours(12);
+
+/// Logins that last at once; past that the oldest goes.
+const SESSIONS_MAX: usize = 10_000;
+
+/// Failed logins from one address within [`FAILURES_WITHIN`] after which it has to wait.
+const FAILURES_MAX: u32 = 10;
+const FAILURES_WITHIN: Duration = Duration::from_mins(1);
+
+/// Addresses whose failures are remembered.
+const FAILING_MAX: usize = 10_000;
+
+/// What somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look.
+    Viewer,
+    /// Change what belongs to repositories.
+    Editor,
+    /// Everything.
+    Admin,
+}
+
+/// Somebody who came in.
+#[derive(Clone, Debug)]
+pub struct Who {
+    /// As the audit log has it.
+    pub name: Arc<str>,
+    /// What may be done.
+    pub role: Role,
+    /// With which repositories; `None` is all.
+    pub repositories: Option<Arc<GlobSet>>,
+}
+
+impl Who {
+    /// Somebody who may do everything.
+    #[must_use]
+    pub fn admin(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            role: Role::Admin,
+            repositories: None,
+        }
+    }
+
+    /// Whether the repository may be looked at.
+    #[must_use]
+    pub fn may_see(&self, repository: &str) -> bool {
+        self.repositories
+            .as_ref()
+            .is_none_or(|patterns| patterns.is_match(repository))
+    }
+
+    /// That the repository may be looked at.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn see(&self, repository: &RepositoryName) -> Result<(), Problem> {
+        if self.may_see(repository.as_str()) {
+            return Ok(());
+        }
+        Err(self.refused(&format!("{} may not see {repository}", self.name)))
+    }
+
+    /// That what belongs to the repository may be changed.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn edit(&self, repository: &RepositoryName) -> Result<(), Problem> {
+        self.see(repository)?;
+        if self.role >= Role::Editor {
+            return Ok(());
+        }
+        Err(self.refused(&format!(
+            "{} may look at {repository}, and change nothing",
+            self.name
+        )))
+    }
+
+    /// That everything may be changed.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn administer(&self) -> Result<(), Problem> {
+        if self.role == Role::Admin && self.repositories.is_none() {
+            return Ok(());
+        }
+        Err(self.refused("this is for admins of all repositories"))
+    }
+
+    #[expect(clippy::unused_self, reason = "somebody is refused")]
+    fn refused(&self, detail: &str) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, detail)
+    }
+}
+
+/// A token and what its bearer may do.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// What it is called in logs.
+    pub name: Arc<str>,
+    /// The token.
+    pub token: Secret,
+    /// What may be done.
+    pub role: Role,
+    /// With which repositories; `None` is all.
+    pub repositories: Option<Arc<GlobSet>>,
+}
+
+/// A proxy that says who somebody is.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// Where it connects from; empty for anywhere.
+    pub networks: Vec<IpNet>,
+    /// The header that says who it is.
+    pub user_header: HeaderName,
+    /// What it has to show in [`PROXY_SECRET`].
+    pub secret: Option<Secret>,
+}
+
+/// Who comes in.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Whoever can connect.
+    Open,
+    /// Who shows one of these.
+    Tokens(Vec<Token>),
+    /// Whom a proxy names.
+    Proxy(Proxy),
+}
+
+/// Knows who somebody is. Cheap to clone.
+#[derive(Clone)]
+pub struct Access(Arc<Inner>);
+
+struct Inner {
+    door: Door,
+    sessions: Mutex<HashMap<String, Session>>,
+    failing: Mutex<HashMap<IpAddr, (Instant, u32)>>,
+    complaint: Throttle,
+}
+
+struct Session {
+    token: Arc<str>,
+    until: Instant,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Access").field(&self.0.door).finish()
+    }
+}
+
+impl Access {
+    /// Lets in whom `door` does.
+    #[must_use]
+    pub fn new(door: Door) -> Self {
+        Self(Arc::new(Inner {
+            door,
+            sessions: Mutex::default(),
+            failing: Mutex::default(),
+            complaint: Throttle::new(),
+        }))
+    }
+
+    /// Whether there is a login.
+    #[must_use]
+    pub fn has_login(&self) -> bool {
+        matches!(self.0.door, Door::Tokens(_))
+    }
+
+    /// Who it is that asks.
+    ///
+    /// # Errors
+    /// Nobody who may come in, or not from one of our pages.
+    pub fn who(&self, method: &Method, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
+        match &self.0.door {
+            Door::Open => {
+                host_is_loopback(headers)?;
+                same_origin(method, headers)?;
+                Ok(Who::admin("local"))
+            }
+            Door::Tokens(tokens) => self.bearer(tokens, method, headers, peer),
+            Door::Proxy(proxy) => {
+                let who = named_by(proxy, headers, peer)?;
+                same_origin(method, headers)?;
+                Ok(who)
+            }
+        }
+    }
+
+    fn bearer(
+        &self,
+        tokens: &[Token],
+        method: &Method,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+    ) -> Result<Who, Problem> {
+        if let Some(shown) = bearer(headers) {
+            self.patience(peer.ip())?;
+            return match matching(tokens, shown) {
+                Some(token) => Ok(token.who()),
+                None => {
+                    self.failed(peer.ip());
+                    Err(Problem::new(
+                        StatusCode::UNAUTHORIZED,
+                        "that token is none of admin.tokens",
+                    ))
+                }
+            };
+        }
+        let session = cookie(headers).and_then(|cookie| self.session(cookie));
+        let token = session.and_then(|name| tokens.iter().find(|token| token.name == name));
+        let token = token.ok_or_else(|| {
+            let detail = "show a token: Authorization: Bearer …, or log in on the page";
+            Problem::new(StatusCode::UNAUTHORIZED, detail)
+        })?;
+        same_origin(method, headers)?;
+        Ok(token.who())
+    }
+
+    /// Logs somebody in who shows a token: what the cookie is to say.
+    ///
+    /// # Errors
+    /// It is no token of ours, or there were too many of those.
+    pub fn log_in(&self, shown: &str, peer: SocketAddr) -> Result<String, Problem> {
+        let Door::Tokens(tokens) = &self.0.door else {
+            return Err(Problem::absent(
+                "there is no login here: admin.auth is not \"token\"",
+            ));
+        };
+        self.patience(peer.ip())?;
+        let Some(token) = matching(tokens, shown) else {
+            self.failed(peer.ip());
+            return Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "that token is none of admin.tokens",
+            ));
+        };
+        let id = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let now = Instant::now();
+        let mut sessions = self.sessions();
+        sessions.retain(|_, session| session.until > now);
+        if sessions.len() >= SESSIONS_MAX
+            && let Some(oldest) = sessions.iter().min_by_key(|(_, session)| session.until)
+        {
+            let oldest = oldest.0.clone();
+            sessions.remove(&oldest);
+        }
+        let session = Session {
+            token: Arc::clone(&token.name),
+            until: now + SESSION,
+        };
+        sessions.insert(id.clone(), session);
+        Ok(id)
+    }
+
+    /// Logs out whoever has this cookie.
+    pub fn log_out(&self, headers: &HeaderMap) {
+        if let Some(cookie) = cookie(headers) {
+            self.sessions().remove(cookie);
+        }
+    }
+
+    fn session(&self, id: &str) -> Option<Arc<str>> {
+        let sessions = self.sessions();
+        let session = sessions.get(id)?;
+        (session.until > Instant::now()).then(|| Arc::clone(&session.token))
+    }
+
+    fn patience(&self, ip: IpAddr) -> Result<(), Problem> {
+        let failing = self.failing();
+        match failing.get(&ip) {
+            Some((since, failures)) if *failures >= FAILURES_MAX && since.elapsed() < FAILURES_WITHIN => {
+                let left = FAILURES_WITHIN.saturating_sub(since.elapsed()).as_secs() + 1;
+                Err(Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too many tokens that are none of ours came from this address: wait a minute",
+                )
+                .retry_after(left))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, ip: IpAddr) {
+        let mut failing = self.failing();
+        failing.retain(|_, (since, _)| since.elapsed() < FAILURES_WITHIN);
+        if failing.len() < FAILING_MAX {
+            let (_, failures) = failing.entry(ip).or_insert((Instant::now(), 0));
+            *failures += 1;
+        }
+        drop(failing);
+        if let Some(times) = self.0.complaint.due() {
+            warn!(%ip, times, "somebody showed a token that is none of admin.tokens");
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
+        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failing(&self) -> MutexGuard<'_, HashMap<IpAddr, (Instant, u32)>> {
+        self.0.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Token {
+    fn who(&self) -> Who {
+        Who {
+            name: Arc::clone(&self.name),
+            role: self.role,
+            repositories: self.repositories.clone(),
+        }
+    }
+}
+
+/// The token that was shown, compared with every one in constant time.
+fn matching<'a>(tokens: &'a [Token], shown: &str) -> Option<&'a Token> {
+    let mut found = None;
+    for token in tokens {
+        let is_it = token
+            .token
+            .get()
+            .is_ok_and(|secret| bool::from(secret.expose_secret().as_bytes().ct_eq(shown.as_bytes())));
+        if is_it && !shown.is_empty() {
+            found = Some(token);
+        }
+    }
+    found
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = text(headers, &header::AUTHORIZATION)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let all = headers.get_all(header::COOKIE).into_iter();
+    let mut pairs = all
+        .filter_map(|cookies| cookies.to_str().ok())
+        .flat_map(|cookies| cookies.split(';'));
+    pairs.find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+fn named_by(proxy: &Proxy, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
+    let refused = |detail: &str| Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
+    let ip = peer.ip().to_canonical();
+    if !proxy.networks.is_empty() && !proxy.networks.iter().any(|network| network.contains(&ip)) {
+        return refused("this is reached through its proxy only (admin.proxy.trusted_networks)");
+    }
+    if let Some(secret) = &proxy.secret {
+        let shown = text(headers, &PROXY_SECRET).unwrap_or_default();
+        let is_it = secret
+            .get()
+            .is_ok_and(|secret| bool::from(secret.expose_secret().as_bytes().ct_eq(shown.as_bytes())));
+        if !is_it || shown.is_empty() {
+            return refused("the proxy did not show its secret (admin.proxy.secret_file)");
+        }
+    }
+    match text(headers, &proxy.user_header).map(str::trim) {
+        Some(name) if !name.is_empty() => Ok(Who::admin(name)),
+        _ => refused("the proxy did not say who this is (admin.proxy.user_header)"),
+    }
+}
+
+/// The host of a `Host` header, without its port.
+fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((ip, _)) => ip,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+fn host_is_loopback(headers: &HeaderMap) -> Result<(), Problem> {
+    let name = host_name(text(headers, &header::HOST).unwrap_or_default());
+    let is_loopback = name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback());
+    if is_loopback {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "without a login (admin.auth = \"none\") this is reached as localhost or 127.0.0.1 only",
+    ))
+}
+
+/// That what changes something comes from one of our own pages, if it comes from a browser.
+fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let is_ours = match text(headers, &HeaderName::from_static("sec-fetch-site")) {
+        Some(site) => matches!(site, "same-origin" | "none"),
+        None => match text(headers, &header::ORIGIN) {
+            Some(origin) => {
+                let host = text(headers, &header::HOST).unwrap_or_default();
+                origin.split_once("://").is_some_and(|(_, origin)| origin == host)
+            }
+            None => true,
+        },
+    };
+    if is_ours {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "another site's page asked for this: changes are made from shipbell's own pages",
+    ))
+}

@@ -1,0 +1,212 @@
+//! `/api/v1/deliveries`: what was sent, and what came of it.
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+};
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{
+    super::{Admin, access::Who, problem::Problem},
+    Page, Paging, Params, cursor, history, named,
+};
+use crate::{
+    catalog::{DeliveryFilter, DeliveryPlace, ListedDelivery, json},
+    clock::Timestamp,
+};
+
+/// How often the history is asked for one page, when most of what it has may not be seen.
+const READS_MAX: usize = 20;
+
+/// States of deliveries.
+pub(in super::super) const STATES: [&str; 5] =
+    ["pending", "delivered", "superseded", "dead_letter", "unknown"];
+
+/// A delivery in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct DeliveryView {
+    /// Its `webhook-id`.
+    pub(in super::super) id: String,
+    /// The repository.
+    pub(in super::super) repository: String,
+    /// The tag; null when it was pushed by digest.
+    pub(in super::super) tag: Option<String>,
+    /// What was pushed, if that was written down.
+    pub(in super::super) digest: Option<String>,
+    /// The endpoint.
+    pub(in super::super) endpoint: String,
+    /// `pending`, `delivered`, `superseded`, `dead_letter`, or `unknown`.
+    #[schema(example = "delivered")]
+    pub(in super::super) state: String,
+    /// When the push was taken, if that was written down.
+    pub(in super::super) taken_at: Option<String>,
+    /// When the delivery ended.
+    pub(in super::super) ended_at: Option<String>,
+    /// The earliest moment of the next attempt, if it waits for one.
+    pub(in super::super) next_attempt: Option<String>,
+    /// How many attempts there were.
+    pub(in super::super) attempts: u64,
+    /// What was answered last, if anything was.
+    pub(in super::super) status: Option<u16>,
+    /// What went wrong last, if anything did.
+    pub(in super::super) reason: Option<String>,
+}
+
+impl From<ListedDelivery> for DeliveryView {
+    fn from(listed: ListedDelivery) -> Self {
+        let moment = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        Self {
+            id: listed.webhook_id,
+            repository: listed.repository,
+            tag: named(&listed.tag),
+            digest: listed.digest,
+            endpoint: listed.place.endpoint,
+            state: listed.state,
+            taken_at: moment(listed.taken_at),
+            ended_at: moment(listed.ended_at),
+            next_attempt: moment(listed.next_at),
+            attempts: listed.attempts,
+            status: listed.status,
+            reason: listed.reason,
+        }
+    }
+}
+
+/// Which deliveries are wanted.
+#[derive(Debug, Default, Deserialize)]
+pub(in super::super) struct DeliveryQuery {
+    pub(in super::super) repository: Option<String>,
+    pub(in super::super) endpoint: Option<String>,
+    pub(in super::super) state: Option<String>,
+    pub(in super::super) since: Option<String>,
+    pub(in super::super) until: Option<String>,
+    pub(in super::super) limit: Option<u32>,
+    pub(in super::super) cursor: Option<String>,
+}
+
+/// Deliveries, the newest push first.
+#[utoipa::path(
+    get, path = "/api/v1/deliveries", tag = "deliveries", operation_id = "deliveries",
+    params(
+        ("repository" = Option<String>, Query, description = "Of this repository alone"),
+        ("endpoint" = Option<String>, Query, description = "For this endpoint alone"),
+        ("state" = Option<String>, Query, description = "In this state alone"),
+        ("since" = Option<String>, Query, description = "Of pushes taken then or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Of pushes taken before, RFC 3339"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page, 50 unless told"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses((status = 200, body = Page<DeliveryView>))
+)]
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Params(query): Params<DeliveryQuery>,
+) -> Result<Json<Page<DeliveryView>>, Problem> {
+    listed(&admin, &who, query).await.map(Json)
+}
+
+/// One page of deliveries.
+pub(in super::super) async fn listed(
+    admin: &Admin,
+    who: &Who,
+    query: DeliveryQuery,
+) -> Result<Page<DeliveryView>, Problem> {
+    let paging = Paging::new(query.limit, query.cursor);
+    let (limit, after) = (paging.limit()?, paging.after::<(i64, String)>()?);
+    if let Some(state) = &query.state
+        && !STATES.contains(&state.as_str())
+    {
+        return Err(Problem::parameter(
+            "state",
+            format!("one of {}", STATES.join(", ")),
+        ));
+    }
+    if let Some(repository) = &query.repository {
+        who.see(&super::repository(repository)?)?;
+    }
+    let filter = DeliveryFilter {
+        repository: query.repository,
+        endpoint: query.endpoint,
+        state: query.state,
+        since: moment("since", query.since.as_deref())?,
+        until: moment("until", query.until.as_deref())?,
+    };
+    let mut after = after.map(|(push, endpoint)| DeliveryPlace { push, endpoint });
+    let who = who.clone();
+    history(admin, move |reader| {
+        let mut items: Vec<DeliveryView> = Vec::new();
+        for _ in 0..READS_MAX {
+            let found = reader.deliveries(&filter, after.as_ref(), limit + 1 - items.len())?;
+            let is_end = found.len() < limit + 1 - items.len();
+            for delivery in found {
+                if items.len() == limit {
+                    let next = after.map(|place| (place.push, place.endpoint));
+                    return Ok(Some((items, next)));
+                }
+                after = Some(delivery.place.clone());
+                if who.may_see(&delivery.repository) {
+                    items.push(delivery.into());
+                }
+            }
+            if is_end {
+                return Ok(Some((items, None)));
+            }
+        }
+        // A page that is shorter than it might be, with what comes behind it still to be asked for.
+        let next = after.map(|place| (place.push, place.endpoint));
+        Ok(Some((items, next)))
+    })
+    .await
+    .map(|found| {
+        let (items, next) = found.unwrap_or_default();
+        Page {
+            items,
+            next: next.as_ref().and_then(cursor),
+        }
+    })
+}
+
+/// A moment in a query.
+pub(in super::super) fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let parsed = DateTime::parse_from_rfc3339(text);
+    let at = parsed
+        .map_err(|_| Problem::parameter(name, "a time as RFC 3339 has it, such as 2026-11-24T09:00:00Z"))?;
+    Ok(Some(Timestamp::from_unix_millis(at.timestamp_millis())))
+}
+
+/// A delivery with each attempt: when, what was sent and answered, what comes next.
+#[utoipa::path(
+    get, path = "/api/v1/deliveries/{id}", tag = "deliveries", operation_id = "delivery",
+    params(("id" = String, Path, description = "Its `webhook-id`")),
+    responses(
+        (status = 200, body = Value, description = "The delivery, with `attempts` and the `push` it is about"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn one(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let unknown = format!("no delivery has the id {id}");
+    let found = history(&admin, move |reader| reader.delivery(&id)).await?;
+    let found = found.filter(|(push, _)| who.may_see(&push.repository));
+    let (push, delivery) = found.ok_or_else(|| Problem::absent(unknown))?;
+    let mut told = json::delivery(&delivery);
+    if let Some(told) = told.as_object_mut() {
+        let mut push = json::push(&push);
+        if let Some(push) = push.as_object_mut() {
+            push.remove("deliveries");
+        }
+        told.insert("id".to_owned(), delivery.webhook_id.into());
+        told.insert("push".to_owned(), push);
+    }
+    Ok(Json(told))
+}

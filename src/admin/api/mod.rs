@@ -1,0 +1,266 @@
+//! The JSON API under `/api/v1`, and its description in `/openapi.json`.
+//!
+//! Handlers translate: from a request to a call of what knows, and from its answer to JSON. Errors are problem
+//! documents. Lists take `limit` and `cursor`, and answer `{"items": […], "next": …}`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{FromRequestParts, Query},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, StatusCode, header, request};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::spawn_blocking;
+use utoipa::{
+    OpenApi, ToSchema,
+    openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Admin, problem::Problem};
+use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
+
+mod deliveries;
+mod endpoints;
+mod queue;
+mod repositories;
+mod webhooks;
+mod why;
+
+/// So many items a list has, unless told, and at most.
+const LIMIT: u32 = 50;
+const LIMIT_MAX: u32 = 1000;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "shipbell",
+        description = "What a container registry says, as webhooks people can rely on. Errors are problem documents \
+                       (RFC 9457). Times are RFC 3339 in UTC, sizes are bytes.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "/", description = "This instance")),
+    tags(
+        (name = "repositories", description = "What was pushed to, and its own webhook"),
+        (name = "deliveries", description = "What was sent, and what came of it"),
+        (name = "endpoints", description = "Where webhooks go, and how that is")
+    )
+)]
+struct Description;
+
+/// The API, and its description.
+pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
+    let (router, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(repositories::list))
+        .routes(routes!(webhooks::get, webhooks::put, webhooks::delete))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::one))
+        .routes(routes!(endpoints::list))
+        .routes(routes!(endpoints::enable))
+        .routes(routes!(endpoints::disable))
+        .routes(routes!(endpoints::hold))
+        .routes(routes!(queue::list))
+        .routes(routes!(why::why))
+        .split_for_parts();
+    refuse(&mut description);
+    let served = Arc::new(description.clone());
+    let router = router.route(
+        "/openapi.json",
+        get(move || {
+            let served = Arc::clone(&served);
+            async move { Json((*served).clone()) }
+        }),
+    );
+    (router, description)
+}
+
+/// What any call may be answered with, besides what is its own.
+const REFUSALS: [(&str, &str); 7] = [
+    ("400", "What was sent can't be understood"),
+    ("401", "Nobody who may come in"),
+    ("403", "It is not allowed"),
+    ("413", "The body is too large"),
+    ("421", "Reached by a name that is not its own"),
+    ("429", "Too much of it: see Retry-After"),
+    ("503", "Not now: see Retry-After"),
+];
+
+/// Describes the refusals of every call.
+fn refuse(description: &mut utoipa::openapi::OpenApi) {
+    for item in description.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            for (status, words) in REFUSALS {
+                let problem = ContentBuilder::new()
+                    .schema(Some(Ref::from_schema_name("Problem")))
+                    .build();
+                let response = ResponseBuilder::new()
+                    .description(words)
+                    .content(super::problem::MEDIA_TYPE, problem)
+                    .build();
+                let responses = &mut operation.responses.responses;
+                responses
+                    .entry(status.to_owned())
+                    .or_insert_with(|| RefOr::T(response));
+            }
+        }
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Page<T> {
+    /// What is on it.
+    pub(super) items: Vec<T>,
+    /// The cursor of the next page; null on the last.
+    pub(super) next: Option<String>,
+}
+
+/// Which page is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Paging {
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+impl Paging {
+    /// As a query says it.
+    pub(super) fn new(limit: Option<u32>, cursor: Option<String>) -> Self {
+        Self { limit, cursor }
+    }
+
+    /// How many items are wanted.
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        match self.limit.unwrap_or(LIMIT) {
+            limit @ 1..=LIMIT_MAX => Ok(limit as usize),
+            _ => Err(Problem::parameter("limit", format!("between 1 and {LIMIT_MAX}"))),
+        }
+    }
+
+    /// Behind what the page begins; `None` is the first page.
+    pub(super) fn after<T: DeserializeOwned>(&self) -> Result<Option<T>, Problem> {
+        let Some(cursor) = self.cursor.as_deref().filter(|cursor| !cursor.is_empty()) else {
+            return Ok(None);
+        };
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
+        let place = decoded.and_then(|place| serde_json::from_slice(&place).ok());
+        place
+            .map(Some)
+            .ok_or_else(|| Problem::parameter("cursor", "take it from `next` of the page before"))
+    }
+}
+
+/// The cursor of a page that begins behind `place`.
+pub(super) fn cursor(place: &impl Serialize) -> Option<String> {
+    let place = serde_json::to_vec(place).ok()?;
+    Some(BASE64_URL_SAFE_NO_PAD.encode(place))
+}
+
+/// The query of a request.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Problem> {
+        let query = Query::try_from_uri(&parts.uri);
+        let Query(parameters) =
+            query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+        Ok(Self(parameters))
+    }
+}
+
+/// A repository's name in a path.
+pub(super) fn repository(name: &str) -> Result<RepositoryName, Problem> {
+    name.parse()
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{error}")))
+}
+
+/// What a body says, which is JSON.
+pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body is not the JSON that is wanted here: {error}");
+        Problem::new(StatusCode::BAD_REQUEST, detail)
+    })
+}
+
+/// What `If-Match` and `If-None-Match` expect.
+pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(tag) = text(header::IF_MATCH) {
+        return match tag.trim() {
+            "*" => Ok(Some(Expected::Present)),
+            tag => Ok(Some(Expected::Version(version(tag)))),
+        };
+    }
+    match text(header::IF_NONE_MATCH) {
+        Some("*") => Ok(Some(Expected::Absent)),
+        Some(_) => Err(Problem::parameter("If-None-Match", "only * is known here")),
+        None => Ok(None),
+    }
+}
+
+/// The version that an ETag names; one that is none of ours is nobody's version.
+fn version(tag: &str) -> u64 {
+    let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    quoted
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
+}
+
+/// The ETag of a version.
+pub(super) fn etag(version: u64) -> String {
+    format!("\"{version}\"")
+}
+
+/// Runs `read` on the history, where it may block. Before there is one, nothing is known: `T::default()`.
+pub(super) async fn history<T: Default + Send + 'static>(
+    admin: &Admin,
+    read: impl FnOnce(&mut Reader) -> Result<T, crate::catalog::ReadError> + Send + 'static,
+) -> Result<T, Problem> {
+    let file = admin.parts().history_file.clone();
+    let reading = spawn_blocking(move || match Reader::open(&file) {
+        Ok(mut reader) => read(&mut reader),
+        Err(crate::catalog::ReadError::Absent { .. }) => Ok(T::default()),
+        Err(error) => Err(error),
+    });
+    let read = reading
+        .await
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(read?)
+}
+
+/// Runs `work` where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// Seconds, to the millisecond.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// What is not there.
+pub(super) async fn absent() -> Response {
+    Problem::absent("there is nothing here: /openapi.json describes what is").into_response()
+}
+
+/// What can't be done here.
+pub(super) async fn no_method() -> Response {
+    let detail = "that can't be done with this: /openapi.json describes what can";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response()
+}
+
+/// What people call it, or null.
+pub(super) fn named(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}

@@ -1,0 +1,172 @@
+//! `/api/v1/repositories/{name}/webhook`: a repository's own.
+
+use axum::{
+    Extension, Json,
+    body::Bytes,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    super::{Admin, access::Who, draft::WebhookDraft, problem::Problem, webhooks::WebhookView},
+    body, etag, expected, repository,
+};
+use crate::settings::Expected;
+
+/// Bytes of a secret that is made here.
+const SECRET_BYTES: usize = 32;
+
+fn answer(status: StatusCode, view: WebhookView) -> Response {
+    (status, [(header::ETAG, etag(view.version))], Json(view)).into_response()
+}
+
+/// The repository's own webhook.
+#[utoipa::path(
+    get, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "webhook",
+    params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
+    responses(
+        (status = 200, body = WebhookView, headers(("ETag" = String, description = "What to send as If-Match"))),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "It has none"),
+    )
+)]
+pub(super) async fn get(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let name = repository(&name)?;
+    who.see(&name)?;
+    let view = admin.parts().webhooks.get(&name).await?;
+    let view = view.ok_or_else(|| Problem::absent(format!("{name} has no webhook of its own")))?;
+    Ok(answer(StatusCode::OK, view))
+}
+
+/// Sets the repository's own webhook; what is left out stays as it is.
+#[utoipa::path(
+    put, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "set_webhook",
+    params(
+        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is changed"),
+    ),
+    request_body = WebhookDraft,
+    responses(
+        (status = 200, body = WebhookView, headers(("ETag" = String, description = "What to send as If-Match"))),
+        (status = 201, body = WebhookView, description = "It had none before"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "It was changed"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "It can't be used"),
+        (status = 428, body = Problem, content_type = "application/problem+json", description = "If-Match is missing"),
+    )
+)]
+pub(super) async fn put(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
+    let name = repository(&name)?;
+    who.edit(&name)?;
+    let draft: WebhookDraft = body(&bytes)?;
+    let expected = expected(&headers)?;
+    let (view, is_new) = admin
+        .parts()
+        .webhooks
+        .put(&name, draft, expected, &who.name)
+        .await?;
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(answer(status, view))
+}
+
+/// Takes the repository's own webhook away. What it still owes becomes dead letters.
+#[utoipa::path(
+    delete, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "remove_webhook",
+    params(
+        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant"),
+    ),
+    responses(
+        (status = 204),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 412, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let name = repository(&name)?;
+    who.edit(&name)?;
+    let webhooks = &admin.parts().webhooks;
+    webhooks.remove(&name, expected(&headers)?, &who.name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A secret that was made, shown this once.
+#[derive(Serialize, ToSchema)]
+pub(in super::super) struct NewSecret {
+    /// The secret, `whsec_` and base64. It is shown nowhere again.
+    pub(in super::super) secret: String,
+    /// The webhook that has it.
+    pub(in super::super) webhook: WebhookView,
+}
+
+/// Makes a new secret for the repository's webhook; the one before signs too for a day.
+#[utoipa::path(
+    post, path = "/api/v1/repositories/{name}/webhook/rotate-secret", tag = "repositories",
+    operation_id = "rotate_secret",
+    params(
+        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant"),
+    ),
+    responses(
+        (status = 200, body = NewSecret),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 412, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn rotate(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let name = repository(&name)?;
+    who.edit(&name)?;
+    let made = rotated(&admin, &who, &name, expected(&headers)?).await?;
+    let tag = [(header::ETAG, etag(made.webhook.version))];
+    Ok((tag, Json(made)).into_response())
+}
+
+/// Gives the repository's webhook a new secret.
+pub(in super::super) async fn rotated(
+    admin: &Admin,
+    who: &Who,
+    name: &crate::image::RepositoryName,
+    expected: Option<Expected>,
+) -> Result<NewSecret, Problem> {
+    let webhooks = &admin.parts().webhooks;
+    let there = webhooks.get(name).await?;
+    let there = there.ok_or_else(|| Problem::absent(format!("{name} has no webhook of its own")))?;
+    let secret = format!(
+        "whsec_{}",
+        BASE64_STANDARD.encode(rand::random::<[u8; SECRET_BYTES]>())
+    );
+    let draft = WebhookDraft {
+        secret: Some(Some(secret.clone())),
+        ..WebhookDraft::default()
+    };
+    let expected = expected.or(Some(Expected::Version(there.version)));
+    let (webhook, _) = webhooks.put(name, draft, expected, &who.name).await?;
+    Ok(NewSecret { secret, webhook })
+}

@@ -1,0 +1,65 @@
+//! `/api/v1/why`: the whole story of a push.
+
+use axum::{Extension, Json, extract::State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    super::{Admin, access::Who, problem::Problem},
+    Params, history,
+};
+use crate::catalog::{Sought, Stories, json};
+
+/// Pushes that are told at most, the newest.
+const STORIES_MAX: u32 = 20;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct WhyQuery {
+    image: Option<String>,
+    event: Option<String>,
+}
+
+/// What became of a push: taken, by which rule it was dropped, how it was sized, each attempt.
+#[utoipa::path(
+    get, path = "/api/v1/why", tag = "deliveries", operation_id = "why",
+    params(
+        ("image" = Option<String>, Query, description = "An image or a repository", example = "acme/app:1.4"),
+        ("event" = Option<String>, Query, description = "The registry's id of the event, or a webhook-id"),
+    ),
+    responses(
+        (status = 200, body = Value, description = "`pushes` and `dropped`, newest first"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "Nothing is known"),
+    )
+)]
+pub(super) async fn why(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Params(query): Params<WhyQuery>,
+) -> Result<Json<Value>, Problem> {
+    let (name, asked) = match (query.image, query.event) {
+        (Some(image), None) => ("image", image),
+        (None, Some(event)) => ("event", event),
+        _ => {
+            let detail = "say either image or event";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    };
+    let readings = Sought::readings(asked.trim()).map_err(|error| Problem::parameter(name, error))?;
+    let mut found = history(&admin, move |reader| {
+        for sought in &readings {
+            let stories = reader.stories(sought, None, STORIES_MAX)?;
+            if !stories.pushes.is_empty() || !stories.dropped.is_empty() {
+                return Ok(stories);
+            }
+        }
+        Ok(Stories::default())
+    })
+    .await?;
+    found.pushes.retain(|push| who.may_see(&push.repository));
+    found.dropped.retain(|push| who.may_see(&push.repository));
+    if found.pushes.is_empty() && found.dropped.is_empty() {
+        return Err(Problem::absent(format!("nothing is known of {asked}")));
+    }
+    Ok(Json(json::stories(&found)))
+}

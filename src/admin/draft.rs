@@ -1,0 +1,318 @@
+//! What somebody asks a repository's webhook to be, checked field by field.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use http::{HeaderName, HeaderValue};
+use serde::{Deserialize, Deserializer};
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use crate::{
+    clock::Timestamp,
+    config::refuse_header,
+    settings::SavedWebhook,
+    webhook::{
+        connect::lookup,
+        guard::{Author, Guard},
+        sign::WebhookSecret,
+        target::Target,
+    },
+};
+
+/// What stands for a value that is not shown; sent back, it means "as it is".
+pub const MASK: &str = "…";
+
+/// The one pattern that matches every tag.
+pub const EVERY_TAG: &str = "**";
+
+const URL_BYTES_MAX: usize = 4 * 1024;
+const SECRET_BYTES_MAX: usize = 1024;
+const HEADERS_MAX: usize = 32;
+const HEADER_BYTES_MAX: usize = 4 * 1024;
+const TAGS_MAX: usize = 64;
+const TAG_BYTES_MAX: usize = 256;
+
+/// How long a name may take to resolve while somebody waits for the answer.
+const RESOLVE_MAX: Duration = Duration::from_secs(2);
+
+/// How long a secret signs beside the one that took its place.
+pub const ROTATION: Duration = Duration::from_hours(24);
+
+/// A repository's webhook as somebody wants it. What is left out stays as it is.
+#[derive(Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookDraft {
+    /// Where it goes: http or https. A query that is left out or masked (`?…`) stays as it is; one that is empty (`?`)
+    /// goes.
+    #[schema(example = "https://ci.example.com/hook?token=secret")]
+    pub url: Option<String>,
+    /// What its requests are signed with, `whsec_` and base64; null for none. The one before it signs too for a day.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    pub secret: Option<Option<String>>,
+    /// How bodies are written.
+    #[schema(example = "native")]
+    pub format: Option<String>,
+    /// Headers of its own, by name; a masked value (`…`) stays as it is.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Whether it is sent to. One that is not owes nothing.
+    pub enabled: Option<bool>,
+    /// Patterns of the tags it wants: `*` within a part, `**` for everything.
+    pub tags: Option<Vec<String>>,
+}
+
+/// A field that is there, null or not.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What is wrong with a field, in a sentence for the person who typed it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, ToSchema)]
+pub struct FieldError {
+    /// The field, as a JSON pointer.
+    #[schema(example = "/url")]
+    pub pointer: String,
+    /// What is wrong, and what would be right.
+    pub detail: String,
+}
+
+impl FieldError {
+    fn new(pointer: impl Into<String>, detail: impl ToString) -> Self {
+        Self {
+            pointer: pointer.into(),
+            detail: detail.to_string(),
+        }
+    }
+}
+
+/// What drafts are checked by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Where webhooks may go.
+    pub guard: Guard,
+    /// The header that names the image: `delivery.header_name`.
+    pub header_name: HeaderName,
+}
+
+impl WebhookDraft {
+    /// What the repository's webhook is to be, given what is there.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub(super) fn apply(
+        &self,
+        there: Option<&SavedWebhook>,
+        blank: SavedWebhook,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<SavedWebhook, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let (by, repository) = (blank.saved_by.clone(), blank.repository.clone());
+        let mut webhook = there.cloned().unwrap_or(blank);
+        (webhook.saved_at, webhook.saved_by, webhook.repository) = (now, by, repository);
+        match &self.url {
+            Some(url) => {
+                webhook.url = unmasked(url.trim(), there.map(|there| there.url.as_str()));
+                if let Err(detail) = check_url(&webhook.url, rules) {
+                    errors.push(FieldError::new("/url", detail));
+                }
+            }
+            None if there.is_none() => {
+                errors.push(FieldError::new(
+                    "/url",
+                    "the URL is missing: say where the webhook goes",
+                ));
+            }
+            None => {}
+        }
+        self.apply_secret(&mut webhook, now, &mut errors);
+        if let Some(format) = &self.format {
+            if format == "native" {
+                webhook.format.clone_from(format);
+            } else {
+                let detail = "there is no such format: this version has \"native\" only";
+                errors.push(FieldError::new("/format", detail));
+            }
+        }
+        if let Some(headers) = &self.headers {
+            webhook.headers = own_headers(headers, there, rules, &mut errors);
+        }
+        if let Some(tags) = &self.tags {
+            match tag_patterns(tags) {
+                Ok(_) => webhook.tags.clone_from(tags),
+                Err(more) => errors.extend(more),
+            }
+        }
+        if errors.is_empty() {
+            Ok(webhook)
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn apply_secret(&self, webhook: &mut SavedWebhook, now: Timestamp, errors: &mut Vec<FieldError>) {
+        match self
+            .secret
+            .as_ref()
+            .map(|secret| secret.as_deref().map(str::trim))
+        {
+            None | Some(Some(MASK)) => {}
+            Some(None | Some("")) => (webhook.secret, webhook.previous) = (None, None),
+            Some(Some(secret)) => {
+                let sound = if secret.len() > SECRET_BYTES_MAX {
+                    Err("it is too long for a webhook secret".to_owned())
+                } else {
+                    secret
+                        .parse::<WebhookSecret>()
+                        .map(drop)
+                        .map_err(|error| error.to_string())
+                };
+                match sound {
+                    Err(detail) => errors.push(FieldError::new("/secret", detail)),
+                    Ok(()) if webhook.secret.as_deref() == Some(secret) => {}
+                    Ok(()) => {
+                        let before = webhook.secret.replace(secret.to_owned());
+                        webhook.previous = before.map(|before| (before, now.after(ROTATION)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The URL that somebody means who was shown `there` with its query masked.
+fn unmasked(url: &str, there: Option<&str>) -> String {
+    let there = there.and_then(|there| {
+        let (front, query) = there.split_once('?')?;
+        Some((front, query, Target::parse(there).ok()?.to_string()))
+    });
+    let Some((front, query, shown)) = there else {
+        return url.to_owned();
+    };
+    let (typed, typed_query) = url.split_once('?').unzip();
+    let typed = typed.unwrap_or(url);
+    let shown_front = shown.split_once('?').map_or(shown.as_str(), |(front, _)| front);
+    let is_same = typed == front || Target::parse(typed).is_ok_and(|typed| typed.to_string() == shown_front);
+    match typed_query {
+        // User-info is not shown either: what comes back without is what was shown.
+        None | Some(MASK) if is_same && typed == shown_front => format!("{front}?{query}"),
+        None | Some(MASK) if is_same => format!("{typed}?{query}"),
+        Some("") => typed.to_owned(),
+        _ => url.to_owned(),
+    }
+}
+
+fn check_url(url: &str, rules: &Rules) -> Result<(), String> {
+    if url.is_empty() {
+        return Err("the URL is missing: say where the webhook goes".to_owned());
+    }
+    if url.len() > URL_BYTES_MAX {
+        return Err(format!("it is too long: a URL has at most {URL_BYTES_MAX} bytes"));
+    }
+    let target = Target::parse(url).map_err(|error| error.to_string())?;
+    if url.ends_with("?…") {
+        return Err("its query is masked (?…), and there is none to keep: type the whole URL".to_owned());
+    }
+    rules
+        .guard
+        .check_url(&target, Author::User)
+        .map_err(|refusal| refusal.to_string())
+}
+
+/// Looks at what the URL's host means now. A name that can't be resolved at the moment may be saved: it is looked at
+/// again at every connect.
+pub(super) async fn check_addresses(url: &str, rules: &Rules) -> Result<(), FieldError> {
+    let Ok(target) = Target::parse(url) else {
+        return Ok(());
+    };
+    let Ok(Ok(addresses)) = timeout(RESOLVE_MAX, lookup(target.host().to_owned(), target.port())).await
+    else {
+        return Ok(());
+    };
+    rules
+        .guard
+        .check_addresses(target.host(), &addresses, Author::User)
+        .map_err(|refusal| FieldError::new("/url", refusal))
+}
+
+fn own_headers(
+    headers: &BTreeMap<String, String>,
+    there: Option<&SavedWebhook>,
+    rules: &Rules,
+    errors: &mut Vec<FieldError>,
+) -> Vec<(String, String)> {
+    if headers.len() > HEADERS_MAX {
+        let detail = format!("there are too many: at most {HEADERS_MAX}");
+        errors.push(FieldError::new("/headers", detail));
+        return Vec::new();
+    }
+    let mut own: Vec<(String, String)> = Vec::new();
+    for (name, value) in headers {
+        let before = there.and_then(|there| {
+            let mut headers = there.headers.iter();
+            headers.find(|(before, _)| before.eq_ignore_ascii_case(name))
+        });
+        let value = match (value.as_str(), before) {
+            (MASK, Some((_, before))) => before,
+            _ => value,
+        };
+        let is_double = own.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        let wrong = if is_double {
+            Some("it is there twice".to_owned())
+        } else {
+            header_fault(name, value, &rules.header_name)
+        };
+        match wrong {
+            Some(detail) => {
+                let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+                errors.push(FieldError::new(pointer, detail));
+            }
+            None => own.push((name.clone(), value.clone())),
+        }
+    }
+    own
+}
+
+fn header_fault(name: &str, value: &str, image_header: &HeaderName) -> Option<String> {
+    let Ok(parsed) = HeaderName::try_from(name) else {
+        return Some("that is no name of a header, such as X-Team".to_owned());
+    };
+    if value == MASK {
+        return Some("its value is masked, and there is none to keep: type it".to_owned());
+    }
+    if value.len() > HEADER_BYTES_MAX || HeaderValue::try_from(value).is_err() {
+        return Some("its value can't stand in a header: it is too long, or has a line break".to_owned());
+    }
+    refuse_header(&parsed, image_header)
+}
+
+/// What the patterns match together.
+///
+/// # Errors
+/// What is wrong with each.
+pub(super) fn tag_patterns(tags: &[String]) -> Result<Arc<GlobSet>, Vec<FieldError>> {
+    if tags.is_empty() || tags.len() > TAGS_MAX {
+        let detail =
+            format!("there are between 1 and {TAGS_MAX} patterns; [\"{EVERY_TAG}\"] is for every tag");
+        return Err(vec![FieldError::new("/tags", detail)]);
+    }
+    let (mut builder, mut errors) = (GlobSetBuilder::new(), Vec::new());
+    for (index, tag) in tags.iter().enumerate() {
+        let glob = GlobBuilder::new(tag).literal_separator(true).build();
+        match glob {
+            Ok(glob) if !tag.is_empty() && tag.len() <= TAG_BYTES_MAX => {
+                builder.add(glob);
+            }
+            _ => {
+                let detail = "that is no pattern for tags, such as \"1.*\" or \"**\"";
+                errors.push(FieldError::new(format!("/tags/{index}"), detail));
+            }
+        }
+    }
+    match builder.build() {
+        Ok(set) if errors.is_empty() => Ok(Arc::new(set)),
+        Ok(_) => Err(errors),
+        Err(error) => Err(vec![FieldError::new("/tags", error)]),
+    }
+}

@@ -1,0 +1,172 @@
+//! The admin side: what people set and see. Settings of the repositories' webhooks, the API, the pages.
+//!
+//! ```text
+//! [admin] listener ──▶ access: who is it, and from where ──▶ api ──▶ webhooks, states, queue, journal, history
+//! <data_dir>/admin.sock, the operator's own ───────────────────┘
+//! ```
+//! Nothing here is on the way of a push: it reads what the stages know, and changes what they work by. The socket is
+//! for the command line: it takes what the API takes, and who may open it is what the file system says.
+//!
+//! # Bounds
+//! Connections, heads and idling by the listener; bodies by [`BODY_BYTES_MAX`]; lists by pages of at most 1,000.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use axum::{Router, body::Body as AxumBody, response::IntoResponse};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{
+    clock::Clock,
+    dispatch::states::States,
+    journal::Journal,
+    lifecycle::Tasks,
+    listener::{Body, Hangup, Listener},
+    queue::Queue,
+    sizing::Sizing,
+    webhook::Endpoints,
+};
+
+pub mod access;
+mod api;
+pub mod draft;
+pub mod problem;
+pub mod socket;
+#[cfg(test)]
+mod tests;
+pub mod webhooks;
+
+use access::{Access, Who};
+use problem::Problem;
+use webhooks::Webhooks;
+
+/// The largest body of a request.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Sent with every answer: nothing of it is kept, framed, sniffed, or told to other sites.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+         form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+];
+
+/// What the admin side works with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The repositories' own webhooks.
+    pub webhooks: Webhooks,
+    /// How endpoints are.
+    pub states: States,
+    /// The endpoints there are.
+    pub endpoints: Endpoints,
+    /// What is owed.
+    pub queue: Arc<Queue>,
+    /// Where that is kept.
+    pub journal: Journal,
+    /// What is known of sizes.
+    pub sizing: Sizing,
+    /// Where what happened is read: `catalog.db`.
+    pub history_file: PathBuf,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// The admin side. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Admin(Arc<Parts>);
+
+impl Admin {
+    /// The admin side of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.0
+    }
+
+    fn router(&self) -> Router {
+        let (api, _) = api::router();
+        api.fallback(api::absent)
+            .method_not_allowed_fallback(api::no_method)
+            .with_state(self.clone())
+    }
+
+    /// Answers on `listener` whom `access` lets in, until `stop` is cancelled.
+    pub async fn serve(self, listener: Listener, access: Access, tasks: Tasks, stop: CancellationToken) {
+        let router = self.router();
+        let handler = move |request: Request<Body>| {
+            let (router, access) = (router.clone(), access.clone());
+            async move {
+                let peer = request.body().peer();
+                Ok::<_, Hangup>(answer(router, &access, peer, request).await)
+            }
+        };
+        listener.serve(tasks, stop, handler).await;
+    }
+}
+
+/// The API's description, as `/openapi.json` answers it.
+#[must_use]
+pub fn description() -> utoipa::openapi::OpenApi {
+    api::router().1
+}
+
+async fn answer(
+    router: Router,
+    access: &Access,
+    peer: SocketAddr,
+    request: Request<Body>,
+) -> Response<AxumBody> {
+    let who = access.who(request.method(), request.headers(), peer);
+    let answered = match who {
+        Ok(who) => route(router, who, request).await,
+        Err(problem) => problem.into_response(),
+    };
+    guarded(answered)
+}
+
+/// The router's answer to somebody who was let in.
+async fn route<B>(router: Router, who: Who, request: Request<B>) -> Response<AxumBody>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let (parts, body) = request.into_parts();
+    let collected = Limited::new(std::pin::pin!(body), BODY_BYTES_MAX).collect().await;
+    let body = match collected {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            let detail = format!("the body is too large: at most {BODY_BYTES_MAX} bytes");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
+        }
+        Err(error) => {
+            let detail = format!("the body did not come whole: {error}");
+            return Problem::new(StatusCode::BAD_REQUEST, detail).into_response();
+        }
+    };
+    let mut request = Request::from_parts(parts, AxumBody::from(body));
+    request.extensions_mut().insert(who);
+    match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn guarded(mut response: Response<AxumBody>) -> Response<AxumBody> {
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,388 @@
+//! The repositories' own webhooks: saved, put into effect, taken away.
+//!
+//! What is saved stands in `settings.db` before anybody is told so. From then on it is what the next push owes, and
+//! what the next attempt uses; no restart is needed.
+
+use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
+
+use globset::GlobSet;
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+use tokio::{sync::Mutex, task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use utoipa::ToSchema;
+
+use super::draft::{EVERY_TAG, FieldError, MASK, Rules, WebhookDraft, check_addresses, tag_patterns};
+use crate::{
+    catalog::History,
+    clock::{Clock, Timestamp},
+    dispatch::{health, states::States},
+    image::RepositoryName,
+    push::EndpointId,
+    secret::Secret,
+    settings::{AccessError, Expected, SavedWebhook, Settings},
+    webhook::{Batching, Endpoint, Endpoints, Format, Rate, guard::Author, target::Target},
+};
+
+/// How often secrets are looked at whose time is over.
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
+
+/// What the repositories' webhooks have in common.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// `[batch]`.
+    pub batching: Arc<Batching>,
+    /// `delivery.rate`.
+    pub rate: Rate,
+    every_tag: Arc<GlobSet>,
+    none: Arc<GlobSet>,
+}
+
+impl Defaults {
+    /// From the general settings.
+    #[must_use]
+    pub fn new(batching: Batching, rate: Rate) -> Self {
+        let every_tag = tag_patterns(&[EVERY_TAG.to_owned()]);
+        Self {
+            batching: Arc::new(batching),
+            rate,
+            every_tag: every_tag.unwrap_or_default(),
+            none: Arc::default(),
+        }
+    }
+
+    /// A saved webhook as the rest of shipbell knows it. What could not have been saved so is left out.
+    fn endpoint(&self, saved: &SavedWebhook, now: Timestamp) -> Endpoint {
+        let header = |(name, value): &(String, String)| {
+            let (name, mut value) = (
+                HeaderName::try_from(name.as_str()).ok()?,
+                HeaderValue::try_from(value.as_str()).ok()?,
+            );
+            value.set_sensitive(true);
+            Some((name, value))
+        };
+        let previous = saved.previous.as_ref().filter(|(_, until)| *until > now);
+        Endpoint {
+            id: EndpointId::Repository(saved.repository.clone()),
+            author: Author::User,
+            url: Secret::inline(saved.url.clone()),
+            secret: saved.secret.clone().map(Secret::inline),
+            previous_secret: previous.map(|(secret, _)| Secret::inline(secret.clone())),
+            format: Format::Native,
+            headers: saved.headers.iter().filter_map(header).collect(),
+            repositories: Arc::clone(&self.none),
+            tags: if saved.tags == [EVERY_TAG] {
+                Arc::clone(&self.every_tag)
+            } else {
+                tag_patterns(&saved.tags).unwrap_or_default()
+            },
+            exclude_tags: Arc::clone(&self.none),
+            batching: Arc::clone(&self.batching),
+            rate: self.rate,
+        }
+    }
+}
+
+/// Puts every saved webhook among the endpoints; how many there are. Blocks on the disk.
+///
+/// # Errors
+/// They can't be read.
+pub fn restore(
+    settings: &Settings,
+    endpoints: &Endpoints,
+    defaults: &Defaults,
+    now: Timestamp,
+) -> Result<usize, AccessError> {
+    let saved = settings.webhooks()?;
+    for webhook in &saved {
+        endpoints.put(defaults.endpoint(webhook, now));
+    }
+    Ok(saved.len())
+}
+
+/// What the webhooks are changed with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where they are kept.
+    pub settings: Settings,
+    /// Where they take effect.
+    pub endpoints: Endpoints,
+    /// How their endpoints are.
+    pub states: States,
+    /// What they are checked by.
+    pub rules: Rules,
+    /// What they have in common.
+    pub defaults: Defaults,
+    /// Where the repositories are noted.
+    pub history: History,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// The repositories' own webhooks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Webhooks(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    /// One change at a time, so that what takes effect last is what was saved last.
+    changing: Mutex<()>,
+}
+
+/// A repository's webhook as it may be shown.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct WebhookView {
+    /// Whose it is.
+    #[schema(example = "acme/app")]
+    pub repository: String,
+    /// Where it goes, without user-info, its query masked.
+    #[schema(example = "https://ci.example.com/hook?…")]
+    pub url: String,
+    /// Whether its requests are signed.
+    pub has_secret: bool,
+    /// Until when the secret before this one signs too, RFC 3339.
+    pub previous_secret_until: Option<String>,
+    /// How bodies are written.
+    pub format: String,
+    /// Its headers by name, every value masked.
+    pub headers: BTreeMap<String, String>,
+    /// Whether it is sent to.
+    pub enabled: bool,
+    /// Patterns of the tags it wants.
+    pub tags: Vec<String>,
+    /// When it was saved, RFC 3339.
+    pub saved_at: String,
+    /// By whom.
+    pub saved_by: String,
+    /// What its ETag says.
+    #[serde(skip)]
+    pub version: u64,
+}
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub enum ChangeError {
+    /// What was asked for can't be.
+    Invalid(Vec<FieldError>),
+    /// There is one already, and it was not said which one is to be changed.
+    Unconditional,
+    /// It is not as it was expected: somebody was faster.
+    Changed,
+    /// There is none.
+    Absent,
+    /// It could not be saved; nothing was changed.
+    Unsaved(String),
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(errors) => {
+                let details: Vec<&str> = errors.iter().map(|error| error.detail.as_str()).collect();
+                f.write_str(&details.join("; "))
+            }
+            Self::Unconditional => f.write_str("the repository has a webhook already"),
+            Self::Changed => f.write_str("somebody changed it meanwhile"),
+            Self::Absent => f.write_str("the repository has no webhook of its own"),
+            Self::Unsaved(error) => write!(f, "it could not be saved: {error}"),
+        }
+    }
+}
+
+impl From<AccessError> for ChangeError {
+    fn from(error: AccessError) -> Self {
+        Self::Unsaved(error.to_string())
+    }
+}
+
+impl From<io::Error> for ChangeError {
+    fn from(error: io::Error) -> Self {
+        Self::Unsaved(error.to_string())
+    }
+}
+
+impl Webhooks {
+    /// What changes the webhooks that `parts` keep.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            changing: Mutex::default(),
+        }))
+    }
+
+    /// A repository's webhook, if it has one.
+    ///
+    /// # Errors
+    /// The settings can't be read.
+    pub async fn get(&self, repository: &RepositoryName) -> Result<Option<WebhookView>, ChangeError> {
+        let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
+        let saved = spawn_blocking(move || settings.webhook(&name)).await;
+        let saved = saved.map_err(io::Error::other)??;
+        Ok(saved.map(|saved| self.view(&saved)))
+    }
+
+    /// Saves a repository's webhook, if what is `expected` is so; and whether there was none before. A webhook that
+    /// is there is only changed by somebody who says which one that was.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn put(
+        &self,
+        repository: &RepositoryName,
+        draft: WebhookDraft,
+        expected: Option<Expected>,
+        by: &str,
+    ) -> Result<(WebhookView, bool), ChangeError> {
+        let parts = &self.0.parts;
+        if let Some(url) = &draft.url {
+            let looked_at = check_addresses(url, &parts.rules).await;
+            looked_at.map_err(|error| ChangeError::Invalid(vec![error]))?;
+        }
+        let _one_at_a_time = self.0.changing.lock().await;
+        let enabled = draft.enabled;
+        let (rules, now) = (parts.rules.clone(), parts.clock.now());
+        let blank = SavedWebhook {
+            repository: repository.clone(),
+            url: String::new(),
+            secret: None,
+            previous: None,
+            format: "native".to_owned(),
+            headers: Vec::new(),
+            tags: vec![EVERY_TAG.to_owned()],
+            version: 0,
+            saved_at: now,
+            saved_by: by.to_owned(),
+        };
+        let (saved, is_new) = self
+            .change(repository, move |there| {
+                let version = there.as_ref().map(|there| there.version);
+                match expected {
+                    None if there.is_some() => return Err(ChangeError::Unconditional),
+                    Some(expected) if !expected.is_met(version) => return Err(ChangeError::Changed),
+                    _ => {}
+                }
+                let webhook = draft.apply(there.as_ref(), blank, &rules, now);
+                Ok(Some(webhook.map_err(ChangeError::Invalid)?))
+            })
+            .await?;
+        let saved = saved.ok_or(ChangeError::Absent)?;
+        let id = EndpointId::Repository(repository.clone());
+        parts.endpoints.put(parts.defaults.endpoint(&saved, now));
+        parts.states.came(&id);
+        parts.history.known(repository.clone());
+        match enabled {
+            Some(false) => parts
+                .states
+                .happen(&id, health::Event::Disabled, "disabled on its page"),
+            Some(true) if parts.states.is_disabled(&id) => {
+                parts
+                    .states
+                    .happen(&id, health::Event::Enabled, "enabled on its page");
+            }
+            _ => {}
+        }
+        parts.states.save().await?;
+        let view = self.view(&saved);
+        info!(
+            target: "shipbell::audit", %repository, by, url = view.url, enabled = view.enabled, is_new, "webhook saved"
+        );
+        Ok((view, is_new))
+    }
+
+    /// Takes a repository's webhook away. What it still owes becomes dead letters.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn remove(
+        &self,
+        repository: &RepositoryName,
+        expected: Option<Expected>,
+        by: &str,
+    ) -> Result<(), ChangeError> {
+        let parts = &self.0.parts;
+        let _one_at_a_time = self.0.changing.lock().await;
+        self.change(repository, move |there| {
+            let there = there.ok_or(ChangeError::Absent)?;
+            match expected {
+                Some(expected) if !expected.is_met(Some(there.version)) => Err(ChangeError::Changed),
+                _ => Ok(None),
+            }
+        })
+        .await?;
+        let id = EndpointId::Repository(repository.clone());
+        parts.endpoints.remove(&id);
+        parts.states.went(&id);
+        if let Err(error) = parts.states.save().await {
+            warn!(%repository, %error, "the state of a webhook that was removed is kept for now");
+        }
+        info!(target: "shipbell::audit", %repository, by, "webhook removed");
+        Ok(())
+    }
+
+    /// What is there after `change`, and whether there was none before.
+    async fn change(
+        &self,
+        repository: &RepositoryName,
+        change: impl FnOnce(Option<SavedWebhook>) -> Result<Option<SavedWebhook>, ChangeError> + Send + 'static,
+    ) -> Result<(Option<SavedWebhook>, bool), ChangeError> {
+        let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
+        let changed = spawn_blocking(move || {
+            let mut is_new = false;
+            let after = settings.change_webhook(&name, |there| {
+                is_new = there.is_none();
+                change(there)
+            })?;
+            Ok((after, is_new))
+        });
+        changed.await.map_err(io::Error::other)?
+    }
+
+    /// Has secrets sign no longer whose time is over, until the token is cancelled.
+    pub async fn expire_secrets(self, soft: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = soft.cancelled() => return,
+                () = sleep(EXPIRE_EVERY) => {}
+            }
+            if let Err(error) = self.expire().await {
+                warn!(%error, "secrets whose time is over can't be looked for");
+            }
+        }
+    }
+
+    async fn expire(&self) -> Result<(), ChangeError> {
+        let parts = &self.0.parts;
+        let now = parts.clock.now();
+        let _one_at_a_time = self.0.changing.lock().await;
+        let settings = parts.settings.clone();
+        let over = spawn_blocking(move || settings.rotated(now)).await;
+        for saved in over.map_err(io::Error::other)?? {
+            parts.endpoints.put(parts.defaults.endpoint(&saved, now));
+        }
+        Ok(())
+    }
+
+    fn view(&self, saved: &SavedWebhook) -> WebhookView {
+        let id = EndpointId::Repository(saved.repository.clone());
+        let masked = |(name, _): &(String, String)| (name.clone(), MASK.to_owned());
+        let now = self.0.parts.clock.now();
+        let until = saved.previous.as_ref().map(|(_, until)| *until);
+        WebhookView {
+            repository: saved.repository.to_string(),
+            url: Target::parse(&saved.url).map_or_else(|_| MASK.to_owned(), |target| target.to_string()),
+            has_secret: saved.secret.is_some(),
+            previous_secret_until: until.filter(|until| *until > now).map(|until| until.to_string()),
+            format: saved.format.clone(),
+            headers: saved.headers.iter().map(masked).collect(),
+            enabled: !self.0.parts.states.is_disabled(&id),
+            tags: saved.tags.clone(),
+            saved_at: saved.saved_at.to_string(),
+            saved_by: saved.saved_by.clone(),
+            version: saved.version,
+        }
+    }
+}

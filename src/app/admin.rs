@@ -1,0 +1,122 @@
+//! Builds the admin side: settings opened, the listener and the socket bound.
+
+use std::{io, path::Path, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::{RunError, options};
+use crate::{
+    admin::{
+        self, Admin,
+        access::Access,
+        socket::Socket,
+        webhooks::{self, Defaults, Webhooks},
+    },
+    catalog::{self, History},
+    clock::Clock,
+    config::Config,
+    dispatch::states::States,
+    journal::Journal,
+    lifecycle::Tasks,
+    listener::Listener,
+    queue::Queue,
+    settings::{self, Settings},
+    sizing::Sizing,
+    telemetry::{Metrics, labels::ListenerName},
+    webhook::Endpoints,
+};
+
+/// What it is built from.
+pub(super) struct Parts {
+    pub(super) settings: Settings,
+    pub(super) defaults: Defaults,
+    pub(super) endpoints: Endpoints,
+    pub(super) states: States,
+    pub(super) queue: Arc<Queue>,
+    pub(super) journal: Journal,
+    pub(super) sizing: Sizing,
+    pub(super) history: History,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+}
+
+/// The admin side, bound and not yet serving.
+pub(super) struct Side {
+    admin: Admin,
+    listener: Listener,
+    access: Access,
+    socket: Option<Socket>,
+    webhooks: Webhooks,
+}
+
+impl Side {
+    pub(super) fn build(config: &Config, parts: Parts) -> Result<Self, RunError> {
+        let listener = options::admin_listener_options(config);
+        let webhooks = Webhooks::new(webhooks::Parts {
+            settings: parts.settings,
+            endpoints: parts.endpoints.clone(),
+            states: parts.states.clone(),
+            rules: options::webhook_rules(config),
+            defaults: parts.defaults,
+            history: parts.history,
+            clock: parts.clock.clone(),
+        });
+        Ok(Self {
+            listener: Listener::bind(ListenerName::Admin, listener, parts.metrics)?,
+            access: Access::new(options::door(config)),
+            socket: bind_socket(&config.data_dir),
+            admin: Admin::new(admin::Parts {
+                webhooks: webhooks.clone(),
+                states: parts.states,
+                endpoints: parts.endpoints,
+                queue: parts.queue,
+                journal: parts.journal,
+                sizing: parts.sizing,
+                history_file: config.data_dir.join(catalog::FILE),
+                clock: parts.clock,
+            }),
+            webhooks,
+        })
+    }
+
+    /// Serves until the soft token is cancelled.
+    pub(super) fn spawn(self, tasks: &Tasks) {
+        let (admin, soft) = (self.admin, tasks.soft().clone());
+        let served = admin
+            .clone()
+            .serve(self.listener, self.access, tasks.clone(), soft.clone());
+        tasks.spawn_lasting("admin", served);
+        if let Some(socket) = self.socket {
+            tasks.spawn_lasting("admin socket", socket.serve(admin, tasks.clone(), soft.clone()));
+        }
+        tasks.spawn_lasting("webhooks", self.webhooks.expire_secrets(soft));
+    }
+}
+
+/// The socket for the command line. Without it everything else works.
+fn bind_socket(data_dir: &Path) -> Option<Socket> {
+    let bound = Socket::bind(data_dir);
+    let bound = bound.inspect_err(|error| {
+        warn!(%error, "there is no socket for the command line, admin.sock in the data directory");
+    });
+    bound.ok()
+}
+
+/// Opens `settings.db`, and puts the repositories' webhooks among the endpoints.
+pub(super) async fn open_settings(
+    config: &Config,
+    endpoints: &Endpoints,
+    defaults: &Defaults,
+    clock: &Clock,
+) -> Result<Settings, RunError> {
+    let (path, now) = (config.data_dir.join(settings::FILE), clock.now());
+    let (endpoints, defaults) = (endpoints.clone(), defaults.clone());
+    let open = move || -> Result<Settings, RunError> {
+        let settings = Settings::open(&path)?;
+        let restored = webhooks::restore(&settings, &endpoints, &defaults, now)?;
+        info!(webhooks = restored, "settings opened");
+        Ok(settings)
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map_err(|error| RunError::System(io::Error::other(error)))?
+}

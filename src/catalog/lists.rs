@@ -1,0 +1,286 @@
+//! Lists of what is known, page by page, newest or first name first.
+
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
+
+use super::reader::{ReadError, Reader, deliveries, moment, natural};
+use super::{DeliveryStory, PushStory};
+use crate::clock::Timestamp;
+
+/// Which deliveries are listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    /// Of this repository.
+    pub repository: Option<String>,
+    /// For this endpoint.
+    pub endpoint: Option<String>,
+    /// In this state.
+    pub state: Option<String>,
+    /// Of pushes that were taken then or later.
+    pub since: Option<Timestamp>,
+    /// Of pushes that were taken before.
+    pub until: Option<Timestamp>,
+}
+
+/// A place in the list of deliveries: of the push before, and of the endpoint behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryPlace {
+    /// The push.
+    pub push: i64,
+    /// The endpoint.
+    pub endpoint: String,
+}
+
+/// A delivery in a list: without its attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedDelivery {
+    /// Where it stands.
+    pub place: DeliveryPlace,
+    /// Where it was pushed.
+    pub repository: String,
+    /// By which tag; empty when by digest.
+    pub tag: String,
+    /// What was pushed, if that was written down.
+    pub digest: Option<String>,
+    /// When, if that was written down.
+    pub taken_at: Option<Timestamp>,
+    /// Its `webhook-id`.
+    pub webhook_id: String,
+    /// `pending`, `delivered`, `superseded`, `dead_letter`, or `unknown`.
+    pub state: String,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The earliest moment of the next attempt.
+    pub next_at: Option<Timestamp>,
+    /// How many attempts there were.
+    pub attempts: u64,
+    /// What was answered to the last attempt, if anything was.
+    pub status: Option<u16>,
+    /// What went wrong with the last attempt, if anything did.
+    pub reason: Option<String>,
+}
+
+/// In which order repositories are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RepositoryOrder {
+    /// By name.
+    #[default]
+    Name,
+    /// Those that were pushed to last, first.
+    LastPush,
+    /// The largest first.
+    Size,
+}
+
+/// A repository that was pushed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedRepository {
+    /// Its name.
+    pub name: String,
+    /// When it was last pushed to.
+    pub last_push_at: Option<Timestamp>,
+    /// By which tag; empty when by digest.
+    pub last_tag: String,
+    /// How many pushes were taken.
+    pub pushes: u64,
+    /// Bytes, as a webhook last told; `None` when none could.
+    pub size: Option<u64>,
+    /// When that was.
+    pub sized_at: Option<Timestamp>,
+}
+
+/// What a list begins behind: the value it is ordered by, and the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryPlace {
+    /// The value; 0 in the order of names.
+    pub value: i64,
+    /// The name.
+    pub name: String,
+}
+
+impl ListedRepository {
+    /// Where it stands in this order.
+    #[must_use]
+    pub fn place(&self, order: RepositoryOrder) -> RepositoryPlace {
+        let number = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+        RepositoryPlace {
+            value: match order {
+                RepositoryOrder::Name => 0,
+                RepositoryOrder::LastPush => self.last_push_at.map_or(-1, Timestamp::unix_millis),
+                RepositoryOrder::Size => self.size.map_or(-1, number),
+            },
+            name: self.name.clone(),
+        }
+    }
+}
+
+impl Reader {
+    /// Deliveries that the filter lets through, the newest push first: at most `limit`, behind `after`.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        after: Option<&DeliveryPlace>,
+        limit: usize,
+    ) -> Result<Vec<ListedDelivery>, ReadError> {
+        listed(self.connection(), filter, after, limit).map_err(|error| self.explain(&error))
+    }
+
+    /// The delivery of that `webhook-id` with the push it is about, which has no other.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn delivery(&self, webhook_id: &str) -> Result<Option<(PushStory, DeliveryStory)>, ReadError> {
+        let read = || -> rusqlite::Result<_> {
+            let Some(mut push) = super::reader::push_of(self.connection(), webhook_id)? else {
+                return Ok(None);
+            };
+            let all = deliveries(self.connection(), push.id)?;
+            push.deliveries.clear();
+            let delivery = all.into_iter().find(|delivery| delivery.webhook_id == webhook_id);
+            Ok(delivery.map(|delivery| (push, delivery)))
+        };
+        read().map_err(|error| self.explain(&error))
+    }
+
+    /// Repositories that were pushed to and have `part` in their names: at most `limit`, behind `after`.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn repositories(
+        &self,
+        part: &str,
+        order: RepositoryOrder,
+        after: Option<&RepositoryPlace>,
+        limit: usize,
+    ) -> Result<Vec<ListedRepository>, ReadError> {
+        let (behind, by) = match order {
+            RepositoryOrder::Name => ("name > ?2 AND ?3 IS NOT NULL", "name"),
+            RepositoryOrder::LastPush => (
+                "(ifnull(last_push_at, -1) < ?3 OR (ifnull(last_push_at, -1) = ?3 AND name > ?2))",
+                "ifnull(last_push_at, -1) DESC, name",
+            ),
+            RepositoryOrder::Size => (
+                "(ifnull(size, -1) < ?3 OR (ifnull(size, -1) = ?3 AND name > ?2))",
+                "ifnull(size, -1) DESC, name",
+            ),
+        };
+        let sql = format!(
+            "SELECT name, last_push_at, last_tag, pushes, size, sized_at FROM repositories \
+             WHERE instr(name, ?1) AND {behind} ORDER BY {by} LIMIT ?4"
+        );
+        let first = RepositoryPlace {
+            value: i64::MAX,
+            name: String::new(),
+        };
+        let after = after.unwrap_or(&first);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let read = || -> rusqlite::Result<Vec<ListedRepository>> {
+            let mut statement = self.connection().prepare(&sql)?;
+            let values: [&dyn ToSql; 4] = [&part, &after.name, &after.value, &limit];
+            statement.query_map(values, repository)?.collect()
+        };
+        read().map_err(|error| self.explain(&error))
+    }
+
+    /// One repository, if it was pushed to.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn repository(&self, name: &str) -> Result<Option<ListedRepository>, ReadError> {
+        let sql =
+            "SELECT name, last_push_at, last_tag, pushes, size, sized_at FROM repositories WHERE name = ?1";
+        let row = self.connection().query_row(sql, [name], repository).optional();
+        row.map_err(|error| self.explain(&error))
+    }
+}
+
+fn repository(row: &Row<'_>) -> rusqlite::Result<ListedRepository> {
+    Ok(ListedRepository {
+        name: row.get(0)?,
+        last_push_at: moment(row, 1)?,
+        last_tag: row.get(2)?,
+        pushes: natural(row, 3)?.unwrap_or_default(),
+        size: natural(row, 4)?,
+        sized_at: moment(row, 5)?,
+    })
+}
+
+fn listed(
+    connection: &Connection,
+    filter: &DeliveryFilter,
+    after: Option<&DeliveryPlace>,
+    limit: usize,
+) -> rusqlite::Result<Vec<ListedDelivery>> {
+    let mut conditions: Vec<&str> = Vec::new();
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    let mut demand = |condition: &'static str, mut of: Vec<Box<dyn ToSql>>| {
+        conditions.push(condition);
+        values.append(&mut of);
+    };
+    if let Some(place) = after {
+        demand(
+            "d.push <= ? AND (d.push < ? OR d.endpoint > ?)",
+            vec![
+                Box::new(place.push),
+                Box::new(place.push),
+                Box::new(place.endpoint.clone()),
+            ],
+        );
+    }
+    if let Some(repository) = &filter.repository {
+        demand("p.repository = ?", vec![Box::new(repository.clone())]);
+    }
+    if let Some(endpoint) = &filter.endpoint {
+        demand("d.endpoint = ?", vec![Box::new(endpoint.clone())]);
+    }
+    if let Some(state) = &filter.state {
+        demand("d.state = ?", vec![Box::new(state.clone())]);
+    }
+    if let Some(since) = filter.since {
+        demand("p.taken_at >= ?", vec![Box::new(since.unix_millis())]);
+    }
+    if let Some(until) = filter.until {
+        demand("p.taken_at < ?", vec![Box::new(until.unix_millis())]);
+    }
+    values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let condition = if conditions.is_empty() {
+        "1".to_owned()
+    } else {
+        conditions.join(" AND ")
+    };
+    // The table that is read in order: a push's deliveries stand together, so its number orders both.
+    let order = if filter.repository.is_some() {
+        "p.id DESC, d.endpoint"
+    } else {
+        "d.push DESC, d.endpoint"
+    };
+    let sql = format!(
+        "SELECT d.push, d.endpoint, p.repository, p.tag, p.digest, p.taken_at, d.webhook_id, d.state, d.ended_at, \
+         d.next_at, d.attempts, a.status, a.reason FROM deliveries d JOIN pushes p ON p.id = d.push \
+         LEFT JOIN attempts a ON a.push = d.push AND a.endpoint = d.endpoint AND a.number = d.attempts \
+         WHERE {condition} ORDER BY {order} LIMIT ?"
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), |row| {
+        Ok(ListedDelivery {
+            place: DeliveryPlace {
+                push: row.get(0)?,
+                endpoint: row.get(1)?,
+            },
+            repository: row.get(2)?,
+            tag: row.get(3)?,
+            digest: row.get(4)?,
+            taken_at: moment(row, 5)?,
+            webhook_id: row.get(6)?,
+            state: row.get(7)?,
+            ended_at: moment(row, 8)?,
+            next_at: moment(row, 9)?,
+            attempts: natural(row, 10)?.unwrap_or_default(),
+            status: row.get(11)?,
+            reason: row.get(12)?,
+        })
+    })?;
+    rows.collect()
+}
