@@ -26,25 +26,38 @@ pub(super) struct Parts {
     pub(super) client: Client,
 }
 
-/// The states of all endpoints, their lines set; and who sends alerts, if anybody is to be told.
-pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Option<Messenger>), RunError> {
+/// What is built.
+pub(super) struct Built {
+    pub(super) states: States,
+    pub(super) messenger: Option<Messenger>,
+    pub(super) settings: Settings,
+}
+
+/// The settings; the states of all endpoints, their lines set; and who sends alerts, if anybody is to be told.
+pub(super) async fn build(config: &Config, parts: Parts) -> Result<Built, RunError> {
     let told = config.alerts.url.clone();
     let told = told.map(|url| alerts::alerts(url, parts.client, parts.clock));
     let (alerts, messenger) = told.unzip();
     let policy = options::health_policy(config)?;
     let path = config.data_dir.join(settings::FILE);
-    let restore = move || -> Result<States, RunError> {
-        Ok(States::restore(states::Parts {
+    let restore = move || -> Result<(States, Settings), RunError> {
+        let settings = Settings::open(&path)?;
+        let states = States::restore(states::Parts {
             policy,
             clock: parts.steady,
             queue: parts.queue,
             endpoints: parts.endpoints,
-            settings: Settings::open(&path)?,
+            settings: settings.clone(),
             metrics: parts.metrics,
             alerts,
-        })?)
+        })?;
+        Ok((states, settings))
     };
     let restored = tokio::task::spawn_blocking(restore).await;
-    let states = restored.map_err(|error| RunError::System(io::Error::other(error)))??;
-    Ok((states, messenger))
+    let (states, settings) = restored.map_err(|error| RunError::System(io::Error::other(error)))??;
+    Ok(Built {
+        states,
+        messenger,
+        settings,
+    })
 }

@@ -34,7 +34,8 @@ use crate::{
 
 mod entry;
 mod history;
-mod mask;
+mod lookup;
+pub(crate) mod mask;
 mod prune;
 mod reader;
 mod reconcile;
@@ -46,6 +47,7 @@ mod writer;
 
 pub use entry::{ANSWER_BYTES_MAX, Attempt, BODY_BYTES_MAX, Which};
 pub use history::{History, Stats};
+pub use lookup::PastDelivery;
 pub use reader::{AttemptStory, DeliveryStory, DroppedStory, PushStory, ReadError, Reader, Sought, Stories};
 pub use store::VERSION;
 

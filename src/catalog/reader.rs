@@ -178,8 +178,8 @@ pub struct DroppedStory {
 /// The history, open for reading.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
 }
 
 impl Reader {
@@ -297,7 +297,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
+pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
     let path = path.to_owned();
     let kind = match error.sqlite_error_code() {
         Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
@@ -437,13 +437,13 @@ fn dropped(connection: &Connection, sought: &Sought, limit: u32) -> rusqlite::Re
     rows.collect()
 }
 
-fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(Timestamp::from_unix_millis))
 }
 
-fn natural(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+pub(super) fn natural(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(|number| u64::try_from(number).unwrap_or(0)))
