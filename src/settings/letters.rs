@@ -270,10 +270,11 @@ impl Settings {
         }
     }
 
-    /// The number before the first letter's.
+    /// The number of the oldest letter.
     fn first_letter(&self) -> Result<i64, AccessError> {
-        let sql = "SELECT ifnull(min(id), 1) - 1 FROM dead_letters";
-        Ok(self.connection().query_row(sql, (), |row| row.get(0))?)
+        let first = "SELECT min(id) FROM dead_letters";
+        let first: Option<i64> = self.connection().query_row(first, (), |row| row.get(0))?;
+        Ok(first.unwrap_or(i64::MAX))
     }
 
     /// The letters that are meant within one window, and how far it reached.

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = 2;
 
 /// From each version to the next. What is here is never changed, only added to.
-const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 2] = [
     "
 CREATE TABLE endpoint_states (
     endpoint       TEXT PRIMARY KEY,  -- a name, or repository:<name>
