@@ -33,8 +33,8 @@ pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Opti
     let told = told.map(|url| alerts::alerts(url, parts.client, parts.clock));
     let (alerts, messenger) = told.unzip();
     let policy = options::health_policy(config)?;
-    let restore = move || -> Result<States, RunError> {
-        Ok(States::restore(states::Parts {
+    let restore = move || {
+        States::restore(states::Parts {
             policy,
             clock: parts.steady,
             queue: parts.queue,
@@ -42,7 +42,7 @@ pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Opti
             settings: parts.settings,
             metrics: parts.metrics,
             alerts,
-        })?)
+        })
     };
     let restored = tokio::task::spawn_blocking(restore).await;
     let states = restored.map_err(|error| RunError::System(io::Error::other(error)))??;

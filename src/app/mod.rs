@@ -9,7 +9,7 @@
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
 //! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
 //!    a second signal.
-//! 3. The states of endpoints are saved; the journal writes and syncs what waits; then the history is written.
+//! 3. The dead letters of what was given up are written, the states of endpoints are saved; the journal writes and syncs what waits; then the history is written.
 //! 4. The ops listener closes.
 
 use std::{
@@ -46,7 +46,8 @@ use crate::{
     ops::{self, Readiness},
     push::{Change, Dropped, EndpointId, Item, Reference},
     queue::{self, Queue},
-    registry, settings,
+    registry,
+    settings::{self, Settings},
     sizing::{self, Sizing},
     telemetry::{Metrics, labels::ListenerName},
     webhook::{Endpoints, client, connect::InvalidRoots},
@@ -54,6 +55,7 @@ use crate::{
 
 mod admin;
 mod health;
+mod letters;
 mod options;
 mod shown;
 
@@ -235,7 +237,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         settings: settings.clone(),
     };
     let (states, messenger) = health::build(config, parts).await?;
-    let orphans = restore(&journal, notes, &queue, &endpoints).await?;
+    let orphans = restore(&journal, notes, &queue, &endpoints, &settings).await?;
 
     let tasks = Tasks::new();
     let history = start_history(config, &tasks, &journal, &endpoints, &clock)?;
@@ -251,24 +253,18 @@ async fn build(config: &Config) -> Result<App, RunError> {
         tasks: tasks.clone(),
         metrics: metrics.clone(),
         history: history.clone(),
+        history_file: Some(config.data_dir.join(catalog::FILE)),
+        settings: settings.clone(),
     };
     let dispatcher = Dispatcher::new(options::dispatch_options(config)?, parts);
 
     let quarantine = open_quarantine(&config.data_dir)?;
-    let ingest_listener = Listener::bind(
-        ListenerName::Ingest,
-        options::ingest_listener_options(config),
-        metrics.clone(),
-    )?;
-    let ops_listener = Listener::bind(
-        ListenerName::Ops,
-        options::ops_listener_options(config),
-        metrics.clone(),
-    )?;
+    let (ingest_listener, ops_listener) = bind(config, &metrics)?;
 
     let readiness = shown::readiness(&tasks, &journal, &queue, config.ingest.max_pending);
     shown::sample(&metrics, &journal, &queue, &history, &clock);
     shown::count(&metrics, &states);
+    shown::letters(&metrics, &dispatcher.dead_letters());
     let front = Front {
         endpoints: endpoints.clone(),
         states: states.clone(),
@@ -307,7 +303,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
             apply(applied, &queue, &sizing, &endpoints, &written);
         }))
         .map_err(RunError::System)?;
-    dispatcher.bury(&orphans);
+    dispatcher.bury(orphans);
     Ok(App {
         tasks,
         ops_tasks: Tasks::new(),
@@ -323,6 +319,15 @@ async fn build(config: &Config) -> Result<App, RunError> {
         readiness,
         metrics,
     })
+}
+
+fn bind(config: &Config, metrics: &Metrics) -> Result<(Listener, Listener), BindError> {
+    let ingest = options::ingest_listener_options(config);
+    let ops = options::ops_listener_options(config);
+    Ok((
+        Listener::bind(ListenerName::Ingest, ingest, metrics.clone())?,
+        Listener::bind(ListenerName::Ops, ops, metrics.clone())?,
+    ))
 }
 
 fn start_history(
@@ -345,18 +350,23 @@ async fn restore(
     notes: Notes,
     queue: &Arc<Queue>,
     endpoints: &Endpoints,
+    settings: &Settings,
 ) -> Result<queue::Orphans, RunError> {
     let (journal, queue, endpoints) = (journal.clone(), Arc::clone(queue), endpoints.clone());
-    let restore = move || -> Result<queue::Orphans, HandOverError> {
+    let settings = settings.clone();
+    let restore = move || -> Result<queue::Orphans, RunError> {
         let (mut orphans, now) = (queue::Orphans::new(), Instant::now());
+        let mut early = letters::Early::find(&settings, journal.id())?;
         notes.hand_over(&journal, |run| {
+            early.look_at(&run);
             orphans.extend(queue.restore(&run, &endpoints, now));
         })?;
+        early.take_back(&settings);
         queue.close_windows(now);
         Ok(orphans)
     };
     let restored = tokio::task::spawn_blocking(restore).await;
-    Ok(restored.map_err(|error| RunError::System(io::Error::other(error)))??)
+    restored.map_err(|error| RunError::System(io::Error::other(error)))?
 }
 
 /// On the journal's thread, in order: what became durable goes into its queue and is written down, what changed
@@ -403,7 +413,9 @@ impl App {
         self.admin.spawn(&tasks);
         tasks.spawn_lasting("backlogs", self.dispatcher.clone().bound_backlogs());
         tasks.spawn_lasting("space", self.dispatcher.clone().keep_journal_open());
-        tasks.spawn_lasting("dispatcher", self.dispatcher.run());
+        tasks.spawn_lasting("letters", self.dispatcher.clone().keep_letters());
+        tasks.spawn_lasting("replays", self.dispatcher.clone().run_replays());
+        tasks.spawn_lasting("dispatcher", self.dispatcher.clone().run());
         let ingest = self
             .ingest
             .serve(self.ingest_listener, tasks.clone(), tasks.soft().clone());
@@ -429,6 +441,7 @@ impl App {
         tasks.hard().cancel();
         let close = async {
             tasks.ended().await;
+            self.dispatcher.close_letters().await;
             self.states.close().await;
             timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_ok()
         };

@@ -14,6 +14,7 @@ use crate::{
     ingest::filter::{self, Referrers, Untagged},
     listener::{self, TlsFiles},
     queue, registry,
+    settings::LetterBounds,
     telemetry::Metrics,
     webhook::{client, guard::Guard},
 };
@@ -180,6 +181,10 @@ pub(super) fn dispatch_options(config: &Config) -> Result<dispatch::Options, Run
         schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
         size_deadline: config.size.deadline,
         segment_bytes: config.journal.segment_size,
+        letters: LetterBounds {
+            age_max: delivery.dead_letters,
+            bytes_max: delivery.dead_letters_max,
+        },
     })
 }
 

@@ -11,12 +11,12 @@ use std::{
 use crate::{
     catalog::History,
     clock::{Clock, Timestamp},
-    dispatch::states::States,
+    dispatch::{letters::DeadLetters, states::States},
     journal::{Health, Journal},
     lifecycle::Tasks,
     ops::Readiness,
     queue::Queue,
-    telemetry::{HistorySample, JournalSample, Metrics, QueueSample, labels::EventVerdict},
+    telemetry::{HistorySample, JournalSample, LettersSample, Metrics, QueueSample, labels::EventVerdict},
 };
 
 pub(super) fn readiness(
@@ -95,6 +95,20 @@ pub(super) fn count(metrics: &Metrics, states: &States) {
         for (state, count) in states.counts() {
             gauges.endpoints(state.as_str(), count);
         }
+    });
+}
+
+/// How many dead letters there are.
+pub(super) fn letters(metrics: &Metrics, letters: &DeadLetters) {
+    let letters = letters.clone();
+    metrics.on_scrape(move |gauges| {
+        let stats = letters.stats();
+        gauges.letters(LettersSample {
+            kept: stats.letters,
+            bytes: stats.bytes,
+            waiting: letters.waiting(),
+            replaying: stats.replaying,
+        });
     });
 }
 

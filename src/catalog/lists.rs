@@ -131,7 +131,7 @@ impl Reader {
     ///
     /// # Errors
     /// The file is damaged or can't be read.
-    pub fn delivery(&self, webhook_id: &str) -> Result<Option<(PushStory, DeliveryStory)>, ReadError> {
+    pub fn delivery_of(&self, webhook_id: &str) -> Result<Option<(PushStory, DeliveryStory)>, ReadError> {
         let read = || -> rusqlite::Result<_> {
             let Some(mut push) = super::reader::push_of(self.connection(), webhook_id)? else {
                 return Ok(None);

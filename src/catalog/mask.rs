@@ -20,7 +20,7 @@ const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHO
 /// The headers, a line each in the order in which they are sent. Credentials are masked, and whatever an
 /// endpoint's own headers hold. `webhook-signature` stays: it shows whether a receiver got what was signed,
 /// tells nothing of the secret, and is good for no other body and only for some minutes.
-pub(super) fn headers(headers: &HeaderMap) -> String {
+pub(crate) fn headers(headers: &HeaderMap) -> String {
     let mut text = String::with_capacity(512);
     for (name, value) in headers {
         let shown = if value.is_sensitive() || CREDENTIALS.contains(name) {
@@ -36,14 +36,14 @@ pub(super) fn headers(headers: &HeaderMap) -> String {
 
 /// The secrets of one request, for answers that say them again.
 #[derive(Default)]
-pub(super) struct Mask {
+pub(crate) struct Mask {
     /// Longest first, so that none leaves a part of a longer one behind.
     secrets: Vec<Vec<u8>>,
 }
 
 impl Mask {
     /// The mask for answers to `request`.
-    pub(super) fn of(request: &Request) -> Self {
+    pub(crate) fn of(request: &Request) -> Self {
         let mut secrets = Vec::new();
         if let Some(query) = request.target().uri().query() {
             secrets.push(query.as_bytes().to_vec());
@@ -79,7 +79,7 @@ impl Mask {
     }
 
     /// `text` without the secrets.
-    pub(super) fn apply(&self, text: &Bytes) -> Bytes {
+    pub(crate) fn apply(&self, text: &Bytes) -> Bytes {
         let holds = |secret: &Vec<u8>| text.windows(secret.len()).any(|window| window == secret);
         if !self.secrets.iter().any(holds) {
             return text.clone();

@@ -37,7 +37,8 @@ mod entry;
 mod history;
 pub mod json;
 mod lists;
-mod mask;
+mod lookup;
+pub(crate) mod mask;
 mod prune;
 mod reader;
 mod reconcile;
@@ -52,6 +53,7 @@ pub use history::{History, Stats};
 pub use lists::{
     DeliveryFilter, DeliveryPlace, ListedDelivery, ListedRepository, RepositoryOrder, RepositoryPlace,
 };
+pub use lookup::PastDelivery;
 pub use reader::{AttemptStory, DeliveryStory, DroppedStory, PushStory, ReadError, Reader, Sought, Stories};
 pub use store::VERSION;
 

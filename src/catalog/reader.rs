@@ -225,8 +225,8 @@ pub struct DroppedStory {
 /// The history, open for reading.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
 }
 
 impl Reader {
@@ -352,7 +352,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
+pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
     let path = path.to_owned();
     let kind = match error.sqlite_error_code() {
         Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {

@@ -37,7 +37,7 @@ impl Origin {
     }
 
     /// The row of the push; `None` beyond what ids have room for, which no journal reaches.
-    fn push(self, sequence: Sequence) -> Option<i64> {
+    pub(super) fn push(self, sequence: Sequence) -> Option<i64> {
         let sequence = i64::try_from(sequence.get()).ok()?;
         let number = (0..1 << (62 - SEQUENCE_BITS))
             .contains(&self.number)

@@ -12,10 +12,6 @@ const LATER: &[(&str, &str)] = &[
     ),
     ("delivery.proxy", "proxies come in a later version"),
     (
-        "delivery.dead_letters",
-        "keeping dead letters comes in a later version",
-    ),
-    (
         "endpoints[].ca_file",
         "an endpoint's own certificates come in a later version; delivery.ca_file works",
     ),

@@ -836,9 +836,9 @@ fn what_does_nothing_yet_warns_when_it_is_set() {
     );
     assert_eq!(
         keys(
-            "[delivery]\npause_after = 5\ndead_letters_max = \"2GiB\"\nrate = \"1/s\"\n[telemetry]\notlp = \"http://o\""
+            "[delivery]\npause_after = 5\nproxy = \"http://p:1\"\nrate = \"1/s\"\n[telemetry]\notlp = \"http://o\""
         ),
-        ["delivery.dead_letters_max", "telemetry.otlp"]
+        ["delivery.proxy", "telemetry.otlp"]
     );
     assert_eq!(
         keys(&endpoint("window = \"1s\"\nbearer_token = \"b\"\nca_file = \"\"")),

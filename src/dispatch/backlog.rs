@@ -16,10 +16,13 @@ use tokio::{
 };
 use tracing::{debug, error};
 
-use super::{Dispatcher, which};
+use super::{
+    Dispatcher,
+    dying::{Death, Reason, Waiting},
+};
 use crate::{
     journal::{Health, Owed, Unreadable},
-    push::{EndpointId, Settlement},
+    push::EndpointId,
     queue::{Excess, GivenUp},
 };
 
@@ -77,6 +80,7 @@ impl Dispatcher {
             walk.meet_again();
             let mut settled = 0;
             while queue.is_over(&excess) {
+                self.room_for_letters().await;
                 let Some(push) = self.next(walk).await else { break };
                 settled += self.give_up(&push, endpoint.map(|id| &**id), walk);
             }
@@ -113,15 +117,20 @@ impl Dispatcher {
         }
         sleep(FULL_GRACE).await;
         walk.restart();
-        let mut bytes = 0;
+        let (mut bytes, written) = (0, self.0.dying.written());
         while bytes < self.0.options.segment_bytes && is_full(&health.borrow_and_update()) {
+            self.room_for_letters().await;
             let Some(push) = self.next(walk).await else { break };
             if self.give_up(&push, None, walk) > 0 {
                 bytes += u64::from(push.bytes);
             }
         }
         // Otherwise it is full still, and comes here again.
-        let _ = timeout(DELETE_WAIT, health.wait_for(|health| !is_full(health))).await;
+        let is_over = timeout(DELETE_WAIT, health.wait_for(|health| !is_full(health))).await;
+        // Its room comes once what was given up is settled, and that waits for letters.
+        if is_over.is_err() && self.0.dying.len() > 0 && self.0.dying.written() == written {
+            self.shed();
+        }
     }
 
     /// The walk's next push that can be read.
@@ -149,16 +158,18 @@ impl Dispatcher {
     fn give_up(&self, push: &Owed, endpoint: Option<&EndpointId>, walk: &mut Walk) -> usize {
         let parts = &self.0.parts;
         let owed = push.owed.iter().map(|(_, owing)| owing);
-        let mut settled = Vec::new();
+        let reason = Reason::Fixed(walk.reason());
+        let mut given_up = Vec::new();
         for owing in owed.filter(|owing| endpoint.is_none_or(|endpoint| endpoint == *owing)) {
             let now = Instant::now();
             match parts.queue.give_up(&push.repository, push.sequence, owing, now) {
                 GivenUp::Settled(one) => {
                     walk.count(now);
-                    settled.push((one.pair(), Settlement::DeadLetter));
-                    parts.metrics.settled(Settlement::DeadLetter);
-                    let which = which(&push.repository, push.sequence, owing, push.tag.as_ref());
-                    self.write_end(which, Settlement::DeadLetter);
+                    let death = Death {
+                        reason: reason.clone(),
+                        attempts: None,
+                    };
+                    given_up.push(Waiting::new(&one, parts.clock.now(), death));
                     let tag = push.tag.as_ref().map(tracing::field::display);
                     debug!(
                         repository = %push.repository, tag, endpoint = %owing, sequence = %push.sequence,
@@ -169,10 +180,8 @@ impl Dispatcher {
                 GivenUp::NotOwed => {}
             }
         }
-        let count = settled.len();
-        if count > 0 {
-            self.tell(settled);
-        }
+        let count = given_up.len();
+        self.lay_out(given_up);
         count
     }
 }

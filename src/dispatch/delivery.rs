@@ -5,28 +5,58 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Dispatcher, retry::with_retry_after, which};
+use super::{
+    Dispatcher,
+    dying::{Death, Reason},
+    retry::with_retry_after,
+    which,
+};
 use crate::{
-    catalog::Attempt,
+    catalog::{Attempt, Which},
     clock::Timestamp,
-    image::RepositoryName,
+    image::{Digest, RepositoryName},
+    journal::JournalId,
     push::Settlement,
-    queue::{Completion, Content, Lease},
+    queue::{Completion, Lease},
     telemetry::labels::AttemptResult,
     webhook::{
-        Endpoint, Fault, Outcome,
+        Endpoint, Fault, Outcome, Sizes,
         answer::Answer,
         client::SendError,
         connect::ConnectError,
         format::{EventKind, Message},
         judge::judge,
-        request,
+        request::{self, Request},
+        sign::webhook_id,
         target::Target,
     },
 };
 
 /// How long a lane waits when its pushes can't be read back from the journal.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(10);
+
+/// What one attempt sends.
+#[derive(Debug)]
+pub(super) struct Shipment<'a> {
+    /// Of what, and to whom.
+    pub(super) which: Which,
+    /// The journal that took the push.
+    pub(super) journal: JournalId,
+    pub(super) digest: &'a Digest,
+    pub(super) sizes: &'a Sizes,
+}
+
+/// An attempt that ended.
+#[derive(Debug)]
+pub(super) struct Attempted {
+    /// When it began, by the wall clock.
+    pub(super) at: Timestamp,
+    pub(super) elapsed: Duration,
+    /// What was sent, unless that could not be written.
+    pub(super) request: Option<Request>,
+    pub(super) answer: Result<Answer, SendError>,
+    pub(super) outcome: Outcome,
+}
 
 impl Dispatcher {
     /// Sends the lane's pushes, from this lease on, until there is none to be sent now.
@@ -38,14 +68,16 @@ impl Dispatcher {
                 () = parts.tasks.hard().cancelled() => return,
                 completion = self.deliver(&repository, &lease) => completion,
             };
-            let Some(completion) = completion else { return };
+            let Some((completion, death)) = completion else {
+                return;
+            };
             self.write_wait(&repository, &lease, completion);
             let mut effects = parts
                 .queue
                 .complete(&repository, &lease, completion, Instant::now());
             let next = effects.leases.pop();
             debug_assert!(effects.leases.is_empty(), "a lane lends one push at a time");
-            self.follow(&repository, effects);
+            self.follow(&repository, effects, death);
             match next {
                 Some(next) if !parts.tasks.soft().is_cancelled() => lease = next,
                 _ => return,
@@ -55,7 +87,11 @@ impl Dispatcher {
 
     /// One attempt, with all that comes before it. `None` when the process was asked to stop before the
     /// attempt began.
-    async fn deliver(&self, repository: &RepositoryName, lease: &Lease) -> Option<Completion> {
+    async fn deliver(
+        &self,
+        repository: &RepositoryName,
+        lease: &Lease,
+    ) -> Option<(Completion, Option<Death>)> {
         let soft = self.0.parts.tasks.soft();
         let content = tokio::select! {
             () = soft.cancelled() => return None,
@@ -69,107 +105,90 @@ impl Dispatcher {
                     wait_s = UNREADABLE_WAIT.as_secs(), "no attempt: the push can't be read back; it is read again"
                 );
                 let at = Instant::now() + UNREADABLE_WAIT;
-                return Some(Completion::Later { at });
+                return Some((Completion::Later { at }, None));
             }
         };
         let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
-            return Some(Completion::Settled(Settlement::DeadLetter));
+            let reason = Reason::Fixed("its endpoint is gone from the configuration");
+            let death = Death {
+                reason,
+                attempts: None,
+            };
+            return Some((Completion::Settled(Settlement::DeadLetter), Some(death)));
         };
-        let outcome = match request::target(&endpoint) {
-            Err(error) => {
-                if !self.0.parts.queue.may_send(lease, Instant::now()) {
-                    return Some(Completion::Returned);
-                }
-                warn!(%repository, endpoint = %lease.endpoint, %error, "no attempt: the endpoint's URL can't be used");
-                let answer = Err(error);
-                self.0.parts.metrics.attempt(result_of(&answer), Duration::ZERO);
-                let now = self.0.parts.clock.now();
-                let outcome = judge(&answer, now);
-                let began = self.0.parts.steady.now();
-                self.0.parts.states.attempted(&lease.endpoint, began, &outcome);
-                self.write_attempt(
-                    repository,
-                    lease,
-                    Attempt {
-                        digest: &content.digest,
-                        sizes: &content.sizes,
-                        at: now,
-                        elapsed: Duration::ZERO,
-                        request: None,
-                        answer: &answer,
-                        outcome: &outcome,
-                    },
-                );
-                outcome
-            }
+        let queue = &self.0.parts.queue;
+        let may_send = || queue.may_send(lease, Instant::now());
+        let shipment = Shipment {
+            which: which(repository, lease.sequence, &lease.endpoint, lease.tag.as_ref()),
+            journal: self.0.parts.journal.id(),
+            digest: &content.digest,
+            sizes: &content.sizes,
+        };
+        // What was lent before the endpoint failed goes back without an attempt.
+        let attempted = match request::target(&endpoint) {
+            Err(_) if !may_send() => return Some((Completion::Returned, None)),
+            // It says why, and takes nobody's turn.
+            Err(_) => self.attempt(&endpoint, &shipment).await,
             Ok(target) => {
                 let host = host_of(&target);
                 let turn = tokio::select! {
                     () = soft.cancelled() => return None,
                     turn = self.0.turns.take(&lease.endpoint, endpoint.rate, &host) => turn?,
                 };
-                // What was lent before the endpoint failed goes back without an attempt.
-                let queue = &self.0.parts.queue;
-                if queue.is_outdated(repository, lease) || !queue.may_send(lease, Instant::now()) {
-                    return Some(Completion::Returned);
+                if queue.is_outdated(repository, lease) || !may_send() {
+                    return Some((Completion::Returned, None));
                 }
-                let outcome = self.attempt(repository, lease, &endpoint, content).await;
+                let attempted = self.attempt(&endpoint, &shipment).await;
                 drop(turn);
-                outcome
+                attempted
             }
         };
-        Some(self.follow_up(repository, lease, &outcome))
+        Some(self.follow_up(repository, lease, attempted.outcome))
     }
 
-    async fn attempt(
-        &self,
-        repository: &RepositoryName,
-        lease: &Lease,
-        endpoint: &Endpoint,
-        content: &Content,
-    ) -> Outcome {
+    /// One attempt, of which the endpoint's state, the history, the metrics and the log are told.
+    pub(super) async fn attempt(&self, endpoint: &Endpoint, shipment: &Shipment<'_>) -> Attempted {
         let parts = &self.0.parts;
-        let (began, now) = (Instant::now(), parts.clock.now());
-        let began_at = parts.steady.now();
+        let Shipment {
+            which,
+            journal,
+            digest,
+            sizes,
+        } = shipment;
+        let (repository, tag) = (&which.repository, which.tag.as_ref());
         let message = Message {
             repository,
-            tag: lease.tag.as_ref(),
-            digest: &content.digest,
+            tag,
+            digest,
             public_host: &self.0.options.public_host,
-            sizes: &content.sizes,
+            sizes,
             event: EventKind::Push,
-            at: now,
+            at: parts.clock.now(),
         };
-        let delivery_id = self.webhook_id(lease.sequence, &lease.endpoint);
-        let (request, answer) = match parts.client.request(endpoint, &message, &delivery_id) {
-            Ok(request) => {
-                let answer = parts.client.send(&request).await;
-                (Some(request), answer)
-            }
-            Err(error) => (None, Err(error)),
-        };
-        let elapsed = began.elapsed();
-        let outcome = judge(&answer, parts.clock.now());
-        parts.states.attempted(&lease.endpoint, began_at, &outcome);
-        parts.metrics.attempt(result_of(&answer), elapsed);
-        self.write_attempt(
-            repository,
-            lease,
-            Attempt {
-                digest: &content.digest,
-                sizes: &content.sizes,
-                at: now,
-                elapsed,
-                request: request.as_ref(),
-                answer: &answer,
-                outcome: &outcome,
-            },
-        );
-        let tag = lease.tag.as_ref().map(tracing::field::display);
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        match &outcome {
+        let began_at = parts.steady.now();
+        let delivery_id = webhook_id(*journal, which.sequence, &which.endpoint);
+        let attempted = self.request(endpoint, &message, &delivery_id).await;
+        parts
+            .states
+            .attempted(&which.endpoint, began_at, &attempted.outcome);
+        // The history has this journal's pushes by their numbers; another's would be taken for them.
+        if *journal == parts.journal.id() {
+            let attempt = Attempt {
+                digest,
+                sizes,
+                at: attempted.at,
+                elapsed: attempted.elapsed,
+                request: attempted.request.as_ref(),
+                answer: &attempted.answer,
+                outcome: &attempted.outcome,
+            };
+            parts.history.attempted(which.clone(), attempt);
+        }
+        let tag = tag.map(tracing::field::display);
+        let elapsed_ms = u64::try_from(attempted.elapsed.as_millis()).unwrap_or(u64::MAX);
+        match &attempted.outcome {
             Outcome::Delivered { status } => {
-                info!(%repository, tag, endpoint = %lease.endpoint, delivery_id, status, elapsed_ms, "delivered");
+                info!(%repository, tag, endpoint = %which.endpoint, delivery_id, status, elapsed_ms, "delivered");
             }
             Outcome::Failed {
                 fault,
@@ -178,17 +197,34 @@ impl Dispatcher {
                 ..
             } => {
                 warn!(
-                    %repository, tag, endpoint = %lease.endpoint, delivery_id, status, %fault, reason, elapsed_ms,
+                    %repository, tag, endpoint = %which.endpoint, delivery_id, status, %fault, reason, elapsed_ms,
                     "attempt failed"
                 );
             }
         }
-        outcome
+        attempted
     }
 
-    fn write_attempt(&self, repository: &RepositoryName, lease: &Lease, attempt: Attempt<'_>) {
-        let which = which(repository, lease.sequence, &lease.endpoint, lease.tag.as_ref());
-        self.0.parts.history.attempted(which, attempt);
+    /// One request, counted, and what came of it.
+    pub(super) async fn request(&self, endpoint: &Endpoint, message: &Message<'_>, id: &str) -> Attempted {
+        let parts = &self.0.parts;
+        let began = Instant::now();
+        let (request, answer) = match parts.client.request(endpoint, message, id) {
+            Ok(request) => {
+                let answer = parts.client.send(&request).await;
+                (Some(request), answer)
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let elapsed = began.elapsed();
+        parts.metrics.attempt(result_of(&answer), elapsed);
+        Attempted {
+            outcome: judge(&answer, parts.clock.now()),
+            at: message.at,
+            elapsed,
+            request,
+            answer,
+        }
     }
 
     /// Writes down until when the push waits, if it does.
@@ -214,33 +250,46 @@ impl Dispatcher {
     }
 
     /// From the outcome to what becomes of the push: the one place that decides it.
-    fn follow_up(&self, repository: &RepositoryName, lease: &Lease, outcome: &Outcome) -> Completion {
+    fn follow_up(
+        &self,
+        repository: &RepositoryName,
+        lease: &Lease,
+        outcome: Outcome,
+    ) -> (Completion, Option<Death>) {
         let schedule = &self.0.options.schedule;
-        let &Outcome::Failed {
-            fault, retry_after, ..
+        let Outcome::Failed {
+            fault,
+            retry_after,
+            reason,
+            ..
         } = outcome
         else {
-            return Completion::Settled(Settlement::Delivered);
+            return (Completion::Settled(Settlement::Delivered), None);
         };
+        let failures = lease.push_failures.saturating_add(1);
         let delay = match fault {
             // Its line waits, not this lane.
-            Fault::Endpoint => return Completion::Returned,
-            Fault::Gone => return Completion::Settled(Settlement::DeadLetter),
-            Fault::Push => schedule.delay(lease.push_failures.saturating_add(1), &mut rand::rng()),
+            Fault::Endpoint => return (Completion::Returned, None),
+            Fault::Gone => None,
+            Fault::Push => schedule.delay(failures, &mut rand::rng()),
         };
         let Some(delay) = delay else {
-            return Completion::Settled(Settlement::DeadLetter);
+            // Attempts that failed by the endpoint's fault are not known any more.
+            let death = Death {
+                reason: Reason::Said(reason.into()),
+                attempts: (fault == Fault::Push).then_some(failures),
+            };
+            return (Completion::Settled(Settlement::DeadLetter), Some(death));
         };
         let delay = with_retry_after(delay, retry_after);
         debug!(%repository, endpoint = %lease.endpoint, wait_s = delay.as_secs_f64(), "will be tried again");
-        Completion::Retry {
-            at: Instant::now() + delay,
-        }
+        let at = Instant::now() + delay;
+        (Completion::Retry { at }, None)
     }
 }
 
 /// What the cap per host counts by: host and port.
-fn host_of(target: &Target) -> String {
+pub(super) fn host_of(target: &Target) -> String {
     format!("{}:{}", target.host(), target.port())
 }
 

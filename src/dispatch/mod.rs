@@ -15,12 +15,17 @@
 //! ([`Bounds`](crate::queue::Bounds)), and the images sized ahead of their turn by
 //! [`SIZED_AHEAD_MAX`](crate::queue::SIZED_AHEAD_MAX). What is owed is bounded by `backlog`.
 //!
+//! # Giving up
+//! What is given up is settled only once its dead letter is durable: see `dying`. `letters` finds them again,
+//! `replay` sends them again, and `redeliver` sends single deliveries because somebody asked for it.
+//!
 //! # Stopping
 //! When the soft token is cancelled nothing new is begun; attempts under way finish and are settled.
 //! When the hard token is cancelled they are cut, and repeated after the next start.
 
 use std::{
     collections::{HashMap, HashSet},
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -40,21 +45,30 @@ use crate::{
     lifecycle::Tasks,
     push::{EndpointId, Pair, Sequence, Settlement},
     queue::{Effects, Orphans, Queue},
+    settings::{LetterBounds, Settings},
     sizing::Sizing,
-    telemetry::Metrics,
+    telemetry::{Metrics, log::Throttle},
     webhook::{Endpoints, client::Client},
 };
 
 pub mod alerts;
 mod backlog;
 mod delivery;
+mod dying;
 pub mod health;
+mod letter_write;
+pub mod letters;
 pub mod pace;
 mod prepare;
+pub mod redeliver;
+mod replay;
 pub mod retry;
 pub mod states;
 mod turn;
 
+use dying::{Death, Dying, Reason, Waiting};
+use redeliver::ByHand;
+use replay::Replays;
 use states::States;
 use turn::Turns;
 
@@ -77,6 +91,8 @@ pub struct Options {
     pub size_deadline: std::time::Duration,
     /// How large a segment of the journal is, bytes: what is given up at once when the journal is full.
     pub segment_bytes: u64,
+    /// How much is kept of dead letters.
+    pub letters: LetterBounds,
 }
 
 /// What the dispatcher works with.
@@ -104,6 +120,10 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What is written down.
     pub history: History,
+    /// The file it is written into, if it is.
+    pub history_file: Option<PathBuf>,
+    /// Where dead letters are kept.
+    pub settings: Settings,
 }
 
 /// Sends what is owed. Cheap to clone.
@@ -119,6 +139,14 @@ struct Shared {
     reads: Semaphore,
     /// Pushes of which was said that they can't be read.
     unreadable: Mutex<HashSet<Sequence>>,
+    /// What was given up, and has no letter yet.
+    dying: Dying,
+    /// That letters were let go of.
+    removed: Throttle,
+    /// What is sent again.
+    replays: Replays,
+    /// To whom somebody sends by hand.
+    by_hand: ByHand,
 }
 
 impl Dispatcher {
@@ -132,6 +160,10 @@ impl Dispatcher {
             turns,
             reads: Semaphore::new(READS_AT_ONCE),
             unreadable: Mutex::default(),
+            dying: Dying::default(),
+            removed: Throttle::new(),
+            replays: Replays::default(),
+            by_hand: ByHand::default(),
         }))
     }
 
@@ -145,37 +177,28 @@ impl Dispatcher {
                 repository = queue.due() => repository,
             };
             let effects = queue.advance(&repository, Instant::now());
-            self.follow(&repository, effects);
+            self.follow(&repository, effects, None);
         }
     }
 
-    /// Settles what is owed by endpoints that the configuration no longer has.
-    pub fn bury(&self, orphans: &Orphans) {
+    /// Gives up what is owed by endpoints that the configuration no longer has.
+    pub fn bury(&self, orphans: Orphans) {
         let mut lost: HashMap<&EndpointId, u64> = HashMap::new();
-        for (_, endpoint) in orphans {
+        for (_, endpoint) in &orphans {
             *lost.entry(endpoint).or_default() += 1;
-            self.0.parts.metrics.settled(Settlement::DeadLetter);
         }
-        let settlements = orphans.iter().map(|(pair, _)| (*pair, Settlement::DeadLetter));
-        self.tell(settlements);
-        let buried = orphans
-            .iter()
-            .map(|(pair, endpoint)| (pair.sequence, endpoint.clone()));
-        self.0
-            .parts
-            .history
-            .buried(buried.collect(), self.0.parts.clock.now());
         for (endpoint, pushes) in lost {
             warn!(
                 %endpoint, pushes,
                 "dead letters: this endpoint owed pushes and is no longer in the configuration"
             );
         }
+        self.lay_out_orphans(orphans);
     }
 
-    /// Does what follows from a step of the queue.
-    fn follow(&self, repository: &RepositoryName, effects: Effects) {
-        self.settle(repository, &effects);
+    /// Does what follows from a step of the queue. `death` is how the push came to its end whose lease went back.
+    fn follow(&self, repository: &RepositoryName, effects: Effects, death: Option<Death>) {
+        self.settle(repository, &effects, death);
         if self.0.parts.tasks.soft().is_cancelled() {
             return;
         }
@@ -188,43 +211,54 @@ impl Dispatcher {
         }
     }
 
-    fn settle(&self, repository: &RepositoryName, effects: &Effects) {
-        let settlements = effects.ended().map(|settled| (settled.pair(), settled.how));
-        self.tell(settlements);
-        for settled in &effects.given_up {
-            self.0.parts.metrics.settled(settled.how);
-            let tag = settled.tag.as_ref();
-            self.write_end(
-                which(repository, settled.sequence, &settled.endpoint, tag),
-                settled.how,
-            );
-            let tag = tag.map(tracing::field::display);
-            debug!(
-                %repository, tag, endpoint = %settled.endpoint, sequence = %settled.sequence,
-                "given up because its endpoint is ignored or disabled: a dead letter"
-            );
-        }
-        for settled in &effects.settled {
+    fn settle(&self, repository: &RepositoryName, effects: &Effects, mut death: Option<Death>) {
+        let (dead, settled): (Vec<_>, Vec<_>) =
+            (effects.settled.iter()).partition(|settled| settled.how == Settlement::DeadLetter);
+        self.tell(settled.iter().map(|settled| (settled.pair(), settled.how)));
+        for settled in settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
             self.write_end(
                 which(repository, sequence, endpoint, settled.tag.as_ref()),
                 settled.how,
             );
-            let tag = settled.tag.as_ref().map(tracing::field::display);
-            match settled.how {
-                Settlement::Delivered => {}
-                Settlement::Superseded => {
-                    debug!(%repository, tag, %endpoint, %sequence, "superseded by a newer push");
-                }
-                Settlement::DeadLetter => {
-                    error!(
-                        %repository, tag, %endpoint, %sequence,
-                        delivery_id = self.webhook_id(sequence, endpoint), "given up: a dead letter"
-                    );
-                }
+            if settled.how == Settlement::Superseded {
+                let tag = settled.tag.as_ref().map(tracing::field::display);
+                debug!(%repository, tag, %endpoint, %sequence, "superseded by a newer push");
             }
         }
+        let now = self.0.parts.clock.now();
+        let mut given_up = Vec::with_capacity(dead.len() + effects.given_up.len());
+        for settled in dead {
+            let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
+            // Only a lease that goes back ends so.
+            let death = death.take().unwrap_or(Death {
+                reason: Reason::Fixed("given up"),
+                attempts: None,
+            });
+            let tag = settled.tag.as_ref().map(tracing::field::display);
+            error!(
+                %repository, tag, %endpoint, %sequence, reason = death.reason.as_str(),
+                delivery_id = self.webhook_id(sequence, endpoint), "given up: a dead letter"
+            );
+            given_up.push(Waiting::new(settled, now, death));
+        }
+        let mut reason: Option<(&EndpointId, Reason)> = None;
+        for settled in &effects.given_up {
+            let endpoint = &*settled.endpoint;
+            let reason = match &reason {
+                Some((known, reason)) if *known == endpoint => reason.clone(),
+                _ => reason.insert((endpoint, self.why_given_up(endpoint))).1.clone(),
+            };
+            let tag = settled.tag.as_ref().map(tracing::field::display);
+            debug!(
+                %repository, tag, %endpoint, sequence = %settled.sequence,
+                "given up because its endpoint is ignored or disabled: a dead letter"
+            );
+            let attempts = None;
+            given_up.push(Waiting::new(settled, now, Death { reason, attempts }));
+        }
+        self.lay_out(given_up);
     }
 
     /// Tells the journal. That writes to the disk: while the disk stands still, no other task is to wait for this

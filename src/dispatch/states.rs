@@ -16,7 +16,7 @@ use std::{
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -77,6 +77,7 @@ struct Shared {
     unsaved: Notify,
     /// One write at a time, so that the later one has the later states.
     saving: tokio::sync::Mutex<()>,
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +143,7 @@ impl States {
             inner: Mutex::default(),
             unsaved: Notify::new(),
             saving: tokio::sync::Mutex::default(),
+            changed: watch::Sender::new(()),
         }));
         for saved in saved {
             if let Some(endpoint) = states.0.parts.endpoints.get(&saved.endpoint) {
@@ -223,6 +225,29 @@ impl States {
         queue.set_passage(endpoint, health.passage(now, at), at);
         drop(inner);
         self.0.unsaved.notify_one();
+        self.0.changed.send_replace(());
+    }
+
+    /// How an endpoint is.
+    #[must_use]
+    pub fn state(&self, endpoint: &EndpointId) -> State {
+        let inner = self.inner();
+        let known = inner.known.get(endpoint);
+        known.map(|known| known.health.state).unwrap_or_default()
+    }
+
+    /// Why an endpoint is as it is, in words; empty when it is healthy.
+    #[must_use]
+    pub fn reason(&self, endpoint: &EndpointId) -> String {
+        let inner = self.inner();
+        let known = inner.known.get(endpoint);
+        known.map(|known| known.reason.clone()).unwrap_or_default()
+    }
+
+    /// Tells that some endpoint has changed, also in what it is waited for.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     /// Whether an endpoint is owed nothing, because it is disabled.

@@ -123,6 +123,11 @@ impl Accounts {
         }
     }
 
+    /// Whether the endpoint owes anything.
+    pub(super) fn owes(&self, endpoint: &EndpointId) -> bool {
+        self.sheet().owed.contains_key(endpoint)
+    }
+
     /// Every bound that is passed now.
     pub(super) fn excesses(&self) -> Vec<Excess> {
         let sheet = self.sheet();

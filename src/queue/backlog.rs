@@ -148,6 +148,15 @@ impl Backlog {
         within.any(|(_, record)| record.is_live() && members.binary_search(&record.sequence).is_ok())
     }
 
+    /// Whether a push of this tag that is newer than `than` is owed, in the open window or sealed.
+    pub(super) fn owes_newer(&self, tag: &Tag, than: Option<Sequence>) -> bool {
+        let mut newer = match than {
+            Some(than) => self.near(than.next()),
+            None => self.all(),
+        };
+        newer.any(|(_, record)| record.is_live() && record.tag == tag.as_str().as_bytes())
+    }
+
     /// Takes a push out.
     pub(super) fn remove(&mut self, sequence: Sequence) -> Option<Ended> {
         let at = self.find(sequence)?;

@@ -73,6 +73,8 @@ struct Inner {
     lines: HashMap<Arc<EndpointId>, Line>,
     /// When lines open that are narrow from a moment on.
     openings: BTreeSet<(Instant, Arc<EndpointId>)>,
+    /// Whether nothing is to be given up for now.
+    keeps_all: bool,
 }
 
 #[derive(Debug, Default)]
@@ -89,8 +91,9 @@ struct Line {
 
 impl Line {
     /// How many lanes may be called, or lent from, at once.
-    fn width(&self, at_once_max: usize, now: Instant) -> usize {
+    fn width(&self, at_once_max: usize, keeps_all: bool, now: Instant) -> usize {
         match self.passage {
+            Passage::GivingUp { .. } if keeps_all => 0,
             // Those that are to be given up are called as well, some at a time.
             Passage::Open | Passage::GivingUp { .. } => at_once_max,
             Passage::Narrow { from } => usize::from(from <= now),
@@ -120,15 +123,25 @@ impl Line {
     }
 
     /// What becomes of a lane with this push, which is not counted here.
-    fn entry(&self, push: Sequence, progress: Option<Progress>, at_once_max: usize, now: Instant) -> Entry {
+    fn entry(
+        &self,
+        push: Sequence,
+        progress: Option<Progress>,
+        (at_once_max, keeps_all): (usize, bool),
+        now: Instant,
+    ) -> Entry {
         if matches!(self.passage, Passage::GivingUp { .. }) {
             let is_probe = self.lent == 0 && self.probes(now);
-            return if is_probe { Entry::Lend } else { Entry::GiveUp };
+            return match (is_probe, keeps_all) {
+                (true, _) => Entry::Lend,
+                (false, true) => Entry::Wait,
+                (false, false) => Entry::GiveUp,
+            };
         }
         // While there is room for many it doesn't matter who was called a moment earlier.
         let was_called = progress.is_some() && self.passage == Passage::Open;
         let is_next = was_called || self.is_oldest(push);
-        if is_next && self.at_once < self.width(at_once_max, now) {
+        if is_next && self.at_once < self.width(at_once_max, keeps_all, now) {
             Entry::Lend
         } else {
             Entry::Wait
@@ -168,7 +181,7 @@ impl Lines {
     /// Sets how an endpoint's lanes may be lent from. Who may be called now is for the caller to call.
     pub(super) fn set(&self, endpoint: &EndpointId, passage: Passage) {
         let mut inner = self.inner();
-        let Inner { lines, openings } = &mut *inner;
+        let Inner { lines, openings, .. } = &mut *inner;
         let id = match lines.get_key_value(endpoint) {
             Some((id, _)) => Arc::clone(id),
             None => Arc::new(endpoint.clone()),
@@ -181,6 +194,23 @@ impl Lines {
             openings.insert((from, id));
         }
         inner.tidy(endpoint);
+    }
+
+    /// Whether nothing is to be given up from now on: what would be waits in line.
+    pub(super) fn keep_all(&self, keeps_all: bool) {
+        self.inner().keeps_all = keeps_all;
+    }
+
+    /// The endpoints whose lanes are to be given up, and wait.
+    pub(super) fn giving_up(&self) -> Vec<Arc<EndpointId>> {
+        let inner = self.inner();
+        let lines = inner.lines.iter();
+        let is_due =
+            |line: &Line| matches!(line.passage, Passage::GivingUp { .. }) && !line.waiting.is_empty();
+        lines
+            .filter(|(_, line)| is_due(line))
+            .map(|(endpoint, _)| Arc::clone(endpoint))
+            .collect()
     }
 
     /// An endpoint whose line has opened by now; each is told once.
@@ -198,8 +228,9 @@ impl Lines {
     /// Calls the repository whose lane comes next, if one more may be lent from; with its place in line.
     pub(super) fn call(&self, endpoint: &EndpointId, now: Instant) -> Option<(Sequence, RepositoryName)> {
         let mut inner = self.inner();
+        let keeps_all = inner.keeps_all;
         let line = inner.lines.get_mut(endpoint)?;
-        if line.at_once >= line.width(self.at_once_max, now) {
+        if line.at_once >= line.width(self.at_once_max, keeps_all, now) {
             return None;
         }
         let called = line.waiting.pop_first()?;
@@ -262,10 +293,11 @@ impl Gate<'_> {
         now: Instant,
     ) -> Entry {
         let mut inner = self.lines.inner();
+        let bounds = (self.lines.at_once_max, inner.keeps_all);
         let line = inner.lines.entry(Arc::clone(endpoint)).or_default();
         line.at_once -= usize::from(progress.is_some());
         line.lent -= usize::from(progress == Some(Progress::Lent));
-        let entry = line.entry(push, progress, self.lines.at_once_max, now);
+        let entry = line.entry(push, progress, bounds, now);
         match entry {
             Entry::Lend => {
                 line.at_once += 1;

@@ -296,6 +296,48 @@ impl Queue {
         given_up
     }
 
+    /// Whether nothing is to be given up for its endpoint's sake from now on ([`Passage::GivingUp`]), because what was
+    /// given up before is not put away yet: what would be waits in line. Once that is over, call
+    /// [`Queue::go_on_giving_up`].
+    pub fn keep_all(&self, keeps_all: bool) {
+        self.lines.keep_all(keeps_all);
+    }
+
+    /// Calls those lanes that waited to be given up.
+    pub fn go_on_giving_up(&self, now: Instant) {
+        for endpoint in self.lines.giving_up() {
+            self.call(&endpoint, now);
+        }
+        self.earlier.notify_one();
+    }
+
+    /// Whether a push of this tag waits for the endpoint, or is in flight to it, that is newer than `than`; than
+    /// none at all, if `None`.
+    #[must_use]
+    pub fn owes_newer(
+        &self,
+        repository: &RepositoryName,
+        endpoint: &EndpointId,
+        tag: &Tag,
+        than: Option<Sequence>,
+    ) -> bool {
+        let queue = self.repositories.get(repository);
+        queue.is_some_and(|queue| queue.owes_newer(endpoint, tag, than))
+    }
+
+    /// Whether this push waits for the endpoint, or is in flight to it.
+    #[must_use]
+    pub fn owes(&self, repository: &RepositoryName, endpoint: &EndpointId, sequence: Sequence) -> bool {
+        let queue = self.repositories.get(repository);
+        queue.is_some_and(|queue| queue.owes(endpoint, sequence))
+    }
+
+    /// Whether anything at all waits for the endpoint.
+    #[must_use]
+    pub fn owes_anything(&self, endpoint: &EndpointId) -> bool {
+        self.accounts.owes(endpoint)
+    }
+
     /// Waits until more is owed than the bounds allow, and tells by whom. Cancel-safe.
     pub async fn excesses(&self) -> Vec<Excess> {
         self.accounts.passed().await

@@ -28,6 +28,7 @@ use super::{
     record::Record,
 };
 use crate::{
+    image::Tag,
     push::{EndpointId, Sequence, Settlement},
     webhook::{Batching, Coalesce},
 };
@@ -201,6 +202,18 @@ impl RepositoryQueue {
             .lane_of(&lease.endpoint)
             .and_then(|index| self.lanes.get(index));
         lane.is_some_and(|lane| lane.backlog.is_outdated(lease.sequence))
+    }
+
+    /// Whether a push of this tag is owed there that is newer than `than`.
+    pub(super) fn owes_newer(&self, endpoint: &EndpointId, tag: &Tag, than: Option<Sequence>) -> bool {
+        let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get(index));
+        lane.is_some_and(|lane| lane.backlog.owes_newer(tag, than))
+    }
+
+    /// Whether this push is owed there.
+    pub(super) fn owes(&self, endpoint: &EndpointId, sequence: Sequence) -> bool {
+        let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get(index));
+        lane.is_some_and(|lane| lane.backlog.owes(sequence))
     }
 
     /// The next moment at which [`RepositoryQueue::advance`] has something to do.

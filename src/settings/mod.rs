@@ -1,5 +1,5 @@
-//! `settings.db`: what is small, precious, and can't be built again from anything else: how endpoints are, and the
-//! repositories' own webhooks.
+//! `settings.db`: what is precious, and can't be built again from anything else: how endpoints are, the repositories'
+//! own webhooks, and dead letters.
 //!
 //! # Specification
 //! A SQLite database in `data_dir`, readable by its owner alone. `PRAGMA user_version` is the version of its
@@ -7,8 +7,8 @@
 //! refused.
 //!
 //! # What a write survives
-//! [`Settings::save`] is one transaction with `synchronous = FULL` and a rollback journal that is truncated and
-//! synced: when it returns, it survives `kill -9` and power loss; when it fails, nothing of it is there.
+//! Each method that writes is one transaction, or says how many, with `synchronous = FULL` and a rollback journal that
+//! is truncated and synced: when it returns, it survives `kill -9` and power loss; when it fails, nothing of it is there.
 //!
 //! # Damage
 //! Is looked for at the start, in all of the file, and refuses it: nothing here is made up.
@@ -29,10 +29,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId};
 
+mod letter;
+mod letters;
+mod replays;
 mod schema;
 mod states;
 mod webhooks;
 
+pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats};
+pub use replays::{Mark, Order};
 pub use states::{SavedState, SavedStreak};
 pub use webhooks::{Expected, SavedWebhook};
 
@@ -42,6 +47,9 @@ pub const FILE: &str = "settings.db";
 /// How long a reader may hold the file before a write fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What SQLite may hold of the file in memory.
+const CACHE_KIB: i64 = 16 * 1024;
+
 /// How long the state of an endpoint is kept that the configuration doesn't have.
 const UNKNOWN_KEPT: Duration = Duration::from_hours(24 * 90);
 
@@ -50,7 +58,13 @@ const UNKNOWN_MAX: usize = 10_000;
 
 /// The settings. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Settings(Arc<Mutex<Connection>>);
+pub struct Settings(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connection: Mutex<Connection>,
+    tally: letters::Tally,
+}
 
 /// Why the settings can't be used. Nothing in the file was changed.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +144,11 @@ impl Settings {
             });
         }
         schema::migrate(&connection, version).map_err(|error| OpenError::from_sqlite(path, error))?;
-        Ok(Self(Arc::new(Mutex::new(connection))))
+        let tally = letters::Tally::of(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
+        Ok(Self(Arc::new(Inner {
+            connection: Mutex::new(connection),
+            tally,
+        })))
     }
 
     /// The states that were saved, in no order.
@@ -224,7 +242,7 @@ impl Settings {
 
     /// A transaction that was not committed is rolled back when it is dropped, by a panic too.
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -252,12 +270,24 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update_and_check(None, "journal_mode", "truncate", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 
-/// Looks for damage in all of the file, which is small.
+/// Looks for damage in all of the file. Dead letters may be a gigabyte: of them each page is read and looked at, which
+/// takes a second or so, but not whether each index says the same as its table, which takes four times as long.
 fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let found = connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get::<_, String>(0));
+    check_by(connection, path, "PRAGMA quick_check(1)")?;
+    let version = schema::version(connection).map_err(|error| OpenError::from_sqlite(path, error))?;
+    match version {
+        1..=schema::VERSION => check_by(connection, path, "PRAGMA integrity_check(endpoint_states)"),
+        _ => Ok(()),
+    }
+}
+
+fn check_by(connection: &Connection, path: &Path, check: &str) -> Result<(), OpenError> {
+    let found = connection.query_row(check, (), |row| row.get::<_, String>(0));
     match found.map_err(|error| OpenError::from_sqlite(path, error))? {
         sound if sound == "ok" => Ok(()),
         reason => Err(OpenError::Damaged {

@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// From each version to the next. What is here is never changed, only added to.
-const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE endpoint_states (
     endpoint       TEXT PRIMARY KEY,  -- a name, or repository:<name>
@@ -21,6 +21,39 @@ CREATE TABLE endpoint_states (
     wait_ms        INTEGER,           -- null: for ever
     known_at_ms    INTEGER NOT NULL   -- when there was such an endpoint
 ) STRICT;
+",
+    "
+-- Pushes given up on for an endpoint, one row for each push and endpoint. Moments are milliseconds since 1970, UTC.
+CREATE TABLE dead_letters (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,  -- what was given up later has a larger one
+    journal       TEXT NOT NULL,     -- the identity of the journal that took the push
+    sequence      INTEGER NOT NULL,  -- the push's number there; with the endpoint they make its webhook-id
+    endpoint      TEXT NOT NULL,     -- a name, or repository:<name>
+    repository    TEXT NOT NULL,
+    tag           TEXT NOT NULL,     -- '' when it was pushed by digest
+    digest        TEXT NOT NULL,
+    media_type    TEXT NOT NULL,
+    manifest_size INTEGER NOT NULL,  -- bytes; 0 when the registry did not say
+    listed        TEXT NOT NULL,     -- config and layers as the registry listed them, JSON; '' when it did not
+    event_id      TEXT NOT NULL,
+    actor         TEXT NOT NULL,
+    taken_ms      INTEGER NOT NULL,
+    died_ms       INTEGER NOT NULL,
+    reason        TEXT NOT NULL,
+    attempts      INTEGER            -- null: not known
+) STRICT;
+CREATE UNIQUE INDEX dead_letters_by_push ON dead_letters (sequence, endpoint, journal);
+CREATE INDEX dead_letters_by_image ON dead_letters (repository, tag, endpoint);
+CREATE INDEX dead_letters_by_time ON dead_letters (died_ms);
+
+-- Those of them that are to be sent again.
+CREATE TABLE replays (
+    letter   INTEGER PRIMARY KEY,    -- dead_letters.id
+    endpoint TEXT NOT NULL,
+    place    INTEGER NOT NULL,       -- in the order in which they go
+    forced   INTEGER NOT NULL        -- 1: past newer pushes of the same tag
+) STRICT;
+CREATE INDEX replays_by_endpoint ON replays (endpoint, place);
 ",
     "
 CREATE TABLE repository_webhooks (

@@ -128,7 +128,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<SavedState> {
 }
 
 /// An endpoint as its `Display` writes it.
-fn endpoint(text: &str) -> rusqlite::Result<EndpointId> {
+pub(super) fn endpoint(text: &str) -> rusqlite::Result<EndpointId> {
     match text.strip_prefix("repository:") {
         None => Ok(EndpointId::Named(text.into())),
         Some(name) => name

@@ -145,3 +145,6 @@ fn endpoints_that_are_long_gone_are_let_go_of_and_only_so_many_are_kept() {
     states::prune(&settings.connection(), &known, moment(days(100)), kept, 0).unwrap();
     assert_eq!(sorted(&settings).len(), 1);
 }
+
+mod letters;
+mod replays;

@@ -117,6 +117,20 @@ label! {
 }
 
 label! {
+    /// What came of sending a dead letter again.
+    ReplayResult {
+        /// Answered with 2xx.
+        Delivered => "delivered",
+        /// Anything else: it is dead again.
+        Failed => "failed",
+        /// Not sent: there is a newer push of its tag.
+        PassedOver => "passed_over",
+        /// Not sent: its endpoint is gone, or disabled.
+        Refused => "refused",
+    }
+}
+
+label! {
     /// Which number a webhook went out without.
     SizeNumber {
         /// `image_size`

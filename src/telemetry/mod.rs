@@ -22,7 +22,12 @@ use prometheus_client::{
 use crate::{clock::Clock, push::Settlement};
 
 pub mod labels;
+mod letters;
 pub mod log;
+
+pub use letters::{Letters, LettersSample};
+
+use letters::LetterGauges;
 
 use labels::{
     AttemptResult, ConnectionEnd, EnvelopeAnswer, EventVerdict, ListenerName, RegistryResult, SizeNumber,
@@ -59,6 +64,7 @@ struct Inner {
     attempts: Family<AttemptLabels, Counter>,
     attempt_seconds: Histogram,
     settled: Family<SettledLabels, Counter>,
+    letters: Letters,
     endpoint_changes: Family<StateLabels, Counter>,
 }
 
@@ -73,6 +79,7 @@ pub struct Gauges {
     queue_repositories: Gauge<u64, AtomicU64>,
     queue_oldest_seconds: Gauge<f64, AtomicU64>,
     endpoints: Family<StateLabels, Gauge<u64, AtomicU64>>,
+    letters: LetterGauges,
     history_bytes: Gauge<u64, AtomicU64>,
     history_rows: Counter,
     history_dropped: Counter,
@@ -132,6 +139,11 @@ impl Gauges {
     /// Sets how many endpoints are in a state.
     pub fn endpoints(&self, state: &'static str, count: u64) {
         self.endpoints.get_or_create(&StateLabels { state }).set(count);
+    }
+
+    /// Sets what is said of the dead letters.
+    pub fn letters(&self, sample: LettersSample) {
+        self.letters.set(sample);
     }
 
     /// Sets what is said of the history.
@@ -327,6 +339,12 @@ impl Metrics {
         };
         self.0.settled.get_or_create(&SettledLabels { how }).inc();
     }
+
+    /// What is counted of dead letters.
+    #[must_use]
+    pub fn letters(&self) -> &Letters {
+        &self.0.letters
+    }
 }
 
 impl Inner {
@@ -349,6 +367,7 @@ impl Inner {
             attempts: Family::default(),
             attempt_seconds: Histogram::new(REQUEST_BUCKETS),
             settled: Family::default(),
+            letters: Letters::default(),
             endpoint_changes: Family::default(),
         }
     }
@@ -457,6 +476,7 @@ impl Inner {
             "Pushes settled for an endpoint, by how",
             self.settled.clone(),
         );
+        self.letters.register(&gauges.letters, r);
         r.register("endpoints", "Endpoints, by state", gauges.endpoints.clone());
         let help = "Changes of endpoints' states, by the new one";
         r.register("endpoint_changes", help, self.endpoint_changes.clone());

@@ -38,6 +38,8 @@ mod journal_tools;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod letters;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod own_webhooks;

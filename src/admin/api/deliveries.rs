@@ -196,7 +196,7 @@ pub(super) async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let unknown = format!("no delivery has the id {id}");
-    let found = history(&admin, move |reader| reader.delivery(&id)).await?;
+    let found = history(&admin, move |reader| reader.delivery_of(&id)).await?;
     let found = found.filter(|(push, _)| who.may_see(&push.repository));
     let (push, delivery) = found.ok_or_else(|| Problem::absent(unknown))?;
     let mut told = json::delivery(&delivery);

@@ -57,6 +57,14 @@ impl Walk {
         }
     }
 
+    /// Why what it meets is given up, in words.
+    pub(super) fn reason(&self) -> &'static str {
+        match self.endpoint {
+            Some(_) => "too much is owed to its endpoint (delivery.max_backlog)",
+            None => "too much is owed in all (journal.max_size)",
+        }
+    }
+
     /// The next oldest push, or why it can't be read; `None` at the end, after which it begins again.
     /// Cancel-safe.
     pub(super) async fn next(&mut self, journal: &Journal) -> Option<Result<Owed, Unreadable>> {

@@ -1,0 +1,114 @@
+//! Single questions to the history, by those who send again.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    reader::{ReadError, Reader, explain, moment, natural},
+    rows::Origin,
+};
+use crate::{
+    clock::Timestamp,
+    image::{RepositoryName, Tag},
+    journal::JournalId,
+    push::{EndpointId, Sequence},
+};
+
+/// A delivery as far as it takes to send it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastDelivery {
+    /// Where it was pushed.
+    pub repository: String,
+    /// By which tag; empty when by digest.
+    pub tag: String,
+    /// What was pushed, if that was written down.
+    pub digest: Option<String>,
+    /// What kind it is, if that was written down.
+    pub media_type: Option<String>,
+    /// Its own bytes; `None` when the registry did not say.
+    pub manifest_size: Option<u64>,
+    /// When it was taken, if that was written down.
+    pub taken_at: Option<Timestamp>,
+    /// The registry's event id, or empty.
+    pub event_id: String,
+    /// Who pushed it, or empty.
+    pub actor: String,
+    /// `pending`, `delivered`, `superseded`, `dead_letter`, or `unknown`.
+    pub state: String,
+}
+
+impl Reader {
+    /// The delivery of a push that `journal` took under this number.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn delivery(
+        &self,
+        journal: JournalId,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+    ) -> Result<Option<PastDelivery>, ReadError> {
+        let read = || {
+            let Some(push) = self.push(journal, sequence)? else {
+                return Ok(None);
+            };
+            let sql = "SELECT repository, tag, digest, media_type, manifest_size, taken_at, event_id, actor, state \
+                       FROM pushes JOIN deliveries ON deliveries.push = pushes.id WHERE pushes.id = ?1 AND endpoint = ?2";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let delivery = statement.query_row(params![push, endpoint.to_string()], |row| {
+                Ok(PastDelivery {
+                    repository: row.get(0)?,
+                    tag: row.get(1)?,
+                    digest: row.get(2)?,
+                    media_type: row.get(3)?,
+                    manifest_size: natural(row, 4)?,
+                    taken_at: moment(row, 5)?,
+                    event_id: row.get(6)?,
+                    actor: row.get(7)?,
+                    state: row.get(8)?,
+                })
+            });
+            delivery.optional()
+        };
+        read().map_err(|error| explain(&self.path, &error))
+    }
+
+    /// Whether a push of the same tag that is owed, or was owed, to the endpoint was taken after the one that
+    /// `journal` took under this number, at `taken_at`. What was not written down is not known.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn has_newer(
+        &self,
+        (journal, sequence, taken_at): (JournalId, Sequence, Timestamp),
+        (repository, tag): (&RepositoryName, &Tag),
+        endpoint: &EndpointId,
+    ) -> Result<bool, ReadError> {
+        let read = || {
+            let push = self.push(journal, sequence)?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM pushes JOIN deliveries ON deliveries.push = pushes.id \
+                       WHERE repository = ?1 AND tag = ?2 AND endpoint = ?3 \
+                       AND CASE WHEN ?4 IS NULL THEN taken_at > ?5 ELSE id > ?4 END)";
+            let values = params![
+                repository.as_str(),
+                tag.as_str(),
+                endpoint.to_string(),
+                push,
+                taken_at.unix_millis()
+            ];
+            self.connection
+                .prepare_cached(sql)?
+                .query_row(values, |row| row.get(0))
+        };
+        read().map_err(|error| explain(&self.path, &error))
+    }
+
+    /// The row of a push; `None` if nothing of its journal was written down here.
+    fn push(&self, journal: JournalId, sequence: Sequence) -> rusqlite::Result<Option<i64>> {
+        let sql = "SELECT number FROM journals WHERE identity = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let number = statement
+            .query_row([journal.to_string()], |row| row.get(0))
+            .optional()?;
+        Ok(number.and_then(|number| Origin { journal, number }.push(sequence)))
+    }
+}

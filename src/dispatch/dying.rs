@@ -1,0 +1,435 @@
+//! What was given up on, until its dead letter is written.
+//!
+//! The queue has let go of such a push already, and the journal still owes it. One task reads it back from there,
+//! writes its letter into `settings.db`, many in one transaction, and only then settles it. So a crash at any moment
+//! leaves it owed, or a letter, or both; and a start takes back letters of what is owed.
+//!
+//! # Bounds
+//! Of what waits, only the pair and the reason are in memory. Past [`KEEP_ALL_FROM`] nothing more is given up for
+//! its endpoint's sake: it stays in the queue, owed. Past [`ROOM_UNTIL`] nothing more is given up for the sake of a
+//! bound, unless letters can't be written; past [`WAITING_MAX`], and for all that waits while the journal is full and
+//! no letter can be written, pushes are settled without one. That is counted and told at the level of an error: a
+//! dead-letter store that is full or broken closes ingest for nobody.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{Dispatcher, letter_write::write, which};
+use crate::{
+    clock::Timestamp,
+    push::{EndpointId, Pair, Settlement},
+    queue::{Orphans, Settled},
+    telemetry::log::Throttle,
+};
+
+/// So many may wait, but for those that are found at a start: they are in memory anyway.
+const WAITING_MAX: usize = 100_000;
+
+/// From so many on, what can wait in the queue is left there, until they are fewer than half as many.
+const KEEP_ALL_FROM: usize = 50_000;
+
+/// So many may wait for the sake of a bound.
+const ROOM_UNTIL: usize = 75_000;
+
+/// So many letters are written in one transaction.
+const AT_ONCE: usize = 1_000;
+
+/// The wait before it is tried again, once letters could not be written.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long until pushes are read again that could not be.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// So many of those are kept.
+const UNREADABLE_MAX: usize = 1_000;
+
+/// How long letters may be written, at the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest transactions before it is looked whether there is something else to do.
+const PRUNE_ROUNDS_MAX: usize = 200;
+
+/// Why a push was given up.
+#[derive(Clone, Debug)]
+pub(super) enum Reason {
+    /// In words that are always the same.
+    Fixed(&'static str),
+    /// In words of the moment, without any secret.
+    Said(Arc<str>),
+}
+
+impl Reason {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Fixed(text) => text,
+            Self::Said(text) => text,
+        }
+    }
+}
+
+/// How a push came to its end in a lane.
+#[derive(Clone, Debug)]
+pub(super) struct Death {
+    pub(super) reason: Reason,
+    /// How many attempts there were, if that is known.
+    pub(super) attempts: Option<u32>,
+}
+
+/// A push that waits for its letter.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) pair: Pair,
+    pub(super) endpoint: Arc<EndpointId>,
+    pub(super) at: Timestamp,
+    pub(super) death: Death,
+}
+
+impl Waiting {
+    pub(super) fn new(settled: &Settled, at: Timestamp, death: Death) -> Self {
+        Self {
+            pair: settled.pair(),
+            endpoint: Arc::clone(&settled.endpoint),
+            at,
+            death,
+        }
+    }
+}
+
+/// All that wait.
+#[derive(Debug, Default)]
+pub(super) struct Dying {
+    line: Mutex<Line>,
+    /// That somebody waits.
+    news: Notify,
+    /// That there are fewer.
+    room: Notify,
+    /// How many wait, those that are just being written included.
+    waiting: AtomicUsize,
+    lost: Throttle,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    waiting: VecDeque<Waiting>,
+    /// Those that can't be read back now.
+    unreadable: Vec<Waiting>,
+    keeps_all: bool,
+    is_failing: bool,
+    /// How often letters were written.
+    written: u64,
+}
+
+/// What came of writing some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// There are more.
+    More,
+    /// There are none.
+    Done,
+    /// They could not be written.
+    Failed,
+}
+
+impl Dying {
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Changes with each time that letters were written.
+    pub(super) fn written(&self) -> u64 {
+        self.line().written
+    }
+
+    /// Each change of the line is whole before anything can panic.
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, count: usize) -> Vec<Waiting> {
+        let mut line = self.line();
+        let count = count.min(line.waiting.len());
+        line.waiting.drain(..count).collect()
+    }
+
+    /// Puts those back that were not written.
+    fn put_back(&self, rest: Vec<Waiting>) {
+        let mut line = self.line();
+        rest.into_iter()
+            .rev()
+            .for_each(|waiting| line.waiting.push_front(waiting));
+    }
+
+    /// Those that could not be read are read again.
+    fn meet_again(&self) {
+        let mut line = self.line();
+        let again = std::mem::take(&mut line.unreadable);
+        line.waiting.extend(again);
+    }
+}
+
+impl Dispatcher {
+    /// Takes pushes that were given up: they are settled once their letters are written.
+    pub(super) fn lay_out(&self, given_up: Vec<Waiting>) {
+        if given_up.is_empty() {
+            return;
+        }
+        let dying = &self.0.dying;
+        let mut lost = Vec::new();
+        {
+            let mut line = dying.line();
+            for waiting in given_up {
+                if dying.len() >= WAITING_MAX {
+                    lost.push(waiting);
+                } else {
+                    dying.waiting.fetch_add(1, Ordering::Relaxed);
+                    line.waiting.push_back(waiting);
+                }
+            }
+            if !line.keeps_all && dying.len() >= KEEP_ALL_FROM {
+                line.keeps_all = true;
+                self.0.parts.queue.keep_all(true);
+            }
+        }
+        dying.news.notify_one();
+        self.lose(lost, "too many wait for their dead letters");
+    }
+
+    /// Takes what is owed by endpoints that the configuration no longer has, however much it is.
+    pub(super) fn lay_out_orphans(&self, orphans: Orphans) {
+        let at = self.0.parts.clock.now();
+        let dying = &self.0.dying;
+        dying.waiting.fetch_add(orphans.len(), Ordering::Relaxed);
+        let waiting = orphans.into_iter().map(|(pair, endpoint)| Waiting {
+            pair,
+            endpoint: Arc::new(endpoint),
+            at,
+            death: Death {
+                reason: Reason::Fixed("its endpoint is gone from the configuration"),
+                attempts: None,
+            },
+        });
+        dying.line().waiting.extend(waiting);
+        dying.news.notify_one();
+    }
+
+    /// Why what an endpoint is owed is given up, now that it is given nothing.
+    pub(super) fn why_given_up(&self, endpoint: &EndpointId) -> Reason {
+        let states = &self.0.parts.states;
+        if states.is_disabled(endpoint) {
+            return Reason::Fixed("its endpoint is disabled");
+        }
+        match states.reason(endpoint) {
+            reason if reason.is_empty() => Reason::Fixed("its endpoint is ignored"),
+            reason => Reason::Said(format!("its endpoint is ignored: {reason}").into()),
+        }
+    }
+
+    /// Waits until more may be given up for the sake of a bound.
+    pub(super) async fn room_for_letters(&self) {
+        let dying = &self.0.dying;
+        loop {
+            let room = dying.room.notified();
+            if dying.len() < ROOM_UNTIL || dying.line().is_failing {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Settles all that waits, without letters: the journal is full, and none can be written.
+    pub(super) fn shed(&self) {
+        let waiting = self.0.dying.take(usize::MAX);
+        self.forget(waiting.len());
+        self.lose(waiting, "the journal is full, and no dead letter can be written");
+    }
+
+    /// Settles pushes without letters.
+    fn lose(&self, lost: Vec<Waiting>, why: &str) {
+        if lost.is_empty() {
+            return;
+        }
+        let parts = &self.0.parts;
+        self.tell(lost.iter().map(|one| (one.pair, Settlement::DeadLetter)));
+        let count = lost.len() as u64;
+        parts.metrics.letters().lost(count);
+        for _ in 0..count {
+            parts.metrics.settled(Settlement::DeadLetter);
+        }
+        if self.0.dying.lost.due().is_some() {
+            error!(
+                pushes = count,
+                why, "given up without a dead letter; see settings.db and its disk"
+            );
+        }
+        let lost = lost
+            .into_iter()
+            .map(|one| (one.pair.sequence, EndpointId::clone(&one.endpoint)));
+        parts.history.buried(lost.collect(), parts.clock.now());
+    }
+
+    /// Writes letters as they come, and lets go of old ones, until the soft token is cancelled.
+    pub async fn keep_letters(self) {
+        let (tasks, dying) = (&self.0.parts.tasks, &self.0.dying);
+        loop {
+            let step = tokio::select! {
+                biased;
+                // The disk may stand still; what is being written stays owed.
+                () = tasks.hard().cancelled() => return,
+                step = self.write_letters() => step,
+            };
+            let Some(step) = step else { return };
+            match step {
+                Step::More if !tasks.soft().is_cancelled() => {}
+                Step::More => return,
+                Step::Done => tokio::select! {
+                    biased;
+                    () = tasks.soft().cancelled() => return,
+                    () = dying.news.notified() => {}
+                    () = sleep(READ_AGAIN_AFTER) => dying.meet_again(),
+                },
+                Step::Failed => tokio::select! {
+                    biased;
+                    () = tasks.soft().cancelled() => return,
+                    () = sleep(AGAIN_AFTER) => {}
+                },
+            }
+        }
+    }
+
+    /// Writes what waits once nothing is given up any more. What can't be written in time stays owed.
+    pub async fn close_letters(&self) {
+        let write = async { while self.write_letters().await == Some(Step::More) {} };
+        let _ = timeout(CLOSE_TIMEOUT, write).await;
+        let left = self.0.dying.len();
+        if left > 0 {
+            warn!(
+                pushes = left,
+                "dead letters were not written in time: these stay owed"
+            );
+        }
+    }
+
+    /// Writes some letters, and settles their pushes; `None` if it was cut off.
+    async fn write_letters(&self) -> Option<Step> {
+        let (parts, dying) = (&self.0.parts, &self.0.dying);
+        let (journal, settings) = (parts.journal.clone(), parts.settings.clone());
+        let (bounds, now) = (self.0.options.letters, parts.clock.now());
+        let batch = dying.take(AT_ONCE);
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut removed = 0;
+            let written = write(&journal, &settings, batch, |coming| {
+                for _ in 0..PRUNE_ROUNDS_MAX {
+                    match settings.prune_letters(&bounds, coming, now)? {
+                        0 => break,
+                        count => removed += count,
+                    }
+                }
+                Ok(())
+            });
+            (written, removed)
+        });
+        let (written, removed) = writing.await.ok()?;
+        if removed > 0 {
+            parts.metrics.letters().removed(removed);
+            if self.0.removed.due().is_some() {
+                warn!(
+                    removed,
+                    "dead letters were let go of: too old (delivery.dead_letters), or no room (delivery.dead_letters_max)"
+                );
+            }
+        }
+        dying.put_back(written.rest);
+        self.set_aside(written.unreadable);
+        self.forget(written.ended);
+        let count = written.letters.len();
+        self.tell(
+            written
+                .letters
+                .iter()
+                .map(|(pair, _)| (*pair, Settlement::DeadLetter)),
+        );
+        parts.metrics.letters().written(count as u64);
+        for (_, letter) in &written.letters {
+            parts.metrics.settled(Settlement::DeadLetter);
+            let which = which(
+                &letter.repository,
+                letter.sequence,
+                &letter.endpoint,
+                letter.tag.as_ref(),
+            );
+            self.write_end(which, Settlement::DeadLetter);
+        }
+        self.forget(count);
+        let mut line = dying.line();
+        line.written += u64::from(count > 0);
+        let fails_now = written.error.is_some();
+        let was_failing = std::mem::replace(&mut line.is_failing, fails_now);
+        let is_empty = line.waiting.is_empty();
+        drop(line);
+        if let Some(error) = written.error {
+            // Whoever waits for room need not.
+            dying.room.notify_waiters();
+            if !was_failing {
+                warn!(
+                    %error, waiting = dying.len(),
+                    "dead letters can't be written; it is tried again every second, and their pushes stay owed meanwhile"
+                );
+            }
+            return Some(Step::Failed);
+        }
+        if was_failing {
+            info!("dead letters are written again");
+        }
+        Some(if is_empty { Step::Done } else { Step::More })
+    }
+
+    /// Takes note that so many wait no longer.
+    fn forget(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let dying = &self.0.dying;
+        let goes_on = {
+            let mut line = dying.line();
+            dying.waiting.fetch_sub(count, Ordering::Relaxed);
+            let goes_on = line.keeps_all && dying.len() < KEEP_ALL_FROM / 2;
+            if goes_on {
+                line.keeps_all = false;
+                self.0.parts.queue.keep_all(false);
+            }
+            goes_on
+        };
+        dying.room.notify_waiters();
+        if goes_on {
+            self.0.parts.queue.go_on_giving_up(Instant::now());
+        }
+    }
+
+    /// Keeps pushes that can't be read back now. They stay owed, and are read again.
+    fn set_aside(&self, unreadable: Vec<Waiting>) {
+        if unreadable.is_empty() {
+            return;
+        }
+        let too_many = {
+            let mut line = self.0.dying.line();
+            line.unreadable.extend(unreadable);
+            let kept = line.unreadable.len().min(UNREADABLE_MAX);
+            line.unreadable.split_off(kept)
+        };
+        self.forget(too_many.len());
+        self.lose(too_many, "they can't be read back from the journal");
+    }
+}

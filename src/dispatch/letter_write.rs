@@ -1,0 +1,111 @@
+//! From pushes that were given up to their letters in the file. Blocks on the disk.
+
+use std::io;
+
+use super::dying::Waiting;
+use crate::{
+    journal::Journal,
+    push::{Pair, Push},
+    settings::{AccessError, Letter, Settings},
+};
+
+/// Pushes that are read back at once.
+const READ_AT_ONCE: usize = 64;
+
+/// No more is read for one transaction once there is so much, bytes.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// Whose letters are durable.
+    pub(super) letters: Vec<(Pair, Letter)>,
+    /// Those that wait still, in their order.
+    pub(super) rest: Vec<Waiting>,
+    /// Those that can't be read back now.
+    pub(super) unreadable: Vec<Waiting>,
+    /// How many need no letter any more.
+    pub(super) ended: usize,
+    /// Why nothing was written.
+    pub(super) error: Option<AccessError>,
+}
+
+/// Reads pushes back and writes their letters, as many as fit into one transaction. `make_room` is called before that,
+/// with the bytes that come.
+pub(super) fn write(
+    journal: &Journal,
+    settings: &Settings,
+    mut batch: Vec<Waiting>,
+    make_room: impl FnOnce(u64) -> Result<(), AccessError>,
+) -> Written {
+    let mut written = Written::default();
+    let (mut letters, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+    let mut buried = Vec::new();
+    for chunk in batch.chunks(READ_AT_ONCE) {
+        if bytes >= BYTES_MAX {
+            break;
+        }
+        for (waiting, push) in chunk.iter().zip(read(journal, chunk)) {
+            match push {
+                Ok(push) => {
+                    let letter = letter(journal, waiting, push);
+                    bytes += letter.bytes();
+                    letters.push(letter);
+                    buried.push(waiting.clone());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => written.ended += 1,
+                Err(_) => written.unreadable.push(waiting.clone()),
+            }
+        }
+        looked_at += chunk.len();
+    }
+    let rest = batch.split_off(looked_at);
+    // Old letters go in their time, whether or not there are new ones.
+    let put = make_room(bytes).and_then(|()| {
+        if letters.is_empty() {
+            Ok(())
+        } else {
+            settings.put_letters(&letters)
+        }
+    });
+    match put {
+        Ok(()) => {
+            let pairs = buried.iter().map(|waiting| waiting.pair);
+            written.letters = pairs.zip(letters).collect();
+            written.rest = rest;
+        }
+        Err(error) => {
+            written.error = Some(error);
+            written.rest = buried;
+            written.rest.extend(rest);
+        }
+    }
+    written
+}
+
+/// The pushes of these, one for one.
+fn read(journal: &Journal, chunk: &[Waiting]) -> Vec<io::Result<Push>> {
+    let sequences: Vec<_> = chunk.iter().map(|waiting| waiting.pair.sequence).collect();
+    match journal.read(&sequences) {
+        Ok(pushes) => pushes.into_iter().map(Ok).collect(),
+        // One of them: which, is seen one by one.
+        Err(_) => sequences
+            .into_iter()
+            .map(|sequence| {
+                let mut read = journal.read(&[sequence])?;
+                read.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+            })
+            .collect(),
+    }
+}
+
+fn letter(journal: &Journal, waiting: &Waiting, push: Push) -> Letter {
+    let death = &waiting.death;
+    Letter::of(
+        journal.id(),
+        waiting.pair.sequence,
+        waiting.endpoint.as_ref().clone(),
+        push,
+        (waiting.at, death.reason.as_str(), death.attempts),
+    )
+}

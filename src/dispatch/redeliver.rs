@@ -1,0 +1,329 @@
+//! What somebody sends by hand: one delivery again, or a test.
+//!
+//! Both are one attempt, now, of which the caller learns what was sent and what came back. For each endpoint there is
+//! one such attempt at a time.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rand::RngExt;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::{
+    Dispatcher,
+    delivery::{Attempted, host_of},
+    health::Event,
+    letters::LettersError,
+    replay::Newer,
+    which,
+};
+use crate::{
+    catalog::{
+        ANSWER_BYTES_MAX, PastDelivery, ReadError, Reader,
+        mask::{self, Mask},
+    },
+    clock::Timestamp,
+    image::{Digest, MediaType, RepositoryName, Tag},
+    journal::JournalId,
+    push::{EndpointId, Sequence, Settlement},
+    settings::{KeptLetter, Letter, LetterState, Order},
+    webhook::{
+        Endpoint, Outcome, Sizes,
+        format::{EventKind, Message},
+        request,
+        sign::webhook_id,
+    },
+};
+
+/// How long an attempt may wait for its turn among what the endpoint's lanes send.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The tag of a test.
+pub const TEST_TAG: &str = "shipbell-test";
+
+/// The repository of a test of an endpoint that has many, unless another is named.
+const TEST_REPOSITORY: &str = "shipbell/test";
+
+/// The endpoints to which somebody sends by hand just now.
+#[derive(Debug, Default)]
+pub(super) struct ByHand(Mutex<HashSet<EndpointId>>);
+
+/// The right to send to an endpoint by hand.
+struct Hand<'a>(&'a ByHand, EndpointId);
+
+impl ByHand {
+    fn take(&self, endpoint: &EndpointId) -> Result<Hand<'_>, SendAgainError> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.insert(endpoint.clone()) {
+            Ok(Hand(self, endpoint.clone()))
+        } else {
+            Err(SendAgainError::Busy)
+        }
+    }
+}
+
+impl Drop for Hand<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.remove(&self.1);
+    }
+}
+
+/// An attempt that was made by hand, without any secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its `webhook-id`.
+    pub webhook_id: String,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What was made of it.
+    pub outcome: Outcome,
+    /// Where it went, masked; `None` when no request could be made.
+    pub url: Option<String>,
+    /// The headers that were sent, a line each, credentials masked.
+    pub headers: String,
+    /// The body that was sent.
+    pub body: Bytes,
+    /// The answer's first 4 KiB, secrets of the request masked; `None` when there was no answer.
+    pub answer: Option<Bytes>,
+    /// How much of the answer was read, bytes.
+    pub answer_bytes: usize,
+}
+
+/// Why nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendAgainError {
+    /// Nothing can be sent to that endpoint: a sentence.
+    #[error("{0}")]
+    Refused(String),
+    /// Neither a dead letter nor the history knows of such a delivery, or not enough.
+    #[error("There is nothing known of this delivery any more that could be sent.")]
+    Unknown,
+    /// It waits for its turn, or is in flight.
+    #[error("This delivery is not over yet: it will be sent without that.")]
+    Owed,
+    /// It is a dead letter that is to be sent again.
+    #[error("This delivery is a dead letter that is being replayed already.")]
+    Replaying,
+    /// A newer push of its tag is known.
+    #[error(
+        "There is a newer push of this tag for this endpoint; sending the older one again has to be forced."
+    )]
+    Newer,
+    /// Somebody sends to the endpoint by hand just now, or its turn did not come in time.
+    #[error("The endpoint is busy; try again in a moment.")]
+    Busy,
+    /// Dead letters can't be had.
+    #[error(transparent)]
+    Letters(#[from] LettersError),
+    /// The history can't be read.
+    #[error(transparent)]
+    History(#[from] ReadError),
+}
+
+impl Dispatcher {
+    /// Sends a delivery again, now, whether it was delivered, is a dead letter, or was superseded; of a push that
+    /// `journal` took, or this one if `None`. Its `webhook-id` is the same. If it is a dead letter, it goes on 2xx.
+    ///
+    /// # Errors
+    /// See [`SendAgainError`]. A failed attempt is none.
+    pub async fn redeliver(
+        &self,
+        journal: Option<JournalId>,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+        order: Order,
+    ) -> Result<Sent, SendAgainError> {
+        let journal = journal.unwrap_or(self.0.parts.journal.id());
+        if let Some(sentence) = self.refusal(endpoint) {
+            return Err(SendAgainError::Refused(sentence));
+        }
+        let Some(settings) = self.0.parts.endpoints.get(endpoint) else {
+            return Err(SendAgainError::Unknown);
+        };
+        let _hand = self.0.by_hand.take(endpoint)?;
+        let id = endpoint.clone();
+        let kept = self
+            .with_settings(move |settings| settings.letter_of(journal, sequence, &id))
+            .await?;
+        let past = match &kept {
+            Some(kept) if kept.state == LetterState::Replaying => return Err(SendAgainError::Replaying),
+            Some(_) => None,
+            None => Some(self.past(journal, sequence, endpoint).await?),
+        };
+        let kept = match (kept, &past) {
+            (Some(kept), _) => kept,
+            (None, Some((_, kept))) => kept.clone(),
+            (None, None) => return Err(SendAgainError::Unknown),
+        };
+        let letter = &kept.letter;
+        let is_own = journal == self.0.parts.journal.id();
+        if is_own && self.0.parts.queue.owes(&letter.repository, endpoint, sequence) {
+            return Err(SendAgainError::Owed);
+        }
+        let sizes = self.sizes_of(letter).await;
+        let turn = match request::target(&settings) {
+            Err(_) => None,
+            Ok(target) => {
+                let host = host_of(&target);
+                let turn = self.0.turns.take(endpoint, settings.rate, &host);
+                Some(
+                    timeout(TURN_TIMEOUT, turn)
+                        .await
+                        .map_err(|_| SendAgainError::Busy)?,
+                )
+            }
+        };
+        let checked = self.newer(vec![kept.clone()], order).await?;
+        if checked.iter().any(|(_, newer)| *newer == Newer::Known) {
+            return Err(SendAgainError::Newer);
+        }
+        let attempted = self.send_letter(&settings, letter, &sizes).await;
+        drop(turn);
+        let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
+        match past {
+            None => self.keep_outcome(&kept, &attempted).await,
+            Some((past, _)) if is_own && is_delivered && past.state != "delivered" => {
+                let which = which(&letter.repository, sequence, endpoint, letter.tag.as_ref());
+                self.write_end(which, Settlement::Delivered);
+            }
+            Some(_) => {}
+        }
+        Ok(sent(webhook_id(journal, sequence, endpoint), attempted))
+    }
+
+    /// Sends a test to an endpoint, now, as if something had been pushed to `repository`. One that passes heals the
+    /// endpoint; one that fails says nothing of it.
+    ///
+    /// # Errors
+    /// There is no such endpoint, or somebody sends to it by hand just now.
+    pub async fn test(
+        &self,
+        endpoint: &EndpointId,
+        repository: Option<&RepositoryName>,
+    ) -> Result<Sent, SendAgainError> {
+        let Some(settings) = self.0.parts.endpoints.get(endpoint) else {
+            let sentence = format!("There is no endpoint {endpoint}.");
+            return Err(SendAgainError::Refused(sentence));
+        };
+        let _hand = self.0.by_hand.take(endpoint)?;
+        let own = match endpoint {
+            EndpointId::Repository(name) => Some(name),
+            EndpointId::Named(_) => None,
+        };
+        let repository = repository
+            .or(own)
+            .cloned()
+            .or_else(|| TEST_REPOSITORY.parse().ok());
+        let (Some(repository), Ok(tag)) = (repository, TEST_TAG.parse::<Tag>()) else {
+            return Err(SendAgainError::Unknown);
+        };
+        let attempted = self.send_test(&settings, &repository, &tag).await;
+        if let (_, Outcome::Delivered { status }) = (&attempted.0, &attempted.1.outcome) {
+            let reason = format!("a test was answered {status}");
+            self.0.parts.states.happen(endpoint, Event::Healed, &reason);
+        }
+        let elapsed_ms = attempted.1.elapsed.as_millis();
+        info!(%endpoint, %repository, elapsed_ms, outcome = ?attempted.1.outcome, "a test was sent");
+        Ok(sent(attempted.0, attempted.1))
+    }
+
+    async fn send_test(
+        &self,
+        endpoint: &Endpoint,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> (String, Attempted) {
+        let message = Message {
+            repository,
+            tag: Some(tag),
+            digest: &Digest::sha256(TEST_TAG.as_bytes()),
+            public_host: &self.0.options.public_host,
+            sizes: &Sizes::default(),
+            event: EventKind::Test,
+            at: self.0.parts.clock.now(),
+        };
+        let id = format!("test_{:032x}", rand::rng().random::<u128>());
+        let attempted = self.request(endpoint, &message, &id).await;
+        (id, attempted)
+    }
+
+    /// What the history knows of a delivery.
+    async fn past(
+        &self,
+        journal: JournalId,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+    ) -> Result<(PastDelivery, KeptLetter), SendAgainError> {
+        let path = self.0.parts.history_file.clone().ok_or(SendAgainError::Unknown)?;
+        let id = endpoint.clone();
+        let read = move || Reader::open(&path)?.delivery(journal, sequence, &id);
+        let read = tokio::task::spawn_blocking(read).await;
+        let past = read.map_err(|_| LettersError::Stopping)??;
+        let past = past.ok_or(SendAgainError::Unknown)?;
+        let letter = letter_of(journal, sequence, endpoint, &past).ok_or(SendAgainError::Unknown)?;
+        // No letter has this number, and nothing is done by it.
+        let (id, state) = (0, LetterState::Dead);
+        Ok((past, KeptLetter { id, state, letter }))
+    }
+}
+
+/// What is known of a past delivery, as a letter would have it; `None` if it is not enough.
+fn letter_of(
+    journal: JournalId,
+    sequence: Sequence,
+    endpoint: &EndpointId,
+    past: &PastDelivery,
+) -> Option<Letter> {
+    let taken_at = past.taken_at.unwrap_or_default();
+    Some(Letter {
+        journal,
+        sequence,
+        endpoint: endpoint.clone(),
+        repository: past.repository.parse().ok()?,
+        tag: match past.tag.as_str() {
+            "" => None,
+            tag => Some(tag.parse().ok()?),
+        },
+        digest: past.digest.as_ref()?.parse().ok()?,
+        media_type: MediaType::parse(past.media_type.as_ref()?)?,
+        manifest_size: past.manifest_size.unwrap_or_default(),
+        references: Vec::new(),
+        event_id: past.event_id.clone(),
+        actor: past.actor.clone(),
+        taken_at,
+        died_at: taken_at,
+        reason: String::new(),
+        attempts: None,
+    })
+}
+
+fn sent(webhook_id: String, attempted: Attempted) -> Sent {
+    let request = attempted.request.as_ref();
+    let mask = request.map(Mask::of).unwrap_or_default();
+    let answer = attempted
+        .answer
+        .as_ref()
+        .ok()
+        .map(|answer| mask.apply(&answer.body));
+    Sent {
+        webhook_id,
+        at: attempted.at,
+        elapsed: attempted.elapsed,
+        url: request.map(|request| request.target().to_string()),
+        headers: request
+            .map(|request| mask::headers(request.headers()))
+            .unwrap_or_default(),
+        body: request.map(|request| request.body().clone()).unwrap_or_default(),
+        answer_bytes: answer.as_ref().map_or(0, Bytes::len),
+        answer: answer.map(|answer| answer.slice(..answer.len().min(ANSWER_BYTES_MAX))),
+        outcome: attempted.outcome,
+    }
+}

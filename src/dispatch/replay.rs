@@ -1,0 +1,412 @@
+//! Sends dead letters again, those that are marked in the file: in the order of their pushes, one at a time for each
+//! endpoint, in turns with what its lanes send.
+//!
+//! A letter goes once it was answered with 2xx; otherwise it is dead again, with the new reason. What was in flight when
+//! the process ended is sent again after the start, under the same `webhook-id`.
+//!
+//! While an endpoint is not healthy its letters wait. But the first one after somebody asked is sent all the same; and
+//! if the queue has nothing for the endpoint, so that nobody else would find out, one is sent whenever an attempt is
+//! due.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep},
+};
+use tracing::{info, warn};
+
+use super::{
+    Dispatcher,
+    delivery::{Attempted, Shipment, host_of},
+    health::State,
+    letters::LettersError,
+    which,
+};
+use crate::{
+    catalog::Reader,
+    push::{EndpointId, Settlement},
+    settings::{KeptLetter, Letter, Order, Settings},
+    sizing::ImageToSize,
+    telemetry::{labels::ReplayResult, log::Throttle},
+    webhook::{Endpoint, Outcome, Sizes, request},
+};
+
+/// Those who read or write the file for replays at once. More would only wait for each other.
+const ACCESS_AT_ONCE: usize = 4;
+
+/// How long until it is looked again, should nobody have told.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(1);
+
+/// The wait after the file could not be read or written.
+const ACCESS_WAIT: Duration = Duration::from_secs(1);
+
+/// Whether a newer push of a letter's tag is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Newer {
+    Known,
+    Unknown,
+}
+
+/// Who is being sent dead letters again.
+#[derive(Debug)]
+pub(super) struct Replays {
+    /// Those that have a task.
+    working: Mutex<HashSet<EndpointId>>,
+    /// Those of which somebody asked, so that the first letter goes whatever their state.
+    asked: Mutex<HashSet<EndpointId>>,
+    changed: watch::Sender<()>,
+    access: Arc<Semaphore>,
+    complaint: Throttle,
+}
+
+impl Default for Replays {
+    fn default() -> Self {
+        Self {
+            working: Mutex::default(),
+            asked: Mutex::default(),
+            changed: watch::Sender::new(()),
+            access: Arc::new(Semaphore::new(ACCESS_AT_ONCE)),
+            complaint: Throttle::new(),
+        }
+    }
+}
+
+impl Replays {
+    pub(super) fn access(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.access)
+    }
+
+    /// Somebody asked for letters of these.
+    pub(super) fn asked(&self, endpoints: Vec<EndpointId>) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.extend(endpoints);
+        drop(asked);
+        self.changed.send_replace(());
+    }
+
+    /// Whether somebody asked for letters of this one, and none was sent since.
+    fn take_asked(&self, endpoint: &EndpointId) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.remove(endpoint)
+    }
+
+    fn begin(&self, endpoint: &EndpointId) -> bool {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        working.insert(endpoint.clone())
+    }
+
+    fn end(&self, endpoint: &EndpointId) {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        working.remove(endpoint);
+        drop(working);
+        // Something may have been marked since it looked last.
+        self.changed.send_replace(());
+    }
+}
+
+/// What may be done for an endpoint's letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// One may be sent.
+    Open,
+    /// None ever: it is gone, or disabled.
+    Closed,
+    /// The process is about to end.
+    Stopping,
+}
+
+impl Dispatcher {
+    /// Sends again what is marked, until the soft token is cancelled.
+    pub async fn run_replays(self) {
+        let (tasks, replays) = (&self.0.parts.tasks, &self.0.replays);
+        let mut changes = replays.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            match self.with_settings(Settings::replaying_endpoints).await {
+                Ok(endpoints) => {
+                    for endpoint in endpoints {
+                        if replays.begin(&endpoint) {
+                            tasks.spawn("replay", self.clone().replay_endpoint(endpoint));
+                        }
+                    }
+                }
+                Err(error) => self.complain(&error),
+            }
+            tokio::select! {
+                biased;
+                () = tasks.soft().cancelled() => return,
+                _ = changes.changed() => {}
+                () = sleep(LOOK_AGAIN_AFTER) => {}
+            }
+        }
+    }
+
+    /// Sends an endpoint's marked letters, until there are none.
+    async fn replay_endpoint(self, id: EndpointId) {
+        let tasks = &self.0.parts.tasks;
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = tasks.hard().cancelled() => return,
+                step = self.replay_next(&id) => step,
+            };
+            match step {
+                Ok(true) if !tasks.soft().is_cancelled() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    self.complain(&error);
+                    tokio::select! {
+                        () = tasks.soft().cancelled() => break,
+                        () = sleep(ACCESS_WAIT) => {}
+                    }
+                }
+            }
+        }
+        self.0.replays.end(&id);
+    }
+
+    /// Sends the next letter; whether there may be another.
+    async fn replay_next(&self, id: &EndpointId) -> Result<bool, LettersError> {
+        let endpoint = id.clone();
+        let next = self
+            .with_settings(move |settings| settings.next_replay(&endpoint))
+            .await?;
+        let Some((kept, order)) = next else {
+            return Ok(false);
+        };
+        let (gate, endpoint) = (self.wait_for_endpoint(id).await, self.0.parts.endpoints.get(id));
+        match (gate, endpoint) {
+            (Gate::Stopping, _) => return Ok(false),
+            (Gate::Open, Some(endpoint)) => {
+                return self.replay_one(&endpoint, kept, order).await;
+            }
+            (Gate::Closed, _) | (_, None) => {}
+        }
+        info!(endpoint = %id, letter = kept.id, "a dead letter is not sent again: its endpoint is gone, or disabled");
+        self.let_be(&kept, ReplayResult::Refused).await?;
+        Ok(true)
+    }
+
+    async fn replay_one(
+        &self,
+        endpoint: &Endpoint,
+        kept: KeptLetter,
+        order: Order,
+    ) -> Result<bool, LettersError> {
+        let soft = self.0.parts.tasks.soft();
+        let sizes = tokio::select! {
+            () = soft.cancelled() => return Ok(false),
+            sizes = self.sizes_of(&kept.letter) => sizes,
+        };
+        let turn = match request::target(endpoint) {
+            // The attempt says why.
+            Err(_) => None,
+            Ok(target) => {
+                let host = host_of(&target);
+                let turn = tokio::select! {
+                    () = soft.cancelled() => return Ok(false),
+                    turn = self.0.turns.take(&endpoint.id, endpoint.rate, &host) => turn,
+                };
+                Some(turn)
+            }
+        };
+        if self.0.parts.states.state(&endpoint.id).is_by_hand() {
+            // It was stopped meanwhile: what becomes of it is seen from the beginning.
+            return Ok(true);
+        }
+        let checked = self.newer(vec![kept], order).await?.pop();
+        let Some((kept, newer)) = checked else {
+            return Ok(true);
+        };
+        if newer == Newer::Known {
+            self.let_be(&kept, ReplayResult::PassedOver).await?;
+            return Ok(true);
+        }
+        let attempted = self.send_letter(endpoint, &kept.letter, &sizes).await;
+        drop(turn);
+        let result = match attempted.outcome {
+            Outcome::Delivered { .. } => ReplayResult::Delivered,
+            Outcome::Failed { .. } => ReplayResult::Failed,
+        };
+        self.0.parts.metrics.letters().replayed(result);
+        self.keep_outcome(&kept, &attempted).await;
+        Ok(true)
+    }
+
+    /// One attempt for a letter.
+    pub(super) async fn send_letter(&self, endpoint: &Endpoint, letter: &Letter, sizes: &Sizes) -> Attempted {
+        let shipment = Shipment {
+            which: which(
+                &letter.repository,
+                letter.sequence,
+                &letter.endpoint,
+                letter.tag.as_ref(),
+            ),
+            journal: letter.journal,
+            digest: &letter.digest,
+            sizes,
+        };
+        self.attempt(endpoint, &shipment).await
+    }
+
+    /// Writes down what came of an attempt for a letter. Tries until it is written: it must not be sent again by this
+    /// process.
+    pub(super) async fn keep_outcome(&self, kept: &KeptLetter, attempted: &Attempted) {
+        let (id, now) = (kept.id, self.0.parts.clock.now());
+        let failure = match &attempted.outcome {
+            Outcome::Delivered { .. } => None,
+            Outcome::Failed { reason, .. } => Some(reason.clone()),
+        };
+        let how = match failure {
+            None => Settlement::Delivered,
+            Some(_) => Settlement::DeadLetter,
+        };
+        let letter = &kept.letter;
+        if letter.journal == self.0.parts.journal.id() {
+            let which = which(
+                &letter.repository,
+                letter.sequence,
+                &letter.endpoint,
+                letter.tag.as_ref(),
+            );
+            self.write_end(which, how);
+        }
+        loop {
+            let failure = failure.clone();
+            let written = self.with_settings(move |settings| match failure {
+                None => settings.letter_delivered(id),
+                Some(reason) => settings.letter_failed(id, &reason, now),
+            });
+            match written.await {
+                Ok(()) | Err(LettersError::Stopping) => return,
+                Err(error) => self.complain(&error),
+            }
+            tokio::select! {
+                () = self.0.parts.tasks.soft().cancelled() => return,
+                () = sleep(ACCESS_WAIT) => {}
+            }
+        }
+    }
+
+    async fn let_be(&self, kept: &KeptLetter, result: ReplayResult) -> Result<(), LettersError> {
+        let id = kept.id;
+        self.with_settings(move |settings| settings.unmark_letter(id))
+            .await?;
+        self.0.parts.metrics.letters().replayed(result);
+        Ok(())
+    }
+
+    /// Waits until a letter may be sent to the endpoint.
+    async fn wait_for_endpoint(&self, id: &EndpointId) -> Gate {
+        let parts = &self.0.parts;
+        let (mut states, mut asked) = (parts.states.changes(), self.0.replays.changed.subscribe());
+        loop {
+            states.mark_unchanged();
+            asked.mark_unchanged();
+            if parts.tasks.soft().is_cancelled() {
+                return Gate::Stopping;
+            }
+            let state = parts.states.state(id);
+            let due_in = match state {
+                _ if parts.endpoints.get(id).is_none() => return Gate::Closed,
+                State::Disabled => return Gate::Closed,
+                State::Healthy => {
+                    self.0.replays.take_asked(id);
+                    return Gate::Open;
+                }
+                State::Held => None,
+                State::Failing | State::Paused | State::Ignored => {
+                    if self.0.replays.take_asked(id) {
+                        return Gate::Open;
+                    }
+                    parts.states.wait(id).filter(|_| !parts.queue.owes_anything(id))
+                }
+            };
+            if due_in.is_some_and(|wait| wait.is_zero()) {
+                return Gate::Open;
+            }
+            tokio::select! {
+                () = parts.tasks.soft().cancelled() => return Gate::Stopping,
+                _ = states.changed() => {}
+                _ = asked.changed() => {}
+                () = sleep(due_in.unwrap_or(LOOK_AGAIN_AFTER).min(LOOK_AGAIN_AFTER)) => {}
+            }
+        }
+    }
+
+    /// A letter's sizes, as they are now.
+    pub(super) async fn sizes_of(&self, letter: &Letter) -> Sizes {
+        let image = ImageToSize {
+            digest: letter.digest.clone(),
+            media_type: letter.media_type,
+            manifest_size: letter.manifest_size,
+            references: letter.references.clone(),
+        };
+        let deadline = Instant::now() + self.0.options.size_deadline;
+        let sizing = &self.0.parts.sizing;
+        let mut sizes = sizing.size(&letter.repository, vec![image], deadline).await;
+        sizes.pop().unwrap_or_default()
+    }
+
+    /// Whether newer pushes of their tags are known, for each of the letters, in their order.
+    pub(super) async fn newer(
+        &self,
+        letters: Vec<KeptLetter>,
+        order: Order,
+    ) -> Result<Vec<(KeptLetter, Newer)>, LettersError> {
+        if order == Order::Force {
+            let unknown = letters.into_iter().map(|kept| (kept, Newer::Unknown));
+            return Ok(unknown.collect());
+        }
+        let dispatcher = self.clone();
+        self.with_settings(move |settings| {
+            let history = dispatcher.0.parts.history_file.as_deref().and_then(open_history);
+            let look = |kept: KeptLetter| {
+                let letter = &kept.letter;
+                let is_known = dispatcher.waits_newer(letter)
+                    || settings.has_newer_letter(letter)?
+                    || history.as_ref().is_some_and(|history| has_newer(history, letter));
+                Ok((kept, if is_known { Newer::Known } else { Newer::Unknown }))
+            };
+            letters.into_iter().map(look).collect()
+        })
+        .await
+    }
+
+    /// Whether a newer push of the letter's tag waits in the queue, or is in flight.
+    fn waits_newer(&self, letter: &Letter) -> bool {
+        let parts = &self.0.parts;
+        // All that the queue has is newer than what another journal took.
+        let than = (letter.journal == parts.journal.id()).then_some(letter.sequence);
+        let tag = letter.tag.as_ref();
+        tag.is_some_and(|tag| {
+            parts
+                .queue
+                .owes_newer(&letter.repository, &letter.endpoint, tag, than)
+        })
+    }
+
+    fn complain(&self, error: &LettersError) {
+        if self.0.replays.complaint.due().is_some() {
+            warn!(%error, "dead letters can't be sent again now; it is tried again");
+        }
+    }
+}
+
+/// A history that can't be read knows nothing.
+fn open_history(path: &Path) -> Option<Reader> {
+    Reader::open(path).ok()
+}
+
+fn has_newer(history: &Reader, letter: &Letter) -> bool {
+    let Some(tag) = &letter.tag else { return false };
+    let push = (letter.journal, letter.sequence, letter.taken_at);
+    let newer = history.has_newer(push, (&letter.repository, tag), &letter.endpoint);
+    newer.unwrap_or(false)
+}

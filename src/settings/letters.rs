@@ -1,0 +1,482 @@
+//! Dead letters in the file: written many at once, let go of oldest first, found by a filter.
+//!
+//! Whoever looks through all of them does so in steps of some ten thousand ids, so that nobody waits for long:
+//! there is one connection, and the states of endpoints are saved by it, too.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AccessError, Settings,
+    letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats},
+    states::endpoint,
+};
+use crate::{
+    clock::Timestamp,
+    image::{MediaType, Tag},
+    journal::JournalId,
+    push::{EndpointId, Reference, Sequence},
+};
+
+/// Ids that are looked through in one go.
+const WINDOW: i64 = 20_000;
+
+/// Letters that are let go of in one transaction.
+const PRUNED_AT_ONCE: u32 = 500;
+
+/// Ids that are removed in one transaction.
+const REMOVED_AT_ONCE: usize = 2_000;
+
+/// What is known of the letters without looking.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    letters: AtomicU64,
+    replaying: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Tally {
+    /// Counts what is there.
+    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let count = |sql: &str| connection.query_row(sql, (), |row| row.get::<_, i64>(0));
+        let tally = Self::default();
+        tally.add(
+            count("SELECT count(*) FROM dead_letters")?,
+            count("SELECT count(*) FROM replays")?,
+        );
+        tally.weigh(connection);
+        Ok(tally)
+    }
+
+    /// Takes note of what was committed.
+    pub(super) fn add(&self, letters: i64, replaying: i64) {
+        // Two's complement: adding a negative number wraps around to less.
+        self.letters.fetch_add(letters.cast_unsigned(), Ordering::Relaxed);
+        self.replaying
+            .fetch_add(replaying.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    fn weigh(&self, connection: &Connection) {
+        if let Ok(bytes) = used_bytes(connection) {
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One blob as the column `listed` has it.
+#[derive(Serialize, Deserialize)]
+struct Listed<'a> {
+    #[serde(rename = "mediaType", borrow)]
+    media_type: std::borrow::Cow<'a, str>,
+    size: u64,
+    digest: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    urls: bool,
+}
+
+impl Settings {
+    /// Writes letters, all or none; a letter of the same push and endpoint gives way. Once this returns they survive
+    /// power loss.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn put_letters(&self, letters: &[Letter]) -> Result<(), AccessError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        let (mut gone, mut unmarked) = (0, 0);
+        for letter in letters {
+            let (letters, replays) =
+                remove_of_push(&transaction, letter.sequence, &letter.endpoint, letter.journal)?;
+            gone += letters;
+            unmarked += replays;
+            put(&transaction, letter)?;
+        }
+        transaction.commit()?;
+        self.0.tally.add(count(letters.len()) - gone, -unmarked);
+        self.0.tally.weigh(&connection);
+        Ok(())
+    }
+
+    /// Lets go of some of the oldest letters if they are too old, or if there is no room for `coming` bytes more;
+    /// for how many it was. None means that nothing is left to do.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn prune_letters(
+        &self,
+        bounds: &LetterBounds,
+        coming: u64,
+        now: Timestamp,
+    ) -> Result<u64, AccessError> {
+        let mut connection = self.connection();
+        let is_over = used_bytes(&connection)?.saturating_add(coming) > bounds.bytes_max;
+        let before = if is_over {
+            i64::MAX
+        } else {
+            now.before(bounds.age_max).unix_millis()
+        };
+        let oldest: Option<i64> = connection
+            .prepare_cached("SELECT died_ms FROM dead_letters ORDER BY died_ms LIMIT 1")?
+            .query_row((), |row| row.get(0))
+            .optional()?;
+        if oldest.is_none_or(|oldest| oldest >= before) {
+            return Ok(0);
+        }
+        let transaction = connection.transaction()?;
+        let some = "(SELECT id FROM dead_letters WHERE died_ms < ?1 ORDER BY died_ms, id LIMIT ?2)";
+        let replays = transaction.execute(
+            &format!("DELETE FROM replays WHERE letter IN {some}"),
+            params![before, PRUNED_AT_ONCE],
+        )?;
+        let letters = transaction.execute(
+            &format!("DELETE FROM dead_letters WHERE id IN {some}"),
+            params![before, PRUNED_AT_ONCE],
+        )?;
+        transaction.commit()?;
+        self.0.tally.add(-count(letters), -count(replays));
+        self.0.tally.weigh(&connection);
+        Ok(letters as u64)
+    }
+
+    /// At most `limit` letters that are meant, newest first, of those older than the one of the number `after`.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn letters(
+        &self,
+        filter: &LetterFilter,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<LetterPage, AccessError> {
+        let mut page = LetterPage::default();
+        let mut before = after.unwrap_or(i64::MAX);
+        let first = self.first_letter()?;
+        while page.letters.len() < limit && before > first {
+            let room = limit - page.letters.len();
+            let (mut found, reached) = self.window(filter, before, room)?;
+            page.letters.append(&mut found);
+            before = reached;
+        }
+        page.next = (before > first && page.letters.len() == limit)
+            .then(|| page.letters.last().map(|last| last.id))
+            .flatten();
+        Ok(page)
+    }
+
+    /// The letter of that number.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn letter(&self, id: i64) -> Result<Option<KeptLetter>, AccessError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
+        Ok(statement.query_row([id], read).optional()?)
+    }
+
+    /// The letter of a push and an endpoint.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn letter_of(
+        &self,
+        journal: JournalId,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+    ) -> Result<Option<KeptLetter>, AccessError> {
+        let connection = self.connection();
+        let condition = "WHERE l.sequence = ?1 AND l.endpoint = ?2 AND l.journal = ?3";
+        let mut statement = connection.prepare_cached(&format!("{SELECT} {condition}"))?;
+        let key = params![number(sequence.get()), endpoint.to_string(), journal.to_string()];
+        Ok(statement.query_row(key, read).optional()?)
+    }
+
+    /// Whether there is a letter of a newer push of the same tag, for the same endpoint.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn has_newer_letter(&self, letter: &Letter) -> Result<bool, AccessError> {
+        let Some(tag) = &letter.tag else {
+            return Ok(false);
+        };
+        let connection = self.connection();
+        // Of two journals, one was begun later: then the clock decides.
+        let sql = "SELECT EXISTS (SELECT 1 FROM dead_letters WHERE repository = ?1 AND tag = ?2 AND endpoint = ?3 AND \
+                   CASE journal WHEN ?4 THEN sequence > ?5 ELSE taken_ms > ?6 END)";
+        let mut statement = connection.prepare_cached(sql)?;
+        let values = params![
+            letter.repository.as_str(),
+            tag.as_str(),
+            letter.endpoint.to_string(),
+            letter.journal.to_string(),
+            number(letter.sequence.get()),
+            letter.taken_at.unix_millis(),
+        ];
+        Ok(statement.query_row(values, |row| row.get(0))?)
+    }
+
+    /// Removes letters; for how many it was. Some may be gone although the rest could not be removed.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn remove_letters(&self, ids: &[i64]) -> Result<u64, AccessError> {
+        let mut removed = 0;
+        for ids in ids.chunks(REMOVED_AT_ONCE) {
+            let mut connection = self.connection();
+            let transaction = connection.transaction()?;
+            let (mut letters, mut replays) = (0, 0);
+            for id in ids {
+                let (letter, replay) = remove(&transaction, *id)?;
+                letters += letter;
+                replays += replay;
+            }
+            transaction.commit()?;
+            self.0.tally.add(-letters, -replays);
+            self.0.tally.weigh(&connection);
+            removed += letters.cast_unsigned();
+        }
+        Ok(removed)
+    }
+
+    /// The newest letters of a journal, at most so many, by what they are of.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn newest_letters(
+        &self,
+        journal: JournalId,
+        count: u32,
+    ) -> Result<Vec<(Sequence, EndpointId, i64)>, AccessError> {
+        let connection = self.connection();
+        let sql = "SELECT sequence, endpoint, id FROM (SELECT * FROM dead_letters ORDER BY id DESC LIMIT ?2) \
+                   WHERE journal = ?1";
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map(params![journal.to_string(), count], |row| {
+            let endpoint = endpoint(&row.get::<_, String>(1)?)?;
+            Ok((sequence(row, 0)?, endpoint, row.get(2)?))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How many letters there are. Waits for nobody.
+    #[must_use]
+    pub fn letter_stats(&self) -> LetterStats {
+        let tally = &self.0.tally;
+        LetterStats {
+            letters: tally.letters.load(Ordering::Relaxed),
+            replaying: tally.replaying.load(Ordering::Relaxed),
+            bytes: tally.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The number of the oldest letter.
+    fn first_letter(&self) -> Result<i64, AccessError> {
+        let first = "SELECT min(id) FROM dead_letters";
+        let first: Option<i64> = self.connection().query_row(first, (), |row| row.get(0))?;
+        Ok(first.unwrap_or(i64::MAX))
+    }
+
+    /// The letters that are meant within one window, and how far it reached.
+    fn window(
+        &self,
+        filter: &LetterFilter,
+        before: i64,
+        limit: usize,
+    ) -> Result<(Vec<KeptLetter>, i64), AccessError> {
+        let connection = self.connection();
+        let newest: Option<i64> = connection
+            .prepare_cached("SELECT max(id) FROM dead_letters WHERE id < ?1")?
+            .query_row([before], |row| row.get(0))?;
+        let Some(newest) = newest else {
+            return Ok((Vec::new(), i64::MIN));
+        };
+        let lowest = newest.saturating_sub(WINDOW);
+        let ids = (!filter.ids.is_empty()).then(|| serde_json::json!(filter.ids).to_string());
+        let sql = format!(
+            "{SELECT} WHERE l.id <= :newest AND l.id > :lowest \
+             AND (:ids IS NULL OR l.id IN (SELECT value FROM json_each(:ids))) \
+             AND (:endpoint IS NULL OR l.endpoint = :endpoint) AND (:tag IS NULL OR l.tag = :tag) \
+             AND l.died_ms >= :since AND l.died_ms < :until ORDER BY l.id DESC"
+        );
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(named_params! {
+            ":newest": newest,
+            ":lowest": lowest,
+            ":ids": ids,
+            ":endpoint": filter.endpoint.as_ref().map(ToString::to_string),
+            ":tag": filter.tag.as_ref().map(Tag::as_str),
+            ":since": filter.since.map_or(i64::MIN, Timestamp::unix_millis),
+            ":until": filter.until.map_or(i64::MAX, Timestamp::unix_millis),
+        })?;
+        let (mut found, mut reached) = (Vec::new(), lowest.saturating_add(1));
+        while let Some(row) = rows.next()? {
+            let repository = row.get_ref("repository")?.as_str().map_err(odd)?;
+            let is_meant = |glob: &globset::GlobMatcher| glob.is_match(repository);
+            if filter.repository.as_ref().is_none_or(is_meant) {
+                found.push(read(row)?);
+                if found.len() >= limit {
+                    reached = row.get("id")?;
+                    break;
+                }
+            }
+        }
+        Ok((found, reached))
+    }
+}
+
+pub(super) const SELECT: &str = "SELECT l.*, r.letter IS NOT NULL AS replaying, r.forced FROM dead_letters l LEFT JOIN replays r ON r.letter = l.id";
+
+/// Bytes of the pages that hold something.
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+    let bytes = pages.saturating_mul(pragma("page_size")?);
+    Ok(u64::try_from(bytes).unwrap_or_default())
+}
+
+/// Removes the letter of a push, if there is one, and its mark; how many of each it was.
+fn remove_of_push(
+    connection: &Connection,
+    sequence: Sequence,
+    endpoint: &EndpointId,
+    journal: JournalId,
+) -> rusqlite::Result<(i64, i64)> {
+    let sql = "SELECT id FROM dead_letters WHERE sequence = ?1 AND endpoint = ?2 AND journal = ?3";
+    let key = params![number(sequence.get()), endpoint.to_string(), journal.to_string()];
+    let id = connection
+        .prepare_cached(sql)?
+        .query_row(key, |row| row.get(0))
+        .optional()?;
+    id.map_or(Ok((0, 0)), |id| remove(connection, id))
+}
+
+/// Removes a letter and its mark; how many of each it was.
+pub(super) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<(i64, i64)> {
+    let replays = connection
+        .prepare_cached("DELETE FROM replays WHERE letter = ?1")?
+        .execute([id])?;
+    let letters = connection
+        .prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?
+        .execute([id])?;
+    Ok((count(letters), count(replays)))
+}
+
+fn put(connection: &Connection, letter: &Letter) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO dead_letters (journal, sequence, endpoint, repository, tag, digest, media_type, \
+               manifest_size, listed, event_id, actor, taken_ms, died_ms, reason, attempts) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    connection.prepare_cached(sql)?.execute(params![
+        letter.journal.to_string(),
+        number(letter.sequence.get()),
+        letter.endpoint.to_string(),
+        letter.repository.as_str(),
+        letter.tag.as_ref().map_or("", Tag::as_str),
+        letter.digest.to_string(),
+        letter.media_type.as_str(),
+        number(letter.manifest_size),
+        listed(&letter.references),
+        letter.event_id,
+        letter.actor,
+        letter.taken_at.unix_millis(),
+        letter.died_at.unix_millis(),
+        letter.reason,
+        letter.attempts,
+    ])?;
+    Ok(())
+}
+
+/// A row of [`SELECT`].
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<KeptLetter> {
+    let moment = |name: &str| row.get(name).map(Timestamp::from_unix_millis);
+    let text = |name: &str| row.get::<_, String>(name);
+    let tag = text("tag")?;
+    let media_type = text("media_type")?;
+    let letter = Letter {
+        journal: journal(&text("journal")?)?,
+        sequence: sequence(row, "sequence")?,
+        endpoint: endpoint(&text("endpoint")?)?,
+        repository: text("repository")?.parse().map_err(odd)?,
+        tag: (!tag.is_empty()).then(|| tag.parse()).transpose().map_err(odd)?,
+        digest: text("digest")?.parse().map_err(odd)?,
+        media_type: MediaType::parse(&media_type).ok_or_else(|| odd(Unknown(media_type)))?,
+        manifest_size: u64::try_from(row.get::<_, i64>("manifest_size")?).unwrap_or_default(),
+        references: references(&text("listed")?)?,
+        event_id: text("event_id")?,
+        actor: text("actor")?,
+        taken_at: moment("taken_ms")?,
+        died_at: moment("died_ms")?,
+        reason: text("reason")?,
+        attempts: row.get("attempts")?,
+    };
+    let state = if row.get("replaying")? {
+        LetterState::Replaying
+    } else {
+        LetterState::Dead
+    };
+    let id = row.get("id")?;
+    Ok(KeptLetter { id, state, letter })
+}
+
+/// A value that no version has written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is nothing that was written here")]
+struct Unknown(String);
+
+fn odd(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
+}
+
+fn sequence(row: &Row<'_>, column: impl rusqlite::RowIndex) -> rusqlite::Result<Sequence> {
+    let number: i64 = row.get(column)?;
+    let sequence = u64::try_from(number).ok().and_then(Sequence::new);
+    sequence.ok_or_else(|| odd(Unknown(number.to_string())))
+}
+
+/// A journal's identity as its `Display` writes it.
+fn journal(text: &str) -> rusqlite::Result<JournalId> {
+    let number = u128::from_str_radix(text, 16).map_err(odd)?;
+    Ok(JournalId(number.to_be_bytes()))
+}
+
+fn listed(references: &[Reference]) -> String {
+    if references.is_empty() {
+        return String::new();
+    }
+    let listed: Vec<_> = references
+        .iter()
+        .map(|reference| Listed {
+            media_type: reference.media_type.as_str().into(),
+            size: reference.size,
+            digest: reference.digest.to_string(),
+            urls: reference.has_urls,
+        })
+        .collect();
+    // Without it the registry is asked.
+    serde_json::to_string(&listed).unwrap_or_default()
+}
+
+fn references(text: &str) -> rusqlite::Result<Vec<Reference>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let listed: Vec<Listed<'_>> = serde_json::from_str(text).map_err(odd)?;
+    let references = listed.into_iter().map(|listed| {
+        Ok(Reference {
+            media_type: listed.media_type.into_owned(),
+            size: listed.size,
+            digest: listed.digest.parse().map_err(odd)?,
+            has_urls: listed.urls,
+        })
+    });
+    references.collect()
+}
+
+/// As SQLite has numbers.
+pub(super) fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn count(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}

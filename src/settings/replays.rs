@@ -1,0 +1,153 @@
+//! Which dead letters are to be sent again, in the file, so that a restart goes on with them.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    AccessError, KeptLetter, Letter, Settings,
+    letter::cut,
+    letters::{SELECT, count, number, read, remove},
+    states::endpoint,
+};
+use crate::{clock::Timestamp, journal::JournalId, push::EndpointId};
+
+/// The longest reason that is kept, bytes.
+const REASON_BYTES_MAX: usize = 300;
+
+/// Whether a letter goes past newer pushes of its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Not if there is a newer push of the same tag for the same endpoint.
+    KeepNewest,
+    /// All the same.
+    Force,
+}
+
+/// A letter that is to be sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Its number.
+    pub id: i64,
+    /// For whom it is.
+    pub endpoint: EndpointId,
+    /// In which order it goes: a letter with a smaller one goes first.
+    pub place: i64,
+}
+
+impl Mark {
+    /// The mark of a letter. What another journal than `current` took goes first.
+    #[must_use]
+    pub fn of(id: i64, letter: &Letter, current: JournalId) -> Self {
+        let place = number(letter.sequence.get());
+        Self {
+            id,
+            endpoint: letter.endpoint.clone(),
+            place: if letter.journal == current {
+                place
+            } else {
+                place.saturating_sub(i64::MAX)
+            },
+        }
+    }
+}
+
+impl Settings {
+    /// Marks letters to be sent again, all of them or none; for how many it was. Those that are gone, or marked
+    /// already, are left out.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn mark_letters(&self, marks: &[Mark], order: Order) -> Result<u64, AccessError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        let sql = "INSERT OR IGNORE INTO replays (letter, endpoint, place, forced) \
+                   SELECT id, ?2, ?3, ?4 FROM dead_letters WHERE id = ?1";
+        let mut marked = 0;
+        for mark in marks {
+            let values = params![
+                mark.id,
+                mark.endpoint.to_string(),
+                mark.place,
+                order == Order::Force
+            ];
+            marked += transaction.prepare_cached(sql)?.execute(values)?;
+        }
+        transaction.commit()?;
+        self.0.tally.add(0, count(marked));
+        Ok(marked as u64)
+    }
+
+    /// The endpoints that have letters to be sent again.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn replaying_endpoints(&self) -> Result<Vec<EndpointId>, AccessError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached("SELECT DISTINCT endpoint FROM replays")?;
+        let rows = statement.query_map((), |row| endpoint(&row.get::<_, String>(0)?))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The letter that goes next to this endpoint, and how it goes.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn next_replay(&self, endpoint: &EndpointId) -> Result<Option<(KeptLetter, Order)>, AccessError> {
+        let connection = self.connection();
+        let sql = format!(
+            "{SELECT} WHERE l.id = (SELECT letter FROM replays WHERE endpoint = ?1 ORDER BY place LIMIT 1)"
+        );
+        let mut statement = connection.prepare_cached(&sql)?;
+        let next = statement.query_row([endpoint.to_string()], |row| {
+            let order = if row.get("forced")? {
+                Order::Force
+            } else {
+                Order::KeepNewest
+            };
+            Ok((read(row)?, order))
+        });
+        Ok(next.optional()?)
+    }
+
+    /// A letter was delivered: it goes.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn letter_delivered(&self, id: i64) -> Result<(), AccessError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        let (letters, replays) = remove(&transaction, id)?;
+        transaction.commit()?;
+        self.0.tally.add(-letters, -replays);
+        Ok(())
+    }
+
+    /// A letter was sent once more in vain: it is dead again.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn letter_failed(&self, id: i64, reason: &str, at: Timestamp) -> Result<(), AccessError> {
+        let sql = "UPDATE dead_letters SET reason = ?2, died_ms = ?3, attempts = attempts + 1 WHERE id = ?1";
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        transaction.prepare_cached(sql)?.execute(params![
+            id,
+            cut(reason, REASON_BYTES_MAX),
+            at.unix_millis()
+        ])?;
+        let replays = transaction.execute("DELETE FROM replays WHERE letter = ?1", [id])?;
+        transaction.commit()?;
+        self.0.tally.add(0, -count(replays));
+        Ok(())
+    }
+
+    /// A letter is not to be sent again after all; it stays as it was.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn unmark_letter(&self, id: i64) -> Result<(), AccessError> {
+        let connection = self.connection();
+        let replays = connection.execute("DELETE FROM replays WHERE letter = ?1", [id])?;
+        self.0.tally.add(0, -count(replays));
+        Ok(())
+    }
+}

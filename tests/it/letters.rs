@@ -1,0 +1,322 @@
+//! Dead letters of a real shipbell: in settings.db before the journal says settled (CONTRACT 5 and 6).
+
+use std::{fs, path::Path};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::support::{
+    SOON, envelope, eventually, folder, ports,
+    receiver::{Answer, Receiver, Request},
+    shipbell::{Config, Shipbell},
+};
+
+/// A letter as its row has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    endpoint: String,
+    image: String,
+    reason: String,
+    attempts: Option<u32>,
+}
+
+fn row(endpoint: &str, image: &str, reason: &str, attempts: Option<u32>) -> Row {
+    Row {
+        endpoint: endpoint.to_owned(),
+        image: image.to_owned(),
+        reason: reason.to_owned(),
+        attempts,
+    }
+}
+
+/// All letters, in the order in which they were written.
+fn rows(data: &Path) -> Vec<Row> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let file = Connection::open_with_flags(data.join("settings.db"), flags).unwrap();
+    file.busy_timeout(SOON).unwrap();
+    let sql = "SELECT endpoint, repository || ':' || tag, reason, attempts FROM dead_letters ORDER BY id";
+    let mut statement = file.prepare(sql).unwrap();
+    let rows = statement.query_map((), |row| {
+        Ok(Row {
+            endpoint: row.get(0)?,
+            image: row.get(1)?,
+            reason: row.get(2)?,
+            attempts: row.get(3)?,
+        })
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+fn wait_for_rows(count: usize, data: &Path) -> Vec<Row> {
+    eventually(&format!("{count} letters"), SOON, || {
+        let rows = rows(data);
+        (rows.len() >= count).then_some(rows)
+    })
+}
+
+fn metric(shipbell: &Shipbell, sample: &str) -> u64 {
+    let metrics = shipbell.ops("/metrics").text();
+    let value = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+fn wait_for_metric(shipbell: &Shipbell, sample: &str, value: u64) {
+    eventually(&format!("{sample} is {value}"), SOON, || {
+        (metric(shipbell, sample) == value).then_some(())
+    });
+}
+
+fn take(shipbell: &Shipbell, repository: &str, tag: &str) {
+    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+}
+
+fn images(requests: &[Request]) -> Vec<String> {
+    requests.iter().map(Request::image).collect()
+}
+
+/// What is refused is tried twice.
+const TWICE: &str = "delivery.retry_schedule = ['50ms']\nbatch.window = '0s'";
+
+#[test]
+fn a_push_that_is_refused_to_the_end_is_a_letter_and_owed_no_more() {
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/hook?token=canary-in-a-query"));
+    let mut shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    take(&shipbell, "acme/app", "1.4");
+    let expected = [row("hook", "acme/app:1.4", "answered 404 Not Found", Some(2))];
+    assert_eq!(wait_for_rows(1, &data), expected);
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+    assert_eq!(
+        metric(&shipbell, "shipbell_settled_total{how=\"dead_letter\"}"),
+        1
+    );
+    assert_eq!(metric(&shipbell, "shipbell_dead_letters"), 1);
+    assert_eq!(metric(&shipbell, "shipbell_dead_letters_written_total"), 1);
+    assert_eq!(metric(&shipbell, "shipbell_dead_letters_lost_total"), 0);
+    assert!(metric(&shipbell, "shipbell_dead_letters_bytes") > 4096);
+    shipbell.stop();
+    shipbell.start_again();
+    assert_eq!(hook.requests().len(), 2, "nothing is sent again by itself");
+    assert_eq!(rows(&data), expected);
+    let file = fs::read(data.join("settings.db")).unwrap();
+    let canary = b"canary-in-a-query";
+    assert!(!file.windows(canary.len()).any(|window| window == canary));
+}
+
+#[test]
+fn one_that_says_it_is_gone_leaves_letters_that_say_why() {
+    let hook = Receiver::scripted(|_| Answer::Status(410));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/"));
+    let shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    take(&shipbell, "acme/app", "1");
+    wait_for_rows(1, &data);
+    take(&shipbell, "acme/app", "2");
+    assert_eq!(
+        wait_for_rows(2, &data),
+        [
+            row("hook", "acme/app:1", "answered 410 Gone", None),
+            row(
+                "hook",
+                "acme/app:2",
+                "its endpoint is ignored: answered 410 Gone",
+                None
+            ),
+        ]
+    );
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+}
+
+#[test]
+fn what_is_owed_by_an_endpoint_that_is_gone_from_the_configuration_is_buried_as_letters() {
+    let (data, other) = (folder(), Receiver::start());
+    let config = || {
+        let config = Config::without_registry().with("delivery.retry_schedule = ['1h']\nbatch.window = '0s'");
+        config.data_in(data.path()).endpoint("other", &other.url("/"))
+    };
+    let dead = format!("http://127.0.0.1:{}/", ports::free());
+    let mut shipbell = Shipbell::start(config().endpoint("gone", &dead));
+    for tag in ["1", "2", "3"] {
+        take(&shipbell, "acme/app", tag);
+    }
+    other.wait_for(3, SOON);
+    shipbell.stop();
+    assert_eq!(rows(data.path()), []);
+
+    let mut shipbell = Shipbell::start(config());
+    let reason = "its endpoint is gone from the configuration";
+    let expected: Vec<_> = (1..=3)
+        .map(|tag| row("gone", &format!("acme/app:{tag}"), reason, None))
+        .collect();
+    assert_eq!(wait_for_rows(3, data.path()), expected);
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+    shipbell.stop();
+    assert!(shipbell.log().contains("no longer in the configuration"));
+
+    // When it comes back, it is owed nothing of that.
+    let back = Receiver::start();
+    let shipbell = Shipbell::start(config().endpoint("gone", &back.url("/")));
+    take(&shipbell, "acme/app", "4");
+    assert_eq!(images(&back.wait_for(1, SOON)), ["acme/app:4"]);
+    assert_eq!(rows(data.path()).len(), 3);
+}
+
+#[test]
+fn while_no_letter_can_be_written_the_push_stays_owed_through_a_kill_too() {
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    let file = Connection::open(data.join("settings.db")).unwrap();
+    file.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    take(&shipbell, "acme/app", "1");
+    wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 1);
+    let complaint = "dead letters can't be written";
+    eventually("it is told", SOON, || {
+        shipbell.log().contains(complaint).then_some(())
+    });
+    assert_eq!(metric(&shipbell, "shipbell_journal_live"), 1);
+    // Nobody else is held up.
+    take(&shipbell, "acme/app", "2");
+    hook.wait_for_image("acme/app:2", SOON);
+    shipbell.kill();
+    file.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(rows(&data), []);
+
+    hook.answer(|request| Answer::Status(if request.image().ends_with(":1") { 404 } else { 200 }));
+    shipbell.start_again();
+    let expected = [row("hook", "acme/app:1", "answered 404 Not Found", Some(2))];
+    assert_eq!(wait_for_rows(1, &data), expected);
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+    assert_eq!(shipbell.log().matches(complaint).count(), 1, "told once");
+}
+
+#[test]
+fn letters_are_written_once_they_can_be() {
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    let file = Connection::open(data.join("settings.db")).unwrap();
+    file.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    for number in 0..30 {
+        take(&shipbell, &format!("acme/app{number}"), "1");
+    }
+    wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 30);
+    file.execute_batch("ROLLBACK").unwrap();
+    wait_for_rows(30, &data);
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+    wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 0);
+    shipbell.stop();
+}
+
+#[test]
+fn a_stop_writes_what_waits() {
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    let file = Connection::open(data.join("settings.db")).unwrap();
+    file.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    take(&shipbell, "acme/app", "1");
+    wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 1);
+    shipbell.terminate();
+    eventually("it stops", SOON, || {
+        shipbell.log().contains("stopping").then_some(())
+    });
+    file.execute_batch("ROLLBACK").unwrap();
+    assert!(shipbell.wait(SOON).success());
+    assert_eq!(rows(&data).len(), 1);
+    shipbell.start_again();
+    assert_eq!(metric(&shipbell, "shipbell_journal_live"), 0);
+    assert_eq!(hook.requests().len(), 2);
+}
+
+#[test]
+fn the_letter_of_a_push_that_is_owed_all_the_same_is_taken_back() {
+    let hook = Receiver::scripted(|_| Answer::Status(503));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    take(&shipbell, "acme/app", "1");
+    hook.wait_for(1, SOON);
+    shipbell.stop();
+    // The journal as it is when the process ends right between a letter and its settlement.
+    let (journal, before) = (data.join("journal"), data.join("before"));
+    copy(&journal, &before);
+    hook.answer(|_| Answer::Status(404));
+    shipbell.start_again();
+    wait_for_rows(1, &data);
+    shipbell.stop();
+    fs::remove_dir_all(&journal).unwrap();
+    fs::rename(&before, &journal).unwrap();
+
+    hook.answer(|_| Answer::Status(200));
+    let sent = hook.requests().len();
+    shipbell.start_again();
+    assert_eq!(rows(&data), [], "it is owed, and not given up");
+    let requests = hook.wait_for(sent + 1, SOON);
+    assert_eq!(requests[sent].id(), requests[0].id());
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+    assert_eq!(metric(&shipbell, "shipbell_dead_letters"), 0);
+    assert!(shipbell.log().contains("taken back"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn killed_at_any_moment_each_push_is_owed_or_a_letter() {
+    const ROUNDS: u64 = 8;
+    const PUSHES: u64 = 40;
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with("delivery.retry_schedule = ['1ms']\nbatch.window = '0s'\nbatch.coalesce = 'none'")
+        .endpoint("hook", &hook.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    for round in 0..ROUNDS {
+        let events: Vec<_> = (0..PUSHES)
+            .map(|number| {
+                let (repository, tag) = (format!("acme/app{}", number % 7), format!("v{round}-{number}"));
+                envelope::push(&repository, &tag, &tag)
+            })
+            .collect();
+        shipbell.take(envelope::of(&events));
+        // In the middle of giving up, each time elsewhere.
+        let some = usize::try_from(round * PUSHES * 3 / 4).unwrap();
+        eventually("some are letters", SOON, || {
+            (rows(&data).len() >= some).then_some(())
+        });
+        shipbell.kill();
+        shipbell.start_again();
+    }
+    let all = usize::try_from(ROUNDS * PUSHES).unwrap();
+    let mut images: Vec<_> = wait_for_rows(all, &data)
+        .into_iter()
+        .map(|row| row.image)
+        .collect();
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+    images.sort();
+    images.dedup();
+    assert_eq!((images.len(), rows(&data).len()), (all, all), "each once");
+}
