@@ -48,7 +48,7 @@ use crate::{
     registry, settings,
     sizing::{self, Sizing},
     telemetry::{Metrics, labels::ListenerName},
-    webhook::{Endpoints, client, connect::InvalidRoots},
+    webhook::{Endpoints, client, tls::InvalidTls},
 };
 
 mod health;
@@ -92,7 +92,7 @@ pub enum RunError {
     Registry(#[from] registry::BuildError),
     /// Authorities can't be read.
     #[error("delivery.ca_file: {0}")]
-    Authorities(#[from] InvalidRoots),
+    Authorities(#[from] InvalidTls),
     /// A file that the configuration names can't be read.
     #[error("{key} {}: {error}", path.display())]
     File {
@@ -218,7 +218,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let queue = Arc::new(Queue::bounded(options::queue_bounds(config)));
     let registry = registry::Client::new(options::registry_options(config, &metrics)?)?;
     let sizing = Sizing::new(registry, sizing::Options::default());
-    let client = client::Client::new(options::client_options(config)?)?;
+    let client = client::Client::new(options::client_options(config))?;
     let steady = clock.steady();
     let parts = health::Parts {
         clock: clock.clone(),

@@ -39,7 +39,7 @@ mod tests;
 
 pub use self::{
     delivery::{Alerts, Delivery},
-    endpoint::{Credentials, Endpoint},
+    endpoint::Endpoint,
     listeners::{Admin, AdminAuth, AdminProxy, AdminToken, Ingest, Ops, Role, Tls},
     problem::{Problem, Problems, Source, Warning},
     process::{Journal, Log, LogFormat, Shutdown, Telemetry},
