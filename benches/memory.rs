@@ -173,6 +173,7 @@ fn endpoints() -> anyhow::Result<Endpoints> {
             coalesce: Coalesce::Tag,
         }),
         rate: Rate { per_second: None },
+        way: None,
     }]))
 }
 

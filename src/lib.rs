@@ -63,3 +63,4 @@ pub mod clock;
 pub mod fuzzing;
 pub mod lifecycle;
 pub mod secret;
+pub mod stamp;

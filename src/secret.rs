@@ -2,12 +2,13 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use secrecy::SecretString;
+
+use crate::stamp::Stamp;
 
 /// The most bytes that a secret's file may have: far above any token, far below any accident.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -25,9 +26,6 @@ enum Source {
         last: Mutex<Option<(Stamp, SecretString)>>,
     },
 }
-
-/// What tells one version of a file from the next: device and inode, size, modification time.
-type Stamp = (u64, u64, u64, i64, i64);
 
 impl Secret {
     /// The secret `value` itself.
@@ -82,20 +80,14 @@ impl Secret {
 
 fn read_if_changed(path: &Path, known: Option<Stamp>) -> io::Result<Option<(Stamp, SecretString)>> {
     let meta = fs::metadata(path)?;
-    let stamp = (
-        meta.dev(),
-        meta.ino(),
-        meta.size(),
-        meta.mtime(),
-        meta.mtime_nsec(),
-    );
+    let stamp = Stamp::of_metadata(&meta);
     if known == Some(stamp) {
         return Ok(None);
     }
     if !meta.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    if meta.size() > SECRET_FILE_BYTES_MAX {
+    if meta.len() > SECRET_FILE_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a secret's file has at most 64 KiB",

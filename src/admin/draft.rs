@@ -15,7 +15,7 @@ use crate::{
     webhook::{
         connect::lookup,
         guard::{Author, Guard},
-        sign::WebhookSecret,
+        sign::SigningKey,
         target::Target,
     },
 };
@@ -47,7 +47,7 @@ pub struct WebhookDraft {
     /// goes.
     #[schema(example = "https://ci.example.com/hook?token=secret")]
     pub url: Option<String>,
-    /// What its requests are signed with, `whsec_` and base64; null for none. The one before it signs too for a day.
+    /// What its requests are signed with, `whsec_` or `whsk_` (Ed25519) and base64; null for none. The one before it signs too for a day.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     pub secret: Option<Option<String>>,
@@ -164,7 +164,7 @@ impl WebhookDraft {
                     Err("it is too long for a webhook secret".to_owned())
                 } else {
                     secret
-                        .parse::<WebhookSecret>()
+                        .parse::<SigningKey>()
                         .map(drop)
                         .map_err(|error| error.to_string())
                 };

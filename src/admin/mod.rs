@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 use crate::{
     clock::Clock,
-    dispatch::states::States,
+    dispatch::{Dispatcher, states::States},
     journal::Journal,
     lifecycle::Tasks,
     listener::{Body, Hangup, Listener},
@@ -34,6 +34,7 @@ pub mod access;
 mod api;
 pub mod draft;
 pub mod problem;
+pub mod rate;
 pub mod socket;
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,10 @@ pub struct Parts {
     pub queue: Arc<Queue>,
     /// Where that is kept.
     pub journal: Journal,
+    /// Who sends again, and keeps dead letters.
+    pub dispatcher: Dispatcher,
+    /// How often tests are sent.
+    pub tests: rate::Tests,
     /// What is known of sizes.
     pub sizing: Sizing,
     /// Where what happened is read: `catalog.db`.

@@ -80,6 +80,7 @@ impl Defaults {
             exclude_tags: Arc::clone(&self.none),
             batching: Arc::clone(&self.batching),
             rate: self.rate,
+            way: None,
         }
     }
 }

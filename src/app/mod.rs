@@ -50,7 +50,7 @@ use crate::{
     settings::{self, Settings},
     sizing::{self, Sizing},
     telemetry::{Metrics, labels::ListenerName},
-    webhook::{Endpoints, client, connect::InvalidRoots},
+    webhook::{Endpoints, client, tls::InvalidTls},
 };
 
 mod admin;
@@ -96,7 +96,7 @@ pub enum RunError {
     Registry(#[from] registry::BuildError),
     /// Authorities can't be read.
     #[error("delivery.ca_file: {0}")]
-    Authorities(#[from] InvalidRoots),
+    Authorities(#[from] InvalidTls),
     /// A file that the configuration names can't be read.
     #[error("{key} {}: {error}", path.display())]
     File {
@@ -223,7 +223,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
     let queue = Arc::new(Queue::bounded(options::queue_bounds(config)));
     let registry = registry::Client::new(options::registry_options(config, &metrics)?)?;
     let sizing = Sizing::new(registry, sizing::Options::default());
-    let client = client::Client::new(options::client_options(config)?)?;
+    let client = client::Client::new(options::client_options(config))?;
     let steady = clock.steady();
     let defaults = Defaults::new(config.batch, config.delivery.rate);
     let settings = admin::open_settings(config, &endpoints, &defaults, &clock).await?;
@@ -289,6 +289,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         states: states.clone(),
         queue: Arc::clone(&queue),
         journal: journal.clone(),
+        dispatcher: dispatcher.clone(),
         sizing: sizing.clone(),
         history: history.clone(),
         metrics: metrics.clone(),

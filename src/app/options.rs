@@ -158,18 +158,19 @@ pub(super) fn registry_options(config: &Config, metrics: &Metrics) -> Result<reg
     })
 }
 
-pub(super) fn client_options(config: &Config) -> Result<client::Options, RunError> {
+pub(super) fn client_options(config: &Config) -> client::Options {
     let delivery = &config.delivery;
-    Ok(client::Options {
+    client::Options {
         timeout: delivery.timeout,
         connect_timeout: delivery.timeout.min(CONNECT_TIMEOUT_MAX),
         user_agent: delivery.user_agent.clone(),
         header_name: delivery.header_name.clone(),
         guard: guard(config),
-        extra_ca_pem: read_pem("delivery.ca_file", delivery.ca_file.as_ref())?,
+        ca_file: delivery.ca_file.clone(),
+        proxy: delivery.proxy.clone(),
         idle_per_host_max: IDLE_PER_HOST_MAX,
         idle_timeout: IDLE_TIMEOUT,
-    })
+    }
 }
 
 pub(super) fn dispatch_options(config: &Config) -> Result<dispatch::Options, RunError> {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
 
 use super::reader::{ReadError, Reader, deliveries, moment, natural};
 use super::{DeliveryStory, PushStory};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, journal::JournalId};
 
 /// Which deliveries are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,6 +142,20 @@ impl Reader {
             Ok(delivery.map(|delivery| (push, delivery)))
         };
         read().map_err(|error| self.explain(&error))
+    }
+
+    /// The journal that took a push, by the push's number here.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn journal_of(&self, push: i64) -> Result<Option<JournalId>, ReadError> {
+        let sql = "SELECT identity FROM journals WHERE number = ?1";
+        let number = super::rows::Origin::journal_of(push);
+        let identity = self
+            .connection()
+            .query_row(sql, [number], |row| row.get::<_, String>(0));
+        let identity = identity.optional().map_err(|error| self.explain(&error))?;
+        Ok(identity.as_deref().and_then(JournalId::parse))
     }
 
     /// Repositories that were pushed to and have `part` in their names: at most `limit`, behind `after`.

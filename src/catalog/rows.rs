@@ -36,6 +36,11 @@ impl Origin {
         u64::try_from(push & ((1 << SEQUENCE_BITS) - 1)).unwrap_or(0)
     }
 
+    /// The number of the journal that took a push, by its row.
+    pub(super) fn journal_of(push: i64) -> i64 {
+        push >> SEQUENCE_BITS
+    }
+
     /// The row of the push; `None` beyond what ids have room for, which no journal reaches.
     pub(super) fn push(self, sequence: Sequence) -> Option<i64> {
         let sequence = i64::try_from(sequence.get()).ok()?;

@@ -64,7 +64,7 @@ pub struct Delivery {
     pub header_name: HeaderName,
     /// Private networks that URLs from the settings page may point into.
     pub allow_networks: Vec<IpNet>,
-    /// An HTTP proxy for all webhooks. A secret, because of its user-info.
+    /// The proxy for all webhooks, HTTP or SOCKS 5. A secret, because of its user-info.
     pub proxy: Option<Secret>,
     /// PEM certificates to trust besides the public ones.
     pub ca_file: Option<PathBuf>,
@@ -119,7 +119,7 @@ impl Delivery {
                 .header_name("header_name")
                 .unwrap_or(HeaderName::from_static("x")),
             allow_networks: section.networks("allow_networks").unwrap_or_default(),
-            proxy: section.url("proxy", units::proxy_url),
+            proxy: section.secret_url("proxy", units::proxy_url),
             ca_file: section.certificates("ca_file"),
             history: section.duration("history", kept.clone()).unwrap_or_default(),
             history_max: section

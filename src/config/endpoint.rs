@@ -1,6 +1,6 @@
 //! `[[endpoints]]`: who gets webhooks.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use globset::GlobSet;
 use http::{HeaderName, HeaderValue, header};
@@ -16,7 +16,11 @@ use super::{
 use crate::{
     push::EndpointId,
     secret::Secret,
-    webhook::{self, Batching, Coalesce, Format, Rate, guard::Author},
+    webhook::{
+        self, Batching, Coalesce, Format, Rate,
+        guard::Author,
+        way::{ClientCert, Credentials, TlsFiles, Way},
+    },
 };
 
 /// What receivers are known by; later versions speak to them.
@@ -39,15 +43,6 @@ const FORMATS_TO_COME: [&str; 14] = [
 
 const NAME_BYTES_MAX: usize = 64;
 
-/// How shipbell says who it is at an endpoint.
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    /// By name and password.
-    Basic(Login),
-    /// By a bearer token.
-    Bearer(Secret),
-}
-
 /// One `[[endpoints]]` block.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -61,7 +56,7 @@ pub struct Endpoint {
     pub exclude_tags: GlobSet,
     /// Where it is: http or https.
     pub url: Secret,
-    /// The `whsec_` secret its webhooks are signed with.
+    /// The secret its webhooks are signed with: `whsec_`, or the private key `whsk_`.
     pub secret: Option<Secret>,
     /// The secret before; only along with `secret`.
     pub previous_secret: Option<Secret>,
@@ -77,14 +72,8 @@ pub struct Endpoint {
     pub coalesce: Option<Coalesce>,
     /// In place of `delivery.rate`.
     pub rate: Option<Rate>,
-    /// PEM certificates to trust besides the public ones.
-    pub ca_file: Option<PathBuf>,
-    /// The certificate to show.
-    pub client_cert: Option<Tls>,
-    /// Who shipbell is there.
-    pub credentials: Option<Credentials>,
-    /// An HTTP proxy. A secret, because of its user-info.
-    pub proxy: Option<Secret>,
+    /// Certificates, credentials and a proxy of its own, if it has any.
+    pub way: Option<Arc<Way>>,
 }
 
 impl Endpoint {
@@ -108,6 +97,7 @@ impl Endpoint {
                 coalesce: self.coalesce.unwrap_or(batching.coalesce),
             }),
             rate: self.rate.unwrap_or(rate),
+            way: self.way.clone(),
         }
     }
 
@@ -131,10 +121,7 @@ impl Endpoint {
         let max_pushes = section.integer("max_pushes", 1..=PUSHES_MAX);
         let coalesce = section.choice("coalesce", &COALESCE);
         let rate = section.rate("rate");
-        let ca_file = section.certificates("ca_file");
-        let client_cert = section.tls("client_cert_file", "client_key_file");
-        let proxy = section.url("proxy", units::proxy_url);
-        let credentials = credentials(section, &headers);
+        let way = way(section, &headers);
         Some(Self {
             name: name?,
             repositories: repositories.unwrap_or_else(everything),
@@ -149,17 +136,14 @@ impl Endpoint {
             max_pushes,
             coalesce,
             rate,
-            ca_file,
-            client_cert,
-            credentials,
-            proxy,
+            way,
         })
     }
 }
 
 fn secrets(section: &mut Section<'_>) -> (Option<Secret>, Option<Secret>) {
-    let secret = section.secret("secret", units::webhook_secret);
-    let previous = section.secret("previous_secret", units::webhook_secret);
+    let secret = section.secret("secret", units::signing_key);
+    let previous = section.secret("previous_secret", units::signing_key);
     if previous.is_some() && !section.is_set("secret") && !section.is_set("secret_file") {
         section.report(
             if section.is_set("previous_secret") {
@@ -171,6 +155,24 @@ fn secrets(section: &mut Section<'_>) -> (Option<Secret>, Option<Secret>) {
         );
     }
     (secret, previous)
+}
+
+fn way(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)]) -> Option<Arc<Way>> {
+    let ca_file = section.certificates("ca_file");
+    let client_cert = section.tls("client_cert_file", "client_key_file");
+    let client_cert = client_cert.map(|Tls { cert_file, key_file }| ClientCert { cert_file, key_file });
+    let proxy = section.secret_url("proxy", units::own_proxy_url);
+    let credentials = credentials(section, headers);
+    let tls =
+        (ca_file.is_some() || client_cert.is_some()).then(|| Arc::new(TlsFiles { ca_file, client_cert }));
+    let has_any = tls.is_some() || proxy.is_some() || credentials.is_some();
+    has_any.then(|| {
+        Arc::new(Way {
+            credentials,
+            tls,
+            proxy,
+        })
+    })
 }
 
 fn credentials(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)]) -> Option<Credentials> {
@@ -196,7 +198,7 @@ fn credentials(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)])
         );
     }
     login
-        .map(Credentials::Basic)
+        .map(|Login { username, password }| Credentials::Basic { username, password })
         .or_else(|| bearer.map(Credentials::Bearer))
 }
 

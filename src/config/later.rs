@@ -10,28 +10,6 @@ const LATER: &[(&str, &str)] = &[
         "size.reconcile_",
         "comparing with the registry comes in a later version",
     ),
-    ("delivery.proxy", "proxies come in a later version"),
-    (
-        "endpoints[].ca_file",
-        "an endpoint's own certificates come in a later version; delivery.ca_file works",
-    ),
-    (
-        "endpoints[].client_",
-        "client certificates come in a later version",
-    ),
-    (
-        "endpoints[].username",
-        "credentials come in a later version; an Authorization header works",
-    ),
-    (
-        "endpoints[].password",
-        "credentials come in a later version; an Authorization header works",
-    ),
-    (
-        "endpoints[].bearer_token",
-        "credentials come in a later version; an Authorization header works",
-    ),
-    ("endpoints[].proxy", "proxies come in a later version"),
 ];
 
 /// The warnings for what differs from the defaults and does nothing.

@@ -40,7 +40,7 @@ mod tests;
 pub(crate) use self::endpoint::refuse_header;
 pub use self::{
     delivery::{Alerts, Delivery},
-    endpoint::{Credentials, Endpoint},
+    endpoint::Endpoint,
     listeners::{Admin, AdminAuth, AdminProxy, AdminToken, Ingest, Ops, Role, Tls},
     problem::{Problem, Problems, Source, Warning},
     process::{Journal, Log, LogFormat, Shutdown, Telemetry},

@@ -600,7 +600,9 @@ fn an_endpoint_cannot_have_what_does_not_go() {
     one("format = \"xml\"", "format", "\"native\" only");
     one("max_pushes = 0", "max_pushes", "from 1");
     one("rate = \"fast\"", "rate", "not a rate");
-    one("proxy = \"socks5://p:1\"", "proxy", "http://");
+    one("proxy = \"ftp://p:1\"", "proxy", "socks5://");
+    one("proxy = \"https://p:1\"", "proxy", "not supported");
+    one("secret = \"whsk_AAAA\"", "secret", "3 bytes");
     one("username = \"u\"", "username", "password is missing");
     one(
         "client_cert_file = \"/nowhere\"",
@@ -841,7 +843,9 @@ fn what_does_nothing_yet_warns_when_it_is_set() {
         ["delivery.proxy", "telemetry.otlp"]
     );
     assert_eq!(
-        keys(&endpoint("window = \"1s\"\nbearer_token = \"b\"\nca_file = \"\"")),
-        ["endpoints[0].bearer_token"]
+        keys(&endpoint(
+            "window = \"1s\"\nbearer_token = \"b\"\nproxy = \"direct\""
+        )),
+        Vec::<String>::new()
     );
 }

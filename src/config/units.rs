@@ -4,19 +4,18 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytesize::ByteSize;
 use globset::{Glob, GlobBuilder};
 use ipnet::IpNet;
 use url::{Host, Url};
 
-use crate::{
-    secret::Secret,
-    webhook::{
-        Rate,
-        guard::{Author, Guard},
-        target::Target,
-    },
+use crate::webhook::{
+    Rate,
+    guard::{Author, Guard},
+    proxy::Proxy,
+    sign::{InvalidSigningKey, SigningKey},
+    target::Target,
+    way,
 };
 
 /// Far above what any endpoint takes.
@@ -188,13 +187,17 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// A proxy: scheme, host, port, and credentials if it wants them; a secret because of these.
-pub(super) fn proxy_url(text: &str) -> Result<Secret, String> {
-    let url = http_url(text)?;
-    if url.query().is_some() || url.path() != "/" {
-        return Err("a proxy is a host and a port, such as \"http://proxy.example.com:3128\"".to_owned());
+/// A proxy: scheme, host, port, and credentials if it wants them.
+pub(super) fn proxy_url(text: &str) -> Result<(), String> {
+    Proxy::parse(text).map(drop).map_err(|error| error.to_string())
+}
+
+/// The same for one endpoint, which can also do without.
+pub(super) fn own_proxy_url(text: &str) -> Result<(), String> {
+    if text == way::DIRECT {
+        return Ok(());
     }
-    Ok(Secret::inline(text))
+    proxy_url(text)
 }
 
 fn has_user_info(url: &Url) -> bool {
@@ -260,16 +263,15 @@ pub(super) fn token(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A secret of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes.
-pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
-    let key = text
-        .strip_prefix("whsec_")
-        .and_then(|key| STANDARD.decode(key).ok());
-    match key {
-        Some(key) if (24..=64).contains(&key.len()) => Ok(()),
-        _ => Err(
+/// What webhooks are signed with, by Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes, or an Ed25519
+/// private key, `whsk_`.
+pub(super) fn signing_key(text: &str) -> Result<(), String> {
+    match text.parse::<SigningKey>() {
+        Ok(_) => Ok(()),
+        Err(error @ InvalidSigningKey::Key(_)) => Err(error.to_string()),
+        Err(InvalidSigningKey::Prefix | InvalidSigningKey::Secret(_)) => Err(
             "a webhook secret is whsec_ and the base64 of 24 to 64 bytes; make one with: \
-             echo \"whsec_$(openssl rand -base64 32)\""
+             echo \"whsec_$(openssl rand -base64 32)\"; or it is an Ed25519 private key, whsk_, see docs/operating.md"
                 .to_owned(),
         ),
     }
@@ -277,6 +279,8 @@ pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+
     use super::*;
 
     #[test]
@@ -367,7 +371,11 @@ mod tests {
         assert!(base_url("http://u:p@registry:5000").is_err());
         assert!(base_url("http://registry:5000/prefix/").is_ok());
         assert!(proxy_url("http://u:p@proxy:3128").is_ok());
-        assert!(proxy_url("http://proxy/path").is_err());
+        assert!(proxy_url("socks5://u:p@proxy").is_ok());
+        for wrong in ["http://proxy/path", "https://proxy", "direct", "proxy:3128"] {
+            assert!(proxy_url(wrong).is_err(), "{wrong}");
+        }
+        assert!(own_proxy_url("direct").is_ok());
     }
 
     #[test]
@@ -405,10 +413,17 @@ mod tests {
             assert!(token(wrong).is_err(), "{wrong:?}");
         }
         let of = |bytes: usize| format!("whsec_{}", STANDARD.encode(vec![7; bytes]));
-        assert!(webhook_secret(&of(24)).is_ok());
-        assert!(webhook_secret(&of(64)).is_ok());
+        assert!(signing_key(&of(24)).is_ok());
+        assert!(signing_key(&of(64)).is_ok());
         for wrong in [of(23), of(65), STANDARD.encode([7; 32]), "whsec_!".to_owned()] {
-            assert!(webhook_secret(&wrong).is_err(), "{wrong}");
+            assert!(signing_key(&wrong).is_err(), "{wrong}");
         }
+        let key = STANDARD.encode([7; 32]);
+        assert!(signing_key(&format!("whsk_{key}")).is_ok());
+        assert!(
+            signing_key(&format!("whpk_{key}"))
+                .unwrap_err()
+                .contains("for receivers")
+        );
     }
 }

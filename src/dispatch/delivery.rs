@@ -298,7 +298,8 @@ fn result_of(answer: &Result<Answer, SendError>) -> AttemptResult {
     match answer {
         Ok(answer) => AttemptResult::of_status(answer.status.as_u16()),
         Err(SendError::Connect(ConnectError::Resolve { .. })) => AttemptResult::Dns,
-        Err(SendError::Connect(ConnectError::Tls(_))) => AttemptResult::Tls,
+        Err(SendError::Connect(ConnectError::Tls(_)) | SendError::Certificates(_)) => AttemptResult::Tls,
+        Err(SendError::Connect(ConnectError::Proxy { .. }) | SendError::Proxy(_)) => AttemptResult::Proxy,
         Err(SendError::Connect(ConnectError::Refused(_))) => AttemptResult::Refused,
         Err(SendError::Connect(ConnectError::Tcp(_))) => AttemptResult::Connect,
         Err(

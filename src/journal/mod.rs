@@ -154,6 +154,21 @@ pub const DIRECTORY: &str = "journal";
 pub struct JournalId(pub [u8; 16]);
 
 /// 32 hexadecimal digits.
+impl JournalId {
+    /// The identity that was displayed so.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut id = [0; 16];
+        if text.len() != 2 * id.len() {
+            return None;
+        }
+        for (place, byte) in id.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+        }
+        Some(Self(id))
+    }
+}
+
 impl fmt::Display for JournalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -1,8 +1,7 @@
 //! TLS from PEM files that may change while we run.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,6 +16,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 
 use super::TlsFiles;
+use crate::stamp::Stamp;
 
 /// Why a certificate or its key can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +54,6 @@ struct Current {
     config: Arc<ServerConfig>,
 }
 
-/// What tells one version of a file from the next: device and inode, size, modification time.
-type Stamp = (u64, u64, u64, i64, i64);
-
 impl Acceptor {
     pub(super) fn load(files: TlsFiles) -> Result<Self, TlsError> {
         // Before reading: a change in between is seen at the next handshake.
@@ -92,17 +89,7 @@ impl Acceptor {
 }
 
 fn stamps(files: &TlsFiles) -> [Option<Stamp>; 2] {
-    let stamp = |path: &Path| {
-        let meta = fs::metadata(path).ok()?;
-        Some((
-            meta.dev(),
-            meta.ino(),
-            meta.size(),
-            meta.mtime(),
-            meta.mtime_nsec(),
-        ))
-    };
-    [stamp(&files.certificate), stamp(&files.key)]
+    [Stamp::of(&files.certificate), Stamp::of(&files.key)]
 }
 
 fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {

@@ -498,6 +498,7 @@ fn endpoints(names: &[&str]) -> Endpoints {
                 exclude_tags: Arc::default(),
                 batching: Arc::new(BATCHING),
                 rate: Rate { per_second: None },
+                way: None,
             })
             .collect(),
     )

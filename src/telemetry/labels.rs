@@ -109,6 +109,8 @@ label! {
         Dns => "dns",
         /// The TLS handshake failed.
         Tls => "tls",
+        /// The proxy could not be reached, or gave no connection.
+        Proxy => "proxy",
         /// The URL points where webhooks may not go.
         Refused => "refused",
         /// Anything else.

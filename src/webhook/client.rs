@@ -1,38 +1,34 @@
 //! Sends webhooks: HTTP/1.1, exact headers, one time limit for the whole attempt, capped answers.
 //!
-//! Redirects are not followed and proxies not used. Connections are kept for a while and used again.
+//! Redirects are not followed, and proxies used only where the configuration names one. Connections are kept for a
+//! while and used again, by requests that go the same way.
 //! A request goes out a second time by itself only when nothing of it was written, because the receiver
 //! had closed the kept connection before; one that may have been processed fails the attempt, and
 //! whether there is another is the dispatcher's decision.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use http_body_util::Full;
-use hyper_util::{
-    client::legacy::{self, connect::capture_connection},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::{self, connect::capture_connection};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Endpoint,
     answer::Answer,
-    connect::{ConnectError, Connector, Gate, InvalidRoots, causes, io_words, lookup},
+    connect::{ConnectError, causes, io_words},
     format::Message,
-    guard::{Author, Guard},
+    guard::Guard,
+    pools::{self, Pools},
+    proxy::InvalidProxy,
     request::{Common, Request},
-    sign::InvalidSecret,
+    sign::InvalidSigningKey,
     target::InvalidUrl,
+    tls::{InvalidTls, rustls_words},
+    tunnel,
 };
 use crate::{clock::Timestamp, secret::Secret};
-
-/// The most bytes that an answer's status line and headers may have.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// The most headers that an answer may have.
-const HEADERS_MAX: usize = 100;
 
 /// How a client sends.
 #[derive(Clone, Debug)]
@@ -47,8 +43,10 @@ pub struct Options {
     pub header_name: HeaderName,
     /// Where webhooks may go.
     pub guard: Guard,
-    /// Certificates of authorities to trust besides the web's, as PEM.
-    pub extra_ca_pem: Option<Vec<u8>>,
+    /// A PEM file of authorities to trust besides the web's; read again when it changes.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy for all endpoints that don't say otherwise.
+    pub proxy: Option<Secret>,
     /// The most connections to one host that are kept while nothing is sent.
     pub idle_per_host_max: usize,
     /// How long a connection is kept while nothing is sent. Shorter than what servers allow (5 s with
@@ -62,7 +60,7 @@ pub enum SendError {
     /// The file that holds the URL or a secret can't be read.
     #[error("the endpoint's {what} can't be read: {reason}")]
     Unreadable {
-        /// The URL, or the webhook secret.
+        /// The URL, or which of the secrets.
         what: &'static str,
         /// What the file system said.
         reason: String,
@@ -72,7 +70,13 @@ pub enum SendError {
     Url(InvalidUrl),
     /// The secret can't sign.
     #[error("the endpoint's webhook secret is not usable: {0}")]
-    Secret(InvalidSecret),
+    Secret(InvalidSigningKey),
+    /// The proxy can't be used.
+    #[error("the endpoint's proxy is not usable: {0}")]
+    Proxy(InvalidProxy),
+    /// Its certificates can't be used.
+    #[error("the endpoint's certificates are not usable: {0}")]
+    Certificates(InvalidTls),
     /// A value can't stand in a header.
     #[error("a header's value has characters that HTTP can't carry")]
     Header,
@@ -96,9 +100,7 @@ pub enum SendError {
 /// Sends webhooks. Cheap to clone; clones share their connections, which end with the last clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    operators: legacy::Client<Connector, Full<Bytes>>,
-    /// Another pool: a connection that an operator's URL opened is not for a user's to use.
-    users: legacy::Client<Connector, Full<Bytes>>,
+    pools: Pools,
     common: Common,
     timeout: Duration,
 }
@@ -108,13 +110,19 @@ impl Client {
     ///
     /// # Errors
     /// The extra authorities can't be read.
-    pub fn new(options: Options) -> Result<Self, InvalidRoots> {
+    pub fn new(options: Options) -> Result<Self, InvalidTls> {
         Ok(Self {
-            operators: pool(&options, Author::Operator)?,
-            users: pool(&options, Author::User)?,
+            pools: Pools::new(pools::Options {
+                connect_timeout: options.connect_timeout,
+                guard: options.guard,
+                ca_file: options.ca_file,
+                idle_per_host_max: options.idle_per_host_max,
+                idle_timeout: options.idle_timeout,
+            })?,
             common: Common {
                 user_agent: options.user_agent,
                 header_name: options.header_name,
+                proxy: options.proxy,
             },
             timeout: options.timeout,
         })
@@ -149,41 +157,29 @@ impl Client {
     /// See [`SendError`].
     pub async fn send(&self, request: &Request) -> Result<Answer, SendError> {
         let deadline = Instant::now() + self.timeout;
+        let pool = self.pools.get(request.route()).map_err(SendError::Certificates)?;
         let mut http = http::Request::new(Full::new(request.body().clone()));
         *http.method_mut() = Method::POST;
         *http.version_mut() = Version::HTTP_11;
         *http.uri_mut() = request.target().uri().clone();
         *http.headers_mut() = request.headers().clone();
         let connection = capture_connection(&mut http);
-        let pool = match request.author() {
-            Author::Operator => &self.operators,
-            Author::User => &self.users,
-        };
         match timeout_at(deadline, pool.request(http)).await {
-            Ok(Ok(response)) => Ok(Answer::read(response, deadline).await),
+            Ok(Ok(response)) => match request.forwarding_proxy() {
+                // Only proxies answer that: the endpoint was never asked.
+                Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                    Err(SendError::Connect(ConnectError::Proxy {
+                        proxy: proxy.to_string(),
+                        failure: tunnel::login_failure(proxy),
+                    }))
+                }
+                _ => Ok(Answer::read(response, deadline).await),
+            },
             Ok(Err(error)) => Err(send_error(&error)),
             Err(_) if connection.connection_metadata().is_some() => Err(SendError::NoAnswer(self.timeout)),
             Err(_) => Err(SendError::NoConnection(self.timeout)),
         }
     }
-}
-
-fn pool(options: &Options, author: Author) -> Result<legacy::Client<Connector, Full<Bytes>>, InvalidRoots> {
-    let gate = Gate {
-        guard: options.guard.clone(),
-        author,
-        lookup,
-    };
-    let connector = Connector::new(options.connect_timeout, options.extra_ca_pem.as_deref(), gate)?;
-    Ok(legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(options.idle_timeout)
-        .pool_max_idle_per_host(options.idle_per_host_max)
-        .http1_title_case_headers(true)
-        .http1_max_headers(HEADERS_MAX)
-        .http1_max_buf_size(HEAD_BYTES_MAX)
-        .retry_canceled_requests(true)
-        .build(connector))
 }
 
 fn send_error(error: &legacy::Error) -> SendError {
@@ -198,6 +194,10 @@ fn send_error(error: &legacy::Error) -> SendError {
         if error.is_parse() {
             return SendError::BadAnswer("the answer is not HTTP/1.1");
         }
+    }
+    // A receiver that doesn't take our certificate says so when the handshake is over for us already.
+    if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+        return SendError::Connect(ConnectError::Tls(rustls_words(error)));
     }
     let io = causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())

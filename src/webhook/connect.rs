@@ -1,4 +1,4 @@
-//! From a URL to a connection: names resolved, TCP, TLS, all within one time limit.
+//! From a URL to a connection: names resolved, TCP, a proxy's tunnel, TLS, all within one time limit.
 
 use std::{
     error::Error as StdError,
@@ -6,28 +6,31 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::Uri;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::rt::TokioIo;
-use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
+use hyper::rt::ReadBufCursor;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection},
+    rt::TokioIo,
 };
+use rustls::ClientConfig;
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tower_service::Service;
 
 use super::{
     guard::{Author, Guard, Refusal},
+    proxy::{Kind, Proxy},
     target::port,
+    tls::tls_words,
+    tunnel::{self, ProxyFailure, Step},
 };
 
 /// The most addresses of one name that are tried.
@@ -53,6 +56,14 @@ pub enum ConnectError {
     /// TCP.
     #[error("{0}")]
     Tcp(String),
+    /// The proxy, before the endpoint was reached.
+    #[error("the proxy {proxy} {failure}")]
+    Proxy {
+        /// Scheme, host and port.
+        proxy: String,
+        /// What it fell short of.
+        failure: ProxyFailure,
+    },
     /// TLS.
     #[error("TLS: {0}")]
     Tls(String),
@@ -61,46 +72,7 @@ pub enum ConnectError {
     Late(Duration),
 }
 
-/// Why the roots of trust can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidRoots {
-    /// Not PEM, or a certificate in it is broken.
-    #[error("the CA file is not a list of PEM certificates: {0}")]
-    Pem(String),
-    /// PEM, but without any certificate.
-    #[error("the CA file holds no certificate (-----BEGIN CERTIFICATE-----)")]
-    Empty,
-    /// The TLS library refused.
-    #[error("TLS can't be set up: {0}")]
-    Tls(String),
-}
-
-/// TLS by rustls with ring; trusts the web's authorities, and those of `extra_ca_pem`.
-fn tls_config(extra_ca_pem: Option<&[u8]>) -> Result<ClientConfig, InvalidRoots> {
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    if let Some(pem) = extra_ca_pem {
-        let before = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| InvalidRoots::Pem(error.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|error| InvalidRoots::Pem(error.to_string()))?;
-        }
-        if roots.len() == before {
-            return Err(InvalidRoots::Empty);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| InvalidRoots::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-/// Opens connections for the client's pool.
+/// Opens connections for one pool.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     https: HttpsConnector<Tcp>,
@@ -108,25 +80,21 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// A connector that takes at most `within` for names, TCP and TLS together, and goes where `gate` allows.
-    pub(super) fn new(
-        within: Duration,
-        extra_ca_pem: Option<&[u8]>,
-        gate: Gate,
-    ) -> Result<Self, InvalidRoots> {
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(extra_ca_pem)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(Tcp(gate));
-        Ok(Self { https, within })
+    /// A connector that takes at most `within` for names, TCP, tunnels and TLS together, goes where `gate` allows,
+    /// and through `proxy` if there is one.
+    pub(super) fn new(within: Duration, tls: ClientConfig, gate: Gate, proxy: Option<Proxy>) -> Self {
+        let tcp = Tcp { gate, proxy, within };
+        Self {
+            https: HttpsConnector::from((tcp, tls)),
+            within,
+        }
     }
 }
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, ConnectError>> + Send>>;
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = MaybeHttpsStream<Stream>;
     type Error = ConnectError;
     type Future = Connecting<Self::Response>;
 
@@ -170,12 +138,17 @@ pub(crate) fn lookup(
     Box::pin(async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) })
 }
 
-/// Resolves the host and opens a TCP connection.
+/// Resolves the host and opens a TCP connection to it, or has a proxy do so.
 #[derive(Clone, Debug)]
-struct Tcp(Gate);
+struct Tcp {
+    gate: Gate,
+    proxy: Option<Proxy>,
+    /// How long each of a proxy's steps may last, all of them together.
+    within: Duration,
+}
 
 impl Service<Uri> for Tcp {
-    type Response = TokioIo<TcpStream>;
+    type Response = Stream;
     type Error = ConnectError;
     type Future = Connecting<Self::Response>;
 
@@ -184,28 +157,139 @@ impl Service<Uri> for Tcp {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let gate = self.0.clone();
+        let Self { gate, proxy, within } = self.clone();
+        let deadline = Instant::now() + within;
         Box::pin(async move {
-            let addresses = gate.addresses(&uri).await?;
-            let tcp = |error: io::Error| ConnectError::Tcp(io_words(&error));
-            let stream = first_to_connect(addresses).await.map_err(tcp)?;
-            let (local, peer) = (
-                stream.local_addr().map_err(tcp)?,
-                stream.peer_addr().map_err(tcp)?,
-            );
-            gate.guard
-                .check_connection(local, peer)
-                .map_err(ConnectError::Refused)?;
-            // A request is one write; waiting for more to come would only delay it.
-            stream.set_nodelay(true).map_err(tcp)?;
-            Ok(TokioIo::new(stream))
+            match proxy {
+                None => Ok(Stream {
+                    io: TokioIo::new(gate.connect(&uri, gate.author).await?),
+                    forwarded: false,
+                }),
+                Some(proxy) => gate.connect_through(&proxy, &uri, deadline).await,
+            }
         })
     }
 }
 
+/// A connection to an endpoint, or to a proxy that sends requests on.
+#[derive(Debug)]
+pub(super) struct Stream {
+    io: TokioIo<TcpStream>,
+    forwarded: bool,
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        // What is said to be proxied gets whole URLs in its request lines.
+        Connected::new().proxy(self.forwarded)
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+}
+
 impl Gate {
+    /// A TCP connection to the host itself.
+    async fn connect(&self, uri: &Uri, author: Author) -> Result<TcpStream, ConnectError> {
+        let addresses = self.addresses(uri, author).await?;
+        let tcp = |error: io::Error| ConnectError::Tcp(io_words(&error));
+        let stream = first_to_connect(addresses).await.map_err(tcp)?;
+        let (local, peer) = (
+            stream.local_addr().map_err(tcp)?,
+            stream.peer_addr().map_err(tcp)?,
+        );
+        self.guard
+            .check_connection(local, peer)
+            .map_err(ConnectError::Refused)?;
+        // A request is one write; waiting for more to come would only delay it.
+        stream.set_nodelay(true).map_err(tcp)?;
+        Ok(stream)
+    }
+
+    /// A connection by way of a proxy. An address in the URL is judged as ever; a name is the proxy's to resolve,
+    /// and so to guard. The proxy itself is the operator's, wherever the URL is from.
+    async fn connect_through(
+        &self,
+        proxy: &Proxy,
+        uri: &Uri,
+        deadline: Instant,
+    ) -> Result<Stream, ConnectError> {
+        let target = (uri.host().unwrap_or_default(), port(uri));
+        self.guard
+            .check_host(target.0, target.1, self.author)
+            .map_err(ConnectError::Refused)?;
+        let failed = |failure| ConnectError::Proxy {
+            proxy: proxy.to_string(),
+            failure,
+        };
+        let late = |step| move |_| failed(ProxyFailure::Late(step));
+        let mut stream = timeout_at(deadline, self.connect(proxy.uri(), Author::Operator))
+            .await
+            .map_err(late(Step::Connecting))?
+            .map_err(|error| failed(ProxyFailure::Unreachable(error.to_string())))?;
+        let forwarded = proxy.forwards(uri);
+        match proxy.kind() {
+            Kind::Http if forwarded => {}
+            Kind::Http => timeout_at(deadline, tunnel::connect(&mut stream, proxy, target))
+                .await
+                .map_err(late(Step::Connect))?
+                .map_err(failed)?,
+            Kind::Socks5 => {
+                timeout_at(deadline, tunnel::socks_greet(&mut stream, proxy))
+                    .await
+                    .map_err(late(Step::Greeting))?
+                    .map_err(failed)?;
+                timeout_at(deadline, tunnel::socks_request(&mut stream, target))
+                    .await
+                    .map_err(late(Step::Request))?
+                    .map_err(failed)?;
+            }
+        }
+        Ok(Stream {
+            io: TokioIo::new(stream),
+            forwarded,
+        })
+    }
+
     /// The host's addresses, all of which may be connected to.
-    async fn addresses(&self, uri: &Uri) -> Result<Vec<SocketAddr>, ConnectError> {
+    async fn addresses(&self, uri: &Uri, author: Author) -> Result<Vec<SocketAddr>, ConnectError> {
         let (host, port) = (uri.host().unwrap_or_default(), port(uri));
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let found = match literal.unwrap_or(host).parse::<IpAddr>() {
@@ -213,7 +297,7 @@ impl Gate {
             Err(_) => self.resolve(host, port).await?,
         };
         self.guard
-            .check_addresses(host, &found, self.author)
+            .check_addresses(host, &found, author)
             .map_err(ConnectError::Refused)?;
         Ok(found)
     }
@@ -283,42 +367,6 @@ pub(super) fn causes<'a>(
     })
 }
 
-fn tls_words(error: &(dyn StdError + 'static)) -> String {
-    if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
-        return rustls_words(error);
-    }
-    match causes(error)
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .last()
-    {
-        Some(error) => format!("{} during the handshake", io_words(error)),
-        None => error.to_string(),
-    }
-}
-
-fn rustls_words(error: &rustls::Error) -> String {
-    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, PeerIncompatible};
-    match error {
-        InvalidCertificate(error) => certificate_words(error),
-        InvalidMessage(_) => "the receiver doesn't speak TLS on this port".into(),
-        AlertReceived(alert) => format!("the receiver refused the handshake ({alert:?})"),
-        PeerIncompatible(_) => "the receiver offers no TLS 1.2 or 1.3 with a cipher known here".into(),
-        other => other.to_string(),
-    }
-}
-
-fn certificate_words(error: &CertificateError) -> String {
-    use CertificateError as E;
-    match error {
-        E::Expired | E::ExpiredContext { .. } => "certificate expired".into(),
-        E::NotValidYet | E::NotValidYetContext { .. } => "certificate not valid yet".into(),
-        E::NotValidForName | E::NotValidForNameContext { .. } => "certificate is for another name".into(),
-        E::UnknownIssuer => "certificate signed by an unknown authority".into(),
-        E::Revoked => "certificate revoked".into(),
-        other => format!("certificate not accepted: {other}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -368,8 +416,8 @@ mod tests {
         }
         let uri = Uri::from_static("http://rebinding.example/");
         let gate = gate(Author::User, rebinding);
-        assert!(gate.addresses(&uri).await.is_ok());
-        let refused = gate.addresses(&uri).await.unwrap_err();
+        assert!(gate.addresses(&uri, Author::User).await.is_ok());
+        let refused = gate.addresses(&uri, Author::User).await.unwrap_err();
         assert!(matches!(&refused, ConnectError::Refused(_)), "{refused}");
         assert!(
             refused
@@ -383,32 +431,24 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let uri: Uri = format!("http://{address}/").parse().unwrap();
-        let refused = Tcp(gate(Author::User, lookup))
-            .call(uri.clone())
-            .await
-            .unwrap_err();
+        let tcp = |gate| Tcp {
+            gate,
+            proxy: None,
+            within: Duration::from_secs(5),
+        };
+        let mut users = tcp(gate(Author::User, lookup));
+        let refused = users.call(uri.clone()).await.unwrap_err();
         assert!(matches!(refused, ConnectError::Refused(_)), "{refused}");
-        assert!(
-            Tcp(gate(Author::Operator, lookup))
-                .call(uri.clone())
-                .await
-                .is_ok()
-        );
-        let own = Gate {
+        let mut operators = tcp(gate(Author::Operator, lookup));
+        assert!(operators.call(uri.clone()).await.is_ok());
+        let mut own = tcp(Gate {
             guard: Guard::new(Vec::new(), vec![address]),
             ..gate(Author::Operator, lookup)
-        };
-        let refused = Tcp(own).call(uri).await.unwrap_err();
+        });
+        let refused = own.call(uri).await.unwrap_err();
         assert!(
             refused.to_string().contains("shipbell's own listener"),
             "{refused}"
         );
-    }
-
-    #[test]
-    fn a_ca_file_without_certificates_is_refused() {
-        assert!(matches!(tls_config(Some(b"")), Err(InvalidRoots::Empty)));
-        let broken = b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n";
-        assert!(matches!(tls_config(Some(broken)), Err(InvalidRoots::Pem(_))));
     }
 }

@@ -4,7 +4,8 @@
 //! be in. So a URL is judged twice: when it is saved or tested, as far as its text tells ([`Guard::check_url`]),
 //! and at every connect, by the addresses that its name has at that moment ([`Guard::check_addresses`]); the
 //! addresses that were judged are the ones that are connected to. What is connected is looked at once more
-//! ([`Guard::check_connection`]), for some of our own addresses show only then.
+//! ([`Guard::check_connection`]), for some of our own addresses show only then. A proxy that resolves the names
+//! is what guards them; addresses in a URL are judged all the same.
 //!
 //! URLs in the configuration are the operator's, who may point them into private networks. Some addresses are
 //! nobody's to send to: those at which clouds hand out a machine's credentials, and shipbell's own listeners.
@@ -136,13 +137,17 @@ impl Guard {
     /// # Errors
     /// It may not be sent to.
     pub fn check_url(&self, target: &Target, author: Author) -> Result<(), Refusal> {
-        let host = target.host();
+        self.check_host(target.host(), target.port(), author)
+    }
+
+    /// The same for a URL's host and port.
+    pub(super) fn check_host(&self, host: &str, port: u16, author: Author) -> Result<(), Refusal> {
         let address = match literal(host) {
             Some(address) => address,
             None if is_localhost(host) => Ipv4Addr::LOCALHOST.into(),
             None => return Ok(()),
         };
-        self.check_address(SocketAddr::new(address, target.port()), author)
+        self.check_address(SocketAddr::new(address, port), author)
     }
 
     /// Judges the addresses that a name has. One that may not be sent to spoils all: a name that has it is not

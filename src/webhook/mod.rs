@@ -23,9 +23,14 @@ pub mod format;
 pub mod guard;
 pub mod judge;
 pub mod masked;
+mod pools;
+pub mod proxy;
 pub mod request;
 pub mod sign;
 pub mod target;
+pub mod tls;
+pub mod tunnel;
+pub mod way;
 
 /// Which pushes of the same tag survive a batch and a backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -72,9 +77,9 @@ pub struct Endpoint {
     pub author: guard::Author,
     /// Where it is. A secret, because of its query.
     pub url: Secret,
-    /// The `whsec_` secret its webhooks are signed with, if any.
+    /// The secret its webhooks are signed with, if any: `whsec_`, or the private key `whsk_`.
     pub secret: Option<Secret>,
-    /// The secret before that, still valid while it is rotated.
+    /// The secret before that, of either kind, still valid while it is rotated.
     pub previous_secret: Option<Secret>,
     /// How bodies are written.
     pub format: Format,
@@ -90,6 +95,8 @@ pub struct Endpoint {
     pub batching: Arc<Batching>,
     /// Its pace.
     pub rate: Rate,
+    /// What it takes to get there, where that is more than for others.
+    pub way: Option<Arc<way::Way>>,
 }
 
 impl Endpoint {

@@ -11,8 +11,10 @@ use super::{
     client::SendError,
     format::{self, Message},
     guard::Author,
-    sign::{self, WebhookSecret},
-    target::Target,
+    proxy::Proxy,
+    sign::{self, SigningKey},
+    target::{Target, authorization},
+    way::{Credentials, DIRECT, Route, Way},
 };
 use crate::{clock::Timestamp, secret::Secret};
 
@@ -22,7 +24,7 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 
 /// Headers that an endpoint's own can't replace: those that frame the message, and those that say
 /// which webhook this is. The one that names the image, `x-alin-webhook`, is another.
-const RESERVED: [HeaderName; 14] = [
+const RESERVED: [HeaderName; 16] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
@@ -33,6 +35,8 @@ const RESERVED: [HeaderName; 14] = [
     header::TRAILER,
     header::EXPECT,
     header::ACCEPT_ENCODING,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("keep-alive"),
     WEBHOOK_ID,
     WEBHOOK_TIMESTAMP,
@@ -64,19 +68,21 @@ pub(super) struct Common {
     pub(super) user_agent: HeaderValue,
     /// The name of the header that names the image: `x-alin-webhook`.
     pub(super) header_name: HeaderName,
+    /// The proxy for endpoints that don't say otherwise.
+    pub(super) proxy: Option<Secret>,
 }
 
 /// One attempt's request: where, headers in the order in which they are sent, body.
 #[derive(Clone)]
 pub struct Request {
     target: Target,
-    author: Author,
+    route: Route,
     headers: HeaderMap,
     body: Bytes,
 }
 
 impl Request {
-    /// Writes the request. Reads the endpoint's URL and secrets as they stand now.
+    /// Writes the request. Reads the endpoint's URL, secrets, credentials and proxy as they stand now.
     ///
     /// `User-Agent`, `Accept` and `Authorization` give way to headers of the endpoint's own; all other
     /// headers named here don't (see [`is_reserved`]).
@@ -98,18 +104,27 @@ impl Request {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(WEBHOOK_ID, value(id)?);
         headers.insert(WEBHOOK_TIMESTAMP, timestamp_s.into());
-        let secrets = secrets(endpoint)?;
-        if !secrets.is_empty() {
-            let signatures = sign::signatures(&secrets, id, timestamp_s, &body);
+        let keys = keys(endpoint)?;
+        if !keys.is_empty() {
+            let signatures = sign::signatures(&keys, id, timestamp_s, &body);
             headers.insert(WEBHOOK_SIGNATURE, value(&signatures)?);
         }
-        if let Some(authorization) = target.authorization() {
-            headers.insert(header::AUTHORIZATION, authorization.clone());
+        let way = endpoint.way.as_deref();
+        let credentials = way.and_then(|way| way.credentials.as_ref());
+        let authorization = credentials.map(authorization_by).transpose()?;
+        if let Some(authorization) = authorization.or_else(|| target.authorization().cloned()) {
+            headers.insert(header::AUTHORIZATION, authorization);
         }
         add_own(&mut headers, &endpoint.headers, &common.header_name);
+        let route = Route {
+            author: endpoint.author,
+            tls: way.and_then(|way| way.tls.clone()),
+            proxy: proxy(common, way)?,
+        };
+        add_proxys(&mut headers, &route, &target);
         Ok(Self {
             target,
-            author: endpoint.author,
+            route,
             headers,
             body,
         })
@@ -132,9 +147,15 @@ impl Request {
         if let Some(authorization) = target.authorization() {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
+        let route = Route {
+            author: Author::Operator,
+            tls: None,
+            proxy: proxy(common, None)?,
+        };
+        add_proxys(&mut headers, &route, &target);
         Ok(Self {
             target,
-            author: Author::Operator,
+            route,
             headers,
             body,
         })
@@ -146,10 +167,15 @@ impl Request {
         &self.target
     }
 
-    /// Whose URL that is.
-    #[must_use]
-    pub fn author(&self) -> Author {
-        self.author
+    /// By which connections it may go.
+    pub(super) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// The proxy that is given the request itself, to send it on.
+    pub(super) fn forwarding_proxy(&self) -> Option<&Proxy> {
+        let proxy = self.route.proxy.as_ref();
+        proxy.filter(|proxy| proxy.forwards(self.target.uri()))
     }
 
     /// Its headers, in order. Those that are secrets are marked sensitive.
@@ -192,7 +218,45 @@ fn add_own(headers: &mut HeaderMap, own: &[(HeaderName, HeaderValue)], header_na
     }
 }
 
-fn secrets(endpoint: &Endpoint) -> Result<Vec<WebhookSecret>, SendError> {
+/// The proxy to go through: the endpoint's own, or the one for all.
+fn proxy(common: &Common, way: Option<&Way>) -> Result<Option<Proxy>, SendError> {
+    let own = way.and_then(|way| way.proxy.as_ref());
+    let Some(proxy) = own.or(common.proxy.as_ref()) else {
+        return Ok(None);
+    };
+    match read(proxy, "proxy")?.expose_secret() {
+        DIRECT => Ok(None),
+        text => Proxy::parse(text).map(Some).map_err(SendError::Proxy),
+    }
+}
+
+/// The header for a proxy that reads the request itself. Others get it with `CONNECT`, or don't speak HTTP.
+fn add_proxys(headers: &mut HeaderMap, route: &Route, target: &Target) {
+    let proxy = route.proxy.as_ref();
+    let reads = proxy.filter(|proxy| proxy.forwards(target.uri()));
+    if let Some(authorization) = reads.and_then(Proxy::authorization) {
+        headers.insert(header::PROXY_AUTHORIZATION, authorization);
+    }
+}
+
+/// The `Authorization` header of an endpoint's credentials, marked sensitive.
+fn authorization_by(credentials: &Credentials) -> Result<HeaderValue, SendError> {
+    match credentials {
+        Credentials::Basic { username, password } => {
+            let password = read(password, "password")?;
+            let password = password.expose_secret().as_bytes();
+            authorization(username.as_bytes(), password).ok_or(SendError::Header)
+        }
+        Credentials::Bearer(token) => {
+            let token = read(token, "bearer token")?;
+            let mut value = value(&format!("Bearer {}", token.expose_secret()))?;
+            value.set_sensitive(true);
+            Ok(value)
+        }
+    }
+}
+
+fn keys(endpoint: &Endpoint) -> Result<Vec<SigningKey>, SendError> {
     let newest_first = endpoint.secret.iter().chain(&endpoint.previous_secret);
     newest_first
         .map(|secret| {

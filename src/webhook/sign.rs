@@ -15,6 +15,10 @@ use crate::{
     push::{EndpointId, Sequence},
 };
 
+pub mod ed25519;
+
+use ed25519::{InvalidKey, PrivateKey};
+
 /// How far a webhook's timestamp may lie from the receiver's clock, in either direction: what the
 /// libraries of Standard Webhooks allow.
 pub const TIMESTAMP_TOLERANCE: Duration = Duration::from_mins(5);
@@ -61,6 +65,57 @@ pub enum VerifyError {
     /// No signature of the header fits.
     #[error("no v1 signature in webhook-signature matches this secret and body")]
     NoMatch,
+}
+
+/// What an endpoint's webhooks are signed with.
+#[derive(Clone, Debug)]
+pub enum SigningKey {
+    /// `whsec_`: the receiver has the same.
+    Shared(WebhookSecret),
+    /// `whsk_`: the receiver has the public key that belongs to it.
+    Private(PrivateKey),
+}
+
+/// Why a text can't sign. Never holds the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSigningKey {
+    /// It has neither prefix.
+    #[error(
+        "it begins with neither whsec_, followed by 24 to 64 random bytes in base64, nor whsk_, followed by an Ed25519 \
+         private key in base64"
+    )]
+    Prefix,
+    /// It begins with `whsec_`.
+    #[error(transparent)]
+    Secret(#[from] InvalidSecret),
+    /// It begins with `whsk_`, or `whpk_`.
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
+}
+
+impl SigningKey {
+    /// The signature of one request: `v1,` or `v1a,` and the signature in base64.
+    #[must_use]
+    pub fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> String {
+        match self {
+            Self::Shared(secret) => secret.sign(id, timestamp_s, body),
+            Self::Private(key) => key.sign(id, timestamp_s, body),
+        }
+    }
+}
+
+impl FromStr for SigningKey {
+    type Err = InvalidSigningKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSigningKey> {
+        if text.starts_with("whsec_") {
+            Ok(Self::Shared(text.parse()?))
+        } else if ed25519::is_meant(text) {
+            Ok(Self::Private(text.parse()?))
+        } else {
+            Err(InvalidSigningKey::Prefix)
+        }
+    }
 }
 
 impl WebhookSecret {
@@ -134,14 +189,11 @@ impl fmt::Debug for WebhookSecret {
     }
 }
 
-/// The value of `webhook-signature`: one signature by each secret, separated by spaces, so that a
+/// The value of `webhook-signature`: one signature by each key, separated by spaces, so that a
 /// receiver that knows either the new or the old one takes the webhook.
 #[must_use]
-pub fn signatures(secrets: &[WebhookSecret], id: &str, timestamp_s: i64, body: &[u8]) -> String {
-    let signed: Vec<String> = secrets
-        .iter()
-        .map(|secret| secret.sign(id, timestamp_s, body))
-        .collect();
+pub fn signatures(keys: &[SigningKey], id: &str, timestamp_s: i64, body: &[u8]) -> String {
+    let signed: Vec<String> = keys.iter().map(|key| key.sign(id, timestamp_s, body)).collect();
     signed.join(" ")
 }
 
@@ -211,8 +263,9 @@ mod tests {
 
     #[test]
     fn while_rotated_either_secret_verifies() {
-        let other = secret("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
-        let header = signatures(&[other, secret(SECRET)], ID, SENT_S, BODY);
+        let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let keys = [other, SECRET].map(|text| text.parse().unwrap());
+        let header = signatures(&keys, ID, SENT_S, BODY);
         assert_eq!(header.split(' ').count(), 2);
         assert_eq!(verify(&header, BODY, SENT_S), Ok(()));
         assert_eq!(verify(&format!("v1a,zzzz {header} "), BODY, SENT_S), Ok(()));

@@ -120,15 +120,21 @@ fn basic(url: &Url) -> Option<HeaderValue> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
-    let mut credentials = percent_decoded(url.username());
-    credentials.push(b':');
-    credentials.extend(percent_decoded(url.password().unwrap_or_default()));
+    authorization(
+        &percent_decoded(url.username()),
+        &percent_decoded(url.password().unwrap_or_default()),
+    )
+}
+
+/// The value of an `Authorization` header for a name and a password (RFC 7617), marked sensitive.
+pub(super) fn authorization(username: &[u8], password: &[u8]) -> Option<HeaderValue> {
+    let credentials = [username, b":", password].concat();
     let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(credentials))).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-fn percent_decoded(text: &str) -> Vec<u8> {
+pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     let hex = |digit: u8| {
         char::from(digit)
             .to_digit(16)

@@ -153,7 +153,7 @@ pub(in super::super) fn listed(
 }
 
 /// An endpoint that somebody may change.
-fn changeable(
+pub(super) fn changeable(
     admin: &Admin,
     who: &Who,
     text: &str,

@@ -26,8 +26,10 @@ use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
 
 mod deliveries;
 mod endpoints;
+mod letters;
 mod queue;
 mod repositories;
+mod send;
 mod webhooks;
 mod why;
 
@@ -65,6 +67,12 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(endpoints::disable))
         .routes(routes!(endpoints::hold))
         .routes(routes!(queue::list))
+        .routes(routes!(letters::list))
+        .routes(routes!(letters::replay))
+        .routes(routes!(letters::discard))
+        .routes(routes!(send::redeliver))
+        .routes(routes!(send::test))
+        .routes(routes!(send::test_endpoint))
         .routes(routes!(why::why))
         .split_for_parts();
     refuse(&mut description);

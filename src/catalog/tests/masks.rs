@@ -14,6 +14,7 @@ use crate::{
         client::{self, Client},
         format::{EventKind, Message},
         guard::{Author, Guard},
+        way::{Credentials, Way},
     },
 };
 
@@ -23,7 +24,11 @@ const USER: &str = "canary-user-3";
 const PASSWORD: &str = "canary-password-4";
 const HEADER: &str = "canary-header-5";
 const BEARER: &str = "canary-bearer-6";
-const SECRETS: [&str; 6] = [QUERY, ESCAPED, USER, PASSWORD, HEADER, BEARER];
+const OWN_USER: &str = "canary-user-7";
+const OWN_PASSWORD: &str = "canary-password-8";
+const OWN_BEARER: &str = "canary-bearer-9";
+const PROXY_USER: &str = "canary-user-10";
+const PROXY_PASSWORD: &str = "canary-password-11";
 
 pub(super) fn endpoint() -> Endpoint {
     let header = |name: &'static str, value: &str| {
@@ -53,6 +58,7 @@ pub(super) fn endpoint() -> Endpoint {
             coalesce: Coalesce::Tag,
         }),
         rate: Rate { per_second: None },
+        way: None,
     }
 }
 
@@ -63,7 +69,8 @@ pub(super) fn client() -> Client {
         user_agent: HeaderValue::from_static("WebHook Handler"),
         header_name: HeaderName::from_static("x-alin-webhook"),
         guard: Guard::new(Vec::new(), Vec::new()),
-        extra_ca_pem: None,
+        ca_file: None,
+        proxy: None,
         idle_per_host_max: 1,
         idle_timeout: Duration::from_secs(1),
     })
@@ -86,12 +93,28 @@ fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
         event: EventKind::Push,
         at: stage.now(),
     };
-    for own_authorization in [true, false] {
+    let basic = Credentials::Basic {
+        username: OWN_USER.to_owned(),
+        password: Secret::inline(OWN_PASSWORD),
+    };
+    let bearer = Credentials::Bearer(Secret::inline(OWN_BEARER));
+    let proxy = format!("http://{PROXY_USER}:{PROXY_PASSWORD}@127.0.0.1:1");
+    for (own_authorization, credentials, sent) in [
+        (true, None, [BEARER, BEARER]),
+        // Then the URL's user-info is sent.
+        (false, None, [USER, PASSWORD]),
+        (false, Some(basic), [OWN_USER, OWN_PASSWORD]),
+        (false, Some(bearer), [OWN_BEARER, OWN_BEARER]),
+    ] {
         let mut endpoint = endpoint();
         if !own_authorization {
-            // Then the URL's user-info is sent.
             endpoint.headers.truncate(1);
         }
+        endpoint.way = Some(Arc::new(Way {
+            credentials,
+            proxy: Some(Secret::inline(proxy.clone())),
+            ..Way::default()
+        }));
         let request = client().request(&endpoint, &message, "msg_1").unwrap();
         let headers = format!(
             "{:?}",
@@ -103,11 +126,8 @@ fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
                 .collect::<Vec<_>>()
         );
         let url = endpoint.url.get().unwrap();
-        // A receiver can repeat what it was sent.
-        let sent = SECRETS
-            .iter()
-            .filter(|one| own_authorization || **one != BEARER)
-            .collect::<Vec<_>>();
+        // A receiver can repeat what it was sent, and so can a proxy.
+        let sent = [&[QUERY, ESCAPED, HEADER, PROXY_USER, PROXY_PASSWORD][..], &sent].concat();
         let said = format!(
             "you sent {} to {} with {headers} {sent:?} and {}",
             String::from_utf8_lossy(request.body()),
@@ -131,18 +151,7 @@ fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
     running.close();
 
     let file = fs::read(stage.file()).unwrap();
-    let mut canaries: Vec<String> = SECRETS.map(str::to_owned).to_vec();
-    canaries.push(BASE64_STANDARD.encode([42; 32]));
-    canaries.push(BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}")));
-    canaries.push("canary".to_owned());
-    for canary in canaries {
-        assert!(
-            !file
-                .windows(canary.len())
-                .any(|window| window == canary.as_bytes()),
-            "{canary}"
-        );
-    }
+    assert_holds_no_secret(&file);
 
     let attempt = &stage.tag("1")[0].deliveries[0].attempts[0];
     assert_eq!(attempt.url.as_deref(), Some("http://127.0.0.1:1/hook?…"));
@@ -150,6 +159,7 @@ fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
     for line in [
         "user-agent: WebHook Handler",
         "authorization: [masked]",
+        "proxy-authorization: [masked]",
         "x-api-key: [masked]",
         "webhook-id: msg_1",
         "x-alin-webhook: acme/app:1",
@@ -166,4 +176,24 @@ fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
     );
     assert_eq!(attempt.answer.as_ref().unwrap().len(), ANSWER_BYTES_MAX);
     assert!(attempt.answer_bytes.unwrap() > 9_000);
+}
+
+fn assert_holds_no_secret(file: &[u8]) {
+    // What all of them begin with, and what stands for them on the wire.
+    let mut canaries = vec!["canary".to_owned(), BASE64_STANDARD.encode([42; 32])];
+    for (user, password) in [
+        (USER, PASSWORD),
+        (OWN_USER, OWN_PASSWORD),
+        (PROXY_USER, PROXY_PASSWORD),
+    ] {
+        canaries.push(BASE64_STANDARD.encode(format!("{user}:{password}")));
+    }
+    for canary in canaries {
+        assert!(
+            !file
+                .windows(canary.len())
+                .any(|window| window == canary.as_bytes()),
+            "{canary}"
+        );
+    }
 }

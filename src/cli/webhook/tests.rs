@@ -147,7 +147,8 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
         user_agent: HeaderValue::from_static("WebHook Handler"),
         header_name: HeaderName::from_static("x-alin-webhook"),
         guard: Guard::default(),
-        extra_ca_pem: None,
+        ca_file: None,
+        proxy: None,
         idle_per_host_max: 1,
         idle_timeout: Duration::from_secs(4),
     })
@@ -169,6 +170,7 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
             coalesce: Coalesce::Tag,
         }),
         rate: Rate { per_second: None },
+        way: None,
     };
     let at = Timestamp::from_unix_millis(1_614_265_330_000);
     let message = Message {

@@ -35,6 +35,7 @@ fn endpoints(url: &str) -> Endpoints {
             coalesce: Coalesce::None,
         }),
         rate: Rate { per_second: None },
+        way: None,
     }])
 }
 

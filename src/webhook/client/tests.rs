@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::{TlsAcceptor, rustls};
 
 use super::*;
 use crate::{
@@ -19,8 +17,13 @@ use crate::{
         Batching, Coalesce, Format, Rate, Sizes,
         answer::{BODY_BYTES_MAX, BodyEnd},
         format::EventKind,
+        guard::Author,
+        way::{ClientCert, Credentials, TlsFiles, Way},
     },
 };
+
+mod proxies;
+mod tls;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -32,7 +35,8 @@ fn options() -> Options {
         user_agent: HeaderValue::from_static("WebHook Handler"),
         header_name: HeaderName::from_static("x-alin-webhook"),
         guard: Guard::default(),
-        extra_ca_pem: None,
+        ca_file: None,
+        proxy: None,
         idle_per_host_max: 4,
         idle_timeout: Duration::from_secs(4),
     }
@@ -69,6 +73,7 @@ fn endpoint(url: &str) -> Endpoint {
             coalesce: Coalesce::Tag,
         }),
         rate: Rate { per_second: None },
+        way: None,
     }
 }
 
@@ -223,6 +228,42 @@ fn own_headers_add_and_replace_but_never_touch_the_frame() {
 }
 
 #[test]
+fn credentials_are_sent_as_they_stand_in_their_files_and_marked_sensitive() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    let with = |credentials| Endpoint {
+        way: Some(Arc::new(Way {
+            credentials: Some(credentials),
+            ..Way::default()
+        })),
+        // The URL's user-info gives way.
+        ..endpoint("http://old:old@a.example/")
+    };
+    let basic = with(Credentials::Basic {
+        username: "me".into(),
+        password: Secret::file(&file),
+    });
+    let bearer = with(Credentials::Bearer(Secret::file(&file)));
+    let missing = request(&client(), &basic).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("the endpoint's password can't be read"),
+        "{missing}"
+    );
+    for (text, encoded) in [("pw", "Basic bWU6cHc="), ("pw:2", "Basic bWU6cHc6Mg==")] {
+        std::fs::write(&file, format!("{text}\n")).unwrap();
+        for (endpoint, expected) in [(&basic, encoded), (&bearer, &*format!("Bearer {text}"))] {
+            let request = request(&client(), endpoint).unwrap();
+            let value = &request.headers()["authorization"];
+            assert_eq!(value, expected);
+            assert!(value.is_sensitive());
+        }
+    }
+    std::fs::write(&file, "two\nlines").unwrap();
+    let error = request(&client(), &bearer).unwrap_err();
+    assert_eq!(error, SendError::Header);
+}
+
+#[test]
 fn settings_that_can_not_be_used_say_so_without_a_secret() {
     let client = client();
     let error = |endpoint: &Endpoint| request(&client, endpoint).unwrap_err().to_string();
@@ -239,7 +280,18 @@ fn settings_that_can_not_be_used_say_so_without_a_secret() {
         secret: Some(Secret::inline("hunter2")),
         ..endpoint("http://a/")
     };
-    assert!(error(&unsigned).contains("begins with whsec_") && !error(&unsigned).contains("hunter2"));
+    assert!(error(&unsigned).contains("neither whsec_") && !error(&unsigned).contains("hunter2"));
+    let unreachable = Endpoint {
+        way: Some(Arc::new(Way {
+            proxy: Some(Secret::inline("ftp://hunter2@p")),
+            ..Way::default()
+        })),
+        ..endpoint("http://a/")
+    };
+    assert_eq!(
+        error(&unreachable),
+        "the endpoint's proxy is not usable: it begins with neither http:// nor socks5://"
+    );
 }
 
 #[test]
@@ -263,6 +315,24 @@ fn while_a_secret_is_rotated_both_sign_the_new_one_first() {
     let (both, old) = (signature(&rotated), signature(&only_old));
     assert_eq!(both.split(' ').count(), 2);
     assert_eq!(both.split(' ').next_back().unwrap(), old);
+}
+
+#[test]
+fn keys_of_both_kinds_sign_side_by_side() {
+    const PRIVATE: &str = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbc=";
+    let mixed = Endpoint {
+        secret: Some(Secret::inline(PRIVATE)),
+        previous_secret: Some(Secret::inline(SIGNING)),
+        ..endpoint("http://a/")
+    };
+    let request = request(&client(), &mixed).unwrap();
+    let header = request.headers()["webhook-signature"].to_str().unwrap();
+    let signed = |key: &str| {
+        let key: super::super::sign::SigningKey = key.parse().unwrap();
+        key.sign("msg_1", 1_795_424_918, request.body())
+    };
+    assert_eq!(header, format!("{} {}", signed(PRIVATE), signed(SIGNING)));
+    assert!(header.starts_with("v1a,") && header.contains(" v1,"));
 }
 
 #[tokio::test]
@@ -492,103 +562,4 @@ async fn a_closed_port_and_an_unknown_name_are_called_so() {
         "{error}"
     );
     assert!(!error.to_string().contains("hunter2"));
-}
-
-/// An authority of our own, and a receiver with a certificate from it.
-struct Tls {
-    ca_pem: String,
-    acceptor: TlsAcceptor,
-}
-
-impl Tls {
-    fn new(change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let ca_key = KeyPair::generate().unwrap();
-        let mut ca = CertificateParams::new(Vec::new()).unwrap();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-        let issuer = Issuer::new(ca, ca_key);
-
-        let key = KeyPair::generate().unwrap();
-        let mut leaf = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
-        change(&mut leaf);
-        let leaf = leaf.signed_by(&key, &issuer).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![leaf.der().clone()], key)
-                .unwrap();
-        Self {
-            ca_pem,
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-        }
-    }
-
-    /// What comes of a webhook to this receiver from a client that trusts its authority, or doesn't.
-    async fn send(&self, trusted: bool) -> Result<Answer, SendError> {
-        let receiver = Receiver::new().await;
-        let client = Client::new(Options {
-            extra_ca_pem: trusted.then(|| self.ca_pem.clone().into_bytes()),
-            ..options()
-        })
-        .unwrap();
-        let request = request(&client, &endpoint(&receiver.url.replace("http:", "https:"))).unwrap();
-        let serve = async {
-            if let Ok(mut stream) = self.acceptor.accept(receiver.accept().await).await {
-                answer_tls(&mut stream).await;
-            }
-        };
-        tokio::join!(client.send(&request), serve).0
-    }
-}
-
-async fn answer_tls(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    read_request(stream).await;
-    stream.write_all(OK).await.unwrap();
-    stream.flush().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_certificate_of_an_extra_authority_is_accepted() {
-    let tls = Tls::new(|_| {});
-    assert_eq!(tls.send(true).await.unwrap().status, 200);
-}
-
-#[tokio::test]
-async fn certificates_that_do_not_hold_are_refused_with_the_reason() {
-    let reason = async |tls: Tls, trusted| tls.send(trusted).await.unwrap_err().to_string();
-    assert_eq!(
-        reason(Tls::new(|_| {}), false).await,
-        "TLS: certificate signed by an unknown authority"
-    );
-    let other_name = Tls::new(|leaf| {
-        leaf.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
-    });
-    assert_eq!(
-        reason(other_name, true).await,
-        "TLS: certificate is for another name"
-    );
-    let expired = Tls::new(|leaf| leaf.not_after = rcgen::date_time_ymd(2020, 1, 1));
-    assert_eq!(reason(expired, true).await, "TLS: certificate expired");
-}
-
-#[tokio::test]
-async fn https_to_a_port_that_speaks_plain_http_is_called_so() {
-    let receiver = Receiver::new().await;
-    let client = client();
-    let request = request(&client, &endpoint(&receiver.url.replace("http:", "https:"))).unwrap();
-    let (answer, _stream) = tokio::join!(client.send(&request), async {
-        let mut stream = receiver.accept().await;
-        stream
-            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .await
-            .unwrap();
-        stream
-    });
-    assert_eq!(
-        answer.unwrap_err().to_string(),
-        "TLS: the receiver doesn't speak TLS on this port"
-    );
 }

@@ -1,0 +1,335 @@
+//! `/api/v1/dead-letters`: pushes that were given up on.
+
+use axum::{Extension, Json, extract::State};
+use globset::{GlobBuilder, GlobMatcher};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use utoipa::ToSchema;
+
+use super::{
+    super::{
+        Admin,
+        access::{Role, Who},
+        problem::Problem,
+    },
+    Page, Paging, Params, cursor,
+    deliveries::moment,
+    named,
+};
+use crate::{
+    dispatch::letters::{LettersError, Run},
+    push::EndpointId,
+    settings::{KeptLetter, LetterFilter, Order},
+    webhook::sign::webhook_id,
+};
+
+/// Letters that are named one by one at most.
+const IDS_MAX: usize = 1000;
+
+/// How often the letters are asked for one page, when most of them may not be seen.
+const READS_MAX: usize = 20;
+
+/// A dead letter.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct LetterView {
+    /// Its number.
+    pub(in super::super) id: i64,
+    /// `dead`, or `replaying`: it is to be sent again.
+    #[schema(example = "dead")]
+    pub(in super::super) state: String,
+    /// The `webhook-id` of its delivery.
+    pub(in super::super) webhook_id: String,
+    /// The endpoint.
+    pub(in super::super) endpoint: String,
+    /// The repository.
+    pub(in super::super) repository: String,
+    /// The tag; null when it was pushed by digest.
+    pub(in super::super) tag: Option<String>,
+    /// What was pushed.
+    pub(in super::super) digest: String,
+    /// The registry's event id.
+    pub(in super::super) event_id: Option<String>,
+    /// When the push was taken.
+    pub(in super::super) taken_at: String,
+    /// When it was given up on.
+    pub(in super::super) died_at: String,
+    /// Why.
+    pub(in super::super) reason: String,
+    /// How many attempts there were; null when that is not known.
+    pub(in super::super) attempts: Option<u32>,
+}
+
+impl From<KeptLetter> for LetterView {
+    fn from(kept: KeptLetter) -> Self {
+        let letter = kept.letter;
+        Self {
+            id: kept.id,
+            state: kept.state.as_str().to_owned(),
+            webhook_id: webhook_id(letter.journal, letter.sequence, &letter.endpoint),
+            endpoint: letter.endpoint.to_string(),
+            repository: letter.repository.to_string(),
+            tag: letter.tag.map(|tag| tag.to_string()),
+            digest: letter.digest.to_string(),
+            event_id: named(&letter.event_id),
+            taken_at: letter.taken_at.to_string(),
+            died_at: letter.died_at.to_string(),
+            reason: letter.reason,
+            attempts: letter.attempts,
+        }
+    }
+}
+
+/// Which dead letters are meant.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in super::super) struct LetterQuery {
+    pub(in super::super) id: Option<String>,
+    pub(in super::super) endpoint: Option<String>,
+    pub(in super::super) repository: Option<String>,
+    pub(in super::super) tag: Option<String>,
+    pub(in super::super) since: Option<String>,
+    pub(in super::super) until: Option<String>,
+    pub(in super::super) limit: Option<u32>,
+    pub(in super::super) cursor: Option<String>,
+    pub(in super::super) dry_run: Option<bool>,
+    pub(in super::super) force: Option<bool>,
+}
+
+impl LetterQuery {
+    /// What is asked for.
+    pub(in super::super) fn filter(&self) -> Result<LetterFilter, Problem> {
+        fn given(text: Option<&String>) -> Option<&str> {
+            text.map(String::as_str).filter(|text| !text.is_empty())
+        }
+        let ids = given(self.id.as_ref()).map(|ids| ids.split(',').map(str::parse).collect());
+        let ids: Vec<i64> = ids
+            .transpose()
+            .map_err(|_| Problem::parameter("id", "numbers of dead letters, with commas between them"))?
+            .unwrap_or_default();
+        if ids.len() > IDS_MAX {
+            return Err(Problem::parameter("id", format!("at most {IDS_MAX} at once")));
+        }
+        let endpoint = given(self.endpoint.as_ref()).map(|text| match text.strip_prefix("repository:") {
+            None => Ok(EndpointId::Named(text.into())),
+            Some(name) => super::repository(name).map(EndpointId::Repository),
+        });
+        let tag = given(self.tag.as_ref()).map(str::parse).transpose();
+        Ok(LetterFilter {
+            ids,
+            endpoint: endpoint.transpose()?,
+            repository: given(self.repository.as_ref()).map(pattern).transpose()?,
+            tag: tag.map_err(|error| Problem::parameter("tag", format!("{error}")))?,
+            since: moment("since", self.since.as_deref())?,
+            until: moment("until", self.until.as_deref())?,
+        })
+    }
+}
+
+fn pattern(text: &str) -> Result<GlobMatcher, Problem> {
+    let glob = GlobBuilder::new(text).literal_separator(true).build();
+    let glob = glob.map_err(|_| Problem::parameter("repository", "a name, or a pattern such as acme/**"))?;
+    Ok(glob.compile_matcher())
+}
+
+impl From<LettersError> for Problem {
+    fn from(error: LettersError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(5)
+    }
+}
+
+/// Dead letters, those that were given up on last first.
+#[utoipa::path(
+    get, path = "/api/v1/dead-letters", tag = "deliveries", operation_id = "dead_letters",
+    params(
+        ("id" = Option<String>, Query, description = "Their numbers, with commas between them"),
+        ("endpoint" = Option<String>, Query, description = "For this endpoint alone"),
+        ("repository" = Option<String>, Query, description = "Of this repository, or of those that match", example = "acme/**"),
+        ("tag" = Option<String>, Query, description = "Of this tag alone"),
+        ("since" = Option<String>, Query, description = "Given up on then or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Given up on before, RFC 3339"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page, 50 unless told"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses((status = 200, body = Page<LetterView>))
+)]
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Params(query): Params<LetterQuery>,
+) -> Result<Json<Page<LetterView>>, Problem> {
+    listed(&admin, &who, &query).await.map(Json)
+}
+
+/// One page of dead letters.
+pub(in super::super) async fn listed(
+    admin: &Admin,
+    who: &Who,
+    query: &LetterQuery,
+) -> Result<Page<LetterView>, Problem> {
+    let paging = Paging::new(query.limit, query.cursor.clone());
+    let (limit, mut after) = (paging.limit()?, paging.after::<i64>()?);
+    let filter = query.filter()?;
+    let letters = admin.parts().dispatcher.dead_letters();
+    let mut items: Vec<LetterView> = Vec::new();
+    for _ in 0..READS_MAX {
+        let page = letters.list(filter.clone(), after, limit - items.len()).await?;
+        after = page.next;
+        let seen = page
+            .letters
+            .into_iter()
+            .filter(|kept| who.may_see(kept.letter.repository.as_str()));
+        items.extend(seen.map(LetterView::from));
+        if after.is_none() || items.len() == limit {
+            break;
+        }
+    }
+    let next = after.as_ref().and_then(cursor);
+    Ok(Page { items, next })
+}
+
+/// What a replay comes to, or would.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct ReplayView {
+    /// Whether it was only counted.
+    pub(in super::super) dry_run: bool,
+    /// Dead letters that are meant, and are not on their way already.
+    pub(in super::super) matched: u64,
+    /// Those of them that are sent again.
+    pub(in super::super) replayed: u64,
+    /// Those that stay, because there is a newer push of their tag; `force=true` sends them too.
+    pub(in super::super) passed_over: u64,
+    /// Those that stay, because nothing can be sent to their endpoints.
+    pub(in super::super) refused: Vec<RefusedView>,
+}
+
+/// Dead letters of an endpoint that nothing can be sent to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct RefusedView {
+    /// The endpoint.
+    pub(in super::super) endpoint: String,
+    /// How many.
+    pub(in super::super) letters: u64,
+    /// Why.
+    pub(in super::super) reason: String,
+}
+
+/// Sends dead letters again, in the order of their pushes, at the pace of their endpoints, also after a restart.
+#[utoipa::path(
+    post, path = "/api/v1/dead-letters/replay", tag = "deliveries", operation_id = "replay_dead_letters",
+    params(
+        ("id" = Option<String>, Query, description = "Their numbers, with commas between them"),
+        ("endpoint" = Option<String>, Query, description = "For this endpoint alone"),
+        ("repository" = Option<String>, Query, description = "Of this repository, or of those that match", example = "acme/**"),
+        ("tag" = Option<String>, Query, description = "Of this tag alone"),
+        ("since" = Option<String>, Query, description = "Given up on then or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Given up on before, RFC 3339"),
+        ("dry_run" = Option<bool>, Query, description = "Count only"),
+        ("force" = Option<bool>, Query, description = "Also those of which a newer push of the same tag is known"),
+    ),
+    responses((status = 200, body = ReplayView))
+)]
+pub(super) async fn replay(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Params(query): Params<LetterQuery>,
+) -> Result<Json<ReplayView>, Problem> {
+    replayed(&admin, &who, &query).await.map(Json)
+}
+
+/// Whoever may not change everything names one repository that may be changed.
+fn allowed(who: &Who, query: &LetterQuery) -> Result<(), Problem> {
+    if who.role == Role::Admin && who.repositories.is_none() {
+        return Ok(());
+    }
+    match query.repository.as_deref().map(str::parse) {
+        Some(Ok(name)) => who.edit(&name),
+        _ => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "name one repository that you may change: repository=acme/app",
+        )),
+    }
+}
+
+/// What a replay comes to, or would.
+pub(in super::super) async fn replayed(
+    admin: &Admin,
+    who: &Who,
+    query: &LetterQuery,
+) -> Result<ReplayView, Problem> {
+    allowed(who, query)?;
+    let order = if query.force == Some(true) {
+        Order::Force
+    } else {
+        Order::KeepNewest
+    };
+    let dry_run = query.dry_run == Some(true);
+    let run = if dry_run { Run::Dry } else { Run::Real };
+    let letters = admin.parts().dispatcher.dead_letters();
+    let replayed = letters.replay(query.filter()?, order, run).await?;
+    if !dry_run {
+        let letters = replayed.replayed;
+        info!(target: "shipbell::audit", by = %who.name, letters, "dead letters replayed");
+    }
+    let refused = replayed.refused.into_iter().map(|refused| RefusedView {
+        endpoint: refused.endpoint.to_string(),
+        letters: refused.letters,
+        reason: refused.reason,
+    });
+    Ok(ReplayView {
+        dry_run,
+        matched: replayed.matched,
+        replayed: replayed.replayed,
+        passed_over: replayed.passed_over,
+        refused: refused.collect(),
+    })
+}
+
+/// How many dead letters were let go of.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Discarded {
+    /// So many, or so many would be.
+    discarded: u64,
+}
+
+/// Lets go of dead letters for good. All of them only when asked for by `id`, or with any other filter.
+#[utoipa::path(
+    delete, path = "/api/v1/dead-letters", tag = "deliveries", operation_id = "discard_dead_letters",
+    params(
+        ("id" = Option<String>, Query, description = "Their numbers, with commas between them"),
+        ("endpoint" = Option<String>, Query, description = "For this endpoint alone"),
+        ("repository" = Option<String>, Query, description = "Of this repository, or of those that match", example = "acme/**"),
+        ("tag" = Option<String>, Query, description = "Of this tag alone"),
+        ("since" = Option<String>, Query, description = "Given up on then or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Given up on before, RFC 3339"),
+        ("dry_run" = Option<bool>, Query, description = "Count only"),
+    ),
+    responses((status = 200, body = Discarded))
+)]
+pub(super) async fn discard(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Params(query): Params<LetterQuery>,
+) -> Result<Json<Discarded>, Problem> {
+    allowed(&who, &query)?;
+    let given = [
+        &query.id,
+        &query.endpoint,
+        &query.repository,
+        &query.tag,
+        &query.since,
+        &query.until,
+    ];
+    if given.into_iter().all(Option::is_none) {
+        let detail = "say which: by id, endpoint, repository (** for all), tag, since or until";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let letters = admin.parts().dispatcher.dead_letters();
+    let discarded = if query.dry_run == Some(true) {
+        letters.count(query.filter()?).await?
+    } else {
+        let discarded = letters.discard(query.filter()?).await?;
+        info!(target: "shipbell::audit", by = %who.name, letters = discarded, "dead letters discarded");
+        discarded
+    };
+    Ok(Json(Discarded { discarded }))
+}

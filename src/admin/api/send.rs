@@ -1,0 +1,218 @@
+//! Sending by hand: a delivery again, or a test.
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use utoipa::ToSchema;
+
+use super::{
+    super::{Admin, access::Who, problem::Problem},
+    Params, history, named, seconds,
+};
+use crate::{
+    dispatch::redeliver::{SendAgainError, Sent},
+    image::RepositoryName,
+    push::{EndpointId, Sequence},
+    settings::Order,
+    webhook::Outcome,
+};
+
+/// An attempt that was made by hand.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct SentView {
+    /// Its `webhook-id`.
+    pub(in super::super) id: String,
+    /// Whether it was answered with 2xx.
+    pub(in super::super) delivered: bool,
+    /// When it began.
+    pub(in super::super) at: String,
+    /// How long it took, seconds.
+    pub(in super::super) elapsed_s: f64,
+    /// What was answered, if anything was.
+    pub(in super::super) status: Option<u16>,
+    /// Whose fault a failure was: `endpoint` or `push`.
+    pub(in super::super) fault: Option<String>,
+    /// What went wrong, if anything did.
+    pub(in super::super) reason: Option<String>,
+    /// Where it went, its query masked; null when no request could be made.
+    pub(in super::super) url: Option<String>,
+    /// The headers that were sent, a line each, credentials masked.
+    pub(in super::super) request_headers: Vec<String>,
+    /// The body that was sent.
+    pub(in super::super) request_body: Option<String>,
+    /// The first 4 KiB of the answer.
+    pub(in super::super) answer: Option<String>,
+    /// How much of the answer was read, bytes.
+    pub(in super::super) answer_bytes: usize,
+}
+
+impl From<Sent> for SentView {
+    fn from(sent: Sent) -> Self {
+        let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (delivered, status, fault, reason) = match &sent.outcome {
+            Outcome::Delivered { status } => (true, Some(*status), None, None),
+            Outcome::Failed {
+                fault,
+                status,
+                reason,
+                ..
+            } => (false, *status, Some(fault.to_string()), named(reason)),
+        };
+        Self {
+            id: sent.webhook_id,
+            delivered,
+            at: sent.at.to_string(),
+            elapsed_s: seconds(sent.elapsed),
+            status,
+            fault,
+            reason,
+            url: sent.url,
+            request_headers: sent.headers.lines().map(ToOwned::to_owned).collect(),
+            request_body: (!sent.body.is_empty()).then(|| text(&sent.body)),
+            answer: sent.answer.as_ref().map(text),
+            answer_bytes: sent.answer_bytes,
+        }
+    }
+}
+
+impl From<SendAgainError> for Problem {
+    fn from(error: SendAgainError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SendAgainError::Refused(_)
+            | SendAgainError::Owed
+            | SendAgainError::Replaying
+            | SendAgainError::Newer => Self::new(StatusCode::CONFLICT, detail),
+            SendAgainError::Unknown => Self::absent(detail),
+            SendAgainError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(1),
+            SendAgainError::Letters(error) => error.into(),
+            SendAgainError::History(error) => error.into(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct SendQuery {
+    force: Option<bool>,
+}
+
+/// Sends a delivery again, now: the same `webhook-id`, sizes anew. A dead letter that is taken this time goes.
+#[utoipa::path(
+    post, path = "/api/v1/deliveries/{id}/redeliver", tag = "deliveries", operation_id = "redeliver",
+    params(
+        ("id" = String, Path, description = "Its `webhook-id`"),
+        ("force" = Option<bool>, Query, description = "Also if a newer push of the same tag is known"),
+    ),
+    responses(
+        (status = 200, body = SentView, description = "The attempt, whatever came of it"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent again"),
+    )
+)]
+pub(super) async fn redeliver(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+    Params(query): Params<SendQuery>,
+) -> Result<Json<SentView>, Problem> {
+    redelivered(&admin, &who, &id, query.force == Some(true))
+        .await
+        .map(Json)
+}
+
+/// Sends a delivery again.
+pub(in super::super) async fn redelivered(
+    admin: &Admin,
+    who: &Who,
+    id: &str,
+    force: bool,
+) -> Result<SentView, Problem> {
+    let wanted = id.to_owned();
+    let found = history(admin, move |reader| {
+        let Some((push, delivery)) = reader.delivery_of(&wanted)? else {
+            return Ok(None);
+        };
+        let journal = reader.journal_of(push.id)?;
+        Ok(Some((push, delivery, journal)))
+    });
+    let found = found.await?.filter(|(push, ..)| who.may_see(&push.repository));
+    let (push, delivery, journal) =
+        found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))?;
+    who.edit(&super::repository(&push.repository)?)?;
+    let endpoint = match delivery.endpoint.strip_prefix("repository:") {
+        None => EndpointId::Named(delivery.endpoint.as_str().into()),
+        Some(name) => EndpointId::Repository(super::repository(name)?),
+    };
+    let unknown = || Problem::absent("There is nothing known of this delivery any more that could be sent.");
+    let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
+    let order = if force { Order::Force } else { Order::KeepNewest };
+    let dispatcher = &admin.parts().dispatcher;
+    let sent = dispatcher.redeliver(journal, sequence, &endpoint, order).await?;
+    info!(
+        target: "shipbell::audit", by = %who.name, repository = push.repository, delivery_id = id, %endpoint,
+        outcome = ?sent.outcome, "sent again by hand"
+    );
+    Ok(sent.into())
+}
+
+/// Sends a test to the repository's own webhook, now. One that is taken heals its endpoint.
+#[utoipa::path(
+    post, path = "/api/v1/repositories/{name}/webhook/test", tag = "repositories", operation_id = "test_webhook",
+    params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
+    responses(
+        (status = 200, body = SentView, description = "The attempt, whatever came of it"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent to"),
+    )
+)]
+pub(super) async fn test(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+) -> Result<Json<SentView>, Problem> {
+    tested(&admin, &who, &super::repository(&name)?).await.map(Json)
+}
+
+/// Sends a test to a repository's own webhook.
+pub(in super::super) async fn tested(
+    admin: &Admin,
+    who: &Who,
+    name: &RepositoryName,
+) -> Result<SentView, Problem> {
+    who.edit(name)?;
+    let id = EndpointId::Repository(name.clone());
+    if admin.parts().endpoints.get(&id).is_none() {
+        return Err(Problem::absent(format!("{name} has no webhook of its own")));
+    }
+    send_test(admin, who, &id).await
+}
+
+/// Sends a test to an endpoint, now. One that is taken heals it.
+#[utoipa::path(
+    post, path = "/api/v1/endpoints/{id}/test", tag = "endpoints", operation_id = "test_endpoint",
+    params(("id" = String, Path, description = "Its identity, percent-encoded", example = "ci")),
+    responses(
+        (status = 200, body = SentView, description = "The attempt, whatever came of it"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent to"),
+    )
+)]
+pub(super) async fn test_endpoint(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Result<Json<SentView>, Problem> {
+    let (id, _) = super::endpoints::changeable(&admin, &who, &id)?;
+    send_test(&admin, &who, &id).await.map(Json)
+}
+
+async fn send_test(admin: &Admin, who: &Who, id: &EndpointId) -> Result<SentView, Problem> {
+    admin.parts().tests.allow(id)?;
+    let sent = admin.parts().dispatcher.test(id, None).await?;
+    info!(target: "shipbell::audit", by = %who.name, endpoint = %id, outcome = ?sent.outcome, "test sent by hand");
+    Ok(sent.into())
+}
