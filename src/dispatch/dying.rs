@@ -153,6 +153,11 @@ impl Dying {
         self.line().written
     }
 
+    /// Whether letters could not be written when it was tried last.
+    pub(super) fn is_failing(&self) -> bool {
+        self.line().is_failing
+    }
+
     /// Each change of the line is whole before anything can panic.
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
@@ -242,7 +247,7 @@ impl Dispatcher {
         let dying = &self.0.dying;
         loop {
             let room = dying.room.notified();
-            if dying.len() < ROOM_UNTIL || dying.line().is_failing {
+            if dying.len() < ROOM_UNTIL || dying.is_failing() {
                 return;
             }
             room.await;

@@ -277,6 +277,9 @@ impl Dispatcher {
     /// Writes down how a delivery ended.
     fn write_end(&self, which: Which, how: Settlement) {
         let parts = &self.0.parts;
+        if how == Settlement::Delivered {
+            self.0.replays.delivered(&which);
+        }
         parts.history.ended(which, how, parts.clock.now());
     }
 
@@ -294,3 +297,6 @@ fn which(repository: &RepositoryName, sequence: Sequence, endpoint: &EndpointId,
         tag: tag.cloned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! due.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet, VecDeque},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -29,8 +29,9 @@ use super::{
     which,
 };
 use crate::{
-    catalog::Reader,
-    push::{EndpointId, Settlement},
+    catalog::{Reader, Which},
+    image::{RepositoryName, Tag},
+    push::{EndpointId, Sequence, Settlement},
     settings::{KeptLetter, Letter, Order, Settings},
     sizing::ImageToSize,
     telemetry::{labels::ReplayResult, log::Throttle},
@@ -43,6 +44,9 @@ const ACCESS_AT_ONCE: usize = 4;
 /// How long until it is looked again, should nobody have told.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
+/// So many images are known that were delivered lately.
+const LATELY_MAX: usize = 10_000;
+
 /// The wait after the file could not be read or written.
 const ACCESS_WAIT: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,13 @@ pub(super) enum Newer {
     Unknown,
 }
 
+/// What was delivered lately: the history is written a second later, or so, and knows of it only then.
+#[derive(Debug, Default)]
+struct Lately {
+    newest: HashMap<(RepositoryName, Tag, EndpointId), Sequence>,
+    in_order: VecDeque<(RepositoryName, Tag, EndpointId)>,
+}
+
 /// Who is being sent dead letters again.
 #[derive(Debug)]
 pub(super) struct Replays {
@@ -60,6 +71,7 @@ pub(super) struct Replays {
     working: Mutex<HashSet<EndpointId>>,
     /// Those of which somebody asked, so that the first letter goes whatever their state.
     asked: Mutex<HashSet<EndpointId>>,
+    lately: Mutex<Lately>,
     changed: watch::Sender<()>,
     access: Arc<Semaphore>,
     complaint: Throttle,
@@ -70,6 +82,7 @@ impl Default for Replays {
         Self {
             working: Mutex::default(),
             asked: Mutex::default(),
+            lately: Mutex::default(),
             changed: watch::Sender::new(()),
             access: Arc::new(Semaphore::new(ACCESS_AT_ONCE)),
             complaint: Throttle::new(),
@@ -80,6 +93,32 @@ impl Default for Replays {
 impl Replays {
     pub(super) fn access(&self) -> Arc<Semaphore> {
         Arc::clone(&self.access)
+    }
+
+    /// A push of this journal's was delivered.
+    pub(super) fn delivered(&self, which: &Which) {
+        let Some(tag) = which.tag.clone() else { return };
+        let key = (which.repository.clone(), tag, which.endpoint.clone());
+        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(newest) = lately.newest.get_mut(&key) {
+            *newest = which.sequence.max(*newest);
+            return;
+        }
+        lately.newest.insert(key.clone(), which.sequence);
+        lately.in_order.push_back(key);
+        if lately.in_order.len() > LATELY_MAX
+            && let Some(oldest) = lately.in_order.pop_front()
+        {
+            lately.newest.remove(&oldest);
+        }
+    }
+
+    /// Whether a push of the letter's tag that is newer than `than` was delivered lately.
+    fn delivered_newer(&self, letter: &Letter, tag: &Tag, than: Option<Sequence>) -> bool {
+        let key = (letter.repository.clone(), tag.clone(), letter.endpoint.clone());
+        let lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = lately.newest.get(&key);
+        newest.is_some_and(|newest| than.is_none_or(|than| *newest > than))
     }
 
     /// Somebody asked for letters of these.
@@ -369,7 +408,7 @@ impl Dispatcher {
             let history = dispatcher.0.parts.history_file.as_deref().and_then(open_history);
             let look = |kept: KeptLetter| {
                 let letter = &kept.letter;
-                let is_known = dispatcher.waits_newer(letter)
+                let is_known = dispatcher.has_newer_here(letter)
                     || settings.has_newer_letter(letter)?
                     || history.as_ref().is_some_and(|history| has_newer(history, letter));
                 Ok((kept, if is_known { Newer::Known } else { Newer::Unknown }))
@@ -379,16 +418,16 @@ impl Dispatcher {
         .await
     }
 
-    /// Whether a newer push of the letter's tag waits in the queue, or is in flight.
-    fn waits_newer(&self, letter: &Letter) -> bool {
+    /// Whether a newer push of the letter's tag waits in the queue, is in flight, or was delivered lately.
+    fn has_newer_here(&self, letter: &Letter) -> bool {
         let parts = &self.0.parts;
         // All that the queue has is newer than what another journal took.
         let than = (letter.journal == parts.journal.id()).then_some(letter.sequence);
-        let tag = letter.tag.as_ref();
-        tag.is_some_and(|tag| {
-            parts
-                .queue
-                .owes_newer(&letter.repository, &letter.endpoint, tag, than)
+        // In this order: what leaves the one is in the other by then.
+        letter.tag.as_ref().is_some_and(|tag| {
+            let queue = &parts.queue;
+            queue.owes_newer(&letter.repository, &letter.endpoint, tag, than)
+                || self.0.replays.delivered_newer(letter, tag, than)
         })
     }
 

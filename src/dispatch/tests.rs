@@ -1,0 +1,409 @@
+//! The dispatcher on a real journal, a real `settings.db` and a receiver on the loopback.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use globset::{Glob, GlobSet};
+use http::{HeaderName, HeaderValue};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{
+    health::{Event, Policy, Verdict},
+    retry::RetrySchedule,
+    *,
+};
+use crate::{
+    catalog,
+    image::{Digest, MediaType},
+    journal::Applied,
+    push::{Item, Push},
+    registry,
+    secret::Secret,
+    settings::{FILE, LetterFilter},
+    sizing,
+    webhook::{
+        Batching, Coalesce, Endpoint, Format, Rate,
+        client::{self, Client},
+        guard::{Author, Guard},
+    },
+};
+
+mod dying;
+mod replays;
+
+const SOON: Duration = Duration::from_mins(1);
+const UNPACED: Rate = Rate { per_second: None };
+
+fn named(name: &str) -> EndpointId {
+    EndpointId::Named(name.into())
+}
+
+fn endpoint(name: &str, url: &str, rate: Rate) -> Endpoint {
+    let all = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
+    Endpoint {
+        id: named(name),
+        author: Author::Operator,
+        url: Secret::inline(url),
+        secret: None,
+        previous_secret: None,
+        format: Format::Native,
+        headers: Vec::new(),
+        repositories: all.clone(),
+        tags: all,
+        exclude_tags: GlobSet::empty(),
+        batching: Arc::new(Batching {
+            window: Duration::ZERO,
+            pushes_max: 1,
+            coalesce: Coalesce::None,
+        }),
+        rate,
+    }
+}
+
+fn push(repository: &str, tag: &str, owed: &[&str]) -> Push {
+    Push {
+        event_id: String::new(),
+        repository: repository.parse().unwrap(),
+        tag: Some(tag.parse().unwrap()),
+        digest: Digest::sha256(tag.as_bytes()),
+        media_type: MediaType::ALL[0],
+        manifest_size: 7,
+        references: Vec::new(),
+        actor: String::new(),
+        taken_at: Clock::system().now(),
+        owed: owed.iter().map(|name| named(name)).collect(),
+    }
+}
+
+/// What waits for a state of others, with a deadline.
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A webhook as it came.
+#[derive(Clone, Debug)]
+struct Came {
+    id: String,
+    image: String,
+    body: serde_json::Value,
+    at: Instant,
+}
+
+/// Takes webhooks on the loopback, and answers as it is told.
+#[derive(Clone)]
+struct Hook {
+    url: String,
+    came: Arc<Mutex<Vec<Came>>>,
+    status: Arc<AtomicUsize>,
+}
+
+impl Hook {
+    async fn start(status: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hook = Self {
+            url: format!("http://{}/hook?token=hunter2", listener.local_addr().unwrap()),
+            came: Arc::default(),
+            status: Arc::new(AtomicUsize::new(status)),
+        };
+        let serving = hook.clone();
+        #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(stream));
+            }
+        });
+        hook
+    }
+
+    fn answer(&self, status: usize) {
+        self.status.store(status, Ordering::Release);
+    }
+
+    fn came(&self) -> Vec<Came> {
+        self.came.lock().unwrap().clone()
+    }
+
+    fn images(&self) -> Vec<String> {
+        self.came().into_iter().map(|came| came.image).collect()
+    }
+
+    async fn wait_for(&self, count: usize) -> Vec<Came> {
+        eventually(&format!("{count} webhooks"), async || self.came().len() >= count).await;
+        self.came()
+    }
+
+    async fn serve(self, mut stream: TcpStream) {
+        let (reader, mut writer) = stream.split();
+        let mut reader = BufReader::new(reader);
+        loop {
+            let (mut head, mut line) = (String::new(), String::new());
+            while line != "\r\n" {
+                line.clear();
+                if reader.read_line(&mut line).await.unwrap_or(0) == 0 {
+                    return;
+                }
+                head.push_str(&line.to_ascii_lowercase());
+            }
+            let header = |name: &str| {
+                let value = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                value.unwrap().to_owned()
+            };
+            let mut body = vec![0; header("content-length").parse().unwrap()];
+            reader.read_exact(&mut body).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            self.came.lock().unwrap().push(Came {
+                id: header("webhook-id"),
+                image: body["image"].as_str().unwrap().to_owned(),
+                body,
+                at: Instant::now(),
+            });
+            let status = self.status.load(Ordering::Acquire);
+            let answer = format!("HTTP/1.1 {status} Told\r\nContent-Length: 12\r\n\r\nsaid hunter2");
+            if writer.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A dispatcher at work.
+struct Stage {
+    folder: PathBuf,
+    dispatcher: Dispatcher,
+}
+
+impl Stage {
+    /// Starts on what is in the folder, as the process does, but for the ingest and the registry.
+    async fn start(folder: &TempDir, endpoints: Vec<Endpoint>) -> Self {
+        let folder = folder.path().to_owned();
+        let (clock, endpoints) = (Clock::system(), Endpoints::new(endpoints));
+        let options = crate::journal::Options {
+            segment_size: 16 << 20,
+            max_size: 1 << 30,
+        };
+        let mut opened = Journal::open(&folder.join("journal"), options, clock.clone());
+        let deadline = Instant::now() + SOON;
+        // What was cut off before may hold it for a moment still.
+        while let (Err(crate::journal::OpenError::Locked { .. }), true) = (&opened, Instant::now() < deadline)
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            opened = Journal::open(&folder.join("journal"), options, clock.clone());
+        }
+        let opened = opened.unwrap();
+        let (journal, metrics) = (opened.journal, Metrics::new(&clock));
+        let queue = Arc::new(Queue::new());
+        let mut orphans = Orphans::new();
+        let restored = opened.notes.hand_over(&journal, |run| {
+            orphans.extend(queue.restore(&run, &endpoints, Instant::now()));
+        });
+        restored.unwrap();
+        queue.close_windows(Instant::now());
+        let settings = Settings::open(&folder.join(FILE)).unwrap();
+        let states = states::Parts {
+            policy: policy(),
+            clock: clock.steady(),
+            queue: Arc::clone(&queue),
+            endpoints: endpoints.clone(),
+            settings: settings.clone(),
+            metrics: metrics.clone(),
+            alerts: None,
+        };
+        let kept = catalog::Options {
+            age_max: Duration::from_hours(24),
+            bytes_max: 1 << 30,
+        };
+        let history = catalog::start(&folder, kept, journal.clone(), clock.clone(), || {}).unwrap();
+        let parts = Parts {
+            queue: Arc::clone(&queue),
+            journal,
+            endpoints: endpoints.clone(),
+            sizing: Sizing::new(nowhere(), sizing::Options::default()),
+            client: client(),
+            states: States::restore(states).unwrap(),
+            steady: clock.steady(),
+            clock,
+            tasks: Tasks::new(),
+            metrics,
+            history: history.clone(),
+            history_file: Some(folder.join(catalog::FILE)),
+            settings,
+        };
+        let dispatcher = Dispatcher::new(dispatch_options(), parts);
+        let applier = move |applied: &[Applied]| {
+            for applied in applied {
+                if let Applied::Push(durable) = applied {
+                    queue.apply(durable, &endpoints, Instant::now());
+                    history.taken(durable);
+                }
+            }
+        };
+        opened.writer.start(Box::new(applier)).unwrap();
+        let tasks = &dispatcher.0.parts.tasks;
+        tasks.spawn_lasting("letters", dispatcher.clone().keep_letters());
+        tasks.spawn_lasting("replays", dispatcher.clone().run_replays());
+        tasks.spawn_lasting("dispatcher", dispatcher.clone().run());
+        dispatcher.bury(orphans);
+        Self { folder, dispatcher }
+    }
+
+    async fn stop(self) {
+        let parts = &self.dispatcher.0.parts;
+        parts.tasks.soft().cancel();
+        parts.tasks.ended().await;
+        self.dispatcher.close_letters().await;
+        parts.states.close().await;
+        parts.journal.close().await;
+        parts.history.close().await;
+    }
+
+    /// Ends as if killed, but for what is in the hands of the system.
+    async fn kill(self) {
+        let parts = &self.dispatcher.0.parts;
+        parts.tasks.soft().cancel();
+        parts.tasks.hard().cancel();
+        parts.tasks.ended().await;
+        parts.journal.close().await;
+        parts.history.close().await;
+    }
+
+    async fn take(&self, pushes: Vec<Push>) {
+        let items = pushes.into_iter().map(Item::Push).collect();
+        self.dispatcher.0.parts.journal.append(items).await.unwrap();
+    }
+
+    fn letters(&self) -> letters::DeadLetters {
+        self.dispatcher.dead_letters()
+    }
+
+    async fn wait_for_letters(&self, count: u64) {
+        eventually(&format!("{count} letters"), async || {
+            self.letters().stats().letters == count
+        })
+        .await;
+    }
+
+    /// Pairs that the journal owes.
+    fn owed(&self) -> u64 {
+        self.dispatcher.0.parts.journal.stats().unsettled
+    }
+
+    async fn wait_for_nothing_owed(&self) {
+        eventually("nothing is owed", async || self.owed() == 0).await;
+    }
+
+    fn happens(&self, endpoint: &EndpointId, verdict: Verdict) {
+        let states = &self.dispatcher.0.parts.states;
+        let began = self.dispatcher.0.parts.steady.now();
+        states.happen(
+            endpoint,
+            Event::Attempt { began, verdict },
+            "as the test wants it",
+        );
+    }
+
+    fn metric(&self, sample: &str) -> u64 {
+        let text = self.dispatcher.0.parts.metrics.encode();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+}
+
+/// Holds `settings.db` so that nobody can write it, until it is dropped.
+struct Locked(rusqlite::Connection);
+
+impl Locked {
+    fn lock(file: &Path) -> Self {
+        let connection = rusqlite::Connection::open(file).unwrap();
+        connection.busy_timeout(SOON).unwrap();
+        connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        Self(connection)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.execute_batch("ROLLBACK").unwrap();
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        schedule: RetrySchedule::new(vec![Duration::from_hours(1)], 0.0).unwrap(),
+        pause_after: 1,
+        probe_first: Duration::from_hours(1),
+        probe_max: Duration::from_hours(1),
+        ignore_after: Duration::from_hours(1),
+        ignore_after_failures: 10,
+    }
+}
+
+fn dispatch_options() -> Options {
+    Options {
+        public_host: String::new(),
+        concurrency: 64,
+        per_host: 16,
+        // What is refused is a letter after two attempts.
+        schedule: RetrySchedule::new(vec![Duration::from_millis(1)], 0.0).unwrap(),
+        size_deadline: Duration::from_millis(200),
+        segment_bytes: 16 << 20,
+        letters: LetterBounds {
+            age_max: Duration::from_hours(24),
+            bytes_max: 1 << 30,
+        },
+    }
+}
+
+/// A registry where nobody listens.
+fn nowhere() -> registry::Client {
+    let options = registry::Options {
+        url: "http://127.0.0.1:1/".parse().unwrap(),
+        username: String::new(),
+        password: None,
+        ca_pem: None,
+        timeout: Duration::from_secs(1),
+        concurrency: 1,
+        metrics: None,
+    };
+    registry::Client::new(options).unwrap()
+}
+
+fn client() -> Client {
+    let options = client::Options {
+        timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(5),
+        user_agent: HeaderValue::from_static("WebHook Handler"),
+        header_name: HeaderName::from_static("x-alin-webhook"),
+        guard: Guard::default(),
+        extra_ca_pem: None,
+        idle_per_host_max: 4,
+        idle_timeout: Duration::from_secs(4),
+    };
+    Client::new(options).unwrap()
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn all() -> LetterFilter {
+    LetterFilter::default()
+}

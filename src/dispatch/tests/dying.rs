@@ -1,0 +1,140 @@
+//! From given up to settled.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_settled_before_its_letter_is_durable() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let endpoints = || vec![endpoint("ci", &hook.url, UNPACED)];
+    let stage = Stage::start(&folder, endpoints()).await;
+    let locked = Locked::lock(&stage.settings_file());
+    stage.take(vec![push("acme/app", "1", &["ci"])]).await;
+    eventually("it waits", async || stage.letters().waiting() == 1).await;
+    eventually("it is owed", async || stage.owed() == 1).await;
+    stage.kill().await;
+    drop(locked);
+
+    let stage = Stage::start(&folder, endpoints()).await;
+    stage.wait_for_letters(1).await;
+    stage.wait_for_nothing_owed().await;
+    assert_eq!(stage.letters().waiting(), 0);
+    let ids: Vec<_> = hook.came().into_iter().map(|came| came.id).collect();
+    assert_eq!(ids.len(), 4, "two attempts, and two after the start");
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_great_many_given_up_at_once_all_get_letters_within_the_bound_on_what_waits() {
+    const REPOSITORIES: usize = 200;
+    const PUSHES: usize = 1_000;
+    let folder = folder();
+    let stage = Stage::start(&folder, vec![endpoint("ci", "http://127.0.0.1:1/", UNPACED)]).await;
+    // It is waited for, for an hour.
+    stage.happens(&named("ci"), Verdict::Failed { retry_after: None });
+    for repository in 0..REPOSITORIES {
+        let name = format!("acme/app{repository}");
+        let pushes = (0..PUSHES).map(|number| push(&name, &number.to_string(), &["ci"]));
+        stage.take(pushes.collect()).await;
+    }
+    let all = (REPOSITORIES * PUSHES) as u64;
+    eventually("all are owed", async || stage.owed() == all).await;
+    stage.happens(&named("ci"), Verdict::Gone);
+    let most = AtomicUsize::new(0);
+    eventually("all are letters", async || {
+        most.fetch_max(stage.dispatcher.0.dying.len(), Ordering::Relaxed);
+        stage.letters().stats().letters == all
+    })
+    .await;
+    stage.wait_for_nothing_owed().await;
+    let most = most.into_inner();
+    assert!((1_000..=75_000).contains(&most), "{most} waited at once");
+    assert_eq!(stage.metric("shipbell_dead_letters_lost_total"), 0);
+    assert_eq!(stage.metric("shipbell_settled_total{how=\"dead_letter\"}"), all);
+    assert_eq!(stage.dispatcher.0.parts.queue.pending(), 0);
+    let newest = stage
+        .letters()
+        .list(super::all(), None, 1)
+        .await
+        .unwrap()
+        .letters
+        .remove(0);
+    assert_eq!(
+        newest.letter.reason,
+        "its endpoint is ignored: as the test wants it"
+    );
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_no_letter_can_be_written_what_an_ignored_endpoint_is_owed_stays_in_the_queue() {
+    const REPOSITORIES: usize = 80;
+    const PUSHES: usize = 1_000;
+    let folder = folder();
+    let stage = Stage::start(&folder, vec![endpoint("ci", "http://127.0.0.1:1/", UNPACED)]).await;
+    stage.happens(&named("ci"), Verdict::Failed { retry_after: None });
+    for repository in 0..REPOSITORIES {
+        let name = format!("acme/app{repository}");
+        let pushes = (0..PUSHES).map(|number| push(&name, &number.to_string(), &["ci"]));
+        stage.take(pushes.collect()).await;
+    }
+    let locked = Locked::lock(&stage.settings_file());
+    stage.happens(&named("ci"), Verdict::Gone);
+    eventually("the line is full", async || stage.letters().waiting() >= 50_000).await;
+    // The lock is waited for, in vain, for 5 s.
+    eventually("it failed", async || stage.dispatcher.0.dying.is_failing()).await;
+    let all = (REPOSITORIES * PUSHES) as u64;
+    assert!(stage.letters().waiting() < 60_000);
+    assert!(
+        stage.dispatcher.0.parts.queue.pending() > 20_000,
+        "the rest is kept"
+    );
+    assert_eq!(stage.owed(), all);
+
+    // The journal is full, and nobody else would make room.
+    stage.dispatcher.shed();
+    let lost = stage.metric("shipbell_dead_letters_lost_total");
+    assert!((40_000..60_000).contains(&lost), "{lost}");
+    drop(locked);
+    stage.wait_for_nothing_owed().await;
+    assert_eq!(
+        stage.letters().stats().letters + stage.metric("shipbell_dead_letters_lost_total"),
+        all
+    );
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_owed_by_an_endpoint_that_is_gone_becomes_letters() {
+    let (folder, hook) = (folder(), Hook::start(200).await);
+    let ci = || endpoint("ci", &hook.url, UNPACED);
+    let stage = Stage::start(
+        &folder,
+        vec![ci(), endpoint("gone", "http://127.0.0.1:1/", UNPACED)],
+    )
+    .await;
+    let pushes = (0..5).map(|number| push("acme/app", &number.to_string(), &["ci", "gone"]));
+    stage.take(pushes.collect()).await;
+    hook.wait_for(5).await;
+    stage.stop().await;
+    let stage = Stage::start(&folder, vec![ci()]).await;
+    stage.wait_for_letters(5).await;
+    stage.wait_for_nothing_owed().await;
+    let page = stage.letters().list(all(), None, 100).await.unwrap();
+    for kept in page.letters {
+        assert_eq!(kept.letter.endpoint, named("gone"));
+        assert_eq!(kept.letter.reason, "its endpoint is gone from the configuration");
+    }
+    let replayed = stage
+        .letters()
+        .replay(all(), crate::settings::Order::Force, letters::Run::Real)
+        .await;
+    let replayed = replayed.unwrap();
+    assert_eq!((replayed.matched, replayed.replayed), (5, 0));
+    assert_eq!(replayed.refused[0].letters, 5);
+    assert!(
+        replayed.refused[0].reason.contains("no endpoint gone"),
+        "{replayed:?}"
+    );
+    stage.stop().await;
+}
