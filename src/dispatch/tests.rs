@@ -55,15 +55,16 @@ fn endpoint(name: &str, url: &str, rate: Rate) -> Endpoint {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: all.clone(),
-        tags: all,
-        exclude_tags: GlobSet::empty(),
+        repositories: Arc::new(all.clone()),
+        tags: Arc::new(all),
+        exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::ZERO,
             pushes_max: 1,
             coalesce: Coalesce::None,
         }),
         rate,
+        way: None,
     }
 }
 
@@ -225,7 +226,7 @@ impl Stage {
             age_max: Duration::from_hours(24),
             bytes_max: 1 << 30,
         };
-        let history = catalog::start(&folder, kept, journal.clone(), clock.clone(), || {}).unwrap();
+        let history = catalog::start(&folder, kept, journal.clone(), Vec::new, clock.clone(), || {}).unwrap();
         let parts = Parts {
             queue: Arc::clone(&queue),
             journal,
@@ -393,7 +394,8 @@ fn client() -> Client {
         user_agent: HeaderValue::from_static("WebHook Handler"),
         header_name: HeaderName::from_static("x-alin-webhook"),
         guard: Guard::default(),
-        extra_ca_pem: None,
+        ca_file: None,
+        proxy: None,
         idle_per_host_max: 4,
         idle_timeout: Duration::from_secs(4),
     };
