@@ -19,7 +19,9 @@ use crate::{
 
 pub mod config;
 pub mod journal;
+pub mod remote;
 pub mod serve;
+mod table;
 pub mod webhook;
 pub mod why;
 
@@ -212,12 +214,47 @@ Examples:
   shipbell why msg_60a6dc2c0e06bdf0b4b15860943f3b18      the webhook-id that a receiver got
   shipbell why acme/app:1.4 --output json | jq '.pushes[0].deliveries[].attempts[].reason'")]
     Why(why::WhyArgs),
+    /// See where webhooks go, and how that is; enable, disable, hold. Asks the running server.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell endpoints ls
+  shipbell endpoints enable ci"
+    )]
+    Endpoints(remote::endpoints::Command),
+    /// See what is owed. Asks the running server.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell queue ls"
+    )]
+    Queue(remote::queue::Command),
+    /// See what was given up on, and send it again. Asks the running server.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell dead-letters ls
+  shipbell dead-letters replay --endpoint ci --dry-run"
+    )]
+    DeadLetters(remote::letters::Command),
+    /// See the repositories. Asks the running server.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  shipbell repositories ls --sort size"
+    )]
+    Repositories(remote::repositories::Command),
     /// Try webhooks out.
     #[command(
         subcommand,
         after_help = "\
 Examples:
-  shipbell webhook listen"
+  shipbell webhook listen
+  shipbell webhook test acme/app"
     )]
     Webhook(WebhookCommand),
 }
@@ -230,6 +267,15 @@ Examples:
   shipbell webhook listen
   shipbell webhook listen --help")]
     Listen(webhook::ListenArgs),
+    /// Send a test to an endpoint now, and tell what came of it. Asks the running server.
+    ///
+    /// One that is taken heals the endpoint. Exit code 0 if it was answered with 2xx, 69 if nothing was answered, else 1.
+    #[command(after_help = "\
+Examples:
+  shipbell webhook test ci                   an endpoint of the configuration
+  shipbell webhook test acme/app             the repository's own webhook
+  shipbell webhook test repository:app       the same for a repository without a slash")]
+    Test(remote::test::TestArgs),
 }
 
 /// How something is printed.
@@ -279,6 +325,11 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(&command, load),
         Command::Journal(command) => journal::run(&command, load),
         Command::Why(arguments) => why::run(&arguments, load),
+        Command::Endpoints(command) => remote::endpoints::run(&command, load),
+        Command::Queue(command) => remote::queue::run(&command, load),
+        Command::DeadLetters(command) => remote::letters::run(&command, load),
+        Command::Repositories(command) => remote::repositories::run(&command, load),
+        Command::Webhook(WebhookCommand::Test(arguments)) => remote::test::run(&arguments, load),
         Command::Webhook(WebhookCommand::Listen(arguments)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let mut stdout = io::stdout();

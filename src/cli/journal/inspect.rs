@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::{
     super::{Failure, Output, print},
     Place, counted, holder_json,
-    table::table,
 };
 use crate::{
+    cli::table::table,
     clock::Clock,
     config::{Config, Problems},
     image::{RepositoryName, Tag},

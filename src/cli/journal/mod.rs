@@ -13,7 +13,6 @@ use crate::{
 
 mod inspect;
 mod repair;
-mod table;
 mod verify;
 
 /// The commands.

@@ -1,0 +1,101 @@
+//! `shipbell endpoints …`: where webhooks go, and how that is.
+
+use clap::{Args, Subcommand};
+use http::Method;
+
+use super::{Client, Listing, Query, Server, path_of, text};
+use crate::{
+    cli::{Failure, Output, print},
+    config::{Config, Problems},
+};
+
+/// Subcommands of `shipbell endpoints`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the endpoints with their states.
+    #[command(after_help = "\
+Examples:
+  shipbell endpoints ls
+  shipbell endpoints ls --state ignored --output json")]
+    Ls {
+        /// Only those in this state: healthy, failing, paused, ignored, disabled or held
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        /// How much, and how.
+        listing: Listing,
+        #[command(flatten)]
+        /// Whom to ask.
+        server: Server,
+    },
+    /// Heal an endpoint: it is sent to again, at once.
+    #[command(after_help = "\
+Examples:
+  shipbell endpoints enable ci
+  shipbell endpoints enable repository:acme/app")]
+    Enable(One),
+    /// Switch an endpoint off: it owes nothing, and what it owed becomes dead letters.
+    #[command(after_help = "\
+Examples:
+  shipbell endpoints disable ci")]
+    Disable(One),
+    /// Hold an endpoint: it owes, and is sent nothing until it is enabled.
+    #[command(after_help = "\
+Examples:
+  shipbell endpoints hold ci")]
+    Hold(One),
+}
+
+/// One endpoint.
+#[derive(Debug, Args)]
+pub struct One {
+    /// Its name in the configuration, or `repository:` and the repository's name
+    #[arg(value_name = "ENDPOINT")]
+    id: String,
+    /// How to print what it is then
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    /// Whom to ask.
+    server: Server,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The server can't be asked, or refuses.
+pub fn run(command: &Command, load: impl FnOnce() -> Result<Config, Problems>) -> Result<(), Failure> {
+    let (one, verb) = match command {
+        Command::Ls {
+            state,
+            listing,
+            server,
+        } => {
+            let query = Query::default().with("state", state.as_ref());
+            return Client::of(server, load)?.print_list(
+                "/api/v1/endpoints",
+                &query,
+                listing,
+                &[
+                    ("ENDPOINT", |item| text(item, "id")),
+                    ("STATE", |item| text(item, "state")),
+                    ("SINCE", |item| text(item, "since")),
+                    ("FAILURES", |item| text(item, "failures")),
+                    ("NEXT ATTEMPT", |item| text(item, "next_attempt")),
+                    ("URL", |item| text(item, "url")),
+                    ("REASON", |item| text(item, "reason")),
+                ],
+            );
+        }
+        Command::Enable(one) => (one, "/enable"),
+        Command::Disable(one) => (one, "/disable"),
+        Command::Hold(one) => (one, "/hold"),
+    };
+    let path = path_of("/api/v1/endpoints/", &one.id, verb);
+    let set = Client::of(&one.server, load)?.ask(Method::POST, &path)?;
+    match one.output {
+        Output::Json => print(&format!("{set:#}\n"))?,
+        Output::Text => print(&format!("{} is {}\n", one.id, text(&set, "state")))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! Commands that ask a running server, by the socket in its data directory: what is owed, where it goes, what was given
+//! up on. They take what the API takes, and say what it says.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use clap::Args;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::UnixStream, time::timeout};
+use url::form_urlencoded;
+
+use super::{Exit, Failure, Output, print};
+use crate::{
+    admin::socket,
+    config::{Config, Problems},
+};
+
+pub mod endpoints;
+pub mod letters;
+pub mod queue;
+pub mod repositories;
+pub mod test;
+
+/// How long an answer may take: a test waits for its receiver.
+const ANSWER_MAX: Duration = Duration::from_mins(2);
+
+/// The largest answer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Items of a page, and of a list unless told.
+const PAGE: usize = 1000;
+
+/// Which server is asked.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// The data directory of the server; no configuration is read then
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    data_dir: Option<PathBuf>,
+}
+
+/// How much of a list is printed, and how.
+#[derive(Debug, Args)]
+pub struct Listing {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// A query, without what was left out.
+#[derive(Clone, Debug, Default)]
+struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    fn with(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
+        self.0.extend(value.map(|value| (name, value.to_string())));
+        self
+    }
+
+    fn after(&self, path: &str) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(&self.0);
+        match query.finish().as_str() {
+            "" => path.to_owned(),
+            query => format!("{path}?{query}"),
+        }
+    }
+}
+
+/// The path of something that has a name.
+fn path_of(before: &str, name: &str, behind: &str) -> String {
+    let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    format!("{before}{}{behind}", name.replace('+', "%20"))
+}
+
+/// A server that answers.
+struct Client {
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    fn of(server: &Server, load: impl FnOnce() -> Result<Config, Problems>) -> Result<Self, Failure> {
+        let data_dir = match &server.data_dir {
+            Some(data_dir) => data_dir.clone(),
+            None => load()?.data_dir,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            socket: data_dir.join(socket::FILE),
+            runtime,
+        })
+    }
+
+    /// What the server answers, which is JSON.
+    fn ask(&self, method: Method, path: &str) -> Result<Value, Failure> {
+        let asked = self.runtime.block_on(async {
+            let asked = timeout(ANSWER_MAX, ask(&self.socket, method, path)).await;
+            asked.unwrap_or_else(|_| {
+                Err(Failure::new(
+                    Exit::Unreachable,
+                    anyhow!("no answer from {} within {ANSWER_MAX:?}", self.socket.display()),
+                ))
+            })
+        })?;
+        let (status, body) = asked;
+        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(value);
+        }
+        let detail = value["detail"].as_str().unwrap_or(status.as_str()).to_owned();
+        let exit = match status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Exit::TryAgain,
+            _ => Exit::Failure,
+        };
+        Err(Failure::new(exit, anyhow!(detail)))
+    }
+
+    /// The items of a list, page after page, at most `limit`; and whether there are more.
+    fn list(&self, path: &str, query: &Query, limit: usize) -> Result<(Vec<Value>, bool), Failure> {
+        let mut items: Vec<Value> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let wanted = (limit - items.len()).min(PAGE);
+            let query = query
+                .clone()
+                .with("limit", Some(wanted))
+                .with("cursor", cursor.as_ref());
+            let mut page = self.ask(Method::GET, &query.after(path))?;
+            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+                items.extend(more);
+            }
+            cursor = page["next"].as_str().map(str::to_owned);
+            if cursor.is_none() || items.len() >= limit {
+                return Ok((items, cursor.is_some()));
+            }
+        }
+    }
+
+    /// Prints a list, as a table of these columns or as JSON.
+    fn print_list(
+        &self,
+        path: &str,
+        query: &Query,
+        listing: &Listing,
+        columns: &[(&str, fn(&Value) -> String)],
+    ) -> Result<(), Failure> {
+        let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+        let (items, has_more) = self.list(path, query, limit)?;
+        match listing.output {
+            Output::Json => print(&format!("{:#}\n", json!({"items": items})))?,
+            Output::Text => {
+                let head = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+                let line = |item: &Value| columns.iter().map(|(_, cell)| cell(item)).collect();
+                let lines: Vec<Vec<String>> = std::iter::once(head).chain(items.iter().map(line)).collect();
+                print(&super::table::left(&lines))?;
+            }
+        }
+        if has_more {
+            super::complain(
+                "note",
+                &format!("there are more than {limit}: --limit shows more of them"),
+            );
+        }
+        Ok(())
+    }
+}
+
+async fn ask(socket: &Path, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| unreachable(socket, &error))?;
+    let failed = |error: anyhow::Error| Failure::new(Exit::Unreachable, error);
+    let asked = async {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .body(Empty::<Bytes>::new())?;
+        // It takes the sender along: the connection ends with it.
+        let answered = async move {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+                .collect()
+                .await;
+            let body = body.map_err(|error| anyhow!("the answer did not come whole: {error}"))?;
+            anyhow::Ok((status, body.to_bytes()))
+        };
+        let (answered, _) = tokio::join!(answered, connection);
+        answered
+    };
+    asked
+        .await
+        .with_context(|| format!("the server at {} does not answer", socket.display()))
+        .map_err(failed)
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Failure {
+    let shown = socket.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Exit::Permission,
+            anyhow!("no permission to use {shown}: it is for the user that the server runs as"),
+        ),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+            Exit::Unreachable,
+            anyhow!("no server is running on this data directory ({shown}): start it with `shipbell serve`"),
+        ),
+        _ => Failure::new(Exit::Unreachable, anyhow!("{shown} can't be reached: {error}")),
+    }
+}
+
+/// A text of an item; a dash without one.
+fn text(item: &Value, name: &str) -> String {
+    match item.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "-".to_owned(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A number of seconds of an item, as people say it.
+fn age(item: &Value, name: &str) -> String {
+    let seconds = item.get(name).and_then(Value::as_f64);
+    let age = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.floor()).ok());
+    age.map_or_else(
+        || "-".to_owned(),
+        |age| humantime::format_duration(age).to_string(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_paths_are_encoded_and_what_is_left_out_of_a_query_too() {
+        assert_eq!(
+            path_of("/api/v1/endpoints/", "repository:acme/a b", "/enable"),
+            "/api/v1/endpoints/repository%3Aacme%2Fa%20b/enable"
+        );
+        let query = Query::default()
+            .with("tag", Some("1 2"))
+            .with("id", None::<u64>)
+            .with("force", Some(true));
+        assert_eq!(query.after("/x"), "/x?tag=1+2&force=true");
+        assert_eq!(Query::default().after("/x"), "/x");
+    }
+}

@@ -1,0 +1,362 @@
+//! The API and the commands that ask it: who may do what, lists, dead letters, tests, sending again (CONTRACT 7, 8, 9).
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    SOON,
+    api::{Api, webhook_of},
+    envelope, eventually,
+    receiver::{Answer, Receiver},
+    shipbell::{Config, Shipbell, command},
+};
+
+fn push(shipbell: &Shipbell, repository: &str, tag: &str) {
+    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+}
+
+fn own() -> Config {
+    Config::without_registry().with("delivery.allow_networks = ['127.0.0.0/8']")
+}
+
+/// Runs a command that asks this shipbell.
+fn ask(shipbell: &Shipbell, arguments: &[&str]) -> Output {
+    let mut asked = command(&[], std::path::Path::new("/dev/null"));
+    asked = {
+        let mut plain = std::process::Command::new(asked.get_program());
+        plain
+            .env_clear()
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(shipbell.data());
+        plain
+    };
+    asked.output().unwrap()
+}
+
+fn asked(shipbell: &Shipbell, arguments: &[&str]) -> String {
+    let output = ask(shipbell, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn without_a_login_only_loopback_by_name_and_our_own_pages_come_in() {
+    let shipbell = Shipbell::start(own());
+    let api = Api::at(shipbell.admin_port());
+    let path = webhook_of("acme/app");
+    let body = json!({"url": "https://ci.example.com/hook"});
+    for (name, value) in [
+        ("Origin", "https://evil.example"),
+        ("Sec-Fetch-Site", "cross-site"),
+    ] {
+        let refused = api.with(name, value).put(&path, &body);
+        assert_eq!(refused.status, 403, "{name}: {}", refused.text());
+    }
+    let mut raw = std::net::TcpStream::connect(("127.0.0.1", shipbell.admin_port())).unwrap();
+    std::io::Write::write_all(
+        &mut raw,
+        b"GET /api/v1/repositories HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    )
+    .unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut raw, &mut said).unwrap();
+    assert!(
+        said.starts_with("HTTP/1.1 421"),
+        "a name that was rebound: {said}"
+    );
+    assert_eq!(api.get(&path).status, 404, "nothing was saved");
+    let ours = format!("http://127.0.0.1:{}", shipbell.admin_port());
+    assert_eq!(api.with("Origin", &ours).put(&path, &body).status, 201);
+    let answer = api.get("/api/v1/repositories");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("x-frame-options"), Some("DENY"));
+    assert!(
+        !answer
+            .header("content-security-policy")
+            .unwrap()
+            .contains("unsafe")
+    );
+}
+
+#[test]
+fn a_token_opens_what_its_role_and_repositories_say() {
+    let shipbell = Shipbell::start(own().with(
+        "[admin]\nauth = 'token'\n\
+         [[admin.tokens]]\nname = 'root'\ntoken = 'root-token-0123456789'\nrole = 'admin'\n\
+         [[admin.tokens]]\nname = 'eve'\ntoken = 'editor-token-0123456789'\nrole = 'editor'\nrepositories = ['acme/**']\n\
+         [[admin.tokens]]\nname = 'vic'\ntoken = 'viewer-token-0123456789'\nrole = 'viewer'\n",
+    ));
+    let api = Api::at(shipbell.admin_port());
+    let body = json!({"url": "https://ci.example.com/hook"});
+    let nobody = api.get("/api/v1/repositories");
+    assert_eq!(nobody.status, 401);
+    assert!(nobody.header("www-authenticate").unwrap().starts_with("Bearer"));
+    assert_eq!(api.bearer("wrong").get("/openapi.json").status, 401);
+    let (root, eve, vic) = (
+        api.bearer("root-token-0123456789"),
+        api.bearer("editor-token-0123456789"),
+        api.bearer("viewer-token-0123456789"),
+    );
+    assert_eq!(eve.set("acme/app", &body).status, 201);
+    assert_eq!(eve.set("other/app", &body).status, 403);
+    assert_eq!(root.set("other/app", &body).status, 201);
+    assert_eq!(vic.set("acme/new", &body).status, 403);
+    assert_eq!(vic.get(&webhook_of("other/app")).status, 200);
+    assert_eq!(eve.get(&webhook_of("other/app")).status, 403);
+    let names = |api: &Api| -> Vec<String> {
+        let listed = api.json("/api/v1/endpoints");
+        let items = listed["items"].as_array().unwrap();
+        items
+            .iter()
+            .map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&eve), ["repository:acme/app"]);
+    assert_eq!(names(&root), ["repository:acme/app", "repository:other/app"]);
+    assert_eq!(
+        vic.post("/api/v1/endpoints/repository%3Aacme%2Fapp/hold").status,
+        403
+    );
+    assert_eq!(
+        eve.post("/api/v1/endpoints/repository%3Aacme%2Fapp/hold").status,
+        200
+    );
+    assert_eq!(eve.post("/api/v1/dead-letters/replay").status, 403);
+    assert_eq!(
+        eve.post("/api/v1/dead-letters/replay?repository=acme%2Fapp")
+            .status,
+        200
+    );
+    for _ in 0..10 {
+        api.bearer("wrong").get("/api/v1/repositories");
+    }
+    let throttled = api.bearer("root-token-0123456789").get("/api/v1/repositories");
+    assert_eq!(throttled.status, 429);
+    assert!(throttled.header("retry-after").is_some());
+    let log = shipbell.log();
+    assert!(!log.contains("token-0123456789"), "no token in the log");
+    assert!(
+        log.contains("by=eve") || log.contains("by=\"eve\""),
+        "an audit line: {log}"
+    );
+}
+
+#[test]
+fn a_proxy_names_whoever_comes_and_shows_its_secret() {
+    let folder = crate::support::folder();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "the-proxys-secret-0123456789\n").unwrap();
+    let shipbell = Shipbell::start(own().with(&format!(
+        "[admin]\nauth = 'proxy'\nproxy = {{ trusted_networks = ['127.0.0.1/32'], secret_file = '{}' }}",
+        secret.display()
+    )));
+    let api = Api::at(shipbell.admin_port());
+    let proxied = api.with("X-Shipbell-Proxy-Secret", "the-proxys-secret-0123456789");
+    assert_eq!(
+        api.with("X-Forwarded-User", "ann")
+            .get("/api/v1/repositories")
+            .status,
+        401
+    );
+    assert_eq!(proxied.get("/api/v1/repositories").status, 401, "it names nobody");
+    let ann = proxied.with("X-Forwarded-User", "ann");
+    assert_eq!(
+        ann.set("acme/app", &json!({"url": "https://ci.example.com/"}))
+            .status,
+        201
+    );
+    assert_eq!(ann.json(&webhook_of("acme/app"))["saved_by"], "ann");
+}
+
+#[test]
+fn what_was_pushed_sent_and_answered_is_listed_page_by_page() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let api = Api::at(shipbell.admin_port());
+    for number in 0..5 {
+        push(&shipbell, &format!("acme/app{number}"), "1.4");
+    }
+    assert_eq!(
+        api.set("beta/only-a-webhook", &json!({"url": receiver.url("/own")}))
+            .status,
+        201
+    );
+    receiver.wait_for(5, SOON);
+    let delivered = eventually("all is written down", SOON, || {
+        let page = api.json("/api/v1/deliveries?state=delivered");
+        (page["items"].as_array().unwrap().len() == 5).then_some(page)
+    });
+    assert_eq!(delivered["next"], Value::Null);
+    assert_eq!(delivered["items"][0]["status"], 200);
+    let mut seen = Vec::new();
+    let mut path = "/api/v1/repositories?limit=2".to_owned();
+    loop {
+        let page = api.json(&path);
+        let items = page["items"].as_array().unwrap();
+        seen.extend(items.iter().map(|item| item["name"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/api/v1/repositories?limit=2&cursor={next}");
+    }
+    assert_eq!(
+        seen,
+        [
+            "acme/app0",
+            "acme/app1",
+            "acme/app2",
+            "acme/app3",
+            "acme/app4",
+            "beta/only-a-webhook"
+        ]
+    );
+    let found = api.json("/api/v1/repositories?q=app3");
+    assert_eq!(found["items"].as_array().unwrap().len(), 1);
+    let app = &found["items"][0];
+    assert_eq!(
+        (&app["endpoint_state"], &app["queued_pushes"]),
+        (&"healthy".into(), &0.into())
+    );
+    assert_eq!(app["last_push"]["tag"], "1.4");
+    let newest = api.json("/api/v1/repositories?sort=last_push&limit=1");
+    assert_eq!(newest["items"][0]["name"], "acme/app4");
+    let one = api.json("/api/v1/deliveries?repository=acme%2Fapp3");
+    let id = one["items"][0]["id"].as_str().unwrap();
+    let told = api.json(&format!("/api/v1/deliveries/{id}"));
+    assert_eq!(told["attempts"][0]["status"], 200);
+    assert_eq!(told["push"]["tag"], "1.4");
+    assert!(
+        told["attempts"][0]["request_body"]
+            .as_str()
+            .unwrap()
+            .contains("acme/app3:1.4")
+    );
+    assert_eq!(
+        api.json("/api/v1/why?image=acme/app3:1.4")["pushes"][0]["deliveries"][0]["webhook_id"],
+        id
+    );
+    let again = api.post(&format!("/api/v1/deliveries/{id}/redeliver"));
+    assert_eq!(again.json()["delivered"], true, "{}", again.text());
+    assert_eq!(receiver.wait_for(6, SOON)[5].id(), id, "the same id");
+    for (path, status) in [
+        ("/api/v1/deliveries/msg_none", 404),
+        ("/api/v1/deliveries?state=lost", 400),
+        ("/api/v1/deliveries?limit=0", 400),
+        ("/api/v1/deliveries?limit=many", 400),
+        ("/api/v1/deliveries?cursor=x", 400),
+        ("/api/v1/deliveries?since=yesterday", 400),
+        ("/api/v1/repositories?sort=luck", 400),
+        ("/api/v1/why", 400),
+        ("/api/v1/why?image=acme/none:1", 404),
+        ("/api/v2", 404),
+    ] {
+        let answer = api.get(path);
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/problem+json"),
+            "{path}"
+        );
+    }
+    assert_eq!(api.post("/api/v1/repositories").status, 405);
+    for path in [
+        "/api/v1/endpoints",
+        "/api/v1/deliveries",
+        "/api/v1/why?image=acme/app3",
+    ] {
+        assert!(!api.get(path).text().contains("hunter2"), "{path}");
+    }
+}
+
+#[test]
+fn dead_letters_are_listed_counted_and_sent_again_by_command() {
+    let receiver = Receiver::scripted(|_| Answer::Status(400));
+    let shipbell = Shipbell::start(
+        own()
+            .with("delivery.retry_schedule = ['10ms']\ndelivery.jitter = 0.0")
+            .endpoint("ci", &receiver.url("/")),
+    );
+    push(&shipbell, "acme/app", "1");
+    push(&shipbell, "acme/other", "2");
+    eventually("two dead letters", SOON, || {
+        let listed: Value =
+            serde_json::from_str(&asked(&shipbell, &["dead-letters", "ls", "--output", "json"])).unwrap();
+        (listed["items"].as_array().unwrap().len() == 2).then_some(())
+    });
+    let table = asked(&shipbell, &["dead-letters", "ls", "--repository", "acme/a*"]);
+    assert!(
+        table.contains("acme/app") && !table.contains("acme/other"),
+        "{table}"
+    );
+    assert!(table.contains("answered 400"), "{table}");
+    let unsaid = ask(&shipbell, &["dead-letters", "replay"]);
+    assert_eq!(unsaid.status.code(), Some(2), "all is meant only when it is said");
+    let before = receiver.requests();
+    let dry = asked(
+        &shipbell,
+        &["dead-letters", "replay", "--endpoint", "ci", "--dry-run"],
+    );
+    assert!(dry.starts_with("2 meant: 2 would be sent"), "{dry}");
+    assert_eq!(receiver.requests().len(), before.len());
+    receiver.answer(|_| Answer::Status(200));
+    let real = asked(&shipbell, &["dead-letters", "replay", "--endpoint", "ci"]);
+    assert!(real.starts_with("2 meant: 2 are sent"), "{real}");
+    let requests = receiver.wait_for(before.len() + 2, SOON);
+    assert_eq!(requests[before.len()].image(), "acme/app:1", "in their order");
+    assert_eq!(requests[before.len()].id(), before[0].id(), "the same id");
+    eventually("they are gone", SOON, || {
+        let left = asked(&shipbell, &["dead-letters", "ls", "--output", "json"]);
+        left.contains("\"items\": []").then_some(())
+    });
+}
+
+#[test]
+fn tests_holds_and_lists_by_command_and_without_a_server_a_sentence() {
+    let receiver = Receiver::start();
+    let mut shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let api = Api::at(shipbell.admin_port());
+    assert_eq!(
+        api.set("acme/app", &json!({"url": receiver.url("/own")})).status,
+        201
+    );
+    let told = asked(&shipbell, &["webhook", "test", "ci"]);
+    assert!(
+        told.contains("answered 200") && !told.contains("hunter2"),
+        "{told}"
+    );
+    asked(&shipbell, &["webhook", "test", "acme/app"]);
+    let tests = receiver.wait_for(2, SOON);
+    assert_eq!(tests[1].json()["event"], "test");
+    assert_eq!(tests[1].json()["image"], "acme/app:shipbell-test");
+    assert!(tests[1].id().starts_with("test_"));
+    assert_eq!(asked(&shipbell, &["endpoints", "hold", "ci"]), "ci is held\n");
+    push(&shipbell, "acme/app", "1");
+    let queued = eventually("it is owed", SOON, || {
+        let queued = asked(&shipbell, &["queue", "ls"]);
+        queued.contains("held").then_some(queued)
+    });
+    assert!(queued.contains("acme/app"), "{queued}");
+    assert_eq!(
+        asked(&shipbell, &["endpoints", "enable", "ci"]),
+        "ci is healthy\n"
+    );
+    receiver.wait_for_image("acme/app:1", SOON);
+    assert!(asked(&shipbell, &["endpoints", "ls"]).contains("repository:acme/app"));
+    eventually("it is listed", SOON, || {
+        asked(&shipbell, &["repositories", "ls", "--sort", "last_push"])
+            .contains("acme/app")
+            .then_some(())
+    });
+    receiver.answer(|_| Answer::Status(500));
+    assert_eq!(ask(&shipbell, &["webhook", "test", "ci"]).status.code(), Some(1));
+    assert_eq!(
+        ask(&shipbell, &["webhook", "test", "nobody"]).status.code(),
+        Some(1)
+    );
+    shipbell.stop();
+    assert!(!shipbell.data().join("admin.sock").exists());
+    let refused = ask(&shipbell, &["queue", "ls"]);
+    assert_eq!(refused.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("shipbell serve"));
+}
