@@ -238,15 +238,14 @@ impl Access {
     ) -> Result<Who, Problem> {
         if let Some(shown) = bearer(headers) {
             self.patience(peer.ip())?;
-            return match matching(tokens, shown) {
-                Some(token) => Ok(token.who()),
-                None => {
-                    self.failed(peer.ip());
-                    Err(Problem::new(
-                        StatusCode::UNAUTHORIZED,
-                        "that token is none of admin.tokens",
-                    ))
-                }
+            return if let Some(token) = matching(tokens, shown) {
+                Ok(token.who())
+            } else {
+                self.failed(peer.ip());
+                Err(Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "that token is none of admin.tokens",
+                ))
             };
         }
         let session = cookie(headers).and_then(|cookie| self.session(cookie));

@@ -63,6 +63,7 @@ pub struct WebhookDraft {
 }
 
 /// A field that is there, null or not.
+#[expect(clippy::option_option, reason = "left out, null, and a text are three things")]
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -78,6 +79,10 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a text or an error, whatever is at hand"
+    )]
     fn new(pointer: impl Into<String>, detail: impl ToString) -> Self {
         Self {
             pointer: pointer.into(),

@@ -157,7 +157,7 @@ pub struct WebhookView {
     pub saved_at: String,
     /// By whom.
     pub saved_by: String,
-    /// What its ETag says.
+    /// What its `ETag` says.
     #[serde(skip)]
     pub version: u64,
 }

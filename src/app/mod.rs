@@ -205,6 +205,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     app.run(signals, deadline).await
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "every part, in the order in which they need each other"
+)]
 async fn build(config: &Config) -> Result<App, RunError> {
     let clock = Clock::system();
     make_data_dir(&config.data_dir)?;

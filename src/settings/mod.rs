@@ -226,16 +226,12 @@ impl Settings {
         let mut connection = self.connection();
         let transaction = connection.transaction().map_err(failed)?;
         let there = webhooks::one(&transaction, repository).map_err(failed)?;
-        let after = match change(there)? {
-            Some(mut webhook) => {
-                webhook.version = webhooks::put(&transaction, &webhook).map_err(failed)?;
-                Some(webhook)
-            }
-            None => {
-                webhooks::remove(&transaction, repository).map_err(failed)?;
-                None
-            }
-        };
+        let mut after = change(there)?;
+        if let Some(webhook) = &mut after {
+            webhook.version = webhooks::put(&transaction, webhook).map_err(failed)?;
+        } else {
+            webhooks::remove(&transaction, repository).map_err(failed)?;
+        }
         transaction.commit().map_err(failed)?;
         Ok(after)
     }

@@ -58,6 +58,7 @@ struct Description;
 pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
     let (router, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(repositories::list))
+        .routes(routes!(repositories::get))
         .routes(routes!(webhooks::get, webhooks::put, webhooks::delete))
         .routes(routes!(webhooks::rotate))
         .routes(routes!(deliveries::list))
@@ -213,7 +214,7 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem>
     }
 }
 
-/// The version that an ETag names; one that is none of ours is nobody's version.
+/// The version that an `ETag` names; one that is none of ours is nobody's version.
 fn version(tag: &str) -> u64 {
     let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
     quoted
@@ -221,7 +222,7 @@ fn version(tag: &str) -> u64 {
         .unwrap_or_default()
 }
 
-/// The ETag of a version.
+/// The `ETag` of a version.
 pub(super) fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }

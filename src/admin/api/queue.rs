@@ -59,7 +59,7 @@ pub(super) async fn list(
     let (limit, after) = (paging.limit()?, paging.after::<(String, String)>()?);
     let only = query.repository.as_deref().map(super::repository).transpose()?;
     let endpoint = query.endpoint;
-    blocking(move || listed(&admin, &who, only, endpoint.as_deref(), after, limit))
+    blocking(move || listed(&admin, &who, only, endpoint.as_deref(), after.as_ref(), limit))
         .await
         .map(Json)
 }
@@ -69,7 +69,7 @@ fn listed(
     who: &Who,
     only: Option<RepositoryName>,
     endpoint: Option<&str>,
-    after: Option<(String, String)>,
+    after: Option<&(String, String)>,
     limit: usize,
 ) -> Page<Owed> {
     let queue = &admin.parts().queue;
@@ -79,7 +79,7 @@ fn listed(
     };
     names.retain(|name| who.may_see(name.as_str()));
     names.sort_unstable();
-    let begin = after.as_ref().map(|(name, _)| name.as_str()).unwrap_or_default();
+    let begin = after.map(|(name, _)| name.as_str()).unwrap_or_default();
     names.drain(..names.partition_point(|name| name.as_str() < begin));
     let mut items: Vec<Owed> = Vec::new();
     for name in names {
@@ -88,7 +88,6 @@ fn listed(
         for waiting in waiting {
             let id = waiting.endpoint.to_string();
             let is_behind = after
-                .as_ref()
                 .is_none_or(|(repository, endpoint)| name.as_str() > repository.as_str() || id > *endpoint);
             if !is_behind || endpoint.is_some_and(|endpoint| endpoint != id) {
                 continue;

@@ -1,6 +1,9 @@
 //! `/api/v1/repositories`: what was pushed to, or has a webhook of its own.
 
-use axum::{Extension, Json, extract::State};
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -131,6 +134,22 @@ pub(in super::super) async fn listed(
         items: items.await?,
         next: next.and_then(|place| cursor(&(place.value, place.name))),
     })
+}
+
+/// One repository, which need not have been pushed to.
+#[utoipa::path(
+    get, path = "/api/v1/repositories/{name}", tag = "repositories", operation_id = "repository",
+    params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
+    responses((status = 200, body = RepositoryView))
+)]
+pub(super) async fn get(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Path(name): Path<String>,
+) -> Result<Json<RepositoryView>, Problem> {
+    let name = super::repository(&name)?;
+    who.see(&name)?;
+    one(&admin, &name).await.map(Json)
 }
 
 /// What is known of one repository, which need not have been pushed to.

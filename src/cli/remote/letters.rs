@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use http::Method;
+use serde_json::Value;
 
 use super::{Client, Listing, Query, Server, text};
 use crate::{
@@ -151,7 +152,12 @@ pub fn run(command: &Command, load: impl FnOnce() -> Result<Config, Problems>) -
                 text(&told, "replayed"),
                 text(&told, "passed_over"),
             ))?;
-            for refused in told["refused"].as_array().into_iter().flatten() {
+            for refused in told
+                .get("refused")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
                 let (letters, reason) = (text(refused, "letters"), text(refused, "reason"));
                 complain("note", &format!("{letters} stay: {reason}"));
             }

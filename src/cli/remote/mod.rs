@@ -84,6 +84,9 @@ fn path_of(before: &str, name: &str, behind: &str) -> String {
     format!("{before}{}{behind}", name.replace('+', "%20"))
 }
 
+/// A column of a table: its head, and an item's cell.
+type Column = (&'static str, fn(&Value) -> String);
+
 /// A server that answers.
 struct Client {
     socket: PathBuf,
@@ -121,7 +124,11 @@ impl Client {
         if status.is_success() {
             return Ok(value);
         }
-        let detail = value["detail"].as_str().unwrap_or(status.as_str()).to_owned();
+        let detail = value
+            .get("detail")
+            .and_then(Value::as_str)
+            .unwrap_or(status.as_str())
+            .to_owned();
         let exit = match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Exit::TryAgain,
             _ => Exit::Failure,
@@ -143,7 +150,7 @@ impl Client {
             if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
                 items.extend(more);
             }
-            cursor = page["next"].as_str().map(str::to_owned);
+            cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
             if cursor.is_none() || items.len() >= limit {
                 return Ok((items, cursor.is_some()));
             }
@@ -156,7 +163,7 @@ impl Client {
         path: &str,
         query: &Query,
         listing: &Listing,
-        columns: &[(&str, fn(&Value) -> String)],
+        columns: &[Column],
     ) -> Result<(), Failure> {
         let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
         let (items, has_more) = self.list(path, query, limit)?;

@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use clap::Args;
 use http::Method;
+use serde_json::Value;
 
 use super::{Client, Server, path_of, text};
 use crate::{
@@ -37,11 +38,11 @@ pub fn run(arguments: &TestArgs, load: impl FnOnce() -> Result<Config, Problems>
         path_of("/api/v1/endpoints/", whose, "/test")
     };
     let sent = Client::of(&arguments.server, load)?.ask(Method::POST, &path)?;
-    let is_delivered = sent["delivered"].as_bool() == Some(true);
+    let is_delivered = sent.get("delivered").and_then(Value::as_bool) == Some(true);
     match arguments.output {
         Output::Json => print(&format!("{sent:#}\n"))?,
         Output::Text => {
-            let seconds = sent["elapsed_s"].as_f64().unwrap_or_default();
+            let seconds = sent.get("elapsed_s").and_then(Value::as_f64).unwrap_or_default();
             let came = if is_delivered {
                 format!("answered {}", text(&sent, "status"))
             } else {
@@ -57,7 +58,7 @@ pub fn run(arguments: &TestArgs, load: impl FnOnce() -> Result<Config, Problems>
     if is_delivered {
         return Ok(());
     }
-    let exit = if sent["status"].is_null() {
+    let exit = if sent.get("status").is_none_or(Value::is_null) {
         Exit::Unreachable
     } else {
         Exit::Failure
