@@ -40,9 +40,13 @@ mod kills;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod signatures;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod unreachable;
+#[cfg(test)]
+mod ways;
 #[cfg(test)]
 mod webhooks;
 #[cfg(test)]
