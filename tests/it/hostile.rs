@@ -19,6 +19,8 @@ use crate::support::{
     stage::Stage,
 };
 
+mod receivers;
+
 const MIB: u64 = 1024 * 1024;
 
 fn shipbell_for(receiver: &Receiver) -> Shipbell {

@@ -46,9 +46,13 @@ mod operations;
 #[cfg(test)]
 mod own_webhooks;
 #[cfg(test)]
+mod signatures;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod unreachable;
+#[cfg(test)]
+mod ways;
 #[cfg(test)]
 mod webhooks;
 #[cfg(test)]
