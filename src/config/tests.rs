@@ -840,7 +840,7 @@ fn what_does_nothing_yet_warns_when_it_is_set() {
         keys(
             "[delivery]\npause_after = 5\nproxy = \"http://p:1\"\nrate = \"1/s\"\n[telemetry]\notlp = \"http://o\""
         ),
-        ["delivery.proxy", "telemetry.otlp"]
+        ["telemetry.otlp"]
     );
     assert_eq!(
         keys(&endpoint(

@@ -61,23 +61,14 @@ async fn letters_go_out_in_order_at_the_endpoints_pace_under_the_same_ids_and_ar
     }
     stage.wait_for_letters(0).await;
     assert_eq!(stage.metric(&format!("{ASKED}{{result=\"delivered\"}}")), 5);
+    let journal = stage.dispatcher.0.parts.journal.id();
     stage.stop().await;
     let history = catalog::Reader::open(&folder.path().join(catalog::FILE)).unwrap();
-    let journal = history_journal(&folder);
     let delivery = history
         .delivery(journal, sequence(1), &named("ci"))
         .unwrap()
         .unwrap();
     assert_eq!(delivery.state, "delivered");
-}
-
-fn history_journal(folder: &TempDir) -> crate::journal::JournalId {
-    let options = crate::journal::Options {
-        segment_size: 16 << 20,
-        max_size: 1 << 30,
-    };
-    let opened = Journal::open(&folder.path().join("journal"), options, Clock::system());
-    opened.unwrap().journal.id()
 }
 
 #[tokio::test(flavor = "multi_thread")]
