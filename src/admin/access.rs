@@ -431,19 +431,22 @@ fn host_is_loopback(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// That what changes something comes from one of our own pages, if it comes from a browser.
-fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
-    let is_ours = match text(headers, &HeaderName::from_static("sec-fetch-site")) {
-        Some(site) => matches!(site, "same-origin" | "none"),
-        None => match text(headers, &header::ORIGIN) {
-            Some(origin) => {
-                let host = text(headers, &header::HOST).unwrap_or_default();
-                origin.split_once("://").is_some_and(|(_, origin)| origin == host)
-            }
-            None => true,
-        },
+    let all = |name: HeaderName| {
+        headers
+            .get_all(name)
+            .into_iter()
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let sites = || all(HeaderName::from_static("sec-fetch-site"));
+    let host = text(headers, &header::HOST).unwrap_or_default();
+    let is_ours = if sites().next().is_some() {
+        sites().all(|site| matches!(site, "same-origin" | "none"))
+    } else {
+        all(header::ORIGIN).all(|origin| origin.split_once("://").is_some_and(|(_, origin)| origin == host))
     };
     if is_ours {
         return Ok(());

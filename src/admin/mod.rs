@@ -12,7 +12,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use axum::{Router, body::Body as AxumBody, response::IntoResponse};
+use axum::{
+    Router,
+    body::Body as AxumBody,
+    response::{IntoResponse, Redirect},
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -33,6 +37,7 @@ use crate::{
 pub mod access;
 mod api;
 pub mod draft;
+mod pages;
 pub mod problem;
 pub mod rate;
 pub mod socket;
@@ -81,6 +86,8 @@ pub struct Parts {
     pub sizing: Sizing,
     /// Where what happened is read: `catalog.db`.
     pub history_file: PathBuf,
+    /// Where the registry is to send its notifications, for the page to say.
+    pub ingest_url: String,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -102,7 +109,8 @@ impl Admin {
 
     fn router(&self) -> Router {
         let (api, _) = api::router();
-        api.fallback(api::absent)
+        api.merge(pages::router())
+            .fallback(api::absent)
             .method_not_allowed_fallback(api::no_method)
             .with_state(self.clone())
     }
@@ -110,11 +118,12 @@ impl Admin {
     /// Answers on `listener` whom `access` lets in, until `stop` is cancelled.
     pub async fn serve(self, listener: Listener, access: Access, tasks: Tasks, stop: CancellationToken) {
         let router = self.router();
+        let is_secure = listener.is_secure();
         let handler = move |request: Request<Body>| {
             let (router, access) = (router.clone(), access.clone());
             async move {
                 let peer = request.body().peer();
-                Ok::<_, Hangup>(answer(router, &access, peer, request).await)
+                Ok::<_, Hangup>(answer(router, &access, (peer, is_secure), request).await)
             }
         };
         listener.serve(tasks, stop, handler).await;
@@ -130,15 +139,60 @@ pub fn description() -> utoipa::openapi::OpenApi {
 async fn answer(
     router: Router,
     access: &Access,
-    peer: SocketAddr,
+    (peer, is_secure): (SocketAddr, bool),
     request: Request<Body>,
 ) -> Response<AxumBody> {
-    let who = access.who(request.method(), request.headers(), peer);
-    let answered = match who {
-        Ok(who) => route(router, who, request).await,
-        Err(problem) => problem.into_response(),
+    let is_page = pages::wants_page(request.headers());
+    let answered = match request.uri().path() {
+        pages::STYLE_PATH => pages::style(),
+        pages::LOGIN if access.has_login() => log_in(access, (peer, is_secure), request).await,
+        _ => match access.who(request.method(), request.headers(), peer) {
+            Ok(who) => route(router, who, request).await,
+            Err(problem) if is_page && problem.status() == StatusCode::UNAUTHORIZED && access.has_login() => {
+                let next = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
+                let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+                Redirect::to(&format!("{}?next={next}", pages::LOGIN)).into_response()
+            }
+            Err(problem) if is_page => pages::problem(&problem),
+            Err(problem) => problem.into_response(),
+        },
     };
     guarded(answered)
+}
+
+/// The login, which must come from our own page as well.
+async fn log_in(
+    access: &Access,
+    (peer, is_secure): (SocketAddr, bool),
+    request: Request<Body>,
+) -> Response<AxumBody> {
+    if let Err(problem) = access::same_origin(request.method(), request.headers()) {
+        return pages::problem(&problem);
+    }
+    let (parts, body) = request.into_parts();
+    match collected(body).await {
+        Ok(body) => pages::login(access, &parts.method, parts.uri.query(), &body, peer, is_secure),
+        Err(problem) => pages::problem(&problem),
+    }
+}
+
+/// A body, whole.
+async fn collected<B>(body: B) -> Result<Bytes, Problem>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    match Limited::new(std::pin::pin!(body), BODY_BYTES_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            let detail = format!("the body is too large: at most {BODY_BYTES_MAX} bytes");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Err(error) => {
+            let detail = format!("the body did not come whole: {error}");
+            Err(Problem::new(StatusCode::BAD_REQUEST, detail))
+        }
+    }
 }
 
 /// The router's answer to somebody who was let in.
@@ -148,17 +202,9 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let (parts, body) = request.into_parts();
-    let collected = Limited::new(std::pin::pin!(body), BODY_BYTES_MAX).collect().await;
-    let body = match collected {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            let detail = format!("the body is too large: at most {BODY_BYTES_MAX} bytes");
-            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
-        }
-        Err(error) => {
-            let detail = format!("the body did not come whole: {error}");
-            return Problem::new(StatusCode::BAD_REQUEST, detail).into_response();
-        }
+    let body = match collected(body).await {
+        Ok(body) => body,
+        Err(problem) => return problem.into_response(),
     };
     let mut request = Request::from_parts(parts, AxumBody::from(body));
     request.extensions_mut().insert(who);

@@ -76,6 +76,7 @@ impl Side {
                 tests: admin::rate::Tests::default(),
                 sizing: parts.sizing,
                 history_file: config.data_dir.join(catalog::FILE),
+                ingest_url: options::ingest_url(config),
                 clock: parts.clock,
             }),
             webhooks,

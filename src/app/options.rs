@@ -76,6 +76,13 @@ pub(super) fn admin_listener_options(config: &Config) -> listener::Options {
     }
 }
 
+/// Where the registry is to send its notifications, as far as that is known here.
+pub(super) fn ingest_url(config: &Config) -> String {
+    let ingest = &config.ingest;
+    let scheme = if ingest.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}{}", ingest.listen, ingest.path)
+}
+
 /// Who comes in at the admin listener.
 pub(super) fn door(config: &Config) -> Door {
     let admin = &config.admin;

@@ -161,6 +161,12 @@ impl Listener {
         self.address
     }
 
+    /// Whether it speaks TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Answers requests with `handler` until `stop` is cancelled; then closes the socket and the idle
     /// connections, lets those with a request finish it, and returns when the last has ended.
     /// [`Tasks::hard`] cuts them. A handler that panics is a lost task.

@@ -46,6 +46,8 @@ mod operations;
 #[cfg(test)]
 mod own_webhooks;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod support;

@@ -14,7 +14,7 @@ use super::{
     Page, Paging, Params, cursor, history, named,
 };
 use crate::{
-    catalog::{DeliveryFilter, DeliveryPlace, ListedDelivery, json},
+    catalog::{DeliveryFilter, DeliveryPlace, DeliveryStory, ListedDelivery, PushStory, json},
     clock::Timestamp,
 };
 
@@ -181,6 +181,18 @@ pub(in super::super) fn moment(name: &str, text: Option<&str>) -> Result<Option<
     Ok(Some(Timestamp::from_unix_millis(at.timestamp_millis())))
 }
 
+/// The delivery of that `webhook-id`, and its push.
+pub(in super::super) async fn found(
+    admin: &Admin,
+    who: &Who,
+    id: &str,
+) -> Result<(PushStory, DeliveryStory), Problem> {
+    let wanted = id.to_owned();
+    let found = history(admin, move |reader| reader.delivery_of(&wanted)).await?;
+    let found = found.filter(|(push, _)| who.may_see(&push.repository));
+    found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))
+}
+
 /// A delivery with each attempt: when, what was sent and answered, what comes next.
 #[utoipa::path(
     get, path = "/api/v1/deliveries/{id}", tag = "deliveries", operation_id = "delivery",
@@ -195,10 +207,7 @@ pub(super) async fn one(
     Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let unknown = format!("no delivery has the id {id}");
-    let found = history(&admin, move |reader| reader.delivery_of(&id)).await?;
-    let found = found.filter(|(push, _)| who.may_see(&push.repository));
-    let (push, delivery) = found.ok_or_else(|| Problem::absent(unknown))?;
+    let (push, delivery) = found(&admin, &who, &id).await?;
     let mut told = json::delivery(&delivery);
     if let Some(told) = told.as_object_mut() {
         let mut push = json::push(&push);

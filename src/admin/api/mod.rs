@@ -24,13 +24,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Admin, problem::Problem};
 use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
 
-mod deliveries;
-mod endpoints;
+pub(super) mod deliveries;
+pub(super) mod endpoints;
 mod letters;
 mod queue;
-mod repositories;
-mod send;
-mod webhooks;
+pub(super) mod repositories;
+pub(super) mod send;
+pub(super) mod webhooks;
 mod why;
 
 /// So many items a list has, unless told, and at most.
