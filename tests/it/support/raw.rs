@@ -140,7 +140,7 @@ pub(crate) fn read_request(stream: &mut impl Read) -> io::Result<(String, Vec<u8
 
 /// Waits until the other side closes.
 pub(crate) fn wait_for_close(stream: &mut impl Read) -> io::Result<()> {
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = vec![0; 64 * 1024];
     while stream.read(&mut buffer)? > 0 {}
     Ok(())
 }
