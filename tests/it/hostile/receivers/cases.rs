@@ -226,7 +226,8 @@ pub(super) fn broken_off() -> Vec<Case> {
             Failed("endpoint", " before an answer came"),
             |stream| read_head(stream).map(drop),
         ),
-        case("answers-without-reading", Delivered(200), |stream| {
+        case("answers-before-the-body", Delivered(200), |stream| {
+            read_head(stream)?;
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
             wait_for_close(stream)
         }),
