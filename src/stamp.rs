@@ -18,6 +18,12 @@ impl Stamp {
         fs::metadata(path).ok().map(|meta| Self::of_metadata(&meta))
     }
 
+    /// The file's size, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.2
+    }
+
     /// The stamp of a file that this is said of.
     #[must_use]
     pub fn of_metadata(meta: &Metadata) -> Self {

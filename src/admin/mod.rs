@@ -36,6 +36,7 @@ use crate::{
 
 pub mod access;
 mod api;
+pub mod configuration;
 pub mod draft;
 mod pages;
 pub mod problem;
@@ -46,6 +47,7 @@ mod tests;
 pub mod webhooks;
 
 use access::{Access, Who};
+use configuration::Configuration;
 use problem::Problem;
 use webhooks::Webhooks;
 
@@ -86,6 +88,8 @@ pub struct Parts {
     pub sizing: Sizing,
     /// Where what happened is read: `catalog.db`.
     pub history_file: PathBuf,
+    /// Which configuration is in effect.
+    pub configuration: Configuration,
     /// Where the registry is to send its notifications, for the page to say.
     pub ingest_url: String,
     /// The wall clock.

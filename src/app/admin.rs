@@ -9,6 +9,7 @@ use crate::{
     admin::{
         self, Admin,
         access::Access,
+        configuration::Configuration,
         socket::Socket,
         webhooks::{self, Defaults, Webhooks},
     },
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub(super) sizing: Sizing,
     pub(super) history: History,
     pub(super) metrics: Metrics,
+    pub(super) configuration: Configuration,
     pub(super) clock: Clock,
 }
 
@@ -75,6 +77,7 @@ impl Side {
                 dispatcher: parts.dispatcher,
                 tests: admin::rate::Tests::default(),
                 sizing: parts.sizing,
+                configuration: parts.configuration,
                 history_file: config.data_dir.join(catalog::FILE),
                 ingest_url: options::ingest_url(config),
                 clock: parts.clock,

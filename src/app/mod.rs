@@ -29,7 +29,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    admin::webhooks::Defaults,
+    admin::{configuration::Configuration, webhooks::Defaults},
     catalog::{self, History},
     clock::Clock,
     config::Config,
@@ -57,7 +57,11 @@ mod admin;
 mod health;
 mod letters;
 mod options;
+mod reload;
 mod shown;
+
+pub use reload::Load;
+use reload::Reloader;
 
 /// How long the journal may take to write what waits, at the very end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -187,6 +191,7 @@ struct App {
     ingest_listener: Listener,
     ops_listener: Listener,
     admin: admin::Side,
+    reloader: Reloader,
     readiness: Readiness,
     metrics: Metrics,
 }
@@ -195,11 +200,13 @@ struct App {
 ///
 /// # Errors
 /// See [`RunError`].
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(config: Config, load: Load) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::System)?;
+    let hangups = signal(SignalKind::hangup()).map_err(RunError::System)?;
+
     let deadline = config.shutdown.deadline;
     let app = tokio::select! {
-        app = build(&config) => app?,
+        app = build(&config, (load, hangups)) => app?,
         () = signals.next() => return Ok(()),
     };
     app.run(signals, deadline).await
@@ -209,7 +216,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     clippy::too_many_lines,
     reason = "every part, in the order in which they need each other"
 )]
-async fn build(config: &Config) -> Result<App, RunError> {
+async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, RunError> {
     let clock = Clock::system();
     make_data_dir(&config.data_dir)?;
     let opened = open_journal(config, &clock).await?;
@@ -286,8 +293,22 @@ async fn build(config: &Config) -> Result<App, RunError> {
         metrics.clone(),
         clock.clone(),
     );
+    let configuration = Configuration::read(config.file.clone(), clock.now());
+    let reloader = Reloader::new(
+        config.clone(),
+        hangups,
+        reload::Parts {
+            load,
+            endpoints: endpoints.clone(),
+            states: states.clone(),
+            configuration: configuration.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+        },
+    );
     let parts = admin::Parts {
         settings,
+        configuration,
         defaults,
         endpoints: endpoints.clone(),
         states: states.clone(),
@@ -321,6 +342,7 @@ async fn build(config: &Config) -> Result<App, RunError> {
         ingest_listener,
         ops_listener,
         admin,
+        reloader,
         readiness,
         metrics,
     })
@@ -416,6 +438,7 @@ impl App {
             tasks.spawn_lasting("alerts", messenger.run(tasks.soft().clone()));
         }
         self.admin.spawn(&tasks);
+        tasks.spawn_lasting("configuration", self.reloader.run(tasks.soft().clone()));
         tasks.spawn_lasting("backlogs", self.dispatcher.clone().bound_backlogs());
         tasks.spawn_lasting("space", self.dispatcher.clone().keep_journal_open());
         tasks.spawn_lasting("letters", self.dispatcher.clone().keep_letters());

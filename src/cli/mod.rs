@@ -173,6 +173,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run: take notifications, send webhooks. SIGTERM drains, a second one cuts.
+    ///
+    /// Endpoints are read again when the configuration file changes, and on SIGHUP: all of them, or, when anything is
+    /// wrong with the file, none.
     #[command(after_help = "\
 Examples:
   shipbell serve
@@ -321,7 +324,7 @@ fn exit_of(error: &clap::Error) -> Exit {
 fn execute(cli: Cli) -> Result<(), Failure> {
     let load = || Config::load(cli.config.as_deref(), environment());
     match cli.command {
-        Command::Serve => serve::run(load()?),
+        Command::Serve => serve::run(load()?, cli.config.clone()),
         Command::Config(command) => config::run(&command, load),
         Command::Journal(command) => journal::run(&command, load),
         Command::Why(arguments) => why::run(&arguments, load),

@@ -1,11 +1,13 @@
 //! `shipbell serve`.
 
+use std::{path::PathBuf, sync::Arc};
+
 use tracing::{error, info, warn};
 
 use super::{Exit, Failure};
 use crate::{
     app::{self, RunError},
-    config::{Config, LogFormat},
+    config::{Config, LogFormat, environment},
     listener::BindError,
     telemetry::log,
 };
@@ -14,7 +16,10 @@ use crate::{
 ///
 /// # Errors
 /// A part could not be built, or one was lost.
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
+    // The file that was found is the one that has to be there from now on.
+    let named = named.or_else(|| config.file.clone());
+    let load: app::Load = Arc::new(move || Config::load(named.as_deref(), environment()));
     let format = match config.log.format {
         LogFormat::Text => log::LogFormat::Text,
         LogFormat::Json => log::LogFormat::Json,
@@ -34,7 +39,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         warn!(key = warning.key, "{}", warning.message);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(app::run(config));
+    let ended = runtime.block_on(app::run(config, load));
     // All that matters is synced: what still blocks in the resolver or the disk must not hold the exit up.
     runtime.shutdown_background();
     ended.map_err(|error| {

@@ -24,6 +24,7 @@ use super::{
     problem::{Problem, Source},
     variables,
 };
+use crate::stamp::Stamp;
 
 /// The built-in defaults.
 pub(super) const DEFAULTS: &str = include_str!("../../config.example.toml");
@@ -42,6 +43,8 @@ pub(super) struct Layers {
     figment: Figment,
     /// The file that was read.
     pub(super) file: Option<PathBuf>,
+    /// Its stamp, from before that.
+    pub(super) file_stamp: Option<Stamp>,
     lines: BTreeMap<String, usize>,
     /// The defaults alone.
     pub(super) defaults: Dict,
@@ -72,7 +75,7 @@ impl Layers {
         let mut torn_header = false;
         let named = named.map_or_else(|| environment.file.clone(), |path| Some(path.to_owned()));
         let file = find_file(named.as_deref(), problems);
-        if let Some((path, text)) = &file {
+        if let Some(Found { path, text, .. }) = &file {
             let (parsed, errors) = Parsed::new(text);
             torn = !errors.is_empty();
             torn_header = errors.iter().any(|(line, _)| is_header(text, *line));
@@ -108,7 +111,8 @@ impl Layers {
         };
         Self {
             figment,
-            file: file.map(|(path, _)| path),
+            file_stamp: file.as_ref().and_then(|found| found.stamp),
+            file: file.map(|found| found.path),
             lines,
             defaults: defaults.dict,
             merged,
@@ -154,8 +158,19 @@ fn line_of(lines: &BTreeMap<String, usize>, key: &str) -> Option<usize> {
     }
 }
 
+struct Found {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    text: String,
+}
+
 /// Reads the named file, or the first of [`FILES`] that exists.
-fn find_file(named: Option<&Path>, problems: &mut Vec<Problem>) -> Option<(PathBuf, String)> {
+fn find_file(named: Option<&Path>, problems: &mut Vec<Problem>) -> Option<Found> {
+    let found = |path: &Path, stamp, text| Found {
+        path: path.to_owned(),
+        stamp,
+        text,
+    };
     let mut report = |path: &Path, error: &io::Error| {
         problems.push(Problem {
             key: String::new(),
@@ -164,8 +179,9 @@ fn find_file(named: Option<&Path>, problems: &mut Vec<Problem>) -> Option<(PathB
         });
     };
     if let Some(path) = named {
+        let stamp = Stamp::of(path);
         return match read_file(path) {
-            Ok(text) => Some((path.to_owned(), text)),
+            Ok(text) => Some(found(path, stamp, text)),
             Err(error) => {
                 report(path, &error);
                 None
@@ -173,8 +189,9 @@ fn find_file(named: Option<&Path>, problems: &mut Vec<Problem>) -> Option<(PathB
         };
     }
     for path in FILES.map(Path::new) {
+        let stamp = Stamp::of(path);
         match read_file(path) {
-            Ok(text) => return Some((path.to_owned(), text)),
+            Ok(text) => return Some(found(path, stamp, text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 report(path, &error);

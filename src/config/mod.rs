@@ -17,8 +17,12 @@ use std::{
 
 use globset::{Glob, GlobSet};
 
-use crate::webhook::{Batching, Endpoints};
+use crate::{
+    stamp::Stamp,
+    webhook::{self, Batching, Endpoints},
+};
 
+mod changes;
 mod delivery;
 mod endpoint;
 mod files;
@@ -39,6 +43,7 @@ mod tests;
 
 pub(crate) use self::endpoint::refuse_header;
 pub use self::{
+    changes::Changes,
     delivery::{Alerts, Delivery},
     endpoint::Endpoint,
     listeners::{Admin, AdminAuth, AdminProxy, AdminToken, Ingest, Ops, Role, Tls},
@@ -89,6 +94,8 @@ pub struct Config {
     pub endpoints: Vec<Endpoint>,
     /// The file that was read, if one was.
     pub file: Option<PathBuf>,
+    /// That file's stamp, from before it was read.
+    pub file_stamp: Option<Stamp>,
     settings: Vec<Setting>,
 }
 
@@ -177,6 +184,7 @@ impl Config {
             telemetry,
             endpoints,
             file: layers.file.clone(),
+            file_stamp: layers.file_stamp,
             settings: Vec::new(),
         })
     }
@@ -184,8 +192,14 @@ impl Config {
     /// The endpoints as the rest of shipbell knows them: `[batch]` and `delivery.rate` filled in.
     #[must_use]
     pub fn endpoints(&self) -> Endpoints {
-        let resolve = |endpoint: &Endpoint| endpoint.resolve(self.batch, self.delivery.rate);
-        Endpoints::new(self.endpoints.iter().map(resolve).collect())
+        Endpoints::new(self.endpoints_in(self))
+    }
+
+    /// The endpoints of this configuration, filled in from `general`: the one that the process runs by.
+    #[must_use]
+    pub fn endpoints_in(&self, general: &Self) -> Vec<webhook::Endpoint> {
+        let resolve = |endpoint: &Endpoint| endpoint.resolve(general.batch, general.delivery.rate);
+        self.endpoints.iter().map(resolve).collect()
     }
 
     /// What is set, differs from its default, and does nothing in this version.

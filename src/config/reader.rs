@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use figment::value::{Dict, Value};
+use sha2::{Digest, Sha256};
 
 use super::{
     layers::{Layers, join, nearest},
@@ -27,6 +28,8 @@ pub(super) struct Setting {
     pub(super) source: Source,
     /// Whether it differs from the built-in default.
     pub(super) changed: bool,
+    /// What tells the value, also one that is not shown, from another.
+    pub(super) print: [u8; 32],
 }
 
 /// What reading brought to light.
@@ -236,6 +239,7 @@ impl<'a> Section<'a> {
             key: full,
             value: shown,
             changed: default != Some(value),
+            print: print(value),
         });
     }
 
@@ -327,6 +331,12 @@ pub(super) fn kind(value: &Value) -> &'static str {
 }
 
 /// The value as it may be shown.
+/// Where a value stands is not part of it.
+fn print(value: &Value) -> [u8; 32] {
+    // A figment's values are maps of texts, lists, texts and numbers: JSON has all of them.
+    Sha256::digest(serde_json::to_vec(value).unwrap_or_default()).into()
+}
+
 fn show(value: &Value, shown: Shown) -> toml::Value {
     match value {
         Value::String(_, text) => toml::Value::String(match shown {

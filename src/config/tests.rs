@@ -1,4 +1,4 @@
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
@@ -848,4 +848,30 @@ fn what_does_nothing_yet_warns_when_it_is_set() {
         )),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn what_another_configuration_changes_is_told_by_name_and_key() {
+    let endpoint = |name: &str, rest: &str| format!("[[endpoints]]\nname = '{name}'\n{rest}\n");
+    let before = load(&format!(
+        "ingest.tokens = ['first-token-of-all']\n{}{}{}",
+        endpoint("same", "url = 'https://a.example/?token=1'"),
+        endpoint("other", "url = 'https://a.example/?token=2'"),
+        endpoint("gone", "url = 'https://a.example/?token=3'"),
+    ));
+    // Another order is no change, and neither are comments.
+    let after = load(&format!(
+        "# moved\ningest.tokens = ['second-token-of-all']\nlog.level = 'debug'\n{}{}{}",
+        endpoint("new", "url = 'https://a.example/'"),
+        endpoint("other", "url = 'https://a.example/?token=4'"),
+        endpoint("same", "url = 'https://a.example/?token=1'"),
+    ));
+    let changes = before.changes(&after);
+    let names = |names: &[Arc<str>]| names.join(" ");
+    assert_eq!(names(&changes.added), "new");
+    assert_eq!(names(&changes.changed), "other");
+    assert_eq!(names(&changes.removed), "gone");
+    assert_eq!(changes.others, ["ingest.tokens", "log.level"]);
+    assert!(!changes.leave_endpoints());
+    assert_eq!(before.changes(&before.clone()), Changes::default());
 }

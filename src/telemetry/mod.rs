@@ -24,8 +24,10 @@ use crate::{clock::Clock, push::Settlement};
 pub mod labels;
 mod letters;
 pub mod log;
+mod reloads;
 
 pub use letters::{Letters, LettersSample};
+pub use reloads::{ReloadResult, Reloads};
 
 use letters::LetterGauges;
 
@@ -65,6 +67,7 @@ struct Inner {
     attempt_seconds: Histogram,
     settled: Family<SettledLabels, Counter>,
     letters: Letters,
+    reloads: Reloads,
     endpoint_changes: Family<StateLabels, Counter>,
 }
 
@@ -340,6 +343,12 @@ impl Metrics {
         self.0.settled.get_or_create(&SettledLabels { how }).inc();
     }
 
+    /// What is counted of the configuration being read again.
+    #[must_use]
+    pub fn reloads(&self) -> &Reloads {
+        &self.0.reloads
+    }
+
     /// What is counted of dead letters.
     #[must_use]
     pub fn letters(&self) -> &Letters {
@@ -368,6 +377,7 @@ impl Inner {
             attempt_seconds: Histogram::new(REQUEST_BUCKETS),
             settled: Family::default(),
             letters: Letters::default(),
+            reloads: Reloads::default(),
             endpoint_changes: Family::default(),
         }
     }
@@ -477,6 +487,7 @@ impl Inner {
             self.settled.clone(),
         );
         self.letters.register(&gauges.letters, r);
+        self.reloads.register(r);
         r.register("endpoints", "Endpoints, by state", gauges.endpoints.clone());
         let help = "Changes of endpoints' states, by the new one";
         r.register("endpoint_changes", help, self.endpoint_changes.clone());

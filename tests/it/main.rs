@@ -48,6 +48,8 @@ mod own_webhooks;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod support;

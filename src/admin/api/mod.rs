@@ -24,6 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Admin, problem::Problem};
 use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
 
+mod configuration;
 pub(super) mod deliveries;
 pub(super) mod endpoints;
 mod letters;
@@ -75,6 +76,7 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(send::test))
         .routes(routes!(send::test_endpoint))
         .routes(routes!(why::why))
+        .routes(routes!(configuration::get))
         .split_for_parts();
     refuse(&mut description);
     let served = Arc::new(description.clone());

@@ -228,6 +228,22 @@ impl Shipbell {
         command(&["serve"], &file).output().unwrap()
     }
 
+    /// Writes the settings into its file while it runs.
+    pub(crate) fn write_settings(&self) {
+        write_with_data(self.folder.path(), &self.config);
+    }
+
+    /// Takes the endpoint `name` out of the settings.
+    pub(crate) fn unset_endpoint(&mut self, name: &str) {
+        let endpoints = self.config.table["endpoints"].as_array_mut().unwrap();
+        endpoints.retain(|endpoint| endpoint["name"].as_str() != Some(name));
+    }
+
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.process.signal(Signal::HUP).unwrap();
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
@@ -363,15 +379,19 @@ fn command_under(under: &[String], arguments: &[&str], config: &Path) -> Command
 }
 
 fn serve(folder: &Path, config: &Config) -> Process {
-    let mut config = config.clone();
-    let data = data(folder, &config).display().to_string();
-    config.table.insert("data_dir".to_owned(), Value::String(data));
-    let command = command_under(&config.under, &["serve"], &write(folder, &config));
+    let command = command_under(&config.under, &["serve"], &write_with_data(folder, config));
     Process::spawn("shipbell", command, &folder.join("log")).unwrap()
 }
 
 fn data(folder: &Path, config: &Config) -> PathBuf {
     config.data.clone().unwrap_or_else(|| folder.join("data"))
+}
+
+fn write_with_data(folder: &Path, config: &Config) -> PathBuf {
+    let mut config = config.clone();
+    let data = data(folder, &config).display().to_string();
+    config.table.insert("data_dir".to_owned(), Value::String(data));
+    write(folder, &config)
 }
 
 fn write(folder: &Path, config: &Config) -> PathBuf {

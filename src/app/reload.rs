@@ -1,0 +1,273 @@
+//! Reads the configuration again when its file changes or SIGHUP comes, and puts its endpoints into effect: all of
+//! them, or, if anything is wrong with it, none.
+//!
+//! A file is read once it has stood still for a moment: one that is being written may be a sound configuration of
+//! fewer endpoints, and what an endpoint is owed that is gone becomes dead letters.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use tokio::{
+    signal::unix::Signal,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    admin::configuration::Configuration,
+    clock::Clock,
+    config::{Config, Problems},
+    dispatch::states::States,
+    push::EndpointId,
+    stamp::Stamp,
+    telemetry::{Metrics, ReloadResult},
+    webhook::{Endpoint, Endpoints},
+};
+
+/// How often the file is looked at, and how long it must have stood still to be read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Reads the whole configuration.
+pub type Load = Arc<dyn Fn() -> Result<Config, Problems> + Send + Sync>;
+
+pub(super) struct Parts {
+    pub(super) load: Load,
+    pub(super) endpoints: Endpoints,
+    pub(super) states: States,
+    pub(super) configuration: Configuration,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+}
+
+/// Keeps the operator's endpoints as the configuration says.
+pub(super) struct Reloader {
+    parts: Parts,
+    /// What the process was started with: of it, all but the endpoints is in effect.
+    started: Config,
+    /// Whose endpoints are in effect.
+    current: Config,
+    /// The URLs of those as they were last seen.
+    urls: HashMap<EndpointId, [u8; 32]>,
+    file: Watched,
+    hangups: Signal,
+}
+
+/// What is known of the file.
+#[derive(Debug)]
+struct Watched {
+    /// As it was when it was read.
+    read: Option<Stamp>,
+    /// As it was at the last look.
+    seen: Option<Stamp>,
+}
+
+impl Watched {
+    /// Whether a file with this stamp is another than was read, and is written to its end as far as can be told.
+    fn look(&mut self, stamp: Option<Stamp>) -> bool {
+        let before = std::mem::replace(&mut self.seen, stamp);
+        // Some editors and volumes take a file away, or empty it, before they write the next.
+        let is_whole = stamp.is_some_and(|stamp| stamp.bytes() > 0);
+        is_whole && stamp == before && stamp != self.read
+    }
+}
+
+impl Reloader {
+    /// Of a process that was started with `config`; `hangups` ask for a reading.
+    pub(super) fn new(config: Config, hangups: Signal, parts: Parts) -> Self {
+        let (urls, stamp) = (urls(&parts.endpoints), config.file_stamp);
+        Self {
+            parts,
+            started: config.clone(),
+            current: config,
+            urls,
+            file: Watched {
+                read: stamp,
+                seen: stamp,
+            },
+            hangups,
+        }
+    }
+
+    /// Reads again whenever there is a reason to, until the token is cancelled.
+    pub(super) async fn run(mut self, soft: CancellationToken) {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_asked = tokio::select! {
+                biased;
+                () = soft.cancelled() => return,
+                hangup = self.hangups.recv() => hangup.is_some(),
+                _ = looks.tick() => false,
+            };
+            if is_asked {
+                info!("SIGHUP: reading the configuration again");
+            }
+            let stamp = self.current.file.as_deref().and_then(Stamp::of);
+            let is_due = self.file.look(stamp);
+            if is_asked || is_due {
+                self.reload(stamp, is_asked).await;
+            }
+            self.heal();
+        }
+    }
+
+    async fn reload(&mut self, stamp: Option<Stamp>, is_asked: bool) {
+        let load = Arc::clone(&self.parts.load);
+        let (now, configuration) = (self.parts.clock.now(), &self.parts.configuration);
+        let loaded = spawn_blocking(move || load()).await;
+        let is_still = |file: &Option<PathBuf>| file.as_deref().and_then(Stamp::of) == stamp;
+        if !is_asked && !is_still(&self.current.file) {
+            return;
+        }
+        self.file.read = stamp;
+        match loaded {
+            Ok(Ok(newer)) => self.apply(newer, is_asked),
+            Ok(Err(problems)) => {
+                self.parts.metrics.reloads().read(ReloadResult::Refused);
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                for problem in &problems {
+                    error!(problem, "the configuration can't be used");
+                }
+                let count = problems.len();
+                error!(
+                    count,
+                    "the configuration was read again and is not in effect: the one before stays"
+                );
+                configuration.refused(now, problems);
+            }
+            Err(error) => {
+                self.parts.metrics.reloads().read(ReloadResult::Refused);
+                error!(%error, "the configuration could not be read again");
+                configuration.refused(now, vec![error.to_string()]);
+            }
+        }
+    }
+
+    fn apply(&mut self, newer: Config, is_asked: bool) {
+        let changes = self.current.changes(&newer);
+        let restart = self.started.changes(&newer).others;
+        let told_before = self.started.changes(&self.current).others;
+        let Parts {
+            endpoints, states, ..
+        } = &self.parts;
+        // What is not another keeps its connections.
+        let named = newer.endpoints_in(&self.started).into_iter().map(|endpoint| {
+            let is_as_before = !changes
+                .added
+                .iter()
+                .chain(&changes.changed)
+                .any(|name| is_named(&endpoint, name));
+            let before = is_as_before.then(|| endpoints.get(&endpoint.id)).flatten();
+            before.map_or(endpoint, |before| (*before).clone())
+        });
+        let named: Vec<Endpoint> = named.collect();
+        endpoints.replace_named(named);
+        for name in &changes.added {
+            states.came(&EndpointId::Named(Arc::clone(name)));
+        }
+        for name in &changes.removed {
+            states.went(&EndpointId::Named(Arc::clone(name)));
+        }
+        if !changes.leave_endpoints() {
+            info!(
+                target: "shipbell::audit",
+                by = "configuration",
+                added = changes.added.join(" "),
+                changed = changes.changed.join(" "),
+                removed = changes.removed.join(" "),
+                "endpoints reloaded"
+            );
+        } else if is_asked {
+            info!("the configuration has the same endpoints");
+        }
+        for key in restart.iter().filter(|key| !told_before.contains(key)) {
+            warn!(key, "set otherwise: takes effect at the next start");
+        }
+        for warning in newer.warnings() {
+            if !self.current.warnings().contains(&warning) {
+                warn!(key = warning.key, "{}", warning.message);
+            }
+        }
+        self.parts.metrics.reloads().read(ReloadResult::Applied);
+        self.parts.configuration.loaded(self.parts.clock.now(), restart);
+        self.current = newer;
+    }
+
+    /// An endpoint with another URL, also of one that stands in a file, is healthy.
+    fn heal(&mut self) {
+        let urls = urls(&self.parts.endpoints);
+        for (id, url) in &urls {
+            if self.urls.get(id).is_some_and(|before| before != url) {
+                self.parts.states.came(id);
+            }
+        }
+        self.urls = urls;
+    }
+}
+
+fn is_named(endpoint: &Endpoint, name: &Arc<str>) -> bool {
+    matches!(&endpoint.id, EndpointId::Named(named) if named == name)
+}
+
+/// The URLs of the operator's endpoints; of those that can be read.
+fn urls(endpoints: &Endpoints) -> HashMap<EndpointId, [u8; 32]> {
+    let url = |endpoint: &Arc<Endpoint>| {
+        let url = endpoint.url.get().ok()?;
+        Some((endpoint.id.clone(), Sha256::digest(url.expose_secret()).into()))
+    };
+    endpoints.named().iter().filter_map(url).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    fn stamp(path: &Path, text: &str) -> Option<Stamp> {
+        fs::write(path, text).unwrap();
+        Stamp::of(path)
+    }
+
+    #[test]
+    fn a_file_is_read_once_it_stands_still_and_only_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shipbell.toml");
+        let first = stamp(&path, "a");
+        let mut watched = Watched {
+            read: first,
+            seen: first,
+        };
+        assert!(!watched.look(first), "it was read");
+        let half = stamp(&path, "ab");
+        assert!(!watched.look(half), "it may be half written");
+        let whole = stamp(&path, "abc");
+        assert!(!watched.look(whole));
+        assert!(watched.look(whole));
+        watched.read = whole;
+        assert!(!watched.look(whole));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_or_empty_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shipbell.toml");
+        let first = stamp(&path, "a");
+        let mut watched = Watched {
+            read: first,
+            seen: first,
+        };
+        for _ in 0..3 {
+            assert!(!watched.look(None));
+        }
+        let empty = stamp(&path, "");
+        for _ in 0..3 {
+            assert!(!watched.look(empty));
+        }
+        let next = stamp(&path, "next");
+        assert_eq!([watched.look(next), watched.look(next)], [false, true]);
+    }
+}
