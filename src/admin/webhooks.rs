@@ -238,36 +238,12 @@ impl Webhooks {
         by: &str,
     ) -> Result<(WebhookView, bool), ChangeError> {
         let parts = &self.0.parts;
-        if let Some(url) = &draft.url {
-            let looked_at = check_addresses(url, &parts.rules).await;
-            looked_at.map_err(|error| ChangeError::Invalid(vec![error]))?;
-        }
+        self.look_at(&draft).await?;
         let _one_at_a_time = self.0.changing.lock().await;
-        let enabled = draft.enabled;
-        let (rules, now) = (parts.rules.clone(), parts.clock.now());
-        let blank = SavedWebhook {
-            repository: repository.clone(),
-            url: String::new(),
-            secret: None,
-            previous: None,
-            format: "native".to_owned(),
-            headers: Vec::new(),
-            tags: vec![EVERY_TAG.to_owned()],
-            version: 0,
-            saved_at: now,
-            saved_by: by.to_owned(),
-        };
+        let (enabled, now) = (draft.enabled, parts.clock.now());
+        let wanted = self.wanted(repository, draft, expected, (by, now));
         let (saved, is_new) = self
-            .change(repository, move |there| {
-                let version = there.as_ref().map(|there| there.version);
-                match expected {
-                    None if there.is_some() => return Err(ChangeError::Unconditional),
-                    Some(expected) if !expected.is_met(version) => return Err(ChangeError::Changed),
-                    _ => {}
-                }
-                let webhook = draft.apply(there.as_ref(), blank, &rules, now);
-                Ok(Some(webhook.map_err(ChangeError::Invalid)?))
-            })
+            .change(repository, move |there| wanted(there).map(Some))
             .await?;
         let saved = saved.ok_or(ChangeError::Absent)?;
         let id = EndpointId::Repository(repository.clone());
@@ -291,6 +267,68 @@ impl Webhooks {
             target: "shipbell::audit", %repository, by, url = view.url, enabled = view.enabled, is_new, "webhook saved"
         );
         Ok((view, is_new))
+    }
+
+    /// What [`put`](Self::put) would save, without saving it: the same checks, the same refusals.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn try_out(
+        &self,
+        repository: &RepositoryName,
+        draft: WebhookDraft,
+        expected: Option<Expected>,
+        by: &str,
+    ) -> Result<(WebhookView, bool), ChangeError> {
+        self.look_at(&draft).await?;
+        let enabled = draft.enabled;
+        let wanted = self.wanted(repository, draft, expected, (by, self.0.parts.clock.now()));
+        let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
+        let there = spawn_blocking(move || settings.webhook(&name)).await;
+        let there = there.map_err(io::Error::other)??;
+        let is_new = there.is_none();
+        let mut view = self.view(&wanted(there)?);
+        view.enabled = enabled.unwrap_or(view.enabled);
+        Ok((view, is_new))
+    }
+
+    async fn look_at(&self, draft: &WebhookDraft) -> Result<(), ChangeError> {
+        let Some(url) = &draft.url else { return Ok(()) };
+        let looked_at = check_addresses(url, &self.0.parts.rules).await;
+        looked_at.map_err(|error| ChangeError::Invalid(vec![error]))
+    }
+
+    /// What makes a webhook as `draft` wants it out of the one that is there, if that is the `expected` one.
+    fn wanted(
+        &self,
+        repository: &RepositoryName,
+        draft: WebhookDraft,
+        expected: Option<Expected>,
+        (by, now): (&str, Timestamp),
+    ) -> impl FnOnce(Option<SavedWebhook>) -> Result<SavedWebhook, ChangeError> + Send + 'static {
+        let rules = self.0.parts.rules.clone();
+        let blank = SavedWebhook {
+            repository: repository.clone(),
+            url: String::new(),
+            secret: None,
+            previous: None,
+            format: "native".to_owned(),
+            headers: Vec::new(),
+            tags: vec![EVERY_TAG.to_owned()],
+            version: 0,
+            saved_at: now,
+            saved_by: by.to_owned(),
+        };
+        move |there| {
+            let version = there.as_ref().map(|there| there.version);
+            match expected {
+                None if there.is_some() => return Err(ChangeError::Unconditional),
+                Some(expected) if !expected.is_met(version) => return Err(ChangeError::Changed),
+                _ => {}
+            }
+            let webhook = draft.apply(there.as_ref(), blank, &rules, now);
+            webhook.map_err(ChangeError::Invalid)
+        }
     }
 
     /// Takes a repository's webhook away. What it still owes becomes dead letters.

@@ -65,6 +65,7 @@ fn exit_of(error: &RunError) -> Exit {
         | RunError::Registry(_)
         | RunError::Authorities(_)
         | RunError::Schedule(_) => Exit::Configuration,
+        RunError::Access(error) if error.is_damage() => Exit::Damaged,
         RunError::DataDir { .. }
         | RunError::Access(_)
         | RunError::Restore(_)

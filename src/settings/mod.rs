@@ -29,6 +29,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId};
 
+mod export;
 mod letter;
 mod letters;
 mod replays;
@@ -36,6 +37,7 @@ mod schema;
 mod states;
 mod webhooks;
 
+pub use export::Exported;
 pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats};
 pub use replays::{Mark, Order};
 pub use states::{SavedState, SavedStreak};
@@ -121,6 +123,17 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 #[error("settings.db: {0}")]
 pub struct AccessError(#[from] rusqlite::Error);
+
+impl AccessError {
+    /// Whether what is there is not what was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self.0.sqlite_error_code(),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) | None
+        )
+    }
+}
 
 impl Settings {
     /// Opens the settings in the file at `path`, or makes them.

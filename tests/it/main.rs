@@ -24,6 +24,8 @@ mod disks;
 #[cfg(test)]
 mod envelopes;
 #[cfg(test)]
+mod exchange;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod folders;

@@ -8,12 +8,12 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, draft::WebhookDraft, problem::Problem, webhooks::WebhookView},
-    body, etag, expected, repository,
+    Params, body, etag, expected, repository,
 };
 use crate::settings::Expected;
 
@@ -45,12 +45,18 @@ pub(super) async fn get(
     Ok(answer(StatusCode::OK, view))
 }
 
+#[derive(Debug, Deserialize)]
+pub(super) struct PutQuery {
+    dry_run: Option<bool>,
+}
+
 /// Sets the repository's own webhook; what is left out stays as it is.
 #[utoipa::path(
     put, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "set_webhook",
     params(
         ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is changed"),
+        ("dry_run" = Option<bool>, Query, description = "Check it and say what it would be, without saving it"),
     ),
     request_body = WebhookDraft,
     responses(
@@ -66,6 +72,7 @@ pub(super) async fn put(
     State(admin): State<Admin>,
     Extension(who): Extension<Who>,
     Path(name): Path<String>,
+    Params(query): Params<PutQuery>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<Response, Problem> {
@@ -73,11 +80,12 @@ pub(super) async fn put(
     who.edit(&name)?;
     let draft: WebhookDraft = body(&bytes)?;
     let expected = expected(&headers)?;
-    let (view, is_new) = admin
-        .parts()
-        .webhooks
-        .put(&name, draft, expected, &who.name)
-        .await?;
+    let webhooks = &admin.parts().webhooks;
+    if query.dry_run.unwrap_or_default() {
+        let (view, _) = webhooks.try_out(&name, draft, expected, &who.name).await?;
+        return Ok(Json(view).into_response());
+    }
+    let (view, is_new) = webhooks.put(&name, draft, expected, &who.name).await?;
     let status = if is_new {
         StatusCode::CREATED
     } else {

@@ -3,7 +3,11 @@
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::{Client, Listing, Query, Server, path_of, text};
+use super::{
+    Client, Listing, Query, Server,
+    exchange::{self, ExportArgs, ImportArgs},
+    path_of, text,
+};
 use crate::{
     cli::{Failure, Output, print},
     config::{Config, Problems},
@@ -44,6 +48,25 @@ Examples:
 Examples:
   shipbell endpoints hold ci")]
     Hold(One),
+    /// Write the repositories' own webhooks as JSON. Reads `settings.db`, beside a running server or without one.
+    ///
+    /// Without --with-secrets, queries of URLs and values of headers are masked, and secrets are left out: enough to
+    /// look at, to compare, and to bring back to where they came from. Endpoints of the configuration stand there.
+    #[command(after_help = "\
+Examples:
+  shipbell endpoints export > webhooks.json
+  shipbell endpoints export --with-secrets --out webhooks.secret.json    to move to another server")]
+    Export(ExportArgs),
+    /// Set the repositories' own webhooks from what `export` wrote. Asks the running server.
+    ///
+    /// Each is checked by the server before any is changed; if one can't be used, none is. What is masked or left out
+    /// stays as it is on the server. Webhooks that are not in the file stay too.
+    #[command(after_help = "\
+Examples:
+  shipbell endpoints import webhooks.json --dry-run
+  shipbell endpoints import webhooks.secret.json
+  shipbell endpoints export --data-dir /old | shipbell endpoints import - --dry-run")]
+    Import(ImportArgs),
 }
 
 /// One endpoint.
@@ -90,6 +113,8 @@ pub fn run(command: &Command, load: impl FnOnce() -> Result<Config, Problems>) -
         Command::Enable(one) => (one, "/enable"),
         Command::Disable(one) => (one, "/disable"),
         Command::Hold(one) => (one, "/hold"),
+        Command::Export(arguments) => return exchange::export(arguments, load),
+        Command::Import(arguments) => return exchange::import(arguments, load),
     };
     let path = path_of("/api/v1/endpoints/", &one.id, verb);
     let set = Client::of(&one.server, load)?.ask(Method::POST, &path)?;

@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use clap::Args;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderName, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ use crate::{
 };
 
 pub mod endpoints;
+pub mod exchange;
 pub mod letters;
 pub mod queue;
 pub mod repositories;
@@ -87,6 +88,23 @@ fn path_of(before: &str, name: &str, behind: &str) -> String {
 /// A column of a table: its head, and an item's cell.
 type Column = (&'static str, fn(&Value) -> String);
 
+impl Server {
+    fn data_dir(&self, load: impl FnOnce() -> Result<Config, Problems>) -> Result<PathBuf, Failure> {
+        match &self.data_dir {
+            Some(data_dir) => Ok(data_dir.clone()),
+            None => Ok(load()?.data_dir),
+        }
+    }
+}
+
+/// What a server answered.
+struct Asked {
+    status: StatusCode,
+    etag: Option<String>,
+    /// Null if it was no JSON.
+    body: Value,
+}
+
 /// A server that answers.
 struct Client {
     socket: PathBuf,
@@ -95,10 +113,7 @@ struct Client {
 
 impl Client {
     fn of(server: &Server, load: impl FnOnce() -> Result<Config, Problems>) -> Result<Self, Failure> {
-        let data_dir = match &server.data_dir {
-            Some(data_dir) => data_dir.clone(),
-            None => load()?.data_dir,
-        };
+        let data_dir = server.data_dir(load)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -108,19 +123,36 @@ impl Client {
         })
     }
 
-    /// What the server answers, which is JSON.
-    fn ask(&self, method: Method, path: &str) -> Result<Value, Failure> {
-        let asked = self.runtime.block_on(async {
-            let asked = timeout(ANSWER_MAX, ask(&self.socket, method, path)).await;
+    /// What the server answers, whatever that is.
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(HeaderName, String)],
+        body: Bytes,
+    ) -> Result<Asked, Failure> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.header(header::HOST, "localhost").body(Full::new(body));
+        let request = request.map_err(anyhow::Error::from)?;
+        self.runtime.block_on(async {
+            let asked = timeout(ANSWER_MAX, ask(&self.socket, request)).await;
             asked.unwrap_or_else(|_| {
                 Err(Failure::new(
                     Exit::Unreachable,
                     anyhow!("no answer from {} within {ANSWER_MAX:?}", self.socket.display()),
                 ))
             })
-        })?;
-        let (status, body) = asked;
-        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        })
+    }
+
+    /// What the server answers, which is JSON.
+    fn ask(&self, method: Method, path: &str) -> Result<Value, Failure> {
+        let Asked {
+            status, body: value, ..
+        } = self.send(method, path, &[], Bytes::new())?;
         if status.is_success() {
             return Ok(value);
         }
@@ -186,27 +218,25 @@ impl Client {
     }
 }
 
-async fn ask(socket: &Path, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> Result<Asked, Failure> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|error| unreachable(socket, &error))?;
     let failed = |error: anyhow::Error| Failure::new(Exit::Unreachable, error);
     let asked = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .body(Empty::<Bytes>::new())?;
         // It takes the sender along: the connection ends with it.
         let answered = async move {
             let response = sender.send_request(request).await?;
             let status = response.status();
+            let etag = response.headers().get(header::ETAG);
+            let etag = etag.and_then(|etag| etag.to_str().ok()).map(str::to_owned);
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
                 .collect()
                 .await;
             let body = body.map_err(|error| anyhow!("the answer did not come whole: {error}"))?;
-            anyhow::Ok((status, body.to_bytes()))
+            let body = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+            anyhow::Ok(Asked { status, etag, body })
         };
         let (answered, _) = tokio::join!(answered, connection);
         answered
