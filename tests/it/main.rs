@@ -20,6 +20,8 @@ mod damage;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod described;
+#[cfg(test)]
 mod disks;
 #[cfg(test)]
 mod envelopes;

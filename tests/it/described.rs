@@ -1,0 +1,81 @@
+//! The API driven from its own description, `/openapi.json`, by schemathesis: what it answers is described, whatever it
+//! is asked, and is never a 5xx. `SEED=n` runs another series of requests.
+
+use std::{
+    env,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::json;
+
+use crate::support::{
+    SOON,
+    api::Api,
+    envelope, eventually, folder,
+    receiver::{Answer, Receiver},
+    shipbell::{Config, Shipbell},
+};
+
+/// A description can't say which URLs may be webhooks, or that a filter has to be given: what it allows may be refused,
+/// as long as that is described.
+const LEFT_OUT: &str = "positive_data_acceptance";
+
+#[test]
+fn every_answer_is_one_that_the_description_has() {
+    let receiver = Receiver::scripted(|request| {
+        let is_refused = request.line().contains("/refuse");
+        Answer::Status(if is_refused { 400 } else { 204 })
+    });
+    let config = Config::without_registry()
+        .with("delivery.allow_networks = ['127.0.0.0/8']\ndelivery.retry_schedule = ['10ms']\ndelivery.timeout = '1s'")
+        .endpoint("ci", &receiver.url("/hook"))
+        .endpoint("broken", &receiver.url("/refuse"));
+    let shipbell = Shipbell::start(config);
+    let api = Api::at(shipbell.admin_port());
+    let own = json!({"url": receiver.url("/own?token=hunter2"), "headers": {"X-Team": "a"}});
+    assert_eq!(api.set("acme/app", &own).status, 201);
+    for tag in ["1", "2", "3"] {
+        shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+        receiver.wait_for_image(&format!("acme/app:{tag}"), SOON);
+    }
+    eventually("there are dead letters", SOON, || {
+        let letters = api.json("/api/v1/dead-letters");
+        (letters["items"].as_array().unwrap().len() == 3).then_some(())
+    });
+
+    let seed = env::var("SEED").unwrap_or_else(|_| "20261128".to_owned());
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/venv/bin/schemathesis");
+    let url = format!("http://127.0.0.1:{}/openapi.json", shipbell.admin_port());
+    // It keeps what it learns in the folder that it runs in.
+    let place = folder();
+    let run = Command::new(&program)
+        .args(["run", &url, "--seed", &seed, "--max-examples", "60"])
+        .args(["--exclude-checks", LEFT_OUT, "--continue-on-failure"])
+        .args([
+            "--suppress-health-check",
+            "all",
+            "--no-color",
+            "--warnings",
+            "off",
+        ])
+        .current_dir(place.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}; `make test` installs it", program.display()));
+    let (said, complained) = (
+        String::from_utf8_lossy(&run.stdout),
+        String::from_utf8_lossy(&run.stderr),
+    );
+    println!("{said}");
+    assert!(run.status.success(), "{said}\n{complained}");
+    let calls = api.json("/openapi.json")["paths"].as_object().unwrap().len();
+    assert!(calls > 15, "{calls}");
+    let log = shipbell.log();
+    assert!(!log.contains("hunter2"), "{log}");
+    let mut errors = log.lines().filter(|line| line.contains(" ERROR "));
+    assert!(
+        errors.all(|line| line.contains("given up: a dead letter")),
+        "{log}"
+    );
+}
