@@ -1,7 +1,7 @@
 //! The integration tests: the real binary, held to what it promises on the outside, with the real
 //! registry on one side and a raw socket on the other.
 //!
-//! `make test` installs the programs they need: `docker-registry`, `skopeo` and `htpasswd`; `strace`,
+//! `make test` installs the programs they need: `docker-registry`, `skopeo`, `htpasswd` and `webhook`; `strace`,
 //! `mkfs.ext4`, `mount` and `setpriv` for the faults. Those that take a privilege which the tests don't have
 //! print a line that begins with `SKIPPED`.
 
@@ -51,6 +51,8 @@ mod operations;
 mod own_webhooks;
 #[cfg(test)]
 mod pages;
+#[cfg(test)]
+mod receivers;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
