@@ -275,6 +275,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let readiness = shown::readiness(&tasks, &journal, &queue, config.ingest.max_pending);
     shown::sample(&metrics, &journal, &queue, &history, &clock);
     shown::count(&metrics, &states);
+    shown::attempts(&metrics, &dispatcher);
     shown::letters(&metrics, &dispatcher.dead_letters());
     let front = Front {
         endpoints: endpoints.clone(),

@@ -217,6 +217,8 @@ pub(super) fn queue_bounds(config: &Config) -> queue::Bounds {
     queue::Bounds {
         endpoint_bytes_max: config.delivery.max_backlog,
         bytes_max: (size / 4 * 3).min(rest).max(segment),
+        // Twice as many as there are places for their attempts, so that some are ready when one is free.
+        narrow_max: config.delivery.concurrency,
         lanes_at_once_max: config.delivery.per_host.saturating_mul(2).max(LANES_AT_ONCE),
     }
 }

@@ -11,12 +11,15 @@ use std::{
 use crate::{
     catalog::History,
     clock::{Clock, Timestamp},
-    dispatch::{letters::DeadLetters, states::States},
+    dispatch::{Dispatcher, UnderWay, letters::DeadLetters, states::States},
     journal::{Health, Journal},
     lifecycle::Tasks,
     ops::Readiness,
     queue::Queue,
-    telemetry::{HistorySample, JournalSample, LettersSample, Metrics, QueueSample, labels::EventVerdict},
+    telemetry::{
+        HistorySample, JournalSample, LettersSample, Metrics, QueueSample,
+        labels::{EventVerdict, Pool},
+    },
 };
 
 pub(super) fn readiness(
@@ -95,6 +98,16 @@ pub(super) fn count(metrics: &Metrics, states: &States) {
         for (state, count) in states.counts() {
             gauges.endpoints(state.as_str(), count);
         }
+    });
+}
+
+/// How many attempts are under way.
+pub(super) fn attempts(metrics: &Metrics, dispatcher: &Dispatcher) {
+    let dispatcher = dispatcher.clone();
+    metrics.on_scrape(move |gauges| {
+        let UnderWay { fast, slow } = dispatcher.under_way();
+        gauges.attempts(Pool::Fast, fast as u64);
+        gauges.attempts(Pool::Slow, slow as u64);
     });
 }
 

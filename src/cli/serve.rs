@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{error, info, warn};
 
 use super::{Exit, Failure};
@@ -10,7 +11,11 @@ use crate::{
     config::{Config, LogFormat, environment},
     listener::BindError,
     telemetry::log,
+    webhook::connect::LOOKUPS_MAX,
 };
+
+/// Threads that may block: those that look names up, and as many as there usually are for all else.
+const BLOCKING_THREADS_MAX: usize = LOOKUPS_MAX + 512;
 
 /// Runs until it is told to stop.
 ///
@@ -38,7 +43,11 @@ pub fn run(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
     for warning in config.warnings() {
         warn!(key = warning.key, "{}", warning.message);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()?;
     let ended = runtime.block_on(app::run(config, load));
     // All that matters is synced: what still blocks in the resolver or the disk must not hold the exit up.
     runtime.shutdown_background();
@@ -46,6 +55,19 @@ pub fn run(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
         error!(%error, "ended with a failure");
         Failure::new(exit_of(&error), error)
     })
+}
+
+/// Lets the process open as many files as the system permits: each connection is one, of those that send, of the
+/// registry and of people. The usual limit of 1,024 is there for programs of the time of `select`.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, limit.current, "the limit of open files stays as it is");
+    }
 }
 
 fn exit_of(error: &RunError) -> Exit {

@@ -28,7 +28,6 @@ use crate::{
         judge::judge,
         request::{self, Request},
         sign::webhook_id,
-        target::Target,
     },
 };
 
@@ -128,19 +127,17 @@ impl Dispatcher {
         let attempted = match request::target(&endpoint) {
             Err(_) if !may_send() => return Some((Completion::Returned, None)),
             // It says why, and takes nobody's turn.
-            Err(_) => self.attempt(&endpoint, &shipment).await,
+            Err(_) => Box::pin(self.attempt(&endpoint, &shipment)).await,
             Ok(target) => {
-                let host = host_of(&target);
                 let turn = tokio::select! {
                     () = soft.cancelled() => return None,
-                    turn = self.0.turns.take(&lease.endpoint, endpoint.rate, &host) => turn?,
+                    turn = self.turn(&endpoint, &target) => turn?,
                 };
                 if queue.is_outdated(repository, lease) || !may_send() {
                     return Some((Completion::Returned, None));
                 }
-                let attempted = self.attempt(&endpoint, &shipment).await;
-                drop(turn);
-                attempted
+                // In a place of its own, so that a lane which only waits takes little.
+                Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await
             }
         };
         Some(self.follow_up(repository, lease, attempted.outcome))
@@ -286,11 +283,6 @@ impl Dispatcher {
         let at = Instant::now() + delay;
         (Completion::Retry { at }, None)
     }
-}
-
-/// What the cap per host counts by: host and port.
-pub(super) fn host_of(target: &Target) -> String {
-    format!("{}:{}", target.host(), target.port())
 }
 
 /// What metrics call it.

@@ -10,9 +10,10 @@
 //! right before its attempt.
 //!
 //! # Bounds
-//! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`),
-//! starts per endpoint by its rate, lane tasks by how many lanes of an endpoint the queue lends from at once
-//! ([`Bounds`](crate::queue::Bounds)), and the images sized ahead of their turn by
+//! Attempts under way are bounded overall and per host (`delivery.concurrency`, `delivery.per_host`), and those that
+//! drag have places of their own: see `places`. Starts per endpoint are bounded by its rate; lane tasks by how many
+//! lanes of an endpoint, and how many endpoints in trouble, the queue lends from at once
+//! ([`Bounds`](crate::queue::Bounds)), and overall by `lanes`; the images sized ahead of their turn by
 //! [`SIZED_AHEAD_MAX`](crate::queue::SIZED_AHEAD_MAX). What is owed is bounded by `backlog`.
 //!
 //! # Giving up
@@ -48,7 +49,7 @@ use crate::{
     settings::{LetterBounds, Settings},
     sizing::Sizing,
     telemetry::{Metrics, log::Throttle},
-    webhook::{Endpoints, client::Client},
+    webhook::{Endpoint, Endpoints, client::Client, target::Target},
 };
 
 pub mod alerts;
@@ -56,9 +57,11 @@ mod backlog;
 mod delivery;
 mod dying;
 pub mod health;
+mod lanes;
 mod letter_write;
 pub mod letters;
 pub mod pace;
+mod places;
 mod prepare;
 pub mod redeliver;
 mod replay;
@@ -66,11 +69,14 @@ pub mod retry;
 pub mod states;
 mod turn;
 
+pub use places::UnderWay;
+
 use dying::{Death, Dying, Reason, Waiting};
+use lanes::Lanes;
 use redeliver::ByHand;
 use replay::Replays;
 use states::States;
-use turn::Turns;
+use turn::{Turn, Turns};
 
 /// Batches that are read back from the journal at once. Each takes a thread that may block, for some
 /// microseconds: more would only be more threads.
@@ -81,7 +87,7 @@ const READS_AT_ONCE: usize = 4;
 pub struct Options {
     /// Stands before names in bodies (`registry.public_host`); empty for none.
     pub public_host: String,
-    /// Attempts under way at once, overall.
+    /// Attempts under way at once that don't drag; four times as many with those that do.
     pub concurrency: usize,
     /// Attempts under way at once to one host and port.
     pub per_host: usize,
@@ -135,6 +141,7 @@ struct Shared {
     options: Options,
     parts: Parts,
     turns: Turns,
+    lanes: Arc<Lanes>,
     /// Batches that are read back at once.
     reads: Semaphore,
     /// Pushes of which was said that they can't be read.
@@ -158,6 +165,7 @@ impl Dispatcher {
             options,
             parts,
             turns,
+            lanes: Arc::default(),
             reads: Semaphore::new(READS_AT_ONCE),
             unreadable: Mutex::default(),
             dying: Dying::default(),
@@ -170,11 +178,15 @@ impl Dispatcher {
     /// Works until the soft token is cancelled.
     pub async fn run(self) {
         let Parts { queue, tasks, .. } = &self.0.parts;
+        let due = async || {
+            self.0.lanes.room().await;
+            queue.due().await
+        };
         loop {
             let repository = tokio::select! {
                 biased;
                 () = tasks.soft().cancelled() => return,
-                repository = queue.due() => repository,
+                repository = due() => repository,
             };
             let effects = queue.advance(&repository, Instant::now());
             self.follow(&repository, effects, None);
@@ -207,7 +219,11 @@ impl Dispatcher {
         }
         for lease in effects.leases {
             let lane = self.clone().run_lane(repository.clone(), lease);
-            self.0.parts.tasks.spawn("delivery", lane);
+            let at_work = self.0.lanes.begin();
+            self.0.parts.tasks.spawn("delivery", async move {
+                lane.await;
+                drop(at_work);
+            });
         }
     }
 
@@ -281,6 +297,21 @@ impl Dispatcher {
             self.0.replays.delivered(&which);
         }
         parts.history.ended(which, how, parts.clock.now());
+    }
+
+    /// Attempts under way, in each pool.
+    #[must_use]
+    pub fn under_way(&self) -> UnderWay {
+        self.0.turns.under_way()
+    }
+
+    /// Waits for the endpoint's turn to be sent to at `target`.
+    async fn turn(&self, endpoint: &Endpoint, target: &Target) -> Option<Turn> {
+        let (id, states) = (&endpoint.id, &self.0.parts.states);
+        // What the cap per host counts by.
+        let host = format!("{}:{}", target.host(), target.port());
+        let is_failing = || states.is_failing(id);
+        self.0.turns.take(id, endpoint.rate, &host, is_failing).await
     }
 
     fn webhook_id(&self, sequence: Sequence, endpoint: &EndpointId) -> String {

@@ -31,6 +31,11 @@ impl Pace {
         }
     }
 
+    /// Keeps to another rate from the next request on.
+    pub fn follow(&mut self, rate: Rate) {
+        self.gap = gap(rate);
+    }
+
     /// When the next request may start, if that is known not to be now.
     #[must_use]
     pub fn free_at(&self) -> Option<Instant> {
@@ -94,6 +99,18 @@ mod tests {
         assert_eq!(pace.next(later), later);
         assert_eq!(pace.next(later), later + 100 * MS);
         assert_eq!(pace.next(later + 130 * MS), later + 200 * MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_rate_holds_from_the_next_request_on() {
+        let now = Instant::now();
+        let mut pace = pace(10.0);
+        pace.next(now);
+        pace.follow(Rate {
+            per_second: Some(1.0),
+        });
+        assert_eq!(pace.next(now), now + 100 * MS);
+        assert_eq!(pace.next(now), now + 1_100 * MS);
     }
 
     #[tokio::test(start_paused = true)]

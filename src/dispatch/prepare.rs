@@ -43,8 +43,8 @@ impl Dispatcher {
         let content = contents.get(lease.member).ok_or_else(unreadable)?;
         let again = || async {
             let sequence = [lease.sequence];
-            let mut read = self.prepare(repository, &sequence, lease.batch.sealed_at).await?;
-            read.pop().flatten().ok_or_else(unreadable)
+            let prepare = Box::pin(self.prepare(repository, &sequence, lease.batch.sealed_at));
+            prepare.await?.pop().flatten().ok_or_else(unreadable)
         };
         content.get_or_try_init(again).await
     }
@@ -55,7 +55,9 @@ impl Dispatcher {
         batch: &'a Batch,
     ) -> io::Result<&'a [OnceCell<Content>]> {
         let prepare = || async {
-            let contents = self.prepare(repository, &batch.members, batch.sealed_at).await?;
+            // In a place of its own: of a batch's lanes only one does it.
+            let prepare = Box::pin(self.prepare(repository, &batch.members, batch.sealed_at));
+            let contents = prepare.await?;
             Ok(contents.into_iter().map(OnceCell::new_with).collect())
         };
         let contents: io::Result<&Vec<_>> = batch.contents.get_or_try_init(prepare).await;

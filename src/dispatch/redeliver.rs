@@ -14,14 +14,7 @@ use rand::RngExt;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{
-    Dispatcher,
-    delivery::{Attempted, host_of},
-    health::Event,
-    letters::LettersError,
-    replay::Newer,
-    which,
-};
+use super::{Dispatcher, delivery::Attempted, health::Event, letters::LettersError, replay::Newer, which};
 use crate::{
     catalog::{
         ANSWER_BYTES_MAX, PastDelivery, ReadError, Reader,
@@ -172,21 +165,15 @@ impl Dispatcher {
         let turn = match request::target(&settings) {
             Err(_) => None,
             Ok(target) => {
-                let host = host_of(&target);
-                let turn = self.0.turns.take(endpoint, settings.rate, &host);
-                Some(
-                    timeout(TURN_TIMEOUT, turn)
-                        .await
-                        .map_err(|_| SendAgainError::Busy)?,
-                )
+                let turn = timeout(TURN_TIMEOUT, self.turn(&settings, &target)).await;
+                turn.map_err(|_| SendAgainError::Busy)?
             }
         };
         let checked = self.newer(vec![kept.clone()], order).await?;
         if checked.iter().any(|(_, newer)| *newer == Newer::Known) {
             return Err(SendAgainError::Newer);
         }
-        let attempted = self.send_letter(&settings, letter, &sizes).await;
-        drop(turn);
+        let attempted = self.send_letter(&settings, letter, &sizes, turn).await;
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
         match past {
             None => self.keep_outcome(&kept, &attempted).await,

@@ -23,9 +23,10 @@ use tracing::{info, warn};
 
 use super::{
     Dispatcher,
-    delivery::{Attempted, Shipment, host_of},
+    delivery::{Attempted, Shipment},
     health::State,
     letters::LettersError,
+    turn::Turn,
     which,
 };
 use crate::{
@@ -247,12 +248,10 @@ impl Dispatcher {
             // The attempt says why.
             Err(_) => None,
             Ok(target) => {
-                let host = host_of(&target);
-                let turn = tokio::select! {
+                tokio::select! {
                     () = soft.cancelled() => return Ok(false),
-                    turn = self.0.turns.take(&endpoint.id, endpoint.rate, &host) => turn,
-                };
-                Some(turn)
+                    turn = self.turn(endpoint, &target) => turn,
+                }
             }
         };
         if self.0.parts.states.state(&endpoint.id).is_by_hand() {
@@ -267,8 +266,7 @@ impl Dispatcher {
             self.let_be(&kept, ReplayResult::PassedOver).await?;
             return Ok(true);
         }
-        let attempted = self.send_letter(endpoint, &kept.letter, &sizes).await;
-        drop(turn);
+        let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;
         let result = match attempted.outcome {
             Outcome::Delivered { .. } => ReplayResult::Delivered,
             Outcome::Failed { .. } => ReplayResult::Failed,
@@ -278,8 +276,14 @@ impl Dispatcher {
         Ok(true)
     }
 
-    /// One attempt for a letter.
-    pub(super) async fn send_letter(&self, endpoint: &Endpoint, letter: &Letter, sizes: &Sizes) -> Attempted {
+    /// One attempt for a letter, in its turn if it has one.
+    pub(super) async fn send_letter(
+        &self,
+        endpoint: &Endpoint,
+        letter: &Letter,
+        sizes: &Sizes,
+        turn: Option<Turn>,
+    ) -> Attempted {
         let shipment = Shipment {
             which: which(
                 &letter.repository,
@@ -291,7 +295,11 @@ impl Dispatcher {
             digest: &letter.digest,
             sizes,
         };
-        self.attempt(endpoint, &shipment).await
+        let attempt = self.attempt(endpoint, &shipment);
+        match turn {
+            Some(turn) => turn.spend(attempt).await,
+            None => attempt.await,
+        }
     }
 
     /// Writes down what came of an attempt for a letter. Tries until it is written: it must not be sent again by this

@@ -236,6 +236,14 @@ impl States {
         known.map(|known| known.health.state).unwrap_or_default()
     }
 
+    /// Whether an endpoint's last attempts failed.
+    #[must_use]
+    pub fn is_failing(&self, endpoint: &EndpointId) -> bool {
+        let inner = self.inner();
+        let known = inner.known.get(endpoint);
+        known.is_some_and(|known| known.health.streak.is_some())
+    }
+
     /// Why an endpoint is as it is, in words; empty when it is healthy.
     #[must_use]
     pub fn reason(&self, endpoint: &EndpointId) -> String {

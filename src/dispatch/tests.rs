@@ -41,6 +41,17 @@ mod replays;
 const SOON: Duration = Duration::from_mins(1);
 const UNPACED: Rate = Rate { per_second: None };
 
+/// How much a lane at work takes besides what its attempt does: there may be as many as
+/// [`LANES_MAX`](lanes::LANES_MAX).
+#[test]
+fn a_lane_that_waits_takes_little() {
+    fn size_of_result<D, R, L, T>(_: impl Fn(D, R, L) -> T) -> usize {
+        size_of::<T>()
+    }
+    let bytes = size_of_result(Dispatcher::run_lane);
+    assert!(bytes <= 2_048, "{bytes} bytes");
+}
+
 fn named(name: &str) -> EndpointId {
     EndpointId::Named(name.into())
 }

@@ -1,38 +1,109 @@
-//! Whose turn it is: an endpoint's pace, the caps per host and overall.
+//! Whose turn it is: an endpoint's pace, the cap of its host, and a place to make the attempt in.
+//!
+//! # Who holds what while he waits
+//! - Nothing but the endpoint's own turn while he waits for its pace.
+//! - His part of the host's cap while he waits for a place: at one host, attempts begin in the order in which they
+//!   were asked for. But those of endpoints that are failing may be at most half of a host's, so that those which are
+//!   not have the other half; and they wait for the host last of all, with their place, of which one host can so
+//!   hold but a few.
 
-use std::sync::Arc;
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use dashmap::DashMap;
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
-use super::pace::Pace;
+use super::{
+    pace::Pace,
+    places::{DRAGS_AFTER, Place, Places, Temper, UnderWay},
+};
 use crate::{push::EndpointId, webhook::Rate};
+
+/// Endpoints and hosts that are known before it is worth a look which of them can be forgotten.
+const KNOWN_MIN: usize = 1_024;
 
 /// The right to make one attempt, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
+    endpoint: Arc<Endpoint>,
     _host: OwnedSemaphorePermit,
-    _overall: OwnedSemaphorePermit,
+    _failing: Option<OwnedSemaphorePermit>,
+    place: Place,
 }
 
 /// Hands out turns.
 #[derive(Debug)]
 pub(super) struct Turns {
-    paces: DashMap<EndpointId, Arc<Mutex<Pace>>>,
-    hosts: DashMap<String, Arc<Semaphore>>,
-    overall: Arc<Semaphore>,
+    endpoints: DashMap<EndpointId, Arc<Endpoint>>,
+    hosts: DashMap<String, Arc<Host>>,
+    /// How many of them there may be before some are forgotten.
+    known_max: AtomicUsize,
+    places: Places,
     per_host: usize,
 }
 
-impl Turns {
-    pub(super) fn new(overall: usize, per_host: usize) -> Self {
+/// What is known of an endpoint.
+#[derive(Debug)]
+struct Endpoint {
+    pace: Mutex<Pace>,
+    /// Whether its last attempt dragged, or one does now.
+    drags: AtomicBool,
+}
+
+/// A host's cap.
+#[derive(Debug)]
+struct Host {
+    all: Arc<Semaphore>,
+    /// Of those, for endpoints that are failing.
+    failing: Arc<Semaphore>,
+}
+
+impl Endpoint {
+    fn temper(&self, is_failing: bool) -> Temper {
+        match (is_failing, self.drags.load(Ordering::Relaxed)) {
+            (true, _) => Temper::Failing,
+            (false, true) => Temper::Dragging,
+            (false, false) => Temper::Prompt,
+        }
+    }
+
+    /// Whether a new one would be the same.
+    fn is_as_new(&self, now: Instant) -> bool {
+        let pace = self.pace.try_lock();
+        let is_free = pace.is_ok_and(|pace| pace.free_at().is_none_or(|free| free <= now));
+        is_free && !self.drags.load(Ordering::Relaxed)
+    }
+}
+
+impl Host {
+    fn new(per_host: usize) -> Self {
         Self {
-            paces: DashMap::new(),
+            all: Arc::new(Semaphore::new(per_host)),
+            failing: Arc::new(Semaphore::new((per_host / 2).max(1))),
+        }
+    }
+
+    fn is_idle(&self, per_host: usize) -> bool {
+        self.all.available_permits() == per_host
+    }
+}
+
+impl Turns {
+    pub(super) fn new(fast: usize, per_host: usize) -> Self {
+        Self {
+            endpoints: DashMap::new(),
             hosts: DashMap::new(),
-            overall: Arc::new(Semaphore::new(overall)),
+            known_max: AtomicUsize::new(KNOWN_MIN),
+            places: Places::new(fast),
             per_host,
         }
     }
@@ -45,114 +116,118 @@ impl Turns {
     /// never let two starts through closer together than the rate allows.
     ///
     /// `None` when the semaphores were closed, which nobody does.
-    pub(super) async fn take(&self, endpoint: &EndpointId, rate: Rate, host: &str) -> Option<Turn> {
-        let pace = Arc::clone(
-            &*self
-                .paces
-                .entry(endpoint.clone())
-                .or_insert_with(|| Arc::new(Mutex::new(Pace::new(rate)))),
-        );
-        let mut pace = pace.lock().await;
+    pub(super) async fn take(
+        &self,
+        endpoint: &EndpointId,
+        rate: Rate,
+        host: &str,
+        is_failing: impl Fn() -> bool + Send,
+    ) -> Option<Turn> {
+        let endpoint = self.endpoint(endpoint, rate);
+        let mut pace = endpoint.pace.lock().await;
+        pace.follow(rate);
         if let Some(at) = pace.free_at() {
             sleep_until(at).await;
         }
-        let host = self.host(host).acquire_owned().await.ok()?;
-        let overall = Arc::clone(&self.overall).acquire_owned().await.ok()?;
+        let temper = endpoint.temper(is_failing());
+        let turn = self
+            .admit(Arc::clone(&endpoint), &self.host(host), temper)
+            .await?;
         pace.next(Instant::now());
+        Some(turn)
+    }
+
+    /// Waits for the host's cap and for a place.
+    async fn admit(&self, endpoint: Arc<Endpoint>, host: &Host, temper: Temper) -> Option<Turn> {
+        let all = Arc::clone(&host.all);
+        let (host, failing, place) = match temper {
+            Temper::Failing => {
+                let failing = Arc::clone(&host.failing).acquire_owned().await.ok()?;
+                let place = self.places.take(temper).await?;
+                (all.acquire_owned().await.ok()?, Some(failing), place)
+            }
+            Temper::Prompt | Temper::Dragging => {
+                let host = all.acquire_owned().await.ok()?;
+                (host, None, self.places.take(temper).await?)
+            }
+        };
         Some(Turn {
+            endpoint,
             _host: host,
-            _overall: overall,
+            _failing: failing,
+            place,
         })
     }
 
-    fn host(&self, host: &str) -> Arc<Semaphore> {
-        if let Some(semaphore) = self.hosts.get(host) {
-            return Arc::clone(&semaphore);
+    /// Attempts under way, in each pool.
+    pub(super) fn under_way(&self) -> UnderWay {
+        self.places.under_way()
+    }
+
+    fn endpoint(&self, id: &EndpointId, rate: Rate) -> Arc<Endpoint> {
+        if let Some(endpoint) = self.endpoints.get(id) {
+            return Arc::clone(&endpoint);
         }
-        let semaphore = self
-            .hosts
-            .entry(host.to_owned())
-            .or_insert_with(|| Arc::new(Semaphore::new(self.per_host)));
-        Arc::clone(&semaphore)
+        self.forget();
+        let new = || {
+            Arc::new(Endpoint {
+                pace: Mutex::new(Pace::new(rate)),
+                drags: AtomicBool::new(false),
+            })
+        };
+        let endpoint = self.endpoints.entry(id.clone()).or_insert_with(new);
+        Arc::clone(&endpoint)
+    }
+
+    fn host(&self, host: &str) -> Arc<Host> {
+        if let Some(host) = self.hosts.get(host) {
+            return Arc::clone(&host);
+        }
+        let new = || Arc::new(Host::new(self.per_host));
+        let host = self.hosts.entry(host.to_owned()).or_insert_with(new);
+        Arc::clone(&host)
+    }
+
+    /// Forgets endpoints and hosts that would be the same if they came anew. Looks at all of them, but only when
+    /// there are twice as many as the last time left over.
+    fn forget(&self) {
+        let known = self.endpoints.len();
+        if known < self.known_max.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = Instant::now();
+        // Who has it from the map holds it, or its permits.
+        let is_held = |count: usize| count > 1;
+        self.endpoints
+            .retain(|_, endpoint| is_held(Arc::strong_count(endpoint)) || !endpoint.is_as_new(now));
+        self.hosts
+            .retain(|_, host| is_held(Arc::strong_count(host)) || !host.is_idle(self.per_host));
+        let known_max = self.endpoints.len().saturating_mul(2).max(KNOWN_MIN);
+        self.known_max.store(known_max, Ordering::Relaxed);
+    }
+}
+
+impl Turn {
+    /// Makes the attempt. One that drags is remembered of its endpoint, and moves to the slow pool.
+    pub(super) async fn spend<T>(mut self, attempt: impl Future<Output = T>) -> T {
+        let mut attempt = pin!(attempt);
+        let drags = &self.endpoint.drags;
+        tokio::select! {
+            biased;
+            done = &mut attempt => {
+                drags.store(false, Ordering::Relaxed);
+                return done;
+            }
+            () = sleep(DRAGS_AFTER) => drags.store(true, Ordering::Relaxed),
+        }
+        tokio::select! {
+            biased;
+            done = &mut attempt => return done,
+            () = self.place.moved() => {}
+        }
+        attempt.await
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    const UNPACED: Rate = Rate { per_second: None };
-
-    fn named(name: &str) -> EndpointId {
-        EndpointId::Named(name.into())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn starts_of_one_endpoint_keep_its_pace() {
-        let turns = Turns::new(100, 100);
-        let start = Instant::now();
-        for number in 0..5u32 {
-            turns
-                .take(
-                    &named("ci"),
-                    Rate {
-                        per_second: Some(10.0),
-                    },
-                    "a:80",
-                )
-                .await
-                .unwrap();
-            assert_eq!(start.elapsed().as_millis(), u128::from(number * 100));
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_permit_that_comes_late_does_not_bring_two_starts_together() {
-        let turns = Turns::new(100, 1);
-        let rate = Rate {
-            per_second: Some(10.0),
-        };
-        let held = turns.take(&named("other"), UNPACED, "a:80").await.unwrap();
-        let start = Instant::now();
-        let ((), second, ()) = tokio::join!(
-            async { drop(turns.take(&named("ci"), rate, "a:80").await) },
-            async {
-                let turn = turns.take(&named("ci"), rate, "a:80").await;
-                drop(turn);
-                start.elapsed()
-            },
-            async {
-                tokio::time::sleep(Duration::from_millis(350)).await;
-                drop(held);
-            },
-        );
-        assert!(second >= Duration::from_millis(450), "{second:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_waits_for_its_pace_holds_nobody_up() {
-        let turns = Turns::new(1, 1);
-        let slow = Rate {
-            per_second: Some(0.1),
-        };
-        drop(turns.take(&named("slow"), slow, "a:80").await);
-        let start = Instant::now();
-        let endpoint = named("slow");
-        let mut waiting = Box::pin(turns.take(&endpoint, slow, "a:80"));
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        turns.take(&named("quick"), UNPACED, "a:80").await.unwrap();
-        assert_eq!(start.elapsed(), Duration::ZERO);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_has_its_own_cap() {
-        let turns = Turns::new(10, 1);
-        let _held = turns.take(&named("a"), UNPACED, "a:80").await.unwrap();
-        let endpoint = named("b");
-        let mut same = Box::pin(turns.take(&endpoint, UNPACED, "a:80"));
-        assert!(futures_util::poll!(&mut same).is_pending());
-        turns.take(&named("c"), UNPACED, "c:80").await.unwrap();
-    }
-}
+mod tests;

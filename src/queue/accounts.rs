@@ -19,6 +19,8 @@ pub struct Bounds {
     pub bytes_max: u64,
     /// Lanes of one endpoint that are lent from at once; the others wait in line. At least 1.
     pub lanes_at_once_max: usize,
+    /// Endpoints in trouble that are lent from at once; the others wait until one of those is through. At least 1.
+    pub narrow_max: usize,
 }
 
 impl Default for Bounds {
@@ -27,6 +29,7 @@ impl Default for Bounds {
             endpoint_bytes_max: u64::MAX,
             bytes_max: u64::MAX,
             lanes_at_once_max: usize::MAX,
+            narrow_max: usize::MAX,
         }
     }
 }

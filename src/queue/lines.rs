@@ -5,16 +5,19 @@
 //! each lane has its turn for a batch at most.
 //!
 //! What an endpoint in trouble is waited for is the line's affair and not its lanes': its [`Passage`] says
-//! whether it is open, narrow, shut, or leads nowhere.
+//! whether it is open, narrow, shut, or leads nowhere. Of the lines that are not open only so many are lent from at
+//! once; the others stand among the openings, until one of those is through: the endpoint waits there, and not a task
+//! for it.
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::time::Instant;
 
+use super::line::{Limits, Line};
 use crate::{
     image::RepositoryName,
     push::{EndpointId, Sequence},
@@ -65,95 +68,54 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Lines {
     at_once_max: usize,
+    narrow_max: usize,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     lines: HashMap<Arc<EndpointId>, Line>,
-    /// When lines open that are narrow from a moment on.
+    /// When lines open that are narrow from a moment on, and those that have and are to be called from.
     openings: BTreeSet<(Instant, Arc<EndpointId>)>,
+    /// How many lines are lent from that are not open.
+    narrow: usize,
     /// Whether nothing is to be given up for now.
     keeps_all: bool,
 }
 
-#[derive(Debug, Default)]
-struct Line {
-    passage: Passage,
-    /// Lanes that are lent from, or were called to be.
-    at_once: usize,
-    /// Those of them that are lent from.
-    lent: usize,
-    /// By the oldest push that each had when it came, the repositories that they are of. A lane that is gone by
-    /// the time it is called is passed over.
-    waiting: BTreeMap<Sequence, RepositoryName>,
-}
-
-impl Line {
-    /// How many lanes may be called, or lent from, at once.
-    fn width(&self, at_once_max: usize, keeps_all: bool, now: Instant) -> usize {
-        match self.passage {
-            Passage::GivingUp { .. } if keeps_all => 0,
-            // Those that are to be given up are called as well, some at a time.
-            Passage::Open | Passage::GivingUp { .. } => at_once_max,
-            Passage::Narrow { from } => usize::from(from <= now),
-            Passage::Shut => 0,
-        }
-    }
-
-    /// Whether all that waits is newer.
-    fn is_oldest(&self, push: Sequence) -> bool {
-        self.waiting
-            .first_key_value()
-            .is_none_or(|(first, _)| push <= *first)
-    }
-
-    fn probes(&self, now: Instant) -> bool {
-        matches!(self.passage, Passage::GivingUp { probe_from: Some(from) } if from <= now)
-    }
-
-    /// Whether a push may be sent whose lane is lent from.
-    fn may_send(&self, push: Sequence, now: Instant) -> bool {
-        match self.passage {
-            Passage::Open => true,
-            Passage::Narrow { from } => from <= now && self.lent <= 1 && self.is_oldest(push),
-            Passage::Shut => false,
-            Passage::GivingUp { .. } => self.lent <= 1 && self.probes(now),
-        }
-    }
-
-    /// What becomes of a lane with this push, which is not counted here.
-    fn entry(
-        &self,
-        push: Sequence,
-        progress: Option<Progress>,
-        (at_once_max, keeps_all): (usize, bool),
-        now: Instant,
-    ) -> Entry {
-        if matches!(self.passage, Passage::GivingUp { .. }) {
-            let is_probe = self.lent == 0 && self.probes(now);
-            return match (is_probe, keeps_all) {
-                (true, _) => Entry::Lend,
-                (false, true) => Entry::Wait,
-                (false, false) => Entry::GiveUp,
-            };
-        }
-        // While there is room for many it doesn't matter who was called a moment earlier.
-        let was_called = progress.is_some() && self.passage == Passage::Open;
-        let is_next = was_called || self.is_oldest(push);
-        if is_next && self.at_once < self.width(at_once_max, keeps_all, now) {
-            Entry::Lend
-        } else {
-            Entry::Wait
-        }
-    }
-
-    fn is_spent(&self) -> bool {
-        self.at_once == 0 && self.waiting.is_empty() && self.passage == Passage::Open
-    }
-}
-
 impl Inner {
+    /// Changes a line, if there is one: `change` is told what holds for all. Whether the line is one of those that
+    /// are lent from and not open is counted anew.
+    fn change<R>(
+        &mut self,
+        endpoint: &EndpointId,
+        bounds: &Lines,
+        change: impl FnOnce(&mut Line, Limits) -> R,
+    ) -> Option<R> {
+        let line = self.lines.get_mut(endpoint)?;
+        let others = self.narrow - usize::from(line.is_narrow_at_work());
+        let limits = Limits {
+            at_once_max: bounds.at_once_max,
+            keeps_all: self.keeps_all,
+            has_room: others < bounds.narrow_max,
+        };
+        let changed = change(line, limits);
+        self.narrow = others + usize::from(line.is_narrow_at_work());
+        Some(changed)
+    }
+
+    /// Has a line stand among the openings if it lacks nothing but room among those that are not open.
+    fn opens_later(&mut self, endpoint: &EndpointId, bounds: &Lines, now: Instant) {
+        if self.narrow < bounds.narrow_max {
+            return;
+        }
+        if let Some((id, line)) = self.lines.get_key_value(endpoint)
+            && let Some(from) = line.lacks_room(now)
+        {
+            self.openings.insert((from, Arc::clone(id)));
+        }
+    }
+
     fn tidy(&mut self, endpoint: &EndpointId) {
         if self.lines.get(endpoint).is_some_and(Line::is_spent) {
             self.lines.remove(endpoint);
@@ -162,9 +124,11 @@ impl Inner {
 }
 
 impl Lines {
-    pub(super) fn new(at_once_max: usize) -> Self {
+    /// Lines of which each is lent from so many times at once, and so many that are not open.
+    pub(super) fn new(at_once_max: usize, narrow_max: usize) -> Self {
         Self {
             at_once_max: at_once_max.max(1),
+            narrow_max: narrow_max.max(1),
             inner: Mutex::default(),
         }
     }
@@ -181,17 +145,17 @@ impl Lines {
     /// Sets how an endpoint's lanes may be lent from. Who may be called now is for the caller to call.
     pub(super) fn set(&self, endpoint: &EndpointId, passage: Passage) {
         let mut inner = self.inner();
-        let Inner { lines, openings, .. } = &mut *inner;
-        let id = match lines.get_key_value(endpoint) {
+        let id = match inner.lines.get_key_value(endpoint) {
             Some((id, _)) => Arc::clone(id),
             None => Arc::new(endpoint.clone()),
         };
-        let line = lines.entry(Arc::clone(&id)).or_default();
-        if let Passage::Narrow { from } = std::mem::replace(&mut line.passage, passage) {
-            openings.remove(&(from, Arc::clone(&id)));
+        inner.lines.entry(Arc::clone(&id)).or_default();
+        let before = inner.change(&id, self, |line, _| std::mem::replace(&mut line.passage, passage));
+        if let Some(Passage::Narrow { from }) = before {
+            inner.openings.remove(&(from, Arc::clone(&id)));
         }
         if let Passage::Narrow { from } = passage {
-            openings.insert((from, id));
+            inner.openings.insert((from, id));
         }
         inner.tidy(endpoint);
     }
@@ -213,51 +177,58 @@ impl Lines {
             .collect()
     }
 
-    /// An endpoint whose line has opened by now; each is told once.
+    /// An endpoint whose line has opened by now, if there is room for one more that is not open; each is told once.
     pub(super) fn opened(&self, now: Instant) -> Option<Arc<EndpointId>> {
         let mut inner = self.inner();
+        if inner.narrow >= self.narrow_max {
+            return None;
+        }
         inner.openings.first().filter(|(at, _)| *at <= now)?;
         inner.openings.pop_first().map(|(_, endpoint)| endpoint)
     }
 
-    /// When the next line opens.
+    /// When the next line opens; `None` too while there is no room for it.
     pub(super) fn next_opening(&self) -> Option<Instant> {
-        self.inner().openings.first().map(|(at, _)| *at)
+        let inner = self.inner();
+        let next = inner.openings.first().map(|(at, _)| *at);
+        next.filter(|_| inner.narrow < self.narrow_max)
     }
 
     /// Calls the repository whose lane comes next, if one more may be lent from; with its place in line.
     pub(super) fn call(&self, endpoint: &EndpointId, now: Instant) -> Option<(Sequence, RepositoryName)> {
         let mut inner = self.inner();
-        let keeps_all = inner.keeps_all;
-        let line = inner.lines.get_mut(endpoint)?;
-        if line.at_once >= line.width(self.at_once_max, keeps_all, now) {
-            return None;
+        let call = |line: &mut Line, limits| {
+            if line.at_once >= line.width(limits, now) {
+                return None;
+            }
+            let called = line.waiting.pop_first()?;
+            line.at_once += 1;
+            Some(called)
+        };
+        let called = inner.change(endpoint, self, call)?;
+        if called.is_none() {
+            inner.opens_later(endpoint, self, now);
         }
-        let called = line.waiting.pop_first()?;
-        line.at_once += 1;
-        Some(called)
+        called
     }
 
     /// Puts a lane that was called back in line, by the push that has become its oldest.
     pub(super) fn put_back(&self, endpoint: &EndpointId, place: Sequence, repository: RepositoryName) {
-        let mut inner = self.inner();
-        let Some(line) = inner.lines.get_mut(endpoint) else {
-            debug_assert!(false, "who was called has entered");
-            return;
-        };
-        line.at_once -= 1;
-        line.waiting.insert(place, repository);
+        let put_back = self.inner().change(endpoint, self, |line, _| {
+            line.at_once -= 1;
+            line.waiting.insert(place, repository);
+        });
+        debug_assert!(put_back.is_some(), "who was called has entered");
     }
 
     /// Takes note that a lane is not lent from any more, or was called in vain.
     pub(super) fn leave(&self, endpoint: &EndpointId, progress: Progress) {
         let mut inner = self.inner();
-        let Some(line) = inner.lines.get_mut(endpoint) else {
-            debug_assert!(false, "who leaves has entered");
-            return;
-        };
-        line.at_once -= 1;
-        line.lent -= usize::from(progress == Progress::Lent);
+        let left = inner.change(endpoint, self, |line, _| {
+            line.at_once -= 1;
+            line.lent -= usize::from(progress == Progress::Lent);
+        });
+        debug_assert!(left.is_some(), "who leaves has entered");
         inner.tidy(endpoint);
     }
 
@@ -293,20 +264,27 @@ impl Gate<'_> {
         now: Instant,
     ) -> Entry {
         let mut inner = self.lines.inner();
-        let bounds = (self.lines.at_once_max, inner.keeps_all);
-        let line = inner.lines.entry(Arc::clone(endpoint)).or_default();
-        line.at_once -= usize::from(progress.is_some());
-        line.lent -= usize::from(progress == Some(Progress::Lent));
-        let entry = line.entry(push, progress, bounds, now);
-        match entry {
-            Entry::Lend => {
-                line.at_once += 1;
-                line.lent += 1;
+        inner.lines.entry(Arc::clone(endpoint)).or_default();
+        let enter = |line: &mut Line, limits| {
+            line.at_once -= usize::from(progress.is_some());
+            line.lent -= usize::from(progress == Some(Progress::Lent));
+            let entry = line.entry(push, progress, limits, now);
+            match entry {
+                Entry::Lend => {
+                    line.at_once += 1;
+                    line.lent += 1;
+                }
+                Entry::Wait => {
+                    line.waiting.insert(push, self.repository.clone());
+                }
+                Entry::GiveUp => {}
             }
-            Entry::Wait => {
-                line.waiting.insert(push, self.repository.clone());
-            }
-            Entry::GiveUp => {}
+            entry
+        };
+        // There is one, now.
+        let entry = inner.change(endpoint, self.lines, enter).unwrap_or(Entry::Wait);
+        if entry == Entry::Wait {
+            inner.opens_later(endpoint, self.lines, now);
         }
         if progress.is_some() && entry != Entry::Lend {
             self.left.borrow_mut().push(Arc::clone(endpoint));

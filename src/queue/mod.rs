@@ -42,6 +42,7 @@ mod backlog;
 mod batch;
 mod index;
 mod lane;
+mod line;
 mod lines;
 mod record;
 mod repository;
@@ -102,7 +103,7 @@ impl Queue {
             pending: AtomicUsize::new(0),
             ahead: Ahead::new(SIZED_AHEAD_MAX),
             accounts: Accounts::new(bounds),
-            lines: Lines::new(bounds.lanes_at_once_max),
+            lines: Lines::new(bounds.lanes_at_once_max, bounds.narrow_max),
         }
     }
 
@@ -371,6 +372,10 @@ impl Queue {
         // The repository is let go of: others are met now.
         for endpoint in gate.left() {
             self.call(&endpoint, now);
+        }
+        // One that was not open may have made room for another.
+        if self.lines.next_opening().is_some_and(|at| at <= now) {
+            self.earlier.notify_one();
         }
         effects
     }

@@ -44,7 +44,7 @@ impl Default for Repository {
             name: "acme/app".parse().unwrap(),
             queue: RepositoryQueue::default(),
             ahead: Ahead::new(SIZED_AHEAD_MAX),
-            lines: Lines::new(usize::MAX),
+            lines: Lines::new(usize::MAX, usize::MAX),
         }
     }
 }

@@ -37,6 +37,16 @@ label! {
 }
 
 label! {
+    /// Where an attempt is under way.
+    Pool {
+        /// Among those that are expected to end soon.
+        Fast => "fast",
+        /// Among those that drag, or whose endpoint is failing.
+        Slow => "slow",
+    }
+}
+
+label! {
     /// Why a connection ended.
     ConnectionEnd {
         /// Either side was done with it.

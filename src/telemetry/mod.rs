@@ -32,7 +32,8 @@ pub use reloads::{ReloadResult, Reloads};
 use letters::LetterGauges;
 
 use labels::{
-    AttemptResult, ConnectionEnd, EnvelopeAnswer, EventVerdict, ListenerName, RegistryResult, SizeNumber,
+    AttemptResult, ConnectionEnd, EnvelopeAnswer, EventVerdict, ListenerName, Pool, RegistryResult,
+    SizeNumber,
 };
 
 /// The content type of [`Metrics::encode`]'s text.
@@ -82,6 +83,7 @@ pub struct Gauges {
     queue_repositories: Gauge<u64, AtomicU64>,
     queue_oldest_seconds: Gauge<f64, AtomicU64>,
     endpoints: Family<StateLabels, Gauge<u64, AtomicU64>>,
+    attempts: Family<PoolLabels, Gauge<u64, AtomicU64>>,
     letters: LetterGauges,
     history_bytes: Gauge<u64, AtomicU64>,
     history_rows: Counter,
@@ -144,6 +146,11 @@ impl Gauges {
         self.endpoints.get_or_create(&StateLabels { state }).set(count);
     }
 
+    /// Sets how many attempts are under way in a pool.
+    pub fn attempts(&self, pool: Pool, count: u64) {
+        self.attempts.get_or_create(&PoolLabels { pool }).set(count);
+    }
+
     /// Sets what is said of the dead letters.
     pub fn letters(&self, sample: LettersSample) {
         self.letters.set(sample);
@@ -201,6 +208,11 @@ struct AttemptLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettledLabels {
     how: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: Pool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -479,13 +491,12 @@ impl Inner {
         r.register_with_unit("history", help, Unit::Bytes, gauges.history_bytes.clone());
 
         r.register("attempts", "Delivery attempts, by result", self.attempts.clone());
+        let help = "Delivery attempts under way, by pool";
+        r.register("attempts_under_way", help, gauges.attempts.clone());
         let help = "Duration of delivery attempts";
         r.register_with_unit("attempt", help, Unit::Seconds, self.attempt_seconds.clone());
-        r.register(
-            "settled",
-            "Pushes settled for an endpoint, by how",
-            self.settled.clone(),
-        );
+        let help = "Pushes settled for an endpoint, by how";
+        r.register("settled", help, self.settled.clone());
         self.letters.register(&gauges.letters, r);
         self.reloads.register(r);
         r.register("endpoints", "Endpoints, by state", gauges.endpoints.clone());

@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -20,7 +20,9 @@ use hyper_util::{
 };
 use rustls::ClientConfig;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
+    sync::Semaphore,
+    task::spawn_blocking,
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tower_service::Service;
@@ -130,12 +132,30 @@ pub(super) struct Gate {
 /// Resolves a name: the machine's resolver, unless a test has its own.
 pub(super) type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
+/// The most names that are looked up at once. Each takes a thread until the machine's resolver gives up, however soon
+/// its attempt does; and some of those that may block are to be left for the disk.
+pub const LOOKUPS_MAX: usize = 1_024;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
+
 /// Asks the machine's resolver.
 pub(crate) fn lookup(
     host: String,
     port: u16,
 ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
-    Box::pin(async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) })
+    Box::pin(async move {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
+        let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+        let look_up = move || {
+            let found = (host.as_str(), port).to_socket_addrs();
+            // Not before: when the attempt's time is up, the thread goes on.
+            drop(permit);
+            Ok(found?.take(ADDRESSES_MAX).collect())
+        };
+        spawn_blocking(look_up).await.map_err(io::Error::other)?
+    })
 }
 
 /// Resolves the host and opens a TCP connection to it, or has a proxy do so.

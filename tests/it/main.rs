@@ -40,6 +40,8 @@ mod history;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod journal_tools;
 #[cfg(test)]
 mod kills;

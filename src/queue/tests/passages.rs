@@ -66,6 +66,49 @@ async fn a_failing_endpoint_is_waited_for_once_and_gets_its_oldest_push_first() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_endpoints_in_trouble_so_many_are_lent_from_at_once_and_the_next_when_one_is_through() {
+    const ENDPOINTS: [&str; 4] = ["one", "three", "two", "well"];
+    let bounds = Bounds {
+        narrow_max: 1,
+        ..Bounds::default()
+    };
+    let (queue, endpoints) = (Queue::bounded(bounds), endpoints(&ENDPOINTS));
+    for (number, endpoint) in (1..).zip(ENDPOINTS) {
+        queue.apply(
+            &durable(number, endpoint, &[endpoint]),
+            &endpoints,
+            Instant::now(),
+        );
+        if endpoint != "well" {
+            queue.set_passage(&named(endpoint), narrow_after(Duration::ZERO), Instant::now());
+        }
+    }
+    tokio::time::advance(WINDOW).await;
+    let mut open = lent(&queue).await;
+    assert_eq!(names(&open), ["one", "well"]);
+    let mut next = Box::pin(queue.due());
+    assert!(futures_util::poll!(&mut next).is_pending(), "the others wait");
+    // It fails again, and another comes in its place; that one heals, and makes room as well.
+    queue.set_passage(&named("one"), narrow_after(HOUR), Instant::now());
+    give_back(&queue, &open.remove(0), Completion::Returned);
+    let name = next.await;
+    let lease = queue.advance(&name, Instant::now()).leases.remove(0);
+    assert!(queue.may_send(&lease, Instant::now()));
+    let second = (name, lease);
+    assert!(lent(&queue).await.is_empty());
+    queue.set_passage(&second.1.endpoint, Passage::Open, Instant::now());
+    let third = queue.due().await;
+    assert_eq!(queue.advance(&third, Instant::now()).leases.len(), 1);
+    assert_ne!(second.0, third);
+    give_back(&queue, &second, DELIVERED);
+    // Who failed first has its turn when its time has come.
+    let start = Instant::now();
+    queue.set_passage(&named(third.as_str()), Passage::Open, Instant::now());
+    assert_eq!(queue.due().await.as_str(), "one");
+    assert_eq!(start.elapsed(), HOUR);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_under_way_is_the_one_a_narrow_line_allows() {
     let queue = queue(2, 1, Instant::now());
     tokio::time::advance(WINDOW).await;

@@ -1,0 +1,185 @@
+//! Turns, by a clock that stands still.
+
+use std::time::Duration;
+
+use futures_util::{future::join_all, poll};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const UNPACED: Rate = Rate { per_second: None };
+const WELL: fn() -> bool = || false;
+const FAILING: fn() -> bool = || true;
+
+fn named(name: &str) -> EndpointId {
+    EndpointId::Named(name.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_of_one_endpoint_keep_its_pace() {
+    let turns = Turns::new(100, 100);
+    let start = Instant::now();
+    for number in 0..5u32 {
+        turns
+            .take(
+                &named("ci"),
+                Rate {
+                    per_second: Some(10.0),
+                },
+                "a:80",
+                WELL,
+            )
+            .await
+            .unwrap();
+        assert_eq!(start.elapsed().as_millis(), u128::from(number * 100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_comes_late_does_not_bring_two_starts_together() {
+    let turns = Turns::new(100, 1);
+    let rate = Rate {
+        per_second: Some(10.0),
+    };
+    let held = turns.take(&named("other"), UNPACED, "a:80", WELL).await.unwrap();
+    let start = Instant::now();
+    let ((), second, ()) = tokio::join!(
+        async { drop(turns.take(&named("ci"), rate, "a:80", WELL).await) },
+        async {
+            let turn = turns.take(&named("ci"), rate, "a:80", WELL).await;
+            drop(turn);
+            start.elapsed()
+        },
+        async {
+            tokio::time::sleep(Duration::from_millis(350)).await;
+            drop(held);
+        },
+    );
+    assert!(second >= Duration::from_millis(450), "{second:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_waits_for_its_pace_holds_nobody_up() {
+    let turns = Turns::new(1, 1);
+    let slow = Rate {
+        per_second: Some(0.1),
+    };
+    drop(turns.take(&named("slow"), slow, "a:80", WELL).await);
+    let start = Instant::now();
+    let endpoint = named("slow");
+    let mut waiting = Box::pin(turns.take(&endpoint, slow, "a:80", WELL));
+    assert!(poll!(&mut waiting).is_pending());
+    turns.take(&named("quick"), UNPACED, "a:80", WELL).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_has_its_own_cap() {
+    let turns = Turns::new(10, 1);
+    let _held = turns.take(&named("a"), UNPACED, "a:80", WELL).await.unwrap();
+    let endpoint = named("b");
+    let mut same = Box::pin(turns.take(&endpoint, UNPACED, "a:80", WELL));
+    assert!(poll!(&mut same).is_pending());
+    turns.take(&named("c"), UNPACED, "c:80", WELL).await.unwrap();
+}
+
+async fn turn(turns: &Turns, endpoint: &str, host: &str, is_failing: fn() -> bool) -> Turn {
+    turns
+        .take(&named(endpoint), UNPACED, host, is_failing)
+        .await
+        .unwrap()
+}
+
+fn under_way(fast: usize, slow: usize) -> UnderWay {
+    UnderWay { fast, slow }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_drag_leave_the_fast_pool_to_the_others_and_end_as_they_would() {
+    const DEAD: usize = 6;
+    let turns = Turns::new(4, 16);
+    let hang = async |number: usize| {
+        let name = format!("dead-{number}");
+        let turn = turn(&turns, &name, &name, WELL).await;
+        turn.spend(async {
+            sleep(15 * SECOND).await;
+            number
+        })
+        .await
+    };
+    let mut dead = Box::pin(join_all((0..DEAD).map(hang)));
+    assert!(poll!(&mut dead).is_pending());
+    assert_eq!(turns.under_way(), under_way(4, 0));
+    let begun = Instant::now();
+    let healthy = async {
+        let turn = turn(&turns, "healthy", "healthy", WELL).await;
+        turn.spend(sleep(Duration::from_millis(10))).await;
+        begun.elapsed()
+    };
+    let (ended, waited) = tokio::join!(dead, healthy);
+    assert!(waited < 3 * DRAGS_AFTER, "{waited:?}");
+    assert_eq!(
+        ended,
+        (0..DEAD).collect::<Vec<_>>(),
+        "none is lost, cut or doubled"
+    );
+    assert!(begun.elapsed() < 16 * SECOND);
+    assert_eq!(turns.under_way(), under_way(0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_dragged_starts_in_the_slow_pool_until_an_attempt_ends_soon() {
+    let turns = Turns::new(1, 16);
+    let first = turn(&turns, "ci", "a:80", WELL).await;
+    first.spend(sleep(SECOND)).await;
+    let second = turn(&turns, "ci", "a:80", WELL).await;
+    assert_eq!(turns.under_way(), under_way(0, 1));
+    second.spend(sleep(Duration::from_millis(5))).await;
+    let _third = turn(&turns, "ci", "a:80", WELL).await;
+    assert_eq!(turns.under_way(), under_way(1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_endpoints_take_no_fast_place_and_half_of_a_host_at_most() {
+    let turns = Turns::new(8, 4);
+    let _first = turn(&turns, "a", "one:80", FAILING).await;
+    let _second = turn(&turns, "b", "one:80", FAILING).await;
+    assert_eq!(turns.under_way(), under_way(0, 2));
+    let endpoint = named("c");
+    let mut third = Box::pin(turns.take(&endpoint, UNPACED, "one:80", FAILING));
+    assert!(poll!(&mut third).is_pending());
+    assert_eq!(turns.under_way(), under_way(0, 2), "it waits without a place");
+    let _well = turn(&turns, "d", "one:80", WELL).await;
+    let _well = turn(&turns, "e", "one:80", WELL).await;
+    let endpoint = named("f");
+    let mut fifth = Box::pin(turns.take(&endpoint, UNPACED, "one:80", WELL));
+    assert!(
+        poll!(&mut fifth).is_pending(),
+        "the host's cap holds for all together"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_be_the_same_anew_is_forgotten() {
+    let turns = Turns::new(8, 4);
+    let rate = Rate {
+        per_second: Some(0.001),
+    };
+    drop(turns.take(&named("paced"), rate, "paced", WELL).await);
+    turn(&turns, "drags", "drags", WELL)
+        .await
+        .spend(sleep(SECOND))
+        .await;
+    let _held = turn(&turns, "held", "held", WELL).await;
+    for number in 0..KNOWN_MIN {
+        let name = number.to_string();
+        drop(turn(&turns, &name, &name, WELL).await);
+    }
+    assert!(turns.endpoints.len() < KNOWN_MIN, "{}", turns.endpoints.len());
+    assert!(turns.hosts.len() < KNOWN_MIN, "{}", turns.hosts.len());
+    for name in ["paced", "drags", "held"] {
+        assert!(turns.endpoints.contains_key(&named(name)), "{name}");
+    }
+    assert!(turns.hosts.contains_key("held"));
+}

@@ -1,0 +1,113 @@
+//! One endpoint's line: pure, see [`lines`](super::lines).
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::lines::{Entry, Passage, Progress};
+use crate::{image::RepositoryName, push::Sequence};
+
+/// The line of one endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    pub(super) passage: Passage,
+    /// Lanes that are lent from, or were called to be.
+    pub(super) at_once: usize,
+    /// Those of them that are lent from.
+    pub(super) lent: usize,
+    /// By the oldest push that each had when it came, the repositories that they are of. A lane that is gone by
+    /// the time it is called is passed over.
+    pub(super) waiting: BTreeMap<Sequence, RepositoryName>,
+}
+
+impl Line {
+    /// How many lanes may be called, or lent from, at once.
+    pub(super) fn width(&self, limits: Limits, now: Instant) -> usize {
+        match self.passage {
+            Passage::GivingUp { .. } if limits.keeps_all => 0,
+            // Those that are to be given up are called as well, some at a time.
+            Passage::Open | Passage::GivingUp { .. } => limits.at_once_max,
+            Passage::Narrow { from } => usize::from(from <= now && limits.has_room),
+            Passage::Shut => 0,
+        }
+    }
+
+    /// Whether it is one of those that are lent from and not open.
+    pub(super) fn is_narrow_at_work(&self) -> bool {
+        match self.passage {
+            Passage::Narrow { .. } => self.at_once > 0,
+            Passage::GivingUp { .. } => self.lent > 0,
+            Passage::Open | Passage::Shut => false,
+        }
+    }
+
+    /// Since when somebody could be called, if only there were room for one more line that is not open.
+    pub(super) fn lacks_room(&self, now: Instant) -> Option<Instant> {
+        match self.passage {
+            Passage::Narrow { from } if from <= now && self.at_once == 0 && !self.waiting.is_empty() => {
+                Some(from)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether all that waits is newer.
+    pub(super) fn is_oldest(&self, push: Sequence) -> bool {
+        self.waiting
+            .first_key_value()
+            .is_none_or(|(first, _)| push <= *first)
+    }
+
+    pub(super) fn probes(&self, now: Instant) -> bool {
+        matches!(self.passage, Passage::GivingUp { probe_from: Some(from) } if from <= now)
+    }
+
+    /// Whether a push may be sent whose lane is lent from.
+    pub(super) fn may_send(&self, push: Sequence, now: Instant) -> bool {
+        match self.passage {
+            Passage::Open => true,
+            Passage::Narrow { from } => from <= now && self.lent <= 1 && self.is_oldest(push),
+            Passage::Shut => false,
+            Passage::GivingUp { .. } => self.lent <= 1 && self.probes(now),
+        }
+    }
+
+    /// What becomes of a lane with this push, which is not counted here.
+    pub(super) fn entry(
+        &self,
+        push: Sequence,
+        progress: Option<Progress>,
+        limits: Limits,
+        now: Instant,
+    ) -> Entry {
+        if matches!(self.passage, Passage::GivingUp { .. }) {
+            let is_probe = self.lent == 0 && self.probes(now) && limits.has_room;
+            return match (is_probe, limits.keeps_all) {
+                (true, _) => Entry::Lend,
+                (false, true) => Entry::Wait,
+                (false, false) => Entry::GiveUp,
+            };
+        }
+        // While there is room for many it doesn't matter who was called a moment earlier.
+        let was_called = progress.is_some() && self.passage == Passage::Open;
+        let is_next = was_called || self.is_oldest(push);
+        if is_next && self.at_once < self.width(limits, now) {
+            Entry::Lend
+        } else {
+            Entry::Wait
+        }
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.at_once == 0 && self.waiting.is_empty() && self.passage == Passage::Open
+    }
+}
+
+/// What holds for all lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) at_once_max: usize,
+    pub(super) keeps_all: bool,
+    /// Whether one more line may be lent from that is not open.
+    pub(super) has_room: bool,
+}

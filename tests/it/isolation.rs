@@ -1,0 +1,135 @@
+//! Endpoints that hang hold up nobody else (CONTRACT 4 and 5).
+
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::support::{
+    SOON, envelope, eventually,
+    raw::{RawReceiver, read_request, wait_for_close},
+    receiver::{Answer, Receiver},
+    shipbell::{Config, Shipbell},
+    story,
+};
+
+/// Attempts that may be under way in the fast pool, and half as many again may move out of it.
+const CONCURRENCY: usize = 8;
+const HANGING: usize = 8;
+const TRICKLING: usize = 2;
+const SILENT: usize = 2;
+
+fn push(repository: &str) -> String {
+    envelope::of(&[envelope::push(repository, "1", repository)])
+}
+
+fn sample(shipbell: &Shipbell, name: &str) -> u64 {
+    let metrics = shipbell.ops("/metrics").text();
+    let value = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+/// The endpoint of one repository.
+fn endpoint(config: Config, repository: &str, url: &str) -> Config {
+    let name = repository.replace('/', "-");
+    config.with(&format!(
+        "[[endpoints]]\nname = '{name}'\nrepositories = ['{repository}']\nurl = '{url}'"
+    ))
+}
+
+/// An answer that never ends, a byte of it every now and then.
+fn trickling(stopped: &Arc<AtomicBool>) -> RawReceiver {
+    let stopped = Arc::clone(stopped);
+    RawReceiver::start(move |stream| {
+        read_request(stream)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nX-Slow: ")?;
+        while !stopped.load(Ordering::Acquire) {
+            stream.write_all(b"z")?;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    })
+}
+
+/// No answer.
+fn silent() -> RawReceiver {
+    RawReceiver::start(|stream| {
+        read_request(stream)?;
+        wait_for_close(stream)
+    })
+}
+
+#[test]
+fn more_endpoints_that_hang_than_attempts_at_once_delay_nobody_and_each_has_its_one_attempt() {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let hanging: Vec<Receiver> = (0..HANGING)
+        .map(|_| Receiver::scripted(|_| Answer::Hold))
+        .collect();
+    let raw: Vec<RawReceiver> = (0..TRICKLING)
+        .map(|_| trickling(&stopped))
+        .chain((0..SILENT).map(|_| silent()))
+        .collect();
+    let healthy = Receiver::start();
+    // Longer than the test may take: nothing that hangs ends by itself.
+    let mut config = Config::without_registry().with(&format!(
+        "batch.window = '0s'\n[delivery]\nconcurrency = {CONCURRENCY}\ntimeout = '2m'"
+    ));
+    let urls = (hanging.iter().map(|receiver| receiver.url("/")))
+        .chain(raw.iter().map(|receiver| receiver.url("/")));
+    let dead: Vec<String> = (0..HANGING + TRICKLING + SILENT)
+        .map(|number| format!("dead/{number}"))
+        .collect();
+    for (repository, url) in dead.iter().zip(urls) {
+        config = endpoint(config, repository, &url);
+    }
+    let well: Vec<String> = (0..2 * CONCURRENCY)
+        .map(|number| format!("well/{number}"))
+        .collect();
+    for repository in &well {
+        config = endpoint(config, repository, &healthy.url("/"));
+    }
+    let shipbell = Shipbell::start(config);
+
+    let asked = || {
+        let hanging = hanging.iter().map(|receiver| receiver.requests().len());
+        hanging
+            .chain(raw.iter().map(RawReceiver::accepted))
+            .sum::<usize>()
+    };
+    for repository in &dead {
+        shipbell.take(push(repository));
+    }
+    eventually("they hold as many places as there are", SOON, || {
+        (asked() >= CONCURRENCY).then_some(())
+    });
+    for repository in &well {
+        shipbell.take(push(repository));
+    }
+    healthy.wait_for(well.len(), SOON);
+    eventually("all that hang were asked", SOON, || {
+        (asked() == dead.len()).then_some(())
+    });
+    eventually("they hang in the slow pool", SOON, || {
+        let slow = sample(&shipbell, "shipbell_attempts_under_way{pool=\"slow\"}");
+        let fast = sample(&shipbell, "shipbell_attempts_under_way{pool=\"fast\"}");
+        (slow == dead.len() as u64 && fast == 0).then_some(())
+    });
+
+    // They were moved and not cut: what is answered at last is delivered, by the first attempt.
+    for receiver in &hanging {
+        receiver.release();
+    }
+    for repository in dead.iter().take(HANGING) {
+        let attempt = story::attempt(&shipbell, &format!("{repository}:1"), 0, SOON);
+        assert_eq!(attempt["status"], 200, "{attempt}");
+    }
+    assert_eq!(asked(), dead.len(), "nobody was asked twice");
+    stopped.store(true, Ordering::Release);
+}
