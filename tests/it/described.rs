@@ -22,6 +22,10 @@ use crate::support::{
 const LEFT_OUT: &str = "positive_data_acceptance";
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's own knob, nothing of the configuration"
+)]
 fn every_answer_is_one_that_the_description_has() {
     let receiver = Receiver::scripted(|request| {
         let is_refused = request.line().contains("/refuse");
