@@ -1,0 +1,281 @@
+//! How long the lists and pages of the admin listener take when there is a lot to list: `cargo bench --bench lists`.
+//!
+//! A history of 1,000,000 deliveries and attempts, 100,000 repositories each with a webhook of its own, written into the
+//! files as the program itself would have, and the real process on top. Each path is asked for by a new connection, 20
+//! times; the table has the median and the longest, in ms. Wanted: none above 100 ms. `QUICK=1` does a tenth.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use rusqlite::{Connection, params};
+
+/// So often each path is asked for.
+const ROUNDS: usize = 20;
+
+const WANTED: Duration = Duration::from_millis(100);
+
+/// The identity of a journal that is not the process's own: nothing of it is pending.
+const JOURNAL: &str = "00000000000000000000000000000001";
+const JOURNAL_NUMBER: i64 = 1000;
+
+fn main() -> anyhow::Result<()> {
+    let scale = if is_quick() { 10 } else { 1 };
+    let (deliveries, repositories) = (1_000_000 / scale, 100_000 / scale);
+    let folder = tempfile::tempdir()?;
+    let ports = [free_port()?, free_port()?, free_port()?];
+    let [ingest, ops, admin] = ports;
+    let file = folder.path().join("shipbell.toml");
+    let data = folder.path().join("data");
+    fs::write(
+        &file,
+        format!(
+            "data_dir = '{}'\n[ingest]\nlisten = '127.0.0.1:{ingest}'\n[ops]\nlisten = '127.0.0.1:{ops}'\n\
+             [admin]\nlisten = '127.0.0.1:{admin}'\n[log]\nlevel = 'warn'\n\
+             [delivery]\nhistory = '365d'\nhistory_max = '16GiB'\n",
+            data.display()
+        ),
+    )?;
+    Server::start(&file, ops)?.stop()?;
+    let began = Instant::now();
+    fill_history(&data.join("catalog.db"), deliveries, repositories)?;
+    fill_settings(&data.join("settings.db"), repositories)?;
+    let bytes = fs::metadata(data.join("catalog.db"))?.len();
+    println!(
+        "{deliveries} deliveries, {repositories} repositories: {} MiB, written in {:.0} s",
+        bytes / 1024 / 1024,
+        began.elapsed().as_secs_f64()
+    );
+    let began = Instant::now();
+    let server = Server::start(&file, ops)?;
+    println!("ready after {:.2} s", began.elapsed().as_secs_f64());
+    let measured = measure(admin, repositories);
+    server.stop()?;
+    let is_short = measured?;
+    if is_short {
+        println!("SHORT: some took longer than {} ms", WANTED.as_millis());
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the bench's own setting")]
+fn is_quick() -> bool {
+    std::env::var_os("QUICK").is_some()
+}
+
+/// Asks for every path, prints the table; whether any took too long.
+fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
+    let name = |round: usize| {
+        format!(
+            "team{}%2Fapp{}",
+            round * 7 % 100,
+            (round * 7919) % repositories as usize
+        )
+    };
+    let paths: &[(&str, &dyn Fn(usize) -> String)] = &[
+        ("API repositories", &|_| {
+            "/api/v1/repositories?limit=50".to_owned()
+        }),
+        ("API repositories by size", &|_| {
+            "/api/v1/repositories?sort=size".to_owned()
+        }),
+        ("API repositories by last push", &|_| {
+            "/api/v1/repositories?sort=last_push".to_owned()
+        }),
+        ("API repositories, search", &|round| {
+            format!("/api/v1/repositories?q=app{}", round * 997)
+        }),
+        ("API repositories, search in vain", &|_| {
+            "/api/v1/repositories?q=nothing-like-it".to_owned()
+        }),
+        ("API repository", &|round| {
+            format!("/api/v1/repositories/{}", name(round))
+        }),
+        ("API webhook", &|round| {
+            format!("/api/v1/repositories/{}/webhook", name(round))
+        }),
+        ("API deliveries", &|_| "/api/v1/deliveries".to_owned()),
+        ("API deliveries of a repository", &|round| {
+            format!("/api/v1/deliveries?repository={}", name(round))
+        }),
+        ("API deliveries of an endpoint", &|_| {
+            "/api/v1/deliveries?endpoint=ci".to_owned()
+        }),
+        ("API dead deliveries", &|_| {
+            "/api/v1/deliveries?state=dead_letter".to_owned()
+        }),
+        ("API pending deliveries (none)", &|_| {
+            "/api/v1/deliveries?state=pending".to_owned()
+        }),
+        ("API dead deliveries of a repository", &|round| {
+            format!("/api/v1/deliveries?state=dead_letter&repository={}", name(round))
+        }),
+        ("API endpoints", &|_| "/api/v1/endpoints".to_owned()),
+        ("API endpoints, failing (none)", &|_| {
+            "/api/v1/endpoints?state=failing".to_owned()
+        }),
+        ("API dead letters", &|_| "/api/v1/dead-letters".to_owned()),
+        ("API queue", &|_| "/api/v1/queue".to_owned()),
+        ("API why", &|round| {
+            format!(
+                "/api/v1/why?image=team{}/app{}",
+                round * 7 % 100,
+                (round * 7919) % repositories as usize
+            )
+        }),
+        ("page /", &|_| "/".to_owned()),
+        ("page repositories", &|_| "/repositories".to_owned()),
+        ("page repositories, search", &|round| {
+            format!("/repositories?q=app{}", round * 997)
+        }),
+        ("page repository", &|round| {
+            format!("/repositories/{}", name(round))
+        }),
+        ("page deliveries", &|_| "/deliveries".to_owned()),
+        ("page deliveries, dead", &|_| {
+            "/deliveries?state=dead_letter".to_owned()
+        }),
+        ("page endpoints", &|_| "/endpoints".to_owned()),
+        ("page dead letters", &|_| "/dead-letters".to_owned()),
+    ];
+    println!("{:<40} {:>10} {:>10}", "", "median ms", "max ms");
+    let mut is_short = false;
+    for (what, path) in paths {
+        let mut took = Vec::new();
+        for round in 0..ROUNDS {
+            let path = path(round);
+            let began = Instant::now();
+            let status = get(port, &path)?;
+            took.push(began.elapsed());
+            ensure!(
+                matches!(status, 200 | 303 | 307 | 308),
+                "{path} answered {status}"
+            );
+        }
+        took.sort_unstable();
+        let at = |place: usize| took.get(place).copied().unwrap_or_default();
+        let (median, longest) = (at(ROUNDS / 2), at(ROUNDS - 1));
+        let is_long = longest > WANTED;
+        is_short |= is_long;
+        println!(
+            "{what:<40} {:>10.1} {:>10.1} {}",
+            median.as_secs_f64() * 1e3,
+            longest.as_secs_f64() * 1e3,
+            if is_long { "SHORT" } else { "ok" }
+        );
+    }
+    Ok(is_short)
+}
+
+fn fill_history(path: &Path, deliveries: u32, repositories: u32) -> anyhow::Result<()> {
+    let mut database = Connection::open(path)?;
+    let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?;
+    let transaction = database.transaction()?;
+    transaction.execute(
+        "INSERT INTO journals VALUES (?1, ?2)",
+        params![JOURNAL_NUMBER, JOURNAL],
+    )?;
+    let base = JOURNAL_NUMBER << 44;
+    transaction.execute_batch(&format!(
+        "CREATE TEMP TABLE n AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {deliveries})
+           SELECT n, 'team' || (n % {repositories} % 100) || '/app' || (n % {repositories}) AS repository FROM c;
+         INSERT INTO repositories
+           SELECT repository, {now} - 60000, 'v1', 10, 1000000 + n * 37 % 900000000, {now} - 60000
+           FROM n WHERE n <= {repositories};
+         INSERT INTO pushes
+           SELECT {base} + n, n, repository, 'v' || (n % 50), 'sha256:' || hex(zeroblob(32)),
+             'application/vnd.oci.image.manifest.v1+json', 1024, 3, {now} - ({deliveries} - n) * 100,
+             'event-' || n, 'ci' FROM n;
+         INSERT INTO deliveries
+           SELECT {base} + n, CASE WHEN n % 3 = 0 THEN 'repository:' || repository ELSE 'ci' END, 'msg_' || n,
+             CASE WHEN n % 50 = 0 THEN 'dead_letter' WHEN n % 77 = 0 THEN 'superseded' ELSE 'delivered' END,
+             {now} - ({deliveries} - n) * 100 + 2000, 1, NULL, 5000000, 5, 100000000 FROM n;
+         INSERT INTO attempts (push, endpoint, number, at, elapsed_us, status, fault, reason, url, headers, body,
+             body_bytes, answer, answer_bytes)
+           SELECT {base} + n, CASE WHEN n % 3 = 0 THEN 'repository:' || repository ELSE 'ci' END, 1,
+             {now} - ({deliveries} - n) * 100 + 1000, 12000, CASE WHEN n % 50 = 0 THEN 404 ELSE 200 END,
+             CASE WHEN n % 50 = 0 THEN 'push' END, CASE WHEN n % 50 = 0 THEN 'answered 404 Not Found' END,
+             'https://ci.example.com/hook?…', 'User-Agent: WebHook Handler', CAST(zeroblob(300) AS BLOB), 300,
+             CAST('ok' AS BLOB), 2 FROM n;
+         DROP TABLE n;"
+    ))?;
+    transaction.commit()?;
+    database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    Ok(())
+}
+
+fn fill_settings(path: &Path, repositories: u32) -> anyhow::Result<()> {
+    let database = Connection::open(path)?;
+    database.execute_batch(&format!(
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {repositories})
+         INSERT INTO repository_webhooks
+           SELECT 'team' || (n % {repositories} % 100) || '/app' || (n % {repositories}),
+             'https://ci.example.com/hook?token=' || n, NULL, NULL, NULL, 'native', '[]', '[\"**\"]', n, 0, 'bench'
+           FROM c"
+    ))?;
+    Ok(())
+}
+
+/// The status that a path is answered with, once all of the answer is there.
+fn get(port: u16, path: &str) -> anyhow::Result<u16> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/html, application/json\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let head = String::from_utf8_lossy(answer.get(..64.min(answer.len())).unwrap_or_default());
+    let status = head.split(' ').nth(1).context("no answer")?;
+    Ok(status.parse()?)
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+struct Server(Child);
+
+impl Server {
+    /// Starts it and waits until it is ready.
+    fn start(file: &Path, ops: u16) -> anyhow::Result<Self> {
+        let child = Command::new(env!("CARGO_BIN_EXE_shipbell"))
+            .args(["serve", "--config"])
+            .arg(file)
+            .stdin(Stdio::null())
+            .spawn()?;
+        let server = Self(child);
+        let deadline = Instant::now() + Duration::from_mins(2);
+        while !get(ops, "/readyz").is_ok_and(|status| status == 200) {
+            if Instant::now() > deadline {
+                bail!("it is not ready within two minutes");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    fn stop(mut self) -> anyhow::Result<()> {
+        let id = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+        let status = self.0.wait()?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Ended already, unless something went wrong before.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
