@@ -26,10 +26,17 @@ use ipnet::IpNet;
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::problem::Problem;
-use crate::{image::RepositoryName, secret::Secret, telemetry::log::Throttle};
+use crate::{secret::Secret, telemetry::log::Throttle};
+
+mod origin;
+mod people;
+
+use origin::host_is_loopback;
+pub(super) use origin::{host_name, same_origin};
+pub use people::{Role, Who};
 
 /// The cookie of somebody who logged in.
 pub const COOKIE: &str = "shipbell_session";
@@ -49,90 +56,6 @@ const FAILURES_WITHIN: Duration = Duration::from_mins(1);
 
 /// Addresses whose failures are remembered.
 const FAILING_MAX: usize = 10_000;
-
-/// What somebody may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Look.
-    Viewer,
-    /// Change what belongs to repositories.
-    Editor,
-    /// Everything.
-    Admin,
-}
-
-/// Somebody who came in.
-#[derive(Clone, Debug)]
-pub struct Who {
-    /// As the audit log has it.
-    pub name: Arc<str>,
-    /// What may be done.
-    pub role: Role,
-    /// With which repositories; `None` is all.
-    pub repositories: Option<Arc<GlobSet>>,
-}
-
-impl Who {
-    /// Somebody who may do everything.
-    #[must_use]
-    pub fn admin(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            role: Role::Admin,
-            repositories: None,
-        }
-    }
-
-    /// Whether the repository may be looked at.
-    #[must_use]
-    pub fn may_see(&self, repository: &str) -> bool {
-        self.repositories
-            .as_ref()
-            .is_none_or(|patterns| patterns.is_match(repository))
-    }
-
-    /// That the repository may be looked at.
-    ///
-    /// # Errors
-    /// It may not.
-    pub fn see(&self, repository: &RepositoryName) -> Result<(), Problem> {
-        if self.may_see(repository.as_str()) {
-            return Ok(());
-        }
-        Err(self.refused(&format!("{} may not see {repository}", self.name)))
-    }
-
-    /// That what belongs to the repository may be changed.
-    ///
-    /// # Errors
-    /// It may not.
-    pub fn edit(&self, repository: &RepositoryName) -> Result<(), Problem> {
-        self.see(repository)?;
-        if self.role >= Role::Editor {
-            return Ok(());
-        }
-        Err(self.refused(&format!(
-            "{} may look at {repository}, and change nothing",
-            self.name
-        )))
-    }
-
-    /// That everything may be changed.
-    ///
-    /// # Errors
-    /// It may not.
-    pub fn administer(&self) -> Result<(), Problem> {
-        if self.role == Role::Admin && self.repositories.is_none() {
-            return Ok(());
-        }
-        Err(self.refused("this is for admins of all repositories"))
-    }
-
-    #[expect(clippy::unused_self, reason = "somebody is refused")]
-    fn refused(&self, detail: &str) -> Problem {
-        Problem::new(StatusCode::FORBIDDEN, detail)
-    }
-}
 
 /// A token and what its bearer may do.
 #[derive(Clone, Debug)]
@@ -294,10 +217,11 @@ impl Access {
         Ok(id)
     }
 
-    /// Logs out whoever has this cookie.
+    /// Logs out whoever has this cookie, wherever it was used.
     pub fn log_out(&self, headers: &HeaderMap) {
-        if let Some(cookie) = cookie(headers) {
-            self.sessions().remove(cookie);
+        let ended = cookie(headers).and_then(|cookie| self.sessions().remove(cookie));
+        if let Some(session) = ended {
+            info!(target: "shipbell::audit", by = %session.token, "logged out");
         }
     }
 
@@ -405,54 +329,4 @@ fn named_by(proxy: &Proxy, headers: &HeaderMap, peer: SocketAddr) -> Result<Who,
         Some(name) if !name.is_empty() => Ok(Who::admin(name)),
         _ => refused("the proxy did not say who this is (admin.proxy.user_header)"),
     }
-}
-
-/// The host of a `Host` header, without its port.
-fn host_name(host: &str) -> &str {
-    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((ip, _)) => ip,
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    }
-}
-
-fn host_is_loopback(headers: &HeaderMap) -> Result<(), Problem> {
-    let name = host_name(text(headers, &header::HOST).unwrap_or_default());
-    let is_loopback = name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_loopback());
-    if is_loopback {
-        return Ok(());
-    }
-    Err(Problem::new(
-        StatusCode::MISDIRECTED_REQUEST,
-        "without a login (admin.auth = \"none\") this is reached as localhost or 127.0.0.1 only",
-    ))
-}
-
-/// That what changes something comes from one of our own pages, if it comes from a browser.
-pub(super) fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return Ok(());
-    }
-    let all = |name: HeaderName| {
-        headers
-            .get_all(name)
-            .into_iter()
-            .map(|value| value.to_str().unwrap_or_default())
-    };
-    let sites = || all(HeaderName::from_static("sec-fetch-site"));
-    let host = text(headers, &header::HOST).unwrap_or_default();
-    let is_ours = if sites().next().is_some() {
-        sites().all(|site| matches!(site, "same-origin" | "none"))
-    } else {
-        all(header::ORIGIN).all(|origin| origin.split_once("://").is_some_and(|(_, origin)| origin == host))
-    };
-    if is_ours {
-        return Ok(());
-    }
-    Err(Problem::new(
-        StatusCode::FORBIDDEN,
-        "another site's page asked for this: changes are made from shipbell's own pages",
-    ))
 }

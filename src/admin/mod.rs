@@ -12,13 +12,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use axum::{
-    Router,
-    body::Body as AxumBody,
-    response::{IntoResponse, Redirect},
-};
+use axum::{Router, body::Body as AxumBody, response::IntoResponse};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -54,18 +50,33 @@ use webhooks::Webhooks;
 /// The largest body of a request.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// Sent with every answer: nothing of it is kept, framed, sniffed, or told to other sites.
+/// Sent with every answer, unless it says otherwise itself: nothing of it is kept, framed, sniffed, or told to other
+/// sites.
 const HEADERS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    (header::REFERRER_POLICY, "no-referrer"),
+    // Not `no-referrer`: with that, a browser says `Origin: null` of our own forms.
+    (header::REFERRER_POLICY, "same-origin"),
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
          form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
 ];
+
+/// Where the registry is to send its notifications, as far as that is known here.
+#[derive(Clone, Debug)]
+pub struct IngestAddress {
+    /// What is listened on.
+    pub listen: SocketAddr,
+    /// The path there.
+    pub path: String,
+    /// Whether it speaks TLS.
+    pub is_secure: bool,
+    /// Whether it takes those alone who show a token.
+    pub has_tokens: bool,
+}
 
 /// What the admin side works with.
 #[derive(Clone, Debug)]
@@ -91,7 +102,7 @@ pub struct Parts {
     /// Which configuration is in effect.
     pub configuration: Configuration,
     /// Where the registry is to send its notifications, for the page to say.
-    pub ingest_url: String,
+    pub ingest: IngestAddress,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -146,22 +157,32 @@ async fn answer(
     (peer, is_secure): (SocketAddr, bool),
     request: Request<Body>,
 ) -> Response<AxumBody> {
-    let is_page = pages::wants_page(request.headers());
+    let is_page = pages::wants_page(&request);
+    let mut asked = Asked {
+        login: access.has_login(),
+        who: None,
+        path: request.uri().path().to_owned(),
+    };
     let answered = match request.uri().path() {
-        pages::STYLE_PATH => pages::style(),
+        path if pages::is_asset(path) => pages::asset(&request),
         pages::LOGIN if access.has_login() => log_in(access, (peer, is_secure), request).await,
+        pages::LOGOUT if access.has_login() => log_out(access, is_secure, &request),
         _ => match access.who(request.method(), request.headers(), peer) {
-            Ok(who) => route(router, who, request).await,
-            Err(problem) if is_page && problem.status() == StatusCode::UNAUTHORIZED && access.has_login() => {
-                let next = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
-                let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
-                Redirect::to(&format!("{}?next={next}", pages::LOGIN)).into_response()
+            Ok(who) => {
+                asked.who = Some(who);
+                route(router, asked.clone(), request).await
             }
-            Err(problem) if is_page => pages::problem(&problem),
+            Err(problem) if is_page && problem.status() == StatusCode::UNAUTHORIZED && access.has_login() => {
+                pages::to_login(request.uri())
+            }
             Err(problem) => problem.into_response(),
         },
     };
-    guarded(answered)
+    guarded(if is_page {
+        pages::humane(answered, &asked)
+    } else {
+        answered
+    })
 }
 
 /// The login, which must come from our own page as well.
@@ -171,13 +192,26 @@ async fn log_in(
     request: Request<Body>,
 ) -> Response<AxumBody> {
     if let Err(problem) = access::same_origin(request.method(), request.headers()) {
-        return pages::problem(&problem);
+        return problem.into_response();
     }
     let (parts, body) = request.into_parts();
     match collected(body).await {
         Ok(body) => pages::login(access, &parts.method, parts.uri.query(), &body, peer, is_secure),
-        Err(problem) => pages::problem(&problem),
+        Err(problem) => problem.into_response(),
     }
+}
+
+/// The end of a login, asked for from our own page. One that has ended before ends once more.
+fn log_out(access: &Access, is_secure: bool, request: &Request<Body>) -> Response<AxumBody> {
+    if request.method() != Method::POST {
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "one logs out with the button");
+        return ([(header::ALLOW, "POST")], problem).into_response();
+    }
+    if let Err(problem) = access::same_origin(request.method(), request.headers()) {
+        return problem.into_response();
+    }
+    access.log_out(request.headers());
+    pages::logged_out(is_secure)
 }
 
 /// A body, whole.
@@ -199,8 +233,19 @@ where
     }
 }
 
+/// Who asks, and for what.
+#[derive(Clone, Debug)]
+struct Asked {
+    /// Whether one logs in and out here.
+    login: bool,
+    /// Who it is, once that is known.
+    who: Option<Who>,
+    /// For what.
+    path: String,
+}
+
 /// The router's answer to somebody who was let in.
-async fn route<B>(router: Router, who: Who, request: Request<B>) -> Response<AxumBody>
+async fn route<B>(router: Router, asked: Asked, request: Request<B>) -> Response<AxumBody>
 where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: std::error::Error + Send + Sync + 'static,
@@ -211,7 +256,10 @@ where
         Err(problem) => return problem.into_response(),
     };
     let mut request = Request::from_parts(parts, AxumBody::from(body));
-    request.extensions_mut().insert(who);
+    if let Some(who) = asked.who.clone() {
+        request.extensions_mut().insert(who);
+    }
+    request.extensions_mut().insert(asked);
     match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

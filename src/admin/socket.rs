@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Admin, access::Who, guarded, route};
+use super::{Admin, Asked, access::Who, guarded, route};
 use crate::lifecycle::Tasks;
 
 /// The socket's name in the data directory.
@@ -114,9 +114,14 @@ async fn connection(router: axum::Router, stream: UnixStream) {
         Err(_) => "local".to_owned(),
     };
     let who = Who::admin(&name);
-    let service = service_fn(|request| {
-        let (router, who) = (router.clone(), who.clone());
-        async move { Ok::<_, std::convert::Infallible>(guarded(route(router, who, request).await)) }
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let router = router.clone();
+        let asked = Asked {
+            login: false,
+            who: Some(who.clone()),
+            path: request.uri().path().to_owned(),
+        };
+        async move { Ok::<_, std::convert::Infallible>(guarded(route(router, asked, request).await)) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);

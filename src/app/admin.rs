@@ -79,7 +79,7 @@ impl Side {
                 sizing: parts.sizing,
                 configuration: parts.configuration,
                 history_file: config.data_dir.join(catalog::FILE),
-                ingest_url: options::ingest_url(config),
+                ingest: options::ingest_address(config),
                 clock: parts.clock,
             }),
             webhooks,

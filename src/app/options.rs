@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use super::RunError;
 use crate::{
     admin::{
+        IngestAddress,
         access::{Door, Proxy, Role, Token},
         draft::Rules,
     },
@@ -77,10 +78,14 @@ pub(super) fn admin_listener_options(config: &Config) -> listener::Options {
 }
 
 /// Where the registry is to send its notifications, as far as that is known here.
-pub(super) fn ingest_url(config: &Config) -> String {
+pub(super) fn ingest_address(config: &Config) -> IngestAddress {
     let ingest = &config.ingest;
-    let scheme = if ingest.tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}{}", ingest.listen, ingest.path)
+    IngestAddress {
+        listen: ingest.listen,
+        path: ingest.path.clone(),
+        is_secure: ingest.tls.is_some(),
+        has_tokens: !ingest.tokens.is_empty(),
+    }
 }
 
 /// Who comes in at the admin listener.

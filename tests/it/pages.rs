@@ -7,67 +7,25 @@ use serde_json::json;
 use crate::support::{
     SOON,
     api::{Api, webhook_of},
+    browser::{Browser, between, version},
     envelope, eventually,
-    http::Response,
     raw::{RawReceiver, read_head, wait_for_close},
     receiver::Receiver,
     shipbell::{Config, Shipbell},
 };
 
-/// A browser that sends forms from our own pages.
-struct Browser(Api);
-
-impl Browser {
-    fn at(shipbell: &Shipbell) -> Self {
-        let page = Api::at(shipbell.admin_port()).with("Accept", "text/html,*/*;q=0.8");
-        Self(page.with("Sec-Fetch-Site", "same-origin"))
-    }
-
-    fn get(&self, path: &str) -> Response {
-        let page = self.0.get(path);
-        is_sound(path, &page);
-        page
-    }
-
-    fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        let body = form.extend_pairs(fields).finish();
-        let form = self.0.with("Content-Type", "application/x-www-form-urlencoded");
-        let page = form.send("POST", path, body.as_bytes());
-        is_sound(path, &page);
-        page
-    }
-}
-
-/// Within its policy: nothing inline, nothing from elsewhere.
-fn is_sound(path: &str, page: &Response) {
-    let policy = page.header("content-security-policy").unwrap();
-    assert!(
-        policy.contains("default-src 'none'") && !policy.contains("unsafe"),
-        "{policy}"
-    );
-    let text = page.text();
-    for inline in ["<script", " style=", " onclick=", "javascript:"] {
-        assert!(!text.contains(inline), "{path} has {inline}");
-    }
-}
+mod lists;
+mod people;
 
 fn own() -> Config {
     Config::without_registry().with("delivery.allow_networks = ['127.0.0.0/8']")
 }
 
-fn push(shipbell: &Shipbell, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+fn push(shipbell: &Shipbell, repository: &str, tag: &str) {
+    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
 }
 
 const PAGE: &str = "/repositories/acme%2Fapp";
-
-/// The version that a page's form carries.
-fn version(page: &Response) -> String {
-    let text = page.text();
-    let (_, rest) = text.split_once("name=\"version\" value=\"").unwrap();
-    rest.split('"').next().unwrap().to_owned()
-}
 
 #[test]
 fn a_url_that_is_typed_gets_the_push_and_a_bad_one_a_sentence_at_its_field() {
@@ -99,16 +57,20 @@ fn a_url_that_is_typed_gets_the_push_and_a_bad_one_a_sentence_at_its_field() {
     let form = [
         ("version", ""),
         ("url", url.as_str()),
-        ("tags", "1.*, latest"),
+        ("tags", "1.*,, latest,"),
+        ("headers", "X-Team: hunter3\r\n"),
         ("enabled", "yes"),
     ];
     let saved = browser.submit(PAGE, &form);
     assert_eq!(saved.status, 303, "{}", saved.text());
     let page = browser.get(saved.header("location").unwrap());
     assert!(page.text().contains(&receiver.url("/hook?…")), "{}", page.text());
-    assert!(!page.text().contains("hunter2"));
-    push(&shipbell, "1.4");
-    assert_eq!(receiver.wait_for(1, SOON)[0].image(), "acme/app:1.4");
+    assert!(!page.text().contains("hunter2") && !page.text().contains("hunter3"));
+    assert!(page.text().contains("X-Team: …") && page.text().contains("value=\"1.*, latest\""));
+    push(&shipbell, "acme/app", "1.4");
+    let first = receiver.wait_for(1, SOON).remove(0);
+    assert_eq!(first.image(), "acme/app:1.4");
+    assert_eq!(first.header("x-team"), "hunter3");
     let listed = eventually("it is on the page", SOON, || {
         let page = browser.get(PAGE).text();
         page.contains("acme/app:1.4").then_some(page)
@@ -124,28 +86,151 @@ fn a_url_that_is_typed_gets_the_push_and_a_bad_one_a_sentence_at_its_field() {
     let again = browser.submit(&format!("/deliveries/{id}/redeliver"), &[]);
     assert!(again.text().contains("Sent again, and taken"), "{}", again.text());
     assert_eq!(receiver.wait_for(2, SOON)[1].id(), id);
-    let late = browser.submit(PAGE, &form);
-    assert_eq!(late.status, 412, "it was there already");
-    assert!(
-        late.text().contains("Somebody else changed it"),
-        "{}",
-        late.text()
-    );
-    let first = version(&page);
-    let again = [
-        ("version", first.as_str()),
-        ("url", "https://ci.example.com/"),
-        ("tags", "**"),
+}
+
+#[test]
+fn of_two_who_save_at_once_the_second_sees_what_differs_and_keeps_what_was_typed() {
+    let shipbell = Shipbell::start(own());
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let theirs =
+        json!({"url": "https://ci.example.com/theirs?token=hunter2", "headers": {"X-Theirs": "hunter3"}});
+    assert_eq!(api.set("acme/app", &theirs).status, 201);
+    let mine = [
+        ("version", ""),
+        ("url", "https://ci.example.com/mine?token=hunter4"),
+        ("tags", "1.*"),
+        ("headers", "X-Mine: hunter5"),
     ];
-    assert_eq!(browser.submit(PAGE, &again).status, 303);
-    assert_eq!(browser.submit(PAGE, &again).status, 412, "an old page");
-    let newest = version(&browser.get(PAGE));
-    let removed = browser.submit(&format!("{PAGE}/remove"), &[("version", &newest)]);
-    assert!(removed.text().contains("Removed"), "{}", removed.text());
-    assert_eq!(
-        Api::at(shipbell.admin_port()).get(&webhook_of("acme/app")).status,
-        404
+    let late = browser.submit(PAGE, &mine);
+    assert_eq!(late.status, 412, "it was there already");
+    let late = late.text();
+    let table = between(&late, "What differs", "</table>");
+    for shown in [
+        "https://ci.example.com/mine?…",
+        "https://ci.example.com/theirs?…",
+        "X-Mine",
+        "X-Theirs",
+        "1.*",
+        "Enabled",
+    ] {
+        assert!(table.contains(shown), "{shown}: {table}");
+    }
+    for secret in ["hunter2", "hunter3"] {
+        assert!(!late.contains(secret), "{secret}: {late}");
+    }
+    assert!(
+        !table.contains("hunter4") && !table.contains("hunter5"),
+        "{table}"
     );
+    assert!(late.contains("value=\"https://ci.example.com/mine?token=hunter4\""));
+    let again = version(&late);
+    let mine = mine.map(|(name, value)| {
+        if name == "version" {
+            (name, again.as_str())
+        } else {
+            (name, value)
+        }
+    });
+    assert_eq!(browser.submit(PAGE, &mine).status, 303, "now it is meant");
+    assert_eq!(browser.submit(PAGE, &mine).status, 412, "an old page");
+    assert_eq!(
+        api.json(&webhook_of("acme/app"))["url"],
+        "https://ci.example.com/mine?…"
+    );
+    assert_eq!(
+        api.json(&webhook_of("acme/app"))["headers"],
+        json!({"X-Mine": "…"})
+    );
+}
+
+#[test]
+fn what_changes_a_webhook_says_which_one_it_means() {
+    let shipbell = Shipbell::start(own());
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    assert_eq!(
+        api.set("acme/app", &json!({"url": "https://ci.example.com/"}))
+            .status,
+        201
+    );
+    for action in ["remove", "rotate"] {
+        let path = format!("{PAGE}/{action}");
+        for (fields, status) in [
+            (vec![], 428),
+            (vec![("version", "")], 428),
+            (vec![("version", "newest")], 428),
+            (vec![("version", "99999")], 412),
+        ] {
+            let refused = browser.submit(&path, &fields);
+            assert_eq!(refused.status, status, "{action} {fields:?}");
+            assert!(refused.text().contains("class=\"problem\""), "{}", refused.text());
+        }
+    }
+    let garbled = browser.submit(PAGE, &[("version", "x"), ("url", "https://ci.example.com/2")]);
+    assert_eq!(garbled.status, 428);
+    let there = api.json(&webhook_of("acme/app"));
+    assert_eq!(
+        (&there["url"], &there["has_secret"]),
+        (&"https://ci.example.com/".into(), &false.into())
+    );
+    let asked = browser.page(&format!("{PAGE}/remove"));
+    assert!(asked.contains("Nothing waits for it"), "{asked}");
+    assert_eq!(api.get(&webhook_of("acme/app")).status, 200, "it was only asked");
+    let removed = browser.submit(&format!("{PAGE}/remove"), &[("version", &version(&asked))]);
+    assert_eq!(removed.status, 303);
+    let page = browser.page(removed.header("location").unwrap());
+    assert!(page.contains("Removed"), "{page}");
+    assert_eq!(api.get(&webhook_of("acme/app")).status, 404);
+    assert_eq!(
+        browser.get(&format!("{PAGE}/remove")).status,
+        404,
+        "there is nothing to remove"
+    );
+}
+
+#[test]
+fn headers_that_cant_be_sent_are_refused_at_their_field_and_masked_ones_stay() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own());
+    let (browser, url) = (Browser::at(&shipbell), receiver.url("/"));
+    for (headers, words) in [
+        ("no colon", "line 1 has no colon"),
+        ("X-A: 1\nx-a: 2", "x-a is there twice"),
+        ("webhook-id: 1", "webhook-id: "),
+        ("X-A: …", "X-A: its value is masked"),
+    ] {
+        let form = [
+            ("version", ""),
+            ("url", &url),
+            ("tags", "**"),
+            ("headers", headers),
+        ];
+        let refused = browser.submit(PAGE, &form);
+        assert_eq!(refused.status, 422, "{headers}");
+        let page = refused.text();
+        let error = between(&page, "id=\"headers-error\"", "</p>");
+        assert!(error.contains(words), "{headers}: {error}");
+    }
+    let form = |version: &str, headers: &str| {
+        let form = [
+            ("version", version),
+            ("url", &url),
+            ("tags", "**"),
+            ("headers", headers),
+            ("enabled", "yes"),
+        ];
+        assert_eq!(browser.submit(PAGE, &form).status, 303, "{headers}");
+    };
+    form("", "Authorization: Bearer hunter2\nX-B: 2\n");
+    let page = browser.page(PAGE);
+    assert!(page.contains("Authorization: …\nX-B: …"), "{page}");
+    form(&version(&page), "Authorization: …\nX-C: 3");
+    push(&shipbell, "acme/app", "1");
+    let webhook = receiver.wait_for(1, SOON).remove(0);
+    assert_eq!(
+        (webhook.header("authorization"), webhook.header("x-c")),
+        ("Bearer hunter2", "3")
+    );
+    assert!(webhook.find_header("x-b").is_none());
 }
 
 #[test]
@@ -170,7 +255,9 @@ fn a_test_shows_what_was_answered_and_no_markup_of_it() {
         "{page}"
     );
     assert!(page.contains("alert(1)"), "{page}");
-    let rotated = browser.submit(&format!("{PAGE}/rotate"), &[]).text();
+    let version = version(&browser.page(PAGE));
+    let rotated = browser.submit(&format!("{PAGE}/rotate"), &[("version", &version)]);
+    let rotated = rotated.text();
     let (_, rest) = rotated.split_once("<code>whsec_").unwrap();
     let secret = rest.split('<').next().unwrap();
     assert!(!browser.get(PAGE).text().contains(secret), "shown once");
@@ -179,49 +266,69 @@ fn a_test_shows_what_was_answered_and_no_markup_of_it() {
         .with("Sec-Fetch-Site", "cross-site")
         .post(&format!("{PAGE}/test"));
     assert_eq!(strange.status, 403);
-    assert_eq!(browser.get("/nowhere").status, 404);
+    for _ in 0..9 {
+        browser.submit(&format!("{PAGE}/test"), &[]);
+    }
+    let throttled = browser.submit(&format!("{PAGE}/test"), &[]);
+    assert_eq!(throttled.status, 429);
+    assert!(throttled.header("retry-after").is_some());
+    assert!(
+        throttled.text().contains("at most 10 tests a minute"),
+        "{}",
+        throttled.text()
+    );
+    assert_eq!(browser.submit("/repositories/acme%2Fnone/test", &[]).status, 404);
 }
 
 #[test]
-fn somebody_logs_in_with_a_token_and_is_led_back() {
-    let shipbell = Shipbell::start(own().with(
-        "[admin]\nauth = 'token'\n[[admin.tokens]]\nname = 'ann'\ntoken = 'a-token-0123456789'\nrole = 'admin'",
-    ));
-    let browser = Browser::at(&shipbell);
-    let led = browser.get("/repositories/acme%2Fapp?x=1");
-    assert_eq!(led.status, 303);
-    let login = led.header("location").unwrap().to_owned();
-    assert_eq!(login, "/login?next=%2Frepositories%2Facme%252Fapp%3Fx%3D1");
-    assert!(
-        browser
-            .get(&login)
-            .text()
-            .contains("value=\"/repositories/acme%2Fapp?x=1\"")
-    );
-    let wrong = browser.submit("/login", &[("token", "no"), ("next", "/")]);
-    assert_eq!(wrong.status, 401);
-    assert!(wrong.text().contains("token-error"), "{}", wrong.text());
-    for (next, to) in [
-        ("/repositories/acme%2Fapp?x=1", "/repositories/acme%2Fapp?x=1"),
-        ("//evil.example", "/repositories"),
+fn what_goes_wrong_is_a_page_for_people_and_a_problem_document_for_programs() {
+    let shipbell = Shipbell::start(own());
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let large = vec![b'a'; 300 * 1024];
+    for (method, path, body, status) in [
+        ("GET", "/nowhere", &[][..], 404),
+        ("GET", "/repositories?limit=many", &[], 400),
+        ("GET", "/repositories?cursor=x", &[], 400),
+        ("GET", "/repositories/Acme", &[], 400),
+        ("GET", "/repositories/%FF", &[], 400),
+        ("GET", "/repository?name=Acme", &[], 400),
+        ("GET", "/deliveries/none", &[], 404),
+        ("GET", "/deliveries?state=lost", &[], 400),
+        ("GET", "/deliveries?since=yesterday", &[], 400),
+        ("PUT", "/repositories", &[], 405),
+        ("POST", "/assets/style.css", &[], 405),
+        ("GET", "/repositories/acme%2Fapp/test", &[], 405),
+        ("POST", PAGE, &large, 413),
     ] {
-        let right = browser.submit("/login", &[("token", "a-token-0123456789"), ("next", next)]);
-        assert_eq!((right.status, right.header("location")), (303, Some(to)));
-        let cookie = right.header("set-cookie").unwrap();
-        assert!(
-            cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
-            "{cookie}"
+        let page = browser.0.send(method, path, body);
+        let kind = page.header("content-type").unwrap_or_default();
+        assert_eq!(
+            (page.status, kind),
+            (status, "text/html; charset=utf-8"),
+            "{path}: {}",
+            page.text()
         );
-        let session = cookie.split(';').next().unwrap();
-        let inside = Browser(browser.0.with("Cookie", session));
-        assert_eq!(inside.get("/repositories").status, 200);
-        let foreign = inside.0.with("Sec-Fetch-Site", "cross-site");
-        assert_eq!(foreign.send("POST", &format!("{PAGE}/test"), &[]).status, 403);
+        assert!(page.text().contains("<h1>"), "{path}");
+        assert_eq!(status == 405, page.header("allow").is_some(), "{path}");
+        if !path.contains("state=lost") && !path.contains("since=") && !path.contains("%FF") {
+            let program = api.with("Accept", "application/json").send(method, path, body);
+            assert_eq!(
+                (program.status, program.header("content-type")),
+                (status, Some("application/problem+json")),
+                "{path}"
+            );
+        }
     }
-    assert_eq!(browser.get("/assets/style.css").status, 200);
-    assert_eq!(
-        Api::at(shipbell.admin_port()).get("/repositories").status,
-        401,
-        "no browser"
-    );
+    for (path, status) in [
+        ("/api/v1/nowhere", 404),
+        ("/api/v1/repositories?limit=0", 400),
+        ("/api", 404),
+    ] {
+        let answer = browser.get(path);
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (status, Some("application/problem+json")),
+            "{path} is a program's, whoever asks"
+        );
+    }
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, problem::Problem},
-    Page, Paging, Params, cursor, history, named,
+    Page, Paging, Params, cursor, history, named, veiled,
 };
 use crate::{
     catalog::{DeliveryFilter, DeliveryPlace, DeliveryStory, ListedDelivery, PushStory, json},
@@ -136,7 +136,7 @@ pub(in super::super) async fn listed(
         until: moment("until", query.until.as_deref())?,
     };
     let mut after = after.map(|(push, endpoint)| DeliveryPlace { push, endpoint });
-    let who = who.clone();
+    let (who, desk) = (who.clone(), admin.clone());
     history(admin, move |reader| {
         let mut items: Vec<DeliveryView> = Vec::new();
         for _ in 0..READS_MAX {
@@ -149,7 +149,12 @@ pub(in super::super) async fn listed(
                 }
                 after = Some(delivery.place.clone());
                 if who.may_see(&delivery.repository) {
-                    items.push(delivery.into());
+                    let mut view = DeliveryView::from(delivery);
+                    let endpoint = veiled::identity(&view.endpoint);
+                    view.reason = view
+                        .reason
+                        .map(|reason| veiled::reason(&desk, &who, &endpoint, reason));
+                    items.push(view);
                 }
             }
             if is_end {
@@ -190,7 +195,10 @@ pub(in super::super) async fn found(
     let wanted = id.to_owned();
     let found = history(admin, move |reader| reader.delivery_of(&wanted)).await?;
     let found = found.filter(|(push, _)| who.may_see(&push.repository));
-    found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))
+    let (push, mut delivery) =
+        found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))?;
+    veiled::delivery(admin, who, &mut delivery);
+    Ok((push, delivery))
 }
 
 /// A delivery with each attempt: when, what was sent and answered, what comes next.

@@ -11,10 +11,11 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, draft::MASK, problem::Problem},
-    Page, Paging, Params, cursor,
+    Page, Paging, Params, cursor, veiled,
 };
 use crate::{
-    dispatch::health::Event,
+    dispatch::health::{self, Event},
+    image::RepositoryName,
     push::EndpointId,
     webhook::{Endpoint, target::Target},
 };
@@ -27,8 +28,8 @@ pub(in super::super) struct EndpointView {
     pub(in super::super) id: String,
     /// The repository whose own it is; null for the operator's.
     pub(in super::super) repository: Option<String>,
-    /// Where it goes, without user-info, its query masked.
-    pub(in super::super) url: String,
+    /// Where it goes, without user-info, its query masked; null for those who may not know.
+    pub(in super::super) url: Option<String>,
     /// `healthy`, `failing`, `paused`, `ignored`, `disabled`, or `held`.
     #[schema(example = "healthy")]
     pub(in super::super) state: String,
@@ -43,18 +44,20 @@ pub(in super::super) struct EndpointView {
 }
 
 impl EndpointView {
-    pub(in super::super) fn of(admin: &Admin, endpoint: &Endpoint) -> Self {
+    /// An endpoint as somebody may see it.
+    pub(in super::super) fn of(admin: &Admin, who: &Who, endpoint: &Endpoint) -> Self {
         let view = admin.parts().states.view(&endpoint.id);
+        let reason = veiled::reason(admin, who, &endpoint.id, view.reason);
         Self {
             id: endpoint.id.to_string(),
             repository: match &endpoint.id {
                 EndpointId::Named(_) => None,
                 EndpointId::Repository(name) => Some(name.to_string()),
             },
-            url: shown_url(endpoint),
+            url: who.may_locate(&endpoint.id).then(|| shown_url(endpoint)),
             state: view.state.as_str().to_owned(),
             since: view.since.map(|since| since.to_string()),
-            reason: super::named(&view.reason),
+            reason: super::named(&reason),
             failures: view.failures,
             next_attempt: view.next_attempt.map(|at| at.to_string()),
         }
@@ -68,18 +71,24 @@ fn shown_url(endpoint: &Endpoint) -> String {
     target.map_or_else(|| MASK.to_owned(), |target| target.to_string())
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct ListQuery {
-    state: Option<String>,
-    limit: Option<u32>,
-    cursor: Option<String>,
+/// Which endpoints are wanted.
+#[derive(Debug, Default, Deserialize)]
+pub(in super::super) struct EndpointQuery {
+    pub(in super::super) state: Option<String>,
+    pub(in super::super) repository: Option<String>,
+    pub(in super::super) limit: Option<u32>,
+    pub(in super::super) cursor: Option<String>,
 }
 
-/// All endpoints with their states: the operator's in their order, then the repositories' by name.
+/// Endpoints with their states: the operator's in their order, then the repositories' by name.
+///
+/// The operator's are there for those who may see every repository. With `repository`, those that get its pushes are
+/// there for whoever may see it, by name and state; where they are is left out.
 #[utoipa::path(
     get, path = "/api/v1/endpoints", tag = "endpoints", operation_id = "endpoints",
     params(
         ("state" = Option<String>, Query, description = "Only those in this state"),
+        ("repository" = Option<String>, Query, description = "Only those that get this repository's pushes"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page, 50 unless told"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
@@ -90,42 +99,45 @@ pub(super) struct ListQuery {
 pub(super) async fn list(
     State(admin): State<Admin>,
     Extension(who): Extension<Who>,
-    Params(query): Params<ListQuery>,
+    Params(query): Params<EndpointQuery>,
 ) -> Result<Json<Page<EndpointView>>, Problem> {
-    let paging = Paging::new(query.limit, query.cursor);
-    if let Some(state) = &query.state
-        && crate::dispatch::health::State::parse(state).is_none()
-    {
-        return Err(Problem::parameter(
-            "state",
-            "one of healthy, failing, paused, ignored, disabled, held",
-        ));
-    }
-    listed(&admin, &who, query.state.as_deref(), &paging).map(Json)
+    listed(&admin, &who, query).map(Json)
+}
+
+/// The endpoints that get a repository's pushes, its own last, as somebody may see them who may see it.
+pub(in super::super) fn concerned(admin: &Admin, who: &Who, name: &RepositoryName) -> Vec<EndpointView> {
+    let endpoints = &admin.parts().endpoints;
+    let concerned = endpoints.concerned(name).into_iter();
+    concerned
+        .filter_map(|id| endpoints.get(&id))
+        .map(|endpoint| EndpointView::of(admin, who, &endpoint))
+        .collect()
 }
 
 /// One page of endpoints.
 pub(in super::super) fn listed(
     admin: &Admin,
     who: &Who,
-    state: Option<&str>,
-    paging: &Paging,
+    query: EndpointQuery,
 ) -> Result<Page<EndpointView>, Problem> {
+    let state = query.state.as_deref();
+    if state.is_some_and(|state| health::State::parse(state).is_none()) {
+        return Err(Problem::parameter(
+            "state",
+            "one of healthy, failing, paused, ignored, disabled, held",
+        ));
+    }
+    let paging = Paging::new(query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<(bool, String)>()?);
     let endpoints = &admin.parts().endpoints;
-    let is_seen = |id: &EndpointId| match id {
-        EndpointId::Named(_) => who.repositories.is_none(),
-        EndpointId::Repository(name) => who.may_see(name.as_str()),
+    let all: Vec<EndpointId> = match &query.repository {
+        Some(name) => {
+            let name = super::repository(name)?;
+            who.see(&name)?;
+            endpoints.concerned(&name)
+        }
+        None => seen(admin, who),
     };
-    let named = endpoints.named();
-    let mut ids: Vec<EndpointId> = endpoints.ids();
-    ids.retain(|id| matches!(id, EndpointId::Repository(_)));
-    ids.sort_unstable();
-    let all = named
-        .iter()
-        .map(|endpoint| endpoint.id.clone())
-        .chain(ids)
-        .filter(is_seen);
     let place = |id: &EndpointId| (matches!(id, EndpointId::Repository(_)), id.to_string());
     let mut skipping = after.is_some();
     let (mut items, mut last) = (Vec::new(), None);
@@ -146,10 +158,21 @@ pub(in super::super) fn listed(
                 next: last.as_ref().and_then(cursor),
             });
         }
-        items.push(EndpointView::of(admin, &endpoint));
+        items.push(EndpointView::of(admin, who, &endpoint));
         last = Some(place(&id));
     }
     Ok(Page { items, next: None })
+}
+
+/// The endpoints that somebody sees without naming a repository, in their order.
+fn seen(admin: &Admin, who: &Who) -> Vec<EndpointId> {
+    let endpoints = &admin.parts().endpoints;
+    let mut own: Vec<EndpointId> = endpoints.ids();
+    own.retain(|id| matches!(id, EndpointId::Repository(_)) && who.may_locate(id));
+    own.sort_unstable();
+    let named = endpoints.named();
+    let named = named.iter().map(|endpoint| endpoint.id.clone());
+    named.filter(|id| who.may_locate(id)).chain(own).collect()
 }
 
 /// An endpoint that somebody may change.
@@ -186,7 +209,7 @@ pub(in super::super) async fn set(
         let detail = format!("it is so from now on, but could not be saved yet: {error}");
         Problem::new(http::StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     })?;
-    let view = EndpointView::of(admin, &endpoint);
+    let view = EndpointView::of(admin, who, &endpoint);
     info!(target: "shipbell::audit", endpoint = %id, by = %who.name, state = view.state, "endpoint set by hand");
     Ok(view)
 }

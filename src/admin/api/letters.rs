@@ -15,7 +15,7 @@ use super::{
     },
     Page, Paging, Params, cursor,
     deliveries::moment,
-    named,
+    named, veiled,
 };
 use crate::{
     dispatch::letters::{LettersError, Run},
@@ -178,7 +178,11 @@ pub(in super::super) async fn listed(
             .letters
             .into_iter()
             .filter(|kept| who.may_see(kept.letter.repository.as_str()));
-        items.extend(seen.map(LetterView::from));
+        items.extend(seen.map(|mut kept| {
+            let (endpoint, reason) = (&kept.letter.endpoint, kept.letter.reason);
+            kept.letter.reason = veiled::reason(admin, who, endpoint, reason);
+            LetterView::from(kept)
+        }));
         if after.is_none() || items.len() == limit {
             break;
         }

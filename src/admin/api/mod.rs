@@ -31,6 +31,7 @@ mod letters;
 mod queue;
 pub(super) mod repositories;
 pub(super) mod send;
+mod veiled;
 pub(super) mod webhooks;
 mod why;
 

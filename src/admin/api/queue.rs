@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, problem::Problem},
-    Page, Paging, Params, blocking, cursor, named, seconds,
+    Page, Paging, Params, blocking, cursor, named, seconds, veiled,
 };
 use crate::image::RepositoryName;
 
@@ -97,14 +97,14 @@ fn listed(
                 let next = place.and_then(|place| cursor(&place));
                 return Page { items, next };
             }
-            items.push(owed(admin, &name, &waiting));
+            items.push(owed(admin, who, &name, &waiting));
         }
     }
     Page { items, next: None }
 }
 
 /// What a person wants to know of it. Blocks on the disk.
-pub(in super::super) fn owed(admin: &Admin, name: &RepositoryName, waiting: &crate::queue::Waiting) -> Owed {
+fn owed(admin: &Admin, who: &Who, name: &RepositoryName, waiting: &crate::queue::Waiting) -> Owed {
     let parts = admin.parts();
     let taken_at = parts.journal.taken_at(waiting.oldest).ok().flatten();
     let view = parts.states.view(&waiting.endpoint);
@@ -116,7 +116,7 @@ pub(in super::super) fn owed(admin: &Admin, name: &RepositoryName, waiting: &cra
         oldest_at: taken_at.map(|at| at.to_string()),
         oldest_age_s: taken_at.map(|at| seconds(now.since(at))),
         state: view.state.as_str().to_owned(),
-        reason: named(&view.reason),
+        reason: named(&veiled::reason(admin, who, &waiting.endpoint, view.reason)),
         next_attempt: view.next_attempt.map(|at| at.to_string()),
     }
 }

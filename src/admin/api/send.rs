@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, problem::Problem},
-    Params, history, named, seconds,
+    Params, history, named, seconds, veiled,
 };
 use crate::{
     dispatch::redeliver::{SendAgainError, Sent},
@@ -156,7 +156,9 @@ pub(in super::super) async fn redelivered(
         target: "shipbell::audit", by = %who.name, repository = push.repository, delivery_id = id, %endpoint,
         outcome = ?sent.outcome, "sent again by hand"
     );
-    Ok(sent.into())
+    let mut sent = SentView::from(sent);
+    veiled::sent(admin, who, &endpoint, &mut sent);
+    Ok(sent)
 }
 
 /// Sends a test to the repository's own webhook, now. One that is taken heals its endpoint.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     super::{Admin, access::Who, problem::Problem},
-    Params, history,
+    Params, history, veiled,
 };
 use crate::catalog::{Sought, Stories, json};
 
@@ -57,6 +57,9 @@ pub(super) async fn why(
     })
     .await?;
     found.pushes.retain(|push| who.may_see(&push.repository));
+    for delivery in found.pushes.iter_mut().flat_map(|push| &mut push.deliveries) {
+        veiled::delivery(&admin, &who, delivery);
+    }
     found.dropped.retain(|push| who.may_see(&push.repository));
     if found.pushes.is_empty() && found.dropped.is_empty() {
         return Err(Problem::absent(format!("nothing is known of {asked}")));

@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::{
-    Extension,
     extract::{Path, State},
     response::Response,
 };
@@ -11,7 +10,6 @@ use http::StatusCode;
 use super::{
     super::{
         Admin,
-        access::Who,
         api::{
             Params,
             deliveries::{DeliveryQuery, DeliveryView, STATES, found, listed},
@@ -19,58 +17,124 @@ use super::{
         },
         problem::Problem,
     },
-    href, link, page, problem,
+    frame::{Frame, Visitor},
+    given, href, link, page, refused, sentence,
+    when::{When, moment, span},
 };
-use crate::catalog::DeliveryStory;
+use crate::{
+    catalog::{AttemptStory, DeliveryStory},
+    clock::Timestamp,
+};
+
+/// A delivery in a table.
+pub(super) struct Row {
+    pub(super) id: String,
+    pub(super) image: String,
+    pub(super) state: String,
+    pub(super) words: String,
+    pub(super) endpoint: String,
+    pub(super) taken: Option<When>,
+    pub(super) next: Option<When>,
+    pub(super) answer: String,
+}
+
+impl Row {
+    pub(super) fn of(view: DeliveryView, now: Timestamp) -> Self {
+        let status = view.status.map(|status| status.to_string());
+        let image = match (view.tag, view.digest) {
+            (Some(tag), _) => format!("{}:{tag}", view.repository),
+            (None, Some(digest)) => format!("{}@{digest}", view.repository),
+            (None, None) => view.repository,
+        };
+        Self {
+            image,
+            words: words(&view.state),
+            taken: When::read(view.taken_at.as_deref(), now),
+            next: When::read(view.next_attempt.as_deref(), now),
+            answer: view.reason.or(status).unwrap_or_default(),
+            id: view.id,
+            state: view.state,
+            endpoint: view.endpoint,
+        }
+    }
+}
+
+/// What a state is called by people.
+pub(super) fn words(state: &str) -> String {
+    state.replace('_', " ")
+}
 
 #[derive(Template)]
 #[template(path = "deliveries.html")]
 struct DeliveriesPage {
+    frame: Frame,
     repository: String,
     endpoint: String,
     state: String,
+    since: String,
+    until: String,
     states: [&'static str; 5],
     problem: String,
-    deliveries: Vec<DeliveryView>,
+    deliveries: Vec<Row>,
+    filtered: bool,
+    later: bool,
     next: Option<String>,
 }
 
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Params(mut query): Params<DeliveryQuery>,
 ) -> Response {
-    // An empty field of the form is none.
-    for field in [&mut query.repository, &mut query.endpoint, &mut query.state] {
-        *field = field.take().filter(|text| !text.trim().is_empty());
-    }
+    let fields = [
+        &mut query.repository,
+        &mut query.endpoint,
+        &mut query.state,
+        &mut query.since,
+        &mut query.until,
+    ];
+    fields.into_iter().for_each(given);
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let mut shown = DeliveriesPage {
+        frame: visitor.frame,
         repository: text(&query.repository),
         endpoint: text(&query.endpoint),
         state: text(&query.state),
+        since: text(&query.since),
+        until: text(&query.until),
         states: STATES,
         problem: String::new(),
         deliveries: Vec::new(),
+        filtered: false,
+        later: query.cursor.is_some(),
         next: None,
     };
-    match listed(&admin, &who, query).await {
+    let parameters = [
+        ("repository", shown.repository.clone()),
+        ("endpoint", shown.endpoint.clone()),
+        ("state", shown.state.clone()),
+        ("since", shown.since.clone()),
+        ("until", shown.until.clone()),
+    ];
+    shown.filtered = parameters.iter().any(|(_, value)| !value.is_empty());
+    moment(&mut query.since);
+    moment(&mut query.until);
+    match listed(&admin, &visitor.who, query).await {
         Ok(found) => {
-            shown.deliveries = found.items;
+            let now = admin.parts().clock.now();
+            shown.deliveries = found.items.into_iter().map(|one| Row::of(one, now)).collect();
             shown.next = found.next.map(|next| {
-                let parameters = [
-                    ("repository", shown.repository.as_str()),
-                    ("endpoint", shown.endpoint.as_str()),
-                    ("state", shown.state.as_str()),
-                    ("cursor", next.as_str()),
-                ];
-                link("/deliveries", &parameters)
+                let filter = parameters.iter().map(|(name, value)| (*name, value.as_str()));
+                link(
+                    "/deliveries",
+                    &filter.chain([("cursor", next.as_str())]).collect::<Vec<_>>(),
+                )
             });
             page(StatusCode::OK, &shown)
         }
         Err(error) => {
-            shown.problem.clone_from(&error.detail);
-            page(error.status(), &shown)
+            shown.problem = sentence(&error.detail);
+            refused(&error, &shown)
         }
     }
 }
@@ -78,28 +142,65 @@ pub(super) async fn list(
 #[derive(Template)]
 #[template(path = "delivery.html")]
 struct DeliveryPage {
+    frame: Frame,
+    may_edit: bool,
     image: String,
+    digest: String,
+    actor: String,
     repository: String,
     href: String,
     notice: String,
     problem: String,
+    newer: bool,
+    taken: Option<When>,
+    ended: Option<When>,
+    next: Option<When>,
     delivery: DeliveryStory,
+    attempts: Vec<Attempted>,
+}
+
+/// An attempt as it is shown.
+struct Attempted {
+    at: When,
+    took: String,
+    story: AttemptStory,
 }
 
 impl DeliveryPage {
-    async fn of(admin: &Admin, who: &Who, id: &str) -> Result<Self, Problem> {
-        let (push, delivery) = found(admin, who, id).await?;
-        let image = match (push.tag.as_str(), push.digest) {
-            ("", Some(digest)) => format!("{}@{digest}", push.repository),
-            ("", None) => push.repository.clone(),
+    async fn of(admin: &Admin, visitor: &Visitor, id: &str) -> Result<Self, Problem> {
+        let (push, mut delivery) = found(admin, &visitor.who, id).await?;
+        let now = admin.parts().clock.now();
+        let digest = push.digest.unwrap_or_default();
+        let image = match (push.tag.as_str(), digest.as_str()) {
+            ("", "") => push.repository.clone(),
+            ("", digest) => format!("{}@{digest}", push.repository),
             (tag, _) => format!("{}:{tag}", push.repository),
         };
+        let attempts = std::mem::take(&mut delivery.attempts).into_iter();
+        let attempted = |story: AttemptStory| Attempted {
+            at: When::at(story.at, now),
+            took: match story.elapsed {
+                short if short.as_secs() < 10 => format!("{} ms", short.as_millis()),
+                long => span(long),
+            },
+            story,
+        };
         Ok(Self {
+            frame: visitor.frame.clone(),
+            may_edit: visitor.who.may_edit(&push.repository),
             image,
+            digest,
+            actor: push.actor,
             href: href(&push.repository),
             repository: push.repository,
             notice: String::new(),
             problem: String::new(),
+            newer: false,
+            taken: push.taken_at.map(|at| When::at(at, now)),
+            ended: delivery.ended_at.map(|at| When::at(at, now)),
+            next: delivery.next_at.map(|at| When::at(at, now)),
+            // The last one is what people come for.
+            attempts: attempts.rev().map(attempted).collect(),
             delivery,
         })
     }
@@ -112,32 +213,36 @@ fn text(bytes: &[u8]) -> String {
 
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Path(id): Path<String>,
-) -> Response {
-    match DeliveryPage::of(&admin, &who, &id).await {
-        Ok(shown) => page(StatusCode::OK, &shown),
-        Err(error) => problem(&error),
-    }
+) -> Result<Response, Problem> {
+    let shown = DeliveryPage::of(&admin, &visitor, &id).await?;
+    Ok(page(StatusCode::OK, &shown))
 }
 
 pub(super) async fn redeliver(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Path(id): Path<String>,
-) -> Response {
-    let sent = redelivered(&admin, &who, &id, false).await;
-    match DeliveryPage::of(&admin, &who, &id).await {
-        Ok(mut shown) => {
-            match sent {
-                Ok(sent) if sent.delivered => "Sent again, and taken.".clone_into(&mut shown.notice),
-                Ok(sent) => {
-                    shown.problem = format!("Sent again, and not taken: {}", sent.reason.unwrap_or_default());
-                }
-                Err(error) => shown.problem = error.detail,
+    body: bytes::Bytes,
+) -> Result<Response, Problem> {
+    let force = super::form(&body).contains_key("force");
+    let sent = redelivered(&admin, &visitor.who, &id, force).await;
+    let mut shown = DeliveryPage::of(&admin, &visitor, &id).await?;
+    Ok(match sent {
+        Ok(sent) => {
+            if sent.delivered {
+                "Sent again, and taken.".clone_into(&mut shown.notice);
+            } else {
+                let reason = sent.reason.unwrap_or_default();
+                shown.problem = format!("Sent again, and not taken: {reason}");
             }
             page(StatusCode::OK, &shown)
         }
-        Err(error) => problem(&error),
-    }
+        Err(error) => {
+            shown.newer = !force && error.status() == StatusCode::CONFLICT && error.detail.contains("newer");
+            shown.problem = sentence(&error.detail);
+            refused(&error, &shown)
+        }
+    })
 }

@@ -1,6 +1,9 @@
-//! The pages: server-rendered, without a script, and nothing that the API can't do.
+//! The pages: server-rendered, all of them usable without a script, and nothing that the API can't do.
+//!
+//! A handler answers with its page or with a [`Problem`]; what the latter looks like is decided at the door, by who
+//! asks ([`humane`]): people get a page, programs a problem document.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use askama::Template;
 use axum::{
@@ -9,25 +12,29 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use url::form_urlencoded;
 
-use super::{Admin, problem::Problem};
+use super::{Admin, Asked, access::host_name, problem::Problem};
 
+mod assets;
 mod deliveries;
+mod frame;
 mod login;
 mod repositories;
 mod repository;
+mod webhook_form;
+mod when;
 
-pub(super) use login::login;
-
-const STYLE: &str = include_str!("style.css");
+pub(super) use assets::{asset, is_asset};
+use frame::Frame;
+pub(super) use login::{logged_out, login, to_login};
 
 /// Where the login is, which needs nobody.
 pub(super) const LOGIN: &str = "/login";
 
-/// Where the style sheet is, which needs nobody either.
-pub(super) const STYLE_PATH: &str = "/assets/style.css";
+/// Where one logs out.
+pub(super) const LOGOUT: &str = "/logout";
 
 /// The pages' routes.
 pub(super) fn router() -> Router<Admin> {
@@ -41,39 +48,54 @@ pub(super) fn router() -> Router<Admin> {
         )
         .route("/repositories/{name}/test", post(repository::test))
         .route("/repositories/{name}/rotate", post(repository::rotate))
-        .route("/repositories/{name}/remove", post(repository::remove))
+        .route(
+            "/repositories/{name}/remove",
+            get(repository::confirm).post(repository::remove),
+        )
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/{id}", get(deliveries::show))
         .route("/deliveries/{id}/redeliver", post(deliveries::redeliver))
 }
 
-/// The style sheet.
-pub(super) fn style() -> Response {
-    let css = HeaderValue::from_static("text/css; charset=utf-8");
-    ([(header::CONTENT_TYPE, css)], STYLE).into_response()
-}
-
-/// Whether somebody at a browser asks.
-pub(super) fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok());
+/// Whether somebody at a browser asks for a page.
+pub(super) fn wants_page<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    let accept = request.headers().get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))
+        && !(path == "/api" || path.starts_with("/api/") || path == "/openapi.json")
 }
 
 #[derive(Template)]
 #[template(path = "problem.html")]
 struct ProblemPage {
+    frame: Frame,
     title: String,
     detail: String,
 }
 
-/// A problem as a page.
-pub(super) fn problem(problem: &Problem) -> Response {
-    let status = problem.status();
-    let title = status.canonical_reason().unwrap_or("Error").to_owned();
-    let detail = problem.detail.clone();
-    page(status, &ProblemPage { title, detail })
+/// An answer as a person gets it: a problem becomes a page, whoever found it.
+pub(super) fn humane(answer: Response, asked: &Asked) -> Response {
+    let status = answer.status();
+    let is_html = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/html");
+    let is_page = answer.headers().get(header::CONTENT_TYPE).is_some_and(is_html);
+    if is_page || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let problem = answer.extensions().get::<Problem>();
+    let detail = problem.map_or("this can't be understood", |problem| problem.detail.as_str());
+    let shown = ProblemPage {
+        frame: Frame::of(asked),
+        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        detail: sentence(detail),
+    };
+    let mut page = page(status, &shown);
+    for name in [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+        if let Some(value) = answer.headers().get(&name) {
+            page.headers_mut().insert(name, value.clone());
+        }
+    }
+    page
 }
 
 /// A page, written out.
@@ -87,16 +109,47 @@ fn page(status: StatusCode, template: &impl Template) -> Response {
     }
 }
 
+/// A page that says what was refused, with the status and the wait of the refusal.
+fn refused(problem: &Problem, template: &impl Template) -> Response {
+    let mut page = page(problem.status(), template);
+    let refusal = problem.clone().into_response();
+    if let Some(wait) = refusal.headers().get(header::RETRY_AFTER) {
+        page.headers_mut().insert(header::RETRY_AFTER, wait.clone());
+    }
+    page
+}
+
 /// What a form says, by the names of its fields.
 fn form(body: &Bytes) -> HashMap<String, String> {
     form_urlencoded::parse(body).into_owned().collect()
+}
+
+/// A field of a form, without what surrounds it; empty when it isn't there.
+fn field(fields: &HashMap<String, String>, name: &str) -> String {
+    fields
+        .get(name)
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// A field of a search form; one that is empty is none.
+fn given(field: &mut Option<String>) {
+    *field = field
+        .take()
+        .map(|text| text.trim().to_owned())
+        .filter(|text| !text.is_empty());
 }
 
 /// A link with these parameters, but for the empty ones.
 fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(parameters.iter().filter(|(_, value)| !value.is_empty()));
-    format!("{path}?{}", query.finish())
+    let query = query.finish();
+    if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    }
 }
 
 /// Where a repository's page is.
@@ -104,8 +157,21 @@ fn href(name: &str) -> String {
     format!("/repositories/{}", name.replace('/', "%2F"))
 }
 
-/// A time as people read it.
-fn age(seconds: f64) -> String {
-    let age = Duration::try_from_secs_f64(seconds.floor()).unwrap_or_default();
-    humantime::format_duration(age).to_string()
+/// The host by which a browser came here, if it is one.
+fn host(headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let name = host_name(host);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'_');
+    (!name.is_empty() && name.bytes().all(is_name)).then(|| name.to_owned())
+}
+
+/// Words that begin and end as a sentence does.
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let mut sentence: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+    sentence.push_str(letters.as_str());
+    if !sentence.ends_with(['.', '!', '?']) && !sentence.is_empty() {
+        sentence.push('.');
+    }
+    sentence
 }

@@ -1,30 +1,47 @@
 //! `/repositories`: all of them.
 
+use std::net::SocketAddr;
+
 use askama::Template;
-use axum::{Extension, extract::State, response::Response};
+use axum::{extract::State, response::Response};
 use bytesize::ByteSize;
 use http::StatusCode;
 
 use super::{
     super::{
-        Admin,
-        access::Who,
+        Admin, IngestAddress,
         api::{
             Params,
             repositories::{RepositoryQuery, RepositoryView, listed},
         },
+        problem::Problem,
     },
-    age, href, link, page, problem,
+    frame::{Frame, Visitor},
+    given, href, link, page,
+    when::{When, span},
 };
+use crate::clock::Timestamp;
 
 #[derive(Template)]
 #[template(path = "repositories.html")]
 struct RepositoriesPage {
+    frame: Frame,
     q: String,
     sort: String,
+    later: bool,
     rows: Vec<Line>,
     next: Option<String>,
-    ingest_url: String,
+    ingest: Notified,
+    only_looks: bool,
+    restricted: bool,
+}
+
+/// What the registry has to be told, so that it notifies shipbell.
+struct Notified {
+    url: String,
+    /// Whether the host stands for one that is not known here.
+    placeholder: bool,
+    has_tokens: bool,
 }
 
 struct Line {
@@ -34,13 +51,24 @@ struct Line {
     size: String,
     bytes: String,
     tags: String,
-    last_push: String,
+    last_tag: String,
+    last_push: Option<When>,
     queued: String,
 }
 
-impl From<RepositoryView> for Line {
-    fn from(view: RepositoryView) -> Self {
-        let last = view.last_push;
+impl Line {
+    fn of(view: RepositoryView, now: Timestamp) -> Self {
+        let (last_tag, last_push) = match view.last_push {
+            Some(last) => (
+                last.tag.unwrap_or_default(),
+                When::read(Some(last.at.as_str()), now),
+            ),
+            None => Default::default(),
+        };
+        let oldest = |seconds: f64| {
+            let age = std::time::Duration::try_from_secs_f64(seconds);
+            span(age.unwrap_or_default())
+        };
         Self {
             href: href(&view.name),
             state: view.endpoint_state.unwrap_or_default(),
@@ -49,13 +77,11 @@ impl From<RepositoryView> for Line {
                 .map_or_else(String::new, |size| ByteSize::b(size).to_string()),
             bytes: view.size.map_or_else(String::new, |size| format!("{size} bytes")),
             tags: view.tags.map_or_else(String::new, |tags| tags.to_string()),
-            last_push: last.map_or_else(String::new, |last| match last.tag {
-                Some(tag) => format!("{tag}, {}", last.at),
-                None => last.at,
-            }),
+            last_tag,
+            last_push,
             queued: match (view.queued_pushes, view.oldest_age_s) {
-                (0, _) => "0".to_owned(),
-                (pushes, Some(oldest)) => format!("{pushes}, since {}", age(oldest)),
+                (0, _) => String::new(),
+                (pushes, Some(age)) => format!("{pushes}, for {}", oldest(age)),
                 (pushes, None) => pushes.to_string(),
             },
             name: view.name,
@@ -63,33 +89,99 @@ impl From<RepositoryView> for Line {
     }
 }
 
+impl Notified {
+    /// Where the registry finds shipbell, seen from the host by which a browser found it.
+    fn seen_from(ingest: &IngestAddress, host: Option<&str>) -> Self {
+        let IngestAddress {
+            listen,
+            path,
+            is_secure,
+            has_tokens,
+        } = ingest;
+        let scheme = if *is_secure { "https" } else { "http" };
+        let bracketed = |host: &str| {
+            if host.contains(':') {
+                format!("[{host}]:{}", listen.port())
+            } else {
+                format!("{host}:{}", listen.port())
+            }
+        };
+        let known = match (listen.ip().is_unspecified(), host) {
+            (false, _) => Some(SocketAddr::to_string(listen)),
+            (true, Some(host)) => Some(bracketed(host)),
+            (true, None) => None,
+        };
+        let placeholder = known.is_none();
+        let authority = known.unwrap_or_else(|| bracketed("<this host>"));
+        Self {
+            url: format!("{scheme}://{authority}{path}"),
+            placeholder,
+            has_tokens: *has_tokens,
+        }
+    }
+}
+
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
-    query: Params<RepositoryQuery>,
-) -> Response {
-    let Params(query) = query;
-    let (q, sort) = (
-        query.q.clone().unwrap_or_default(),
-        query.sort.clone().unwrap_or_default(),
-    );
-    let found = match listed(&admin, &who, query).await {
-        Ok(found) => found,
-        Err(error) => return problem(&error),
-    };
+    visitor: Visitor,
+    Params(mut query): Params<RepositoryQuery>,
+) -> Result<Response, Problem> {
+    [&mut query.q, &mut query.sort].into_iter().for_each(given);
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (q, sort, later) = (text(&query.q), text(&query.sort), query.cursor.is_some());
+    let found = listed(&admin, &visitor.who, query).await?;
     let next = found
         .next
         .map(|next| link("/repositories", &[("q", &q), ("sort", &sort), ("cursor", &next)]));
-    let rows = found.items.into_iter().map(Line::from).collect();
-    let ingest_url = admin.parts().ingest_url.clone();
-    page(
-        StatusCode::OK,
-        &RepositoriesPage {
-            q,
-            sort,
-            rows,
-            next,
-            ingest_url,
-        },
-    )
+    let now = admin.parts().clock.now();
+    let shown = RepositoriesPage {
+        q,
+        sort,
+        later,
+        rows: found.items.into_iter().map(|one| Line::of(one, now)).collect(),
+        next,
+        ingest: Notified::seen_from(&admin.parts().ingest, visitor.host.as_deref()),
+        only_looks: visitor.only_looks(),
+        restricted: visitor.who.repositories.is_some(),
+        frame: visitor.frame,
+    };
+    Ok(page(StatusCode::OK, &shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_is_told_an_address_that_it_can_reach() {
+        let url = |listen: &str, host: Option<&str>| {
+            let ingest = IngestAddress {
+                listen: listen.parse().unwrap(),
+                path: "/events".to_owned(),
+                is_secure: false,
+                has_tokens: true,
+            };
+            Notified::seen_from(&ingest, host).url
+        };
+        for (listen, host, expected) in [
+            (
+                "127.0.0.1:8580",
+                Some("hub.example"),
+                "http://127.0.0.1:8580/events",
+            ),
+            (
+                "0.0.0.0:8580",
+                Some("hub.example"),
+                "http://hub.example:8580/events",
+            ),
+            (
+                "[::]:8580",
+                Some("2001:db8::1"),
+                "http://[2001:db8::1]:8580/events",
+            ),
+            ("[::]:8580", None, "http://<this host>:8580/events"),
+        ] {
+            assert_eq!(url(listen, host), expected);
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::{
-    Extension,
     body::Bytes,
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
@@ -13,92 +12,118 @@ use serde::Deserialize;
 use super::{
     super::{
         Admin,
-        access::Who,
         api::{
             self, Params,
-            deliveries::{DeliveryQuery, DeliveryView, listed},
-            endpoints::EndpointView,
+            deliveries::{DeliveryQuery, listed},
+            endpoints::{EndpointView, concerned},
             send::{SentView, tested},
             webhooks::rotated,
         },
-        draft::{EVERY_TAG, WebhookDraft},
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
-    form, href, page, problem,
+    deliveries::Row,
+    form,
+    frame::{Frame, Visitor},
+    href, page, refused, sentence,
+    webhook_form::{WebhookForm, version},
+    when::When,
 };
-use crate::{image::RepositoryName, push::EndpointId, settings::Expected};
+use crate::{image::RepositoryName, push::EndpointId};
 
 /// So many deliveries stand on the page.
 const DELIVERIES: u32 = 20;
 
-#[derive(Default, Template)]
+#[derive(Template)]
 #[template(path = "repository.html")]
 struct RepositoryPage {
+    frame: Frame,
     name: String,
     href: String,
+    may_edit: bool,
     notice: String,
     problem: String,
     secret: String,
-    version: String,
-    url: String,
-    url_error: String,
-    tags: String,
-    tags_error: String,
-    enabled: bool,
-    exists: bool,
-    state: String,
-    reason: String,
-    has_secret: bool,
-    previous_until: String,
+    form: WebhookForm,
+    there: Option<There>,
     sent: Option<SentView>,
-    operators: Vec<EndpointView>,
-    deliveries: Vec<DeliveryView>,
+    operators: Vec<Operator>,
+    deliveries: Vec<Row>,
+    filtered: bool,
+}
+
+/// The webhook that is there.
+struct There {
+    state: String,
+    since: Option<When>,
+    reason: String,
+    next: Option<When>,
+    has_secret: bool,
+    previous_until: Option<When>,
+    saved: Option<When>,
+    saved_by: String,
+}
+
+/// An operator's endpoint that gets the repository's pushes too.
+struct Operator {
+    id: String,
+    state: String,
+    since: Option<When>,
 }
 
 impl RepositoryPage {
     /// What is there now.
-    async fn of(admin: &Admin, who: &Who, name: &RepositoryName) -> Result<Self, Problem> {
+    async fn of(admin: &Admin, visitor: &Visitor, name: &RepositoryName) -> Result<Self, Problem> {
+        let who = &visitor.who;
         who.see(name)?;
+        let now = admin.parts().clock.now();
         let webhook = admin.parts().webhooks.get(name).await?;
         let query = DeliveryQuery {
             repository: Some(name.to_string()),
             limit: Some(DELIVERIES),
             ..DeliveryQuery::default()
         };
-        let endpoints = &admin.parts().endpoints;
-        let concerned = endpoints.concerned(name);
-        let operators = concerned
-            .iter()
-            .filter(|id| matches!(id, EndpointId::Named(_)))
-            .filter_map(|id| endpoints.get(id))
-            .map(|endpoint| EndpointView::of(admin, &endpoint));
-        let mut shown = Self {
+        let deliveries = listed(admin, who, query).await?.items;
+        let operators = concerned(admin, who, name);
+        let operators = operators.into_iter().filter(|view| view.repository.is_none());
+        let operator = |view: EndpointView| Operator {
+            since: When::read(view.since.as_deref(), now),
+            id: view.id,
+            state: view.state,
+        };
+        let form = webhook.as_ref().map_or_else(WebhookForm::blank, WebhookForm::of);
+        Ok(Self {
+            frame: visitor.frame.clone(),
             name: name.to_string(),
             href: href(name.as_str()),
-            tags: EVERY_TAG.to_owned(),
-            enabled: true,
-            operators: operators.collect(),
-            deliveries: listed(admin, who, query).await?.items,
-            ..Self::default()
-        };
-        if let Some(webhook) = webhook {
-            shown.fill(&webhook);
-            let view = admin.parts().states.view(&EndpointId::Repository(name.clone()));
-            view.state.as_str().clone_into(&mut shown.state);
-            shown.reason = view.reason;
-        }
-        Ok(shown)
+            may_edit: who.may_edit(name.as_str()),
+            notice: String::new(),
+            problem: String::new(),
+            secret: String::new(),
+            form,
+            there: webhook.map(|webhook| There::of(admin, name, &webhook)),
+            sent: None,
+            operators: operators.map(operator).collect(),
+            deliveries: deliveries.into_iter().map(|one| Row::of(one, now)).collect(),
+            filtered: false,
+        })
     }
+}
 
-    fn fill(&mut self, webhook: &WebhookView) {
-        self.exists = true;
-        self.version = webhook.version.to_string();
-        self.url.clone_from(&webhook.url);
-        self.tags = webhook.tags.join(", ");
-        self.enabled = webhook.enabled;
-        self.has_secret = webhook.has_secret;
-        self.previous_until = webhook.previous_secret_until.clone().unwrap_or_default();
+impl There {
+    fn of(admin: &Admin, name: &RepositoryName, webhook: &WebhookView) -> Self {
+        let now = admin.parts().clock.now();
+        let view = admin.parts().states.view(&EndpointId::Repository(name.clone()));
+        Self {
+            state: view.state.as_str().to_owned(),
+            since: view.since.map(|since| When::at(since, now)),
+            reason: view.reason,
+            next: view.next_attempt.map(|at| When::at(at, now)),
+            has_secret: webhook.has_secret,
+            previous_until: When::read(webhook.previous_secret_until.as_deref(), now),
+            saved: When::read(Some(&webhook.saved_at), now),
+            saved_by: webhook.saved_by.clone(),
+        }
     }
 }
 
@@ -108,184 +133,181 @@ pub(super) struct OpenQuery {
 }
 
 /// To the page of a repository that was named.
-pub(super) async fn open(Params(query): Params<OpenQuery>) -> Response {
-    let name = query.name.unwrap_or_default();
-    match api::repository(name.trim()) {
-        Ok(name) => Redirect::to(&href(name.as_str())).into_response(),
-        Err(error) => problem(&error),
-    }
+pub(super) async fn open(Params(query): Params<OpenQuery>) -> Result<Redirect, Problem> {
+    let name = api::repository(query.name.unwrap_or_default().trim())?;
+    Ok(Redirect::to(&href(name.as_str())))
 }
 
 #[derive(Deserialize)]
 pub(super) struct ShowQuery {
-    saved: Option<String>,
+    done: Option<String>,
 }
 
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Path(name): Path<String>,
     Params(query): Params<ShowQuery>,
-) -> Response {
-    let shown = async {
-        let name = api::repository(&name)?;
-        RepositoryPage::of(&admin, &who, &name).await
+) -> Result<Response, Problem> {
+    let mut shown = RepositoryPage::of(&admin, &visitor, &api::repository(&name)?).await?;
+    let notice = match query.done.as_deref() {
+        Some("saved") if shown.form.enabled => "Saved. The next push goes there.",
+        Some("saved") => "Saved. It is disabled: nothing is sent.",
+        Some("removed") => "Removed. What it was still owed became dead letters.",
+        _ => "",
     };
-    match shown.await {
-        Ok(mut shown) => {
-            if query.saved.is_some() {
-                "Saved. The next push goes there.".clone_into(&mut shown.notice);
-            }
-            page(StatusCode::OK, &shown)
-        }
-        Err(error) => problem(&error),
-    }
+    notice.clone_into(&mut shown.notice);
+    Ok(page(StatusCode::OK, &shown))
 }
 
 pub(super) async fn save(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Response {
+) -> Result<Response, Problem> {
+    let name = api::repository(&name)?;
+    visitor.who.edit(&name)?;
     let fields = form(&body);
-    let field = |name: &str| {
-        fields
-            .get(name)
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
-    };
-    let tags = field("tags")
-        .split(',')
-        .map(|tag| tag.trim().to_owned())
-        .collect();
-    let draft = WebhookDraft {
-        url: Some(field("url")),
-        tags: Some(tags),
-        enabled: Some(fields.contains_key("enabled")),
-        ..WebhookDraft::default()
-    };
-    let expected = match field("version").parse() {
-        Ok(version) => Expected::Version(version),
-        Err(_) => Expected::Absent,
-    };
-    let name = match api::repository(&name).and_then(|name| who.edit(&name).map(|()| name)) {
-        Ok(name) => name,
-        Err(error) => return problem(&error),
-    };
+    let mut typed = WebhookForm::typed(&fields);
+    if !typed.version.is_empty() {
+        version(&fields)?;
+    }
     let webhooks = &admin.parts().webhooks;
-    let put = webhooks.put(&name, draft, Some(expected), &who.name).await;
-    let Err(refused) = put else {
-        return Redirect::to(&format!("{}?saved=1", href(name.as_str()))).into_response();
-    };
-    let mut shown = match RepositoryPage::of(&admin, &who, &name).await {
-        Ok(shown) => shown,
-        Err(error) => return problem(&error),
-    };
-    let status = Problem::from(refuse(&mut shown, refused)).status();
-    // What was typed, to be mended; what is there instead is said.
-    shown.url = field("url");
-    shown.tags = field("tags");
-    shown.enabled = fields.contains_key("enabled");
-    page(status, &shown)
-}
-
-/// Says at its field why something was refused.
-fn refuse(shown: &mut RepositoryPage, refused: ChangeError) -> ChangeError {
-    match &refused {
-        ChangeError::Invalid(errors) => {
-            for error in errors {
-                let place = match error.pointer.as_str() {
-                    "/url" => &mut shown.url_error,
-                    pointer if pointer.starts_with("/tags") => &mut shown.tags_error,
-                    _ => &mut shown.problem,
-                };
-                place.clone_from(&error.detail);
-            }
+    let put = match typed.draft() {
+        Ok(draft) => {
+            let expected = Some(typed.expected());
+            webhooks.put(&name, draft, expected, &visitor.who.name).await
         }
+        Err(error) => Err(error),
+    };
+    let Err(refusal) = put else {
+        return Ok(Redirect::to(&format!("{}?done=saved", href(name.as_str()))).into_response());
+    };
+    let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+    match &refusal {
+        ChangeError::Invalid(errors) => shown.problem = sentence(&typed.blame(errors)),
         ChangeError::Changed | ChangeError::Unconditional => {
-            shown.problem = if shown.exists {
-                format!(
-                    "Somebody else changed it meanwhile: it goes to {} now. Save again to have it your way.",
-                    shown.url
-                )
-            } else {
-                "Somebody else removed it meanwhile. Save again to set it anew.".to_owned()
+            let there = webhooks.get(&name).await?;
+            typed.compare(there.as_ref());
+            shown.problem = match there {
+                Some(there) => format!(
+                    "It was changed meanwhile, by {}; nothing was saved. Save again to have it as you typed it.",
+                    there.saved_by
+                ),
+                None => "Somebody else removed it meanwhile; nothing was saved. Save again to set it anew."
+                    .to_owned(),
             };
         }
-        other => shown.problem = other.to_string(),
+        other => shown.problem = sentence(&other.to_string()),
     }
-    refused
-}
-
-/// The page, with what came of something that was done.
-async fn after(
-    admin: &Admin,
-    who: &Who,
-    name: &RepositoryName,
-    tell: impl FnOnce(&mut RepositoryPage),
-) -> Response {
-    match RepositoryPage::of(admin, who, name).await {
-        Ok(mut shown) => {
-            tell(&mut shown);
-            page(StatusCode::OK, &shown)
-        }
-        Err(error) => problem(&error),
-    }
+    // What was typed, to be mended.
+    shown.form = typed;
+    Ok(refused(&refusal.into(), &shown))
 }
 
 pub(super) async fn test(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Path(name): Path<String>,
-) -> Response {
-    let name = match api::repository(&name) {
-        Ok(name) => name,
-        Err(error) => return problem(&error),
-    };
-    let sent = tested(&admin, &who, &name).await;
-    after(&admin, &who, &name, |shown| match sent {
-        Ok(sent) => shown.sent = Some(sent),
-        Err(error) => shown.problem = error.detail,
+) -> Result<Response, Problem> {
+    let name = api::repository(&name)?;
+    let sent = tested(&admin, &visitor.who, &name).await;
+    let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+    Ok(match sent {
+        Ok(sent) => {
+            shown.sent = Some(sent);
+            page(StatusCode::OK, &shown)
+        }
+        Err(error) => {
+            shown.problem = sentence(&error.detail);
+            refused(&error, &shown)
+        }
     })
-    .await
 }
 
 pub(super) async fn rotate(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Path(name): Path<String>,
-) -> Response {
-    let name = match api::repository(&name).and_then(|name| who.edit(&name).map(|()| name)) {
-        Ok(name) => name,
-        Err(error) => return problem(&error),
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let name = api::repository(&name)?;
+    visitor.who.edit(&name)?;
+    let made = match version(&form(&body)) {
+        Ok(expected) => rotated(&admin, &visitor.who, &name, Some(expected)).await,
+        Err(error) => Err(error),
     };
-    let made = rotated(&admin, &who, &name, None).await;
-    after(&admin, &who, &name, |shown| match made {
-        Ok(made) => shown.secret = made.secret,
-        Err(error) => shown.problem = error.detail,
+    let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+    Ok(match made {
+        Ok(made) => {
+            shown.secret = made.secret;
+            page(StatusCode::OK, &shown)
+        }
+        Err(error) => {
+            shown.problem = sentence(&error.detail);
+            refused(&error, &shown)
+        }
     })
-    .await
+}
+
+#[derive(Template)]
+#[template(path = "remove.html")]
+struct RemovePage {
+    frame: Frame,
+    name: String,
+    href: String,
+    url: String,
+    version: String,
+    owed: u32,
+}
+
+/// Asks whether a webhook is really to go.
+pub(super) async fn confirm(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let name = api::repository(&name)?;
+    visitor.who.edit(&name)?;
+    let webhook = admin.parts().webhooks.get(&name).await?;
+    let webhook = webhook.ok_or_else(|| Problem::absent(format!("{name} has no webhook of its own")))?;
+    let own = EndpointId::Repository(name.clone());
+    let waiting = admin.parts().queue.waiting(&name);
+    let owed = waiting.iter().find(|waiting| *waiting.endpoint == own);
+    Ok(page(
+        StatusCode::OK,
+        &RemovePage {
+            frame: visitor.frame,
+            href: href(name.as_str()),
+            name: name.to_string(),
+            url: webhook.url,
+            version: webhook.version.to_string(),
+            owed: owed.map_or(0, |owed| owed.pushes),
+        },
+    ))
 }
 
 pub(super) async fn remove(
     State(admin): State<Admin>,
-    Extension(who): Extension<Who>,
+    visitor: Visitor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Response {
-    let name = match api::repository(&name).and_then(|name| who.edit(&name).map(|()| name)) {
-        Ok(name) => name,
-        Err(error) => return problem(&error),
+) -> Result<Response, Problem> {
+    let name = api::repository(&name)?;
+    visitor.who.edit(&name)?;
+    let removed = match version(&form(&body)) {
+        Ok(expected) => {
+            let webhooks = &admin.parts().webhooks;
+            let removed = webhooks.remove(&name, Some(expected), &visitor.who.name).await;
+            removed.map_err(Problem::from)
+        }
+        Err(error) => Err(error),
     };
-    let version = form(&body)
-        .get("version")
-        .and_then(|version| version.parse().ok());
-    let expected = version.map(Expected::Version);
-    let removed = admin.parts().webhooks.remove(&name, expected, &who.name).await;
-    after(&admin, &who, &name, |shown| match removed {
-        Ok(()) => "Removed. What it was still owed became dead letters.".clone_into(&mut shown.notice),
-        Err(error) => shown.problem = error.to_string(),
-    })
-    .await
+    let Err(error) = removed else {
+        return Ok(Redirect::to(&format!("{}?done=removed", href(name.as_str()))).into_response());
+    };
+    let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+    shown.problem = sentence(&error.detail);
+    Ok(refused(&error, &shown))
 }

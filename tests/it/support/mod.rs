@@ -5,6 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) mod api;
+pub(crate) mod browser;
 pub(crate) mod envelope;
 pub(crate) mod faulty;
 pub(crate) mod files;

@@ -1,0 +1,57 @@
+//! Where a request comes from: a browser acts on behalf of any page that it shows.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+
+use super::{super::problem::Problem, text};
+
+/// The host of a `Host` header, without its port.
+pub(in super::super) fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((ip, _)) => ip,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+pub(super) fn host_is_loopback(headers: &HeaderMap) -> Result<(), Problem> {
+    let name = host_name(text(headers, &header::HOST).unwrap_or_default());
+    let is_loopback = name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback());
+    if is_loopback {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "without a login (admin.auth = \"none\") this is reached as localhost or 127.0.0.1 only",
+    ))
+}
+
+/// That what changes something comes from one of our own pages, if it comes from a browser.
+pub(in super::super) fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let all = |name: HeaderName| {
+        headers
+            .get_all(name)
+            .into_iter()
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let sites = || all(HeaderName::from_static("sec-fetch-site"));
+    let host = text(headers, &header::HOST).unwrap_or_default();
+    let is_ours = if sites().next().is_some() {
+        sites().all(|site| matches!(site, "same-origin" | "none"))
+    } else {
+        all(header::ORIGIN).all(|origin| origin.split_once("://").is_some_and(|(_, origin)| origin == host))
+    };
+    if is_ours {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "another site's page asked for this: changes are made from shipbell's own pages",
+    ))
+}

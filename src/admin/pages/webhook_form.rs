@@ -1,0 +1,262 @@
+//! The form of a repository's webhook: what is there, what somebody typed, and how the two differ.
+
+use std::collections::{BTreeMap, HashMap};
+
+use http::StatusCode;
+
+use super::{
+    super::{
+        draft::{EVERY_TAG, FieldError, MASK, WebhookDraft},
+        problem::Problem,
+        webhooks::{ChangeError, WebhookView},
+    },
+    field,
+};
+use crate::{settings::Expected, webhook::target::Target};
+
+/// The fields, as they stand in the form.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WebhookForm {
+    /// Which webhook it was filled with; empty when there was none.
+    pub(super) version: String,
+    pub(super) url: String,
+    pub(super) url_error: String,
+    /// Patterns with commas between them.
+    pub(super) tags: String,
+    pub(super) tags_error: String,
+    /// A header a line, values masked.
+    pub(super) headers: String,
+    pub(super) headers_error: String,
+    pub(super) enabled: bool,
+    /// What is there and was typed otherwise.
+    pub(super) differences: Vec<Difference>,
+}
+
+/// A field that somebody else changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub(super) field: &'static str,
+    pub(super) typed: String,
+    pub(super) there: String,
+}
+
+/// Which webhook a form was about.
+pub(super) fn version(fields: &HashMap<String, String>) -> Result<Expected, Problem> {
+    let version = field(fields, "version").parse().map(Expected::Version);
+    version.map_err(|_| {
+        let detail = "the form does not say which webhook is meant: load the page again, and repeat it there";
+        Problem::new(StatusCode::PRECONDITION_REQUIRED, detail)
+    })
+}
+
+impl WebhookForm {
+    /// For a repository that has none.
+    pub(super) fn blank() -> Self {
+        Self {
+            tags: EVERY_TAG.to_owned(),
+            enabled: true,
+            ..Self::default()
+        }
+    }
+
+    /// With what is there.
+    pub(super) fn of(webhook: &WebhookView) -> Self {
+        let line = |(name, value): (&String, &String)| format!("{name}: {value}");
+        Self {
+            version: webhook.version.to_string(),
+            url: webhook.url.clone(),
+            tags: webhook.tags.join(", "),
+            headers: webhook.headers.iter().map(line).collect::<Vec<_>>().join("\n"),
+            enabled: webhook.enabled,
+            ..Self::default()
+        }
+    }
+
+    /// With what somebody typed.
+    pub(super) fn typed(fields: &HashMap<String, String>) -> Self {
+        Self {
+            version: field(fields, "version"),
+            url: field(fields, "url"),
+            tags: field(fields, "tags"),
+            headers: field(fields, "headers").replace('\r', ""),
+            enabled: fields.contains_key("enabled"),
+            ..Self::default()
+        }
+    }
+
+    /// Which webhook it was filled with, or that there was none.
+    pub(super) fn expected(&self) -> Expected {
+        self.version.parse().map_or(Expected::Absent, Expected::Version)
+    }
+
+    /// What is asked for.
+    pub(super) fn draft(&self) -> Result<WebhookDraft, ChangeError> {
+        let headers = headers(&self.headers).map_err(|detail| {
+            let pointer = "/headers".to_owned();
+            ChangeError::Invalid(vec![FieldError { pointer, detail }])
+        })?;
+        Ok(WebhookDraft {
+            url: Some(self.url.clone()),
+            tags: Some(self.patterns()),
+            headers: Some(headers),
+            enabled: Some(self.enabled),
+            ..WebhookDraft::default()
+        })
+    }
+
+    /// The patterns of tags; an empty place between commas is none.
+    fn patterns(&self) -> Vec<String> {
+        let patterns = self.tags.split([',', '\n', ' ']);
+        let patterns = patterns.map(str::trim).filter(|pattern| !pattern.is_empty());
+        patterns.map(ToOwned::to_owned).collect()
+    }
+
+    /// Says at each field what is wrong with it; what belongs to none is given back.
+    pub(super) fn blame(&mut self, errors: &[FieldError]) -> String {
+        let (mut rest, patterns) = (String::new(), self.patterns());
+        for error in errors {
+            let (place, of) = match error.pointer.as_str() {
+                "/url" => (&mut self.url_error, None),
+                "/tags" => (&mut self.tags_error, None),
+                "/headers" => (&mut self.headers_error, None),
+                pointer => match (pointer.strip_prefix("/tags/"), pointer.strip_prefix("/headers/")) {
+                    (Some(index), _) => {
+                        let index = index.parse().ok();
+                        let pattern = index.and_then(|index: usize| patterns.get(index));
+                        (&mut self.tags_error, pattern.cloned())
+                    }
+                    (_, Some(name)) => {
+                        let name = name.replace("~1", "/").replace("~0", "~");
+                        (&mut self.headers_error, Some(name))
+                    }
+                    _ => (&mut rest, None),
+                },
+            };
+            if !place.is_empty() {
+                place.push_str("; ");
+            }
+            if let Some(of) = of {
+                place.push_str(&of);
+                place.push_str(": ");
+            }
+            place.push_str(&error.detail);
+        }
+        rest
+    }
+
+    /// Takes up what is there now: the next time this is saved, it is meant.
+    pub(super) fn compare(&mut self, there: Option<&WebhookView>) {
+        let Some(webhook) = there else {
+            self.version.clear();
+            return;
+        };
+        let now = Self::of(webhook);
+        let yes = |enabled| if enabled { "yes" } else { "no" }.to_owned();
+        let url = Target::parse(&self.url).map_or_else(|_| "not a URL".to_owned(), |url| url.to_string());
+        let differ = [
+            ("URL", url, now.url.clone()),
+            ("Tags", self.patterns().join(", "), webhook.tags.join(", ")),
+            ("Headers", shown(&self.headers), shown(&now.headers)),
+            ("Enabled", yes(self.enabled), yes(now.enabled)),
+        ];
+        let differ = differ.into_iter().filter(|(_, typed, there)| typed != there);
+        self.differences = differ
+            .map(|(field, typed, there)| Difference { field, typed, there })
+            .collect();
+        self.version = now.version;
+    }
+}
+
+/// Headers by name, of the lines that somebody typed.
+fn headers(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut headers = BTreeMap::<String, String>::new();
+    let lines = text.lines().map(str::trim).enumerate();
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
+        let number = number + 1;
+        let Some((name, value)) = line.split_once(':') else {
+            return Err(format!(
+                "line {number} has no colon: a header is written Name: value"
+            ));
+        };
+        let (name, value) = (name.trim(), value.trim());
+        if headers.keys().any(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(format!("{name} is there twice"));
+        }
+        headers.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(headers)
+}
+
+/// The lines of headers with their values masked, in the order of their names.
+fn shown(text: &str) -> String {
+    let name = |line: &str| line.split_once(':').map(|(name, _)| name.trim().to_owned());
+    let is_new = |line: &&str| !line.trim_end().ends_with(MASK);
+    let mut names: Vec<String> = text.lines().filter_map(name).collect();
+    names.sort_unstable();
+    let new = text.lines().filter(|line| !line.trim().is_empty()).filter(is_new);
+    match (names.is_empty(), new.count()) {
+        (true, _) => "none".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, new) => format!("{} ({new} with a new value)", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(fields: &[(&str, &str)]) -> WebhookForm {
+        let pairs = fields
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        WebhookForm::typed(&pairs.collect())
+    }
+
+    #[test]
+    fn blank_places_are_none_and_lines_are_headers() {
+        let form = typed(&[
+            ("tags", " 1.* ,, latest, "),
+            (
+                "headers",
+                "X-A: 1\r\n\r\n Authorization : Bearer a:b \r\nX-Empty:",
+            ),
+        ]);
+        let draft = form.draft().unwrap();
+        assert_eq!(draft.tags.unwrap(), ["1.*", "latest"]);
+        let headers: Vec<_> = draft.headers.unwrap().into_iter().collect();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            headers,
+            [
+                pair("Authorization", "Bearer a:b"),
+                pair("X-A", "1"),
+                pair("X-Empty", "")
+            ]
+        );
+        for (wrong, words) in [("X-A: 1\nnothing", "line 2"), ("X-A: 1\nx-a: 2", "twice")] {
+            let Err(ChangeError::Invalid(errors)) = typed(&[("headers", wrong)]).draft() else {
+                panic!("{wrong} is no header")
+            };
+            assert!(errors[0].detail.contains(words), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_at_its_field() {
+        let mut form = typed(&[("tags", "ok, [")]);
+        let error = |pointer: &str, detail: &str| FieldError {
+            pointer: pointer.to_owned(),
+            detail: detail.to_owned(),
+        };
+        let rest = form.blame(&[
+            error("/url", "no"),
+            error("/tags/1", "no pattern"),
+            error("/headers/X-A", "first"),
+            error("/headers/a~1b", "second"),
+            error("/format", "elsewhere"),
+        ]);
+        assert_eq!((&*form.url_error, &*form.tags_error), ("no", "[: no pattern"));
+        assert_eq!(form.headers_error, "X-A: first; a/b: second");
+        assert_eq!(rest, "elsewhere");
+    }
+}
