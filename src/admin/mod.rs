@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
+    catalog::History,
     clock::Clock,
     dispatch::{Dispatcher, states::States},
     journal::Journal,
@@ -34,8 +35,10 @@ pub mod access;
 mod api;
 pub mod configuration;
 pub mod draft;
+pub mod owed;
 mod pages;
 pub mod problem;
+pub mod pulse;
 pub mod rate;
 pub mod socket;
 #[cfg(test)]
@@ -95,9 +98,15 @@ pub struct Parts {
     pub dispatcher: Dispatcher,
     /// How often tests are sent.
     pub tests: rate::Tests,
+    /// How much happens.
+    pub pulse: pulse::Pulse,
+    /// What endpoints owe.
+    pub owed: owed::OwedLately,
     /// What is known of sizes.
     pub sizing: Sizing,
-    /// Where what happened is read: `catalog.db`.
+    /// Who writes down what happened.
+    pub history: History,
+    /// Where that is read: `catalog.db`.
     pub history_file: PathBuf,
     /// Which configuration is in effect.
     pub configuration: Configuration,

@@ -10,6 +10,8 @@ use crate::{
         self, Admin,
         access::Access,
         configuration::Configuration,
+        owed::OwedLately,
+        pulse::Pulse,
         socket::Socket,
         webhooks::{self, Defaults, Webhooks},
     },
@@ -50,6 +52,7 @@ pub(super) struct Side {
     access: Access,
     socket: Option<Socket>,
     webhooks: Webhooks,
+    pulse: Pulse,
 }
 
 impl Side {
@@ -61,11 +64,13 @@ impl Side {
             states: parts.states.clone(),
             rules: options::webhook_rules(config),
             defaults: parts.defaults,
-            history: parts.history,
+            history: parts.history.clone(),
             clock: parts.clock.clone(),
         });
+        let pulse = Pulse::new(parts.journal.clone(), parts.metrics.clone());
         Ok(Self {
-            listener: Listener::bind(ListenerName::Admin, listener, parts.metrics)?,
+            pulse: pulse.clone(),
+            listener: Listener::bind(ListenerName::Admin, listener, parts.metrics.clone())?,
             access: Access::new(options::door(config)),
             socket: bind_socket(&config.data_dir),
             admin: Admin::new(admin::Parts {
@@ -76,8 +81,11 @@ impl Side {
                 journal: parts.journal,
                 dispatcher: parts.dispatcher,
                 tests: admin::rate::Tests::default(),
+                pulse,
+                owed: OwedLately::default(),
                 sizing: parts.sizing,
                 configuration: parts.configuration,
+                history: parts.history,
                 history_file: config.data_dir.join(catalog::FILE),
                 ingest: options::ingest_address(config),
                 clock: parts.clock,
@@ -96,6 +104,7 @@ impl Side {
         if let Some(socket) = self.socket {
             tasks.spawn_lasting("admin socket", socket.serve(admin, tasks.clone(), soft.clone()));
         }
+        tasks.spawn_lasting("pulse", self.pulse.keep(soft.clone()));
         tasks.spawn_lasting("webhooks", self.webhooks.expire_secrets(soft));
     }
 }

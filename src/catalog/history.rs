@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 use tracing::warn;
 
 use super::entry::{Attempt, Attempted, Entry, Which};
@@ -48,6 +51,7 @@ pub(super) struct Gauges {
     pub(super) bytes: AtomicU64,
     waiting_bytes: AtomicUsize,
     complaint: Throttle,
+    written: watch::Sender<()>,
 }
 
 impl Gauges {
@@ -60,6 +64,12 @@ impl Gauges {
         if self.complaint.due().is_some() {
             warn!(reason, lost, "the history has gaps; deliveries are not affected");
         }
+    }
+
+    /// So many rows were written.
+    pub(super) fn wrote(&self, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.written.send_replace(());
     }
 
     /// An entry was taken out of the line.
@@ -146,6 +156,13 @@ impl History {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Tells that something was written down; `None` when nothing ever is.
+    #[must_use]
+    pub fn changes(&self) -> Option<watch::Receiver<()>> {
+        let line = self.0.as_ref()?;
+        Some(line.gauges.written.subscribe())
     }
 
     /// Figures for metrics.

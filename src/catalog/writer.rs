@@ -207,7 +207,7 @@ impl Writer {
         let result = write_batch(store, *origin, batch, self.options.log_bytes_max());
         match result {
             Ok(rows) => {
-                self.gauges.rows.fetch_add(rows, Ordering::Relaxed);
+                self.gauges.wrote(rows);
                 self.recovered();
             }
             Err(error) => {

@@ -14,7 +14,7 @@
 //! - No map guard lives across an `.await`: every method that touches the map is synchronous.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -82,6 +82,15 @@ impl Default for Queue {
     }
 }
 
+/// What an endpoint owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// How many pushes.
+    pub pushes: u64,
+    /// The oldest of them.
+    pub oldest: Sequence,
+}
+
 /// Pairs whose endpoint is gone: the caller settles them.
 pub type Orphans = Vec<(Pair, EndpointId)>;
 
@@ -133,6 +142,23 @@ impl Queue {
             .iter()
             .map(|entry| entry.key().clone())
             .collect()
+    }
+
+    /// What each endpoint owes in all. Looks at all repositories: for people, not for each push.
+    #[must_use]
+    pub fn owed(&self) -> HashMap<EndpointId, Owed> {
+        let mut all = HashMap::<EndpointId, Owed>::new();
+        for entry in &self.repositories {
+            for waiting in entry.value().waiting() {
+                let owed = all.entry((*waiting.endpoint).clone()).or_insert(Owed {
+                    pushes: 0,
+                    oldest: waiting.oldest,
+                });
+                owed.pushes += u64::from(waiting.pushes);
+                owed.oldest = owed.oldest.min(waiting.oldest);
+            }
+        }
+        all
     }
 
     /// Inserts a push that just became durable. Must be called in the order of the sequence numbers.

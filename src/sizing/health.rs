@@ -15,6 +15,17 @@ use tracing::{info, warn};
 
 use crate::registry::RegistryError;
 
+/// What is known of the registry, from the requests that were made for sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// None was made yet.
+    Unknown,
+    /// It answered the last one, so long ago.
+    Answers(Duration),
+    /// It left the last one without an answer, so long ago.
+    Silent(Duration),
+}
+
 /// How long a quick request may take.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -31,6 +42,8 @@ pub(super) struct Health {
 #[derive(Debug, Default)]
 struct State {
     answered_at: Option<Instant>,
+    /// When a request was last left without an answer.
+    missed: Option<Instant>,
     /// When it was last found silent, if it is known to be down.
     silent_at: Option<Instant>,
 }
@@ -59,13 +72,26 @@ impl Health {
 
     /// Takes note of how a request ended.
     pub(super) fn note<T>(&self, answer: &Result<T, RegistryError>) {
+        let mut state = self.state();
         if answer.as_ref().is_err_and(RegistryError::is_silence) {
+            state.missed = Some(Instant::now());
             return;
         }
-        let mut state = self.state();
         state.answered_at = Some(Instant::now());
         if state.silent_at.take().is_some() {
             info!("the registry answers again");
+        }
+    }
+
+    /// Whether the registry answered last.
+    pub(super) fn reach(&self) -> Reach {
+        let state = self.state();
+        match (state.answered_at, state.missed) {
+            (None, None) => Reach::Unknown,
+            (Some(answered), missed) if missed.is_none_or(|missed| missed <= answered) => {
+                Reach::Answers(answered.elapsed())
+            }
+            (_, missed) => Reach::Silent(missed.map(|missed| missed.elapsed()).unwrap_or_default()),
         }
     }
 
@@ -114,6 +140,20 @@ mod tests {
         assert!(ask(Err(RegistryError::NotFound)).await, "an answer is an answer");
         assert!(ask(SILENCE).await);
         assert_eq!(tried.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_it_answered_last_is_told() {
+        let health = Health::default();
+        assert_eq!(health.reach(), Reach::Unknown);
+        health.note(&SILENCE);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(health.reach(), Reach::Silent(Duration::from_secs(3)));
+        health.note(&Err::<(), _>(RegistryError::NotFound));
+        assert_eq!(health.reach(), Reach::Answers(Duration::ZERO));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        health.note(&SILENCE);
+        assert_eq!(health.reach(), Reach::Silent(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,6 +54,7 @@ mod tests;
 
 use content::Content;
 use health::PROBE_TIMEOUT;
+pub use health::Reach;
 use manifests::{Call, Manifests, Standing, Unavailable};
 use repositories::Repositories;
 
@@ -149,6 +150,12 @@ impl Sizing {
         let known = self.0.repositories.peek(repository)?;
         let count = known.ledger().tag_count()?;
         Some(count as u64)
+    }
+
+    /// Whether the registry answered last. It is not asked.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.0.manifests.health.reach()
     }
 
     /// The sizes of `images`, one for one, with the repository as it is at this call. Done as soon as all

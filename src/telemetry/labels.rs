@@ -9,6 +9,9 @@ macro_rules! label {
         pub enum $name { $($(#[$why])* $variant,)* }
 
         impl $name {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
             /// As the label says it.
             #[must_use]
             pub fn as_str(self) -> &'static str {

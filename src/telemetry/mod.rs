@@ -114,6 +114,19 @@ pub struct QueueSample {
     pub oldest: Duration,
 }
 
+/// What came of pushes since the start, each for each endpoint that owed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Those that were delivered.
+    pub delivered: u64,
+    /// Those that gave way to a newer one.
+    pub superseded: u64,
+    /// Those that were given up on.
+    pub dead_letters: u64,
+    /// Attempts that failed.
+    pub failed_attempts: u64,
+}
+
 /// The history as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistorySample {
@@ -359,6 +372,28 @@ impl Metrics {
     #[must_use]
     pub fn reloads(&self) -> &Reloads {
         &self.0.reloads
+    }
+
+    /// What came of pushes since the start.
+    #[must_use]
+    pub fn outcomes(&self) -> Outcomes {
+        let settled = |how| {
+            let counter = self.0.settled.get(&SettledLabels { how });
+            counter.map(|counter| counter.get()).unwrap_or_default()
+        };
+        let attempts = |result: &AttemptResult| {
+            let counter = self.0.attempts.get(&AttemptLabels { result: *result });
+            counter.map(|counter| counter.get()).unwrap_or_default()
+        };
+        let failures = AttemptResult::ALL
+            .iter()
+            .filter(|result| **result != AttemptResult::Status2xx);
+        Outcomes {
+            delivered: settled("delivered"),
+            superseded: settled("superseded"),
+            dead_letters: settled("dead_letter"),
+            failed_attempts: failures.map(attempts).sum(),
+        }
     }
 
     /// What is counted of dead letters.

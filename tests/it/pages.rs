@@ -14,7 +14,10 @@ use crate::support::{
     shipbell::{Config, Shipbell},
 };
 
+mod endpoints;
+mod letters;
 mod lists;
+mod overview;
 mod people;
 
 fn own() -> Config {

@@ -11,7 +11,9 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, draft::MASK, problem::Problem},
-    Page, Paging, Params, cursor, veiled,
+    Page, Paging, Params, blocking, cursor,
+    overview::is_trouble,
+    seconds, veiled,
 };
 use crate::{
     dispatch::health::{self, Event},
@@ -41,12 +43,22 @@ pub(in super::super) struct EndpointView {
     pub(in super::super) failures: u32,
     /// When the next attempt may be made, if it is waited for.
     pub(in super::super) next_attempt: Option<String>,
+    /// How many pushes it is owed, as of a second ago; null for those who may not know where it is.
+    pub(in super::super) queued_pushes: Option<u64>,
+    /// How old the oldest of them is, seconds.
+    pub(in super::super) oldest_age_s: Option<f64>,
 }
 
 impl EndpointView {
-    /// An endpoint as somebody may see it.
+    /// An endpoint as somebody may see it. Blocks on the disk.
     pub(in super::super) fn of(admin: &Admin, who: &Who, endpoint: &Endpoint) -> Self {
-        let view = admin.parts().states.view(&endpoint.id);
+        let parts = admin.parts();
+        let view = parts.states.view(&endpoint.id);
+        let owed = who
+            .may_locate(&endpoint.id)
+            .then(|| parts.owed.by_endpoint(&parts.queue).get(&endpoint.id).copied());
+        let oldest = owed.flatten().map(|owed| owed.oldest);
+        let oldest_at = oldest.and_then(|oldest| parts.journal.taken_at(oldest).ok().flatten());
         let reason = veiled::reason(admin, who, &endpoint.id, view.reason);
         Self {
             id: endpoint.id.to_string(),
@@ -60,6 +72,8 @@ impl EndpointView {
             reason: super::named(&reason),
             failures: view.failures,
             next_attempt: view.next_attempt.map(|at| at.to_string()),
+            queued_pushes: owed.map(|owed| owed.map_or(0, |owed| owed.pushes)),
+            oldest_age_s: oldest_at.map(|at| seconds(parts.clock.now().since(at))),
         }
     }
 }
@@ -101,25 +115,38 @@ pub(super) async fn list(
     Extension(who): Extension<Who>,
     Params(query): Params<EndpointQuery>,
 ) -> Result<Json<Page<EndpointView>>, Problem> {
-    listed(&admin, &who, query).map(Json)
+    listed(&admin, &who, query).await.map(Json)
 }
 
 /// The endpoints that get a repository's pushes, its own last, as somebody may see them who may see it.
-pub(in super::super) fn concerned(admin: &Admin, who: &Who, name: &RepositoryName) -> Vec<EndpointView> {
-    let endpoints = &admin.parts().endpoints;
-    let concerned = endpoints.concerned(name).into_iter();
-    concerned
-        .filter_map(|id| endpoints.get(&id))
-        .map(|endpoint| EndpointView::of(admin, who, &endpoint))
-        .collect()
+pub(in super::super) async fn concerned(
+    admin: &Admin,
+    who: &Who,
+    name: &RepositoryName,
+) -> Result<Vec<EndpointView>, Problem> {
+    let (admin, who, name) = (admin.clone(), who.clone(), name.clone());
+    blocking(move || {
+        let endpoints = &admin.parts().endpoints;
+        let concerned = endpoints.concerned(&name).into_iter();
+        concerned
+            .filter_map(|id| endpoints.get(&id))
+            .map(|endpoint| EndpointView::of(&admin, &who, &endpoint))
+            .collect()
+    })
+    .await
 }
 
 /// One page of endpoints.
-pub(in super::super) fn listed(
+pub(in super::super) async fn listed(
     admin: &Admin,
     who: &Who,
     query: EndpointQuery,
 ) -> Result<Page<EndpointView>, Problem> {
+    let (admin, who) = (admin.clone(), who.clone());
+    blocking(move || page(&admin, &who, query)).await?
+}
+
+fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointView>, Problem> {
     let state = query.state.as_deref();
     if state.is_some_and(|state| health::State::parse(state).is_none()) {
         return Err(Problem::parameter(
@@ -175,8 +202,15 @@ fn seen(admin: &Admin, who: &Who) -> Vec<EndpointId> {
     named.filter(|id| who.may_locate(id)).chain(own).collect()
 }
 
+/// The endpoints that are not healthy, of those that somebody sees.
+pub(super) fn troubled(admin: &Admin, who: &Who) -> Vec<EndpointId> {
+    let mut all = seen(admin, who);
+    all.retain(|id| is_trouble(admin.parts().states.view(id).state));
+    all
+}
+
 /// An endpoint that somebody may change.
-pub(super) fn changeable(
+pub(in super::super) fn changeable(
     admin: &Admin,
     who: &Who,
     text: &str,
@@ -209,7 +243,8 @@ pub(in super::super) async fn set(
         let detail = format!("it is so from now on, but could not be saved yet: {error}");
         Problem::new(http::StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     })?;
-    let view = EndpointView::of(admin, who, &endpoint);
+    let (desk, seer) = (admin.clone(), who.clone());
+    let view = blocking(move || EndpointView::of(&desk, &seer, &endpoint)).await?;
     info!(target: "shipbell::audit", endpoint = %id, by = %who.name, state = view.state, "endpoint set by hand");
     Ok(view)
 }

@@ -21,13 +21,16 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(super) use veiled::identity;
+
 use super::{Admin, problem::Problem};
 use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
 
 mod configuration;
 pub(super) mod deliveries;
 pub(super) mod endpoints;
-mod letters;
+pub(super) mod letters;
+pub(super) mod overview;
 mod queue;
 pub(super) mod repositories;
 pub(super) mod send;
@@ -49,6 +52,7 @@ const LIMIT_MAX: u32 = 1000;
     ),
     servers((url = "/", description = "This instance")),
     tags(
+        (name = "overview", description = "How the whole is"),
         (name = "repositories", description = "What was pushed to, and its own webhook"),
         (name = "deliveries", description = "What was sent, and what came of it"),
         (name = "endpoints", description = "Where webhooks go, and how that is")
@@ -59,6 +63,7 @@ struct Description;
 /// The API, and its description.
 pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
     let (router, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(overview::overview))
         .routes(routes!(repositories::list))
         .routes(routes!(repositories::get))
         .routes(routes!(webhooks::get, webhooks::put, webhooks::delete))

@@ -26,7 +26,7 @@ pub(super) fn reason(admin: &Admin, who: &Who, endpoint: &EndpointId, reason: St
 }
 
 /// The identity that a text names; one of a repository whose name is none is the operator's.
-pub(super) fn identity(text: &str) -> EndpointId {
+pub(in super::super) fn identity(text: &str) -> EndpointId {
     let own = text.strip_prefix("repository:");
     own.and_then(|name| name.parse().ok())
         .map_or_else(|| EndpointId::Named(text.into()), EndpointId::Repository)

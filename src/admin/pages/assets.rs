@@ -1,4 +1,8 @@
-//! `/assets/…`: the style sheet and the icon. They need nobody to look at them.
+//! `/assets/…`: the style sheet, the icon, and the script that keeps pages up to date. They need nobody to look at them.
+//!
+//! `htmx.min.js` is [htmx](https://htmx.org) 2.0.11, `htmx-ext-sse.min.js` its extension for server-sent events, 2.2.4:
+//! the minified files of their npm packages, unchanged. Both are under the Zero-Clause BSD licence, which asks for
+//! nothing.
 
 use axum::{
     body::Body,
@@ -10,7 +14,9 @@ use sha2::{Digest, Sha256};
 
 use super::super::problem::Problem;
 
-const ASSETS: [(&str, &str, &str); 2] = [
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+const ASSETS: [(&str, &str, &str); 4] = [
     (
         "/assets/style.css",
         "text/css; charset=utf-8",
@@ -20,6 +26,12 @@ const ASSETS: [(&str, &str, &str); 2] = [
         "/assets/icon.svg",
         "image/svg+xml",
         include_str!("assets/icon.svg"),
+    ),
+    ("/assets/htmx.min.js", SCRIPT, include_str!("assets/htmx.min.js")),
+    (
+        "/assets/htmx-ext-sse.min.js",
+        SCRIPT,
+        include_str!("assets/htmx-ext-sse.min.js"),
     ),
 ];
 

@@ -76,6 +76,8 @@ struct DeliveriesPage {
     states: [&'static str; 5],
     problem: String,
     deliveries: Vec<Row>,
+    /// The dead letters that the filter's repository and endpoint have.
+    letters: String,
     filtered: bool,
     later: bool,
     next: Option<String>,
@@ -105,6 +107,7 @@ pub(super) async fn list(
         states: STATES,
         problem: String::new(),
         deliveries: Vec::new(),
+        letters: String::new(),
         filtered: false,
         later: query.cursor.is_some(),
         next: None,
@@ -116,6 +119,11 @@ pub(super) async fn list(
         ("since", shown.since.clone()),
         ("until", shown.until.clone()),
     ];
+    let letters = [
+        ("repository", shown.repository.as_str()),
+        ("endpoint", shown.endpoint.as_str()),
+    ];
+    shown.letters = link("/dead-letters", &letters);
     shown.filtered = parameters.iter().any(|(_, value)| !value.is_empty());
     moment(&mut query.since);
     moment(&mut query.until);
@@ -160,10 +168,23 @@ struct DeliveryPage {
 }
 
 /// An attempt as it is shown.
-struct Attempted {
-    at: When,
-    took: String,
-    story: AttemptStory,
+pub(super) struct Attempted {
+    pub(super) at: When,
+    pub(super) took: String,
+    pub(super) story: AttemptStory,
+}
+
+impl Attempted {
+    pub(super) fn of(story: AttemptStory, now: Timestamp) -> Self {
+        Self {
+            at: When::at(story.at, now),
+            took: match story.elapsed {
+                short if short.as_secs() < 10 => format!("{} ms", short.as_millis()),
+                long => span(long),
+            },
+            story,
+        }
+    }
 }
 
 impl DeliveryPage {
@@ -177,14 +198,6 @@ impl DeliveryPage {
             (tag, _) => format!("{}:{tag}", push.repository),
         };
         let attempts = std::mem::take(&mut delivery.attempts).into_iter();
-        let attempted = |story: AttemptStory| Attempted {
-            at: When::at(story.at, now),
-            took: match story.elapsed {
-                short if short.as_secs() < 10 => format!("{} ms", short.as_millis()),
-                long => span(long),
-            },
-            story,
-        };
         Ok(Self {
             frame: visitor.frame.clone(),
             may_edit: visitor.who.may_edit(&push.repository),
@@ -200,7 +213,7 @@ impl DeliveryPage {
             ended: delivery.ended_at.map(|at| When::at(at, now)),
             next: delivery.next_at.map(|at| When::at(at, now)),
             // The last one is what people come for.
-            attempts: attempts.rev().map(attempted).collect(),
+            attempts: attempts.rev().map(|story| Attempted::of(story, now)).collect(),
             delivery,
         })
     }

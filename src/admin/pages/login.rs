@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Where one gets to, unless it is said.
-const HOME: &str = "/repositories";
+const HOME: &str = "/overview";
 
 #[derive(Template)]
 #[template(path = "login.html")]

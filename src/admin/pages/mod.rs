@@ -3,7 +3,7 @@
 //! A handler answers with its page or with a [`Problem`]; what the latter looks like is decided at the door, by who
 //! asks ([`humane`]): people get a page, programs a problem document.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Write as _};
 
 use askama::Template;
 use axum::{
@@ -19,8 +19,11 @@ use super::{Admin, Asked, access::host_name, problem::Problem};
 
 mod assets;
 mod deliveries;
+mod endpoints;
 mod frame;
+mod letters;
 mod login;
+mod overview;
 mod repositories;
 mod repository;
 mod webhook_form;
@@ -39,7 +42,8 @@ pub(super) const LOGOUT: &str = "/logout";
 /// The pages' routes.
 pub(super) fn router() -> Router<Admin> {
     Router::new()
-        .route("/", get(|| async { Redirect::to("/repositories") }))
+        .route("/", get(|| async { Redirect::to("/overview") }))
+        .route("/overview", get(overview::show))
         .route("/repositories", get(repositories::list))
         .route("/repository", get(repository::open))
         .route(
@@ -55,6 +59,19 @@ pub(super) fn router() -> Router<Admin> {
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/{id}", get(deliveries::show))
         .route("/deliveries/{id}/redeliver", post(deliveries::redeliver))
+        .route("/endpoints", get(endpoints::list))
+        .route("/endpoints/{id}/enable", post(endpoints::enable))
+        .route("/endpoints/{id}/hold", post(endpoints::hold))
+        .route(
+            "/endpoints/{id}/disable",
+            get(endpoints::confirm).post(endpoints::disable),
+        )
+        .route("/dead-letters", get(letters::list))
+        .route("/dead-letters/{id}", get(letters::show))
+        .route(
+            "/dead-letters/replay",
+            get(letters::confirm).post(letters::replay),
+        )
 }
 
 /// Whether somebody at a browser asks for a page.
@@ -154,7 +171,23 @@ fn link(path: &str, parameters: &[(&str, &str)]) -> String {
 
 /// Where a repository's page is.
 fn href(name: &str) -> String {
-    format!("/repositories/{}", name.replace('/', "%2F"))
+    format!("/repositories/{}", segment(name))
+}
+
+/// A text as one part of a path.
+fn segment(text: &str) -> String {
+    let mut written = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => written.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => written.push(char::from(byte)),
+            // Writing to a String does not fail.
+            _ => {
+                let _ = write!(written, "%{byte:02X}");
+            }
+        }
+    }
+    written
 }
 
 /// The host by which a browser came here, if it is one.

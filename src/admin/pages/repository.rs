@@ -84,7 +84,7 @@ impl RepositoryPage {
             ..DeliveryQuery::default()
         };
         let deliveries = listed(admin, who, query).await?.items;
-        let operators = concerned(admin, who, name);
+        let operators = concerned(admin, who, name).await?;
         let operators = operators.into_iter().filter(|view| view.repository.is_none());
         let operator = |view: EndpointView| Operator {
             since: When::read(view.since.as_deref(), now),

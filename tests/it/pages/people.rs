@@ -15,12 +15,12 @@ use crate::support::{
     tls::Authority,
 };
 
-const ADMIN: &str = "admin-token-0123456789";
-const EDITOR: &str = "editor-token-0123456789";
-const VIEWER: &str = "viewer-token-0123456789";
+pub(super) const ADMIN: &str = "admin-token-0123456789";
+pub(super) const EDITOR: &str = "editor-token-0123456789";
+pub(super) const VIEWER: &str = "viewer-token-0123456789";
 
 /// An admin, an editor of `acme/**`, and a viewer of it.
-fn with_tokens() -> Config {
+pub(super) fn with_tokens() -> Config {
     own().with(&format!(
         "[admin]\nauth = 'token'\n\
          [[admin.tokens]]\nname = 'ann'\ntoken = '{ADMIN}'\nrole = 'admin'\n\
@@ -47,9 +47,9 @@ fn somebody_logs_in_with_a_token_and_is_led_back_and_nowhere_else() {
     assert!(wrong.text().contains("token-error"), "{}", wrong.text());
     for (next, to) in [
         ("/repositories/acme%2Fapp?x=1", "/repositories/acme%2Fapp?x=1"),
-        ("//evil.example", "/repositories"),
-        ("/\t/evil.example", "/repositories"),
-        ("/\\evil.example", "/repositories"),
+        ("//evil.example", "/overview"),
+        ("/\t/evil.example", "/overview"),
+        ("/\\evil.example", "/overview"),
     ] {
         let right = browser.submit("/login", &[("token", ADMIN), ("next", next)]);
         assert_eq!(
@@ -90,6 +90,8 @@ fn a_form_that_came_too_late_leads_to_its_page_after_the_login() {
         (format!("{PAGE}/remove"), PAGE),
         (PAGE.to_owned(), PAGE),
         ("/deliveries/msg_1/redeliver".to_owned(), "/deliveries/msg_1"),
+        ("/endpoints/ci/hold".to_owned(), "/endpoints"),
+        ("/dead-letters/replay".to_owned(), "/dead-letters"),
     ] {
         let late = browser.submit(&path, &[]);
         assert_eq!(late.status, 303, "{path}");
@@ -106,7 +108,15 @@ fn somebody_logs_out_and_the_cookie_is_good_for_nothing_any_more() {
     let shipbell = Shipbell::start(with_tokens());
     let browser = Browser::at(&shipbell);
     let inside = browser.logged_in(ADMIN);
-    for path in ["/repositories", PAGE, "/deliveries", "/nowhere"] {
+    for path in [
+        "/overview",
+        "/repositories",
+        PAGE,
+        "/deliveries",
+        "/endpoints",
+        "/dead-letters",
+        "/nowhere",
+    ] {
         let page = inside.get(path).text();
         assert!(
             page.contains("action=\"/logout\"") && page.contains("ann"),
@@ -201,12 +211,27 @@ fn a_viewer_sees_no_button_and_may_press_none() {
         format!("{PAGE}/rotate"),
         format!("{PAGE}/remove"),
         format!("{delivery}/redeliver"),
+        "/endpoints/repository%3Aacme%2Fapp/disable".to_owned(),
+        "/endpoints/repository%3Aacme%2Fapp/hold".to_owned(),
+        "/endpoints/repository%3Aacme%2Fapp/enable".to_owned(),
+        "/dead-letters/replay".to_owned(),
     ] {
         let refused = vic.submit(&path, &fields);
         assert_eq!(refused.status, 403, "{path}: {}", refused.text());
         assert!(refused.text().contains("class=\"problem\""), "{path}");
     }
-    assert_eq!(vic.get(&format!("{PAGE}/remove")).status, 403);
+    for path in [
+        &format!("{PAGE}/remove"),
+        "/endpoints/repository%3Aacme%2Fapp/disable",
+        "/dead-letters/replay?repository=acme%2Fapp",
+    ] {
+        assert_eq!(vic.get(path).status, 403, "{path}");
+    }
+    let listed = vic.page("/endpoints");
+    assert!(
+        listed.contains("repository:acme/app") && posts(&listed) == 1,
+        "{listed}"
+    );
     assert_eq!(api.json(&webhook_of("acme/app"))["url"], receiver.url("/hook?…"));
     assert_eq!(receiver.requests().len(), 1);
 }

@@ -1,0 +1,228 @@
+//! `/endpoints`: where webhooks go, how that is, and what a hand can do about it.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{
+    super::{
+        Admin,
+        access::Who,
+        api::{
+            Params,
+            endpoints::{EndpointQuery, EndpointView, changeable, listed, set},
+            identity,
+        },
+        problem::Problem,
+    },
+    frame::{Frame, Visitor},
+    given, href, link, page, refused, segment, sentence,
+    when::{When, span},
+};
+use crate::{clock::Timestamp, dispatch::health};
+
+/// An endpoint in a table.
+pub(super) struct Row {
+    pub(super) id: String,
+    /// The page of the repository whose own it is; empty for the operator's.
+    pub(super) page: String,
+    /// Where it is changed; empty for those who may not.
+    pub(super) href: String,
+    pub(super) url: String,
+    pub(super) state: String,
+    pub(super) since: Option<When>,
+    pub(super) reason: String,
+    pub(super) failures: u32,
+    pub(super) next: Option<When>,
+    pub(super) queued: String,
+    pub(super) deliveries: String,
+}
+
+impl Row {
+    pub(super) fn of(view: EndpointView, who: &Who, now: Timestamp) -> Self {
+        let may_change = who.may_change(&identity(&view.id));
+        let queued = match (view.queued_pushes, view.oldest_age_s) {
+            (None, _) => String::new(),
+            (Some(0), _) => "nothing".to_owned(),
+            (Some(pushes), Some(oldest)) => {
+                let oldest = Duration::try_from_secs_f64(oldest).unwrap_or_default();
+                format!("{pushes}, for {}", span(oldest))
+            }
+            (Some(pushes), None) => pushes.to_string(),
+        };
+        Self {
+            page: view.repository.as_deref().map(href).unwrap_or_default(),
+            href: if may_change {
+                format!("/endpoints/{}", segment(&view.id))
+            } else {
+                String::new()
+            },
+            since: When::read(view.since.as_deref(), now),
+            next: When::read(view.next_attempt.as_deref(), now),
+            url: view.url.unwrap_or_default(),
+            state: view.state,
+            reason: view.reason.unwrap_or_default(),
+            failures: view.failures,
+            queued,
+            deliveries: link("/deliveries", &[("endpoint", &view.id)]),
+            id: view.id,
+        }
+    }
+
+    /// Whether it can be enabled: it is not sent to as usual.
+    fn can_enable(&self) -> bool {
+        self.state != "healthy" && self.state != "failing"
+    }
+
+    fn can_hold(&self) -> bool {
+        self.state != "held" && self.state != "disabled"
+    }
+
+    fn can_disable(&self) -> bool {
+        self.state != "disabled"
+    }
+}
+
+#[derive(Template)]
+#[template(path = "endpoints.html")]
+struct EndpointsPage {
+    frame: Frame,
+    state: String,
+    states: [&'static str; 6],
+    notice: String,
+    problem: String,
+    rows: Vec<Row>,
+    restricted: bool,
+    later: bool,
+    next: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct ShowQuery {
+    state: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+    /// Which one was changed just now.
+    done: Option<String>,
+}
+
+impl EndpointsPage {
+    async fn of(admin: &Admin, visitor: &Visitor, mut query: ShowQuery) -> Result<Self, Problem> {
+        given(&mut query.state);
+        let state = query.state.clone().unwrap_or_default();
+        let later = query.cursor.is_some();
+        let listing = EndpointQuery {
+            state: query.state,
+            limit: query.limit,
+            cursor: query.cursor,
+            ..EndpointQuery::default()
+        };
+        let found = listed(admin, &visitor.who, listing).await?;
+        let now = admin.parts().clock.now();
+        let row = |view| Row::of(view, &visitor.who, now);
+        let next = found.next.map(|next| {
+            let filter = [("state", state.as_str()), ("cursor", next.as_str())];
+            link("/endpoints", &filter)
+        });
+        let changed = query.done.as_deref().map(identity);
+        let changed = changed.filter(|id| visitor.who.may_change(id));
+        let changed = changed.filter(|id| admin.parts().endpoints.get(id).is_some());
+        Ok(Self {
+            frame: visitor.frame.clone(),
+            state,
+            states: health::State::ALL.map(health::State::as_str),
+            notice: changed
+                .map(|id| format!("{id} is {} now.", admin.parts().states.state(&id)))
+                .unwrap_or_default(),
+            problem: String::new(),
+            rows: found.items.into_iter().map(row).collect(),
+            restricted: visitor.who.repositories.is_some(),
+            later,
+            next,
+        })
+    }
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Params(query): Params<ShowQuery>,
+) -> Result<Response, Problem> {
+    let shown = EndpointsPage::of(&admin, &visitor, query).await?;
+    Ok(page(StatusCode::OK, &shown))
+}
+
+/// Sets a state by hand, and shows the list again.
+async fn change(
+    admin: &Admin,
+    visitor: &Visitor,
+    id: &str,
+    event: health::Event,
+) -> Result<Response, Problem> {
+    let Err(error) = set(admin, &visitor.who, id, event).await else {
+        let list = link("/endpoints", &[("done", id)]);
+        return Ok(Redirect::to(&list).into_response());
+    };
+    let mut shown = EndpointsPage::of(admin, visitor, ShowQuery::default()).await?;
+    shown.problem = sentence(&error.detail);
+    Ok(refused(&error, &shown))
+}
+
+pub(super) async fn enable(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    change(&admin, &visitor, &id, health::Event::Enabled).await
+}
+
+pub(super) async fn hold(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    change(&admin, &visitor, &id, health::Event::Held).await
+}
+
+pub(super) async fn disable(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    change(&admin, &visitor, &id, health::Event::Disabled).await
+}
+
+#[derive(Template)]
+#[template(path = "disable.html")]
+struct DisablePage {
+    frame: Frame,
+    id: String,
+    href: String,
+    owed: u64,
+}
+
+/// Asks whether an endpoint is really to be disabled.
+pub(super) async fn confirm(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let (identity, _) = changeable(&admin, &visitor.who, &id)?;
+    let parts = admin.parts();
+    let owed = parts.owed.by_endpoint(&parts.queue).get(&identity).copied();
+    Ok(page(
+        StatusCode::OK,
+        &DisablePage {
+            frame: visitor.frame,
+            href: format!("/endpoints/{}", segment(&id)),
+            id,
+            owed: owed.map_or(0, |owed| owed.pushes),
+        },
+    ))
+}

@@ -1,0 +1,346 @@
+//! `/dead-letters`: what was given up on, and how it is sent again.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{
+    super::{
+        Admin,
+        access::Who,
+        api::{
+            Params,
+            deliveries::found,
+            letters::{LetterQuery, LetterView, ReplayView, listed, replayed},
+        },
+        problem::Problem,
+    },
+    deliveries::Attempted,
+    field, form,
+    frame::{Frame, Visitor},
+    given, href, link, page, refused, sentence,
+    when::{When, moment},
+};
+use crate::clock::Timestamp;
+
+const LIST: &str = "/dead-letters";
+
+/// What the letters are filtered by, as it stands in the form and in links.
+#[derive(Clone, Default, Deserialize)]
+pub(super) struct Filter {
+    id: Option<String>,
+    repository: Option<String>,
+    endpoint: Option<String>,
+    tag: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+    /// How many were sent again just now.
+    sent: Option<u64>,
+}
+
+impl Filter {
+    fn tidy(mut self) -> Self {
+        let fields = [
+            &mut self.id,
+            &mut self.repository,
+            &mut self.endpoint,
+            &mut self.tag,
+            &mut self.since,
+            &mut self.until,
+        ];
+        fields.into_iter().for_each(given);
+        self
+    }
+
+    fn typed(fields: &HashMap<String, String>) -> Self {
+        let typed = |name| Some(field(fields, name));
+        let filter = Self {
+            id: typed("id"),
+            repository: typed("repository"),
+            endpoint: typed("endpoint"),
+            tag: typed("tag"),
+            since: typed("since"),
+            until: typed("until"),
+            ..Self::default()
+        };
+        filter.tidy()
+    }
+
+    fn parameters(&self) -> [(&'static str, &str); 6] {
+        fn text(field: Option<&String>) -> &str {
+            field.map(String::as_str).unwrap_or_default()
+        }
+        [
+            ("id", text(self.id.as_ref())),
+            ("repository", text(self.repository.as_ref())),
+            ("endpoint", text(self.endpoint.as_ref())),
+            ("tag", text(self.tag.as_ref())),
+            ("since", text(self.since.as_ref())),
+            ("until", text(self.until.as_ref())),
+        ]
+    }
+
+    fn get(&self, name: &str) -> &str {
+        let parameters = self.parameters();
+        let found = parameters.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value).unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parameters().iter().all(|(_, value)| value.is_empty())
+    }
+
+    fn query(&self) -> LetterQuery {
+        let mut query = LetterQuery {
+            id: self.id.clone(),
+            endpoint: self.endpoint.clone(),
+            repository: self.repository.clone(),
+            tag: self.tag.clone(),
+            since: self.since.clone(),
+            until: self.until.clone(),
+            limit: self.limit,
+            cursor: self.cursor.clone(),
+            ..LetterQuery::default()
+        };
+        moment(&mut query.since);
+        moment(&mut query.until);
+        query
+    }
+
+    /// Whether somebody may send again what it lets through: whoever may not change everything names one repository.
+    fn may_replay(&self, who: &Who) -> bool {
+        let one = self.repository.as_deref().filter(|name| !name.contains('*'));
+        who.may_administer() || one.is_some_and(|name| who.may_edit(name))
+    }
+}
+
+struct Row {
+    href: String,
+    image: String,
+    endpoint: String,
+    state: String,
+    died: Option<When>,
+    reason: String,
+}
+
+fn image(view: &LetterView) -> String {
+    match &view.tag {
+        Some(tag) => format!("{}:{tag}", view.repository),
+        None => format!("{}@{}", view.repository, view.digest),
+    }
+}
+
+impl Row {
+    fn of(view: LetterView, now: Timestamp) -> Self {
+        Self {
+            href: format!("{LIST}/{}", view.id),
+            image: image(&view),
+            died: When::read(Some(&view.died_at), now),
+            endpoint: view.endpoint,
+            state: view.state,
+            reason: view.reason,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "letters.html")]
+struct LettersPage {
+    frame: Frame,
+    filter: Filter,
+    filtered: bool,
+    notice: String,
+    problem: String,
+    rows: Vec<Row>,
+    later: bool,
+    next: Option<String>,
+    /// Where those that were found can be sent again; empty for those who may not.
+    replay: String,
+    only_looks: bool,
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Params(filter): Params<Filter>,
+) -> Response {
+    let filter = filter.tidy();
+    let found = listed(&admin, &visitor.who, &filter.query()).await;
+    let mut shown = LettersPage {
+        filtered: !filter.is_empty(),
+        notice: match filter.sent {
+            None => String::new(),
+            Some(0) => "None was sent again.".to_owned(),
+            Some(1) => "One is sent again now. It goes from here once it is taken.".to_owned(),
+            Some(sent) => format!(
+                "{sent} are sent again now, in their order, at the pace of their endpoints. Each goes from here once it is taken."
+            ),
+        },
+        problem: String::new(),
+        rows: Vec::new(),
+        later: filter.cursor.is_some(),
+        next: None,
+        replay: if filter.may_replay(&visitor.who) {
+            link("/dead-letters/replay", &filter.parameters())
+        } else {
+            String::new()
+        },
+        only_looks: visitor.only_looks(),
+        frame: visitor.frame,
+        filter,
+    };
+    match found {
+        Ok(found) => {
+            let now = admin.parts().clock.now();
+            shown.rows = found.items.into_iter().map(|one| Row::of(one, now)).collect();
+            shown.next = found.next.map(|next| {
+                let mut parameters = shown.filter.parameters().to_vec();
+                parameters.push(("cursor", next.as_str()));
+                link(LIST, &parameters)
+            });
+            page(StatusCode::OK, &shown)
+        }
+        Err(error) => {
+            shown.problem = sentence(&error.detail);
+            refused(&error, &shown)
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "letter.html")]
+struct LetterPage {
+    frame: Frame,
+    image: String,
+    repository: String,
+    href: String,
+    letter: LetterView,
+    taken: Option<When>,
+    died: Option<When>,
+    /// Where it can be sent again; empty for those who may not.
+    replay: String,
+    /// Where its delivery is, if the history knows it.
+    delivery: String,
+    last: Option<Attempted>,
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<i64>,
+) -> Result<Response, Problem> {
+    let query = LetterQuery {
+        id: Some(id.to_string()),
+        ..LetterQuery::default()
+    };
+    let letter = listed(&admin, &visitor.who, &query).await?.items.pop();
+    let letter = letter.ok_or_else(|| Problem::absent(format!("there is no dead letter {id} any more")))?;
+    let now = admin.parts().clock.now();
+    let known = found(&admin, &visitor.who, &letter.webhook_id).await;
+    let (delivery, last) = match known {
+        Ok((_, mut delivery)) => (
+            format!("/deliveries/{}", letter.webhook_id),
+            delivery.attempts.pop().map(|last| Attempted::of(last, now)),
+        ),
+        Err(_) => (String::new(), None),
+    };
+    let replay = if visitor.who.may_edit(&letter.repository) && letter.state == "dead" {
+        let number = id.to_string();
+        let one = [("id", number.as_str()), ("repository", &letter.repository)];
+        link("/dead-letters/replay", &one)
+    } else {
+        String::new()
+    };
+    Ok(page(
+        StatusCode::OK,
+        &LetterPage {
+            frame: visitor.frame,
+            image: image(&letter),
+            href: href(&letter.repository),
+            repository: letter.repository.clone(),
+            taken: When::read(Some(&letter.taken_at), now),
+            died: When::read(Some(&letter.died_at), now),
+            letter,
+            replay,
+            delivery,
+            last,
+        },
+    ))
+}
+
+#[derive(Template)]
+#[template(path = "replay.html")]
+struct ReplayPage {
+    frame: Frame,
+    filter: Filter,
+    back: String,
+    /// Up to when letters are meant: those that were counted.
+    until: String,
+    counted: ReplayView,
+}
+
+impl ReplayPage {
+    /// How many are sent again if those are as well of which a newer push is known.
+    fn forced(&self) -> u64 {
+        self.counted.replayed + self.counted.passed_over
+    }
+}
+
+/// Says what a replay would come to.
+pub(super) async fn confirm(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Params(filter): Params<Filter>,
+) -> Result<Response, Problem> {
+    let filter = filter.tidy();
+    let now = admin.parts().clock.now().to_string();
+    let mut query = filter.query();
+    let until = query.until.get_or_insert(now).clone();
+    query.dry_run = Some(true);
+    let counted = replayed(&admin, &visitor.who, &query).await?;
+    Ok(page(
+        StatusCode::OK,
+        &ReplayPage {
+            frame: visitor.frame,
+            back: link(LIST, &filter.parameters()),
+            until,
+            counted,
+            filter,
+        },
+    ))
+}
+
+/// Sends again what was counted.
+pub(super) async fn replay(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let fields = form(&body);
+    let filter = Filter::typed(&fields);
+    let mut query = filter.query();
+    let mut counted = Some(field(&fields, "counted"));
+    given(&mut counted);
+    query.until = query.until.or(counted);
+    query.force = Some(fields.contains_key("force"));
+    let done = replayed(&admin, &visitor.who, &query).await?;
+    let sent = done.replayed.to_string();
+    // One alone is not what people want to see the list of.
+    let shown = if filter.id.is_some() {
+        Filter::default()
+    } else {
+        filter
+    };
+    let mut parameters = shown.parameters().to_vec();
+    parameters.push(("sent", &sent));
+    Ok(Redirect::to(&link(LIST, &parameters)).into_response())
+}

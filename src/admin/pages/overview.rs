@@ -1,0 +1,108 @@
+//! `/overview`: how the whole is.
+
+use std::{borrow::Borrow, time::Duration};
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+use bytesize::ByteSize;
+use http::StatusCode;
+
+use super::{
+    super::{
+        Admin,
+        access::Who,
+        api::{
+            deliveries::{DeliveryQuery, listed},
+            overview::{Figures, seen},
+        },
+        problem::Problem,
+        pulse::Often,
+    },
+    deliveries, endpoints,
+    frame::{Frame, Visitor},
+    page,
+    when::span,
+};
+
+/// So many deliveries stand on the page.
+const DELIVERIES: u32 = 10;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage {
+    frame: Frame,
+    parts: OverviewParts,
+}
+
+/// What changes on the page.
+#[derive(Template)]
+#[template(path = "overview_parts.html")]
+pub(super) struct OverviewParts {
+    version: &'static str,
+    uptime: String,
+    problems: Vec<String>,
+    figures: Option<Figures>,
+    rows: Vec<endpoints::Row>,
+    more: usize,
+    deliveries: Vec<deliveries::Row>,
+    filtered: bool,
+}
+
+impl OverviewParts {
+    pub(super) async fn of(admin: &Admin, who: &Who) -> Result<Self, Problem> {
+        let overview = seen(admin, who).await?;
+        let query = DeliveryQuery {
+            limit: Some(DELIVERIES),
+            ..DeliveryQuery::default()
+        };
+        let found = listed(admin, who, query).await?.items;
+        let now = admin.parts().clock.now();
+        let shown = overview.troubled.len();
+        let troubled = overview.troubled.into_iter();
+        let configuration = admin.parts().configuration.view();
+        Ok(Self {
+            version: overview.version,
+            uptime: span(Duration::try_from_secs_f64(overview.uptime_s).unwrap_or_default()),
+            problems: if overview.figures.is_some() {
+                configuration.problems
+            } else {
+                Vec::new()
+            },
+            figures: overview.figures,
+            rows: troubled.map(|view| endpoints::Row::of(view, who, now)).collect(),
+            more: overview.troubled_in_all - shown,
+            deliveries: found
+                .into_iter()
+                .map(|one| deliveries::Row::of(one, now))
+                .collect(),
+            filtered: false,
+        })
+    }
+}
+
+/// Bytes as people read them.
+fn bytes(count: impl Borrow<u64>) -> String {
+    ByteSize::b(*count.borrow()).to_string()
+}
+
+/// Seconds as people read them.
+fn ago(seconds: impl Borrow<f64>) -> String {
+    span(Duration::try_from_secs_f64(*seconds.borrow()).unwrap_or_default())
+}
+
+/// What happened how often: what it is called, and how often.
+fn rates(figures: &Figures) -> [(&'static str, Often); 4] {
+    let rates = figures.rates;
+    [
+        ("Pushes taken", rates.taken),
+        ("Delivered", rates.delivered),
+        ("Failed attempts", rates.failed_attempts),
+        ("Given up on", rates.dead_letters),
+    ]
+}
+
+pub(super) async fn show(State(admin): State<Admin>, visitor: Visitor) -> Result<Response, Problem> {
+    let parts = OverviewParts::of(&admin, &visitor.who).await?;
+    let frame = visitor.frame;
+    Ok(page(StatusCode::OK, &OverviewPage { frame, parts }))
+}

@@ -1,0 +1,150 @@
+//! Endpoints: how they are, and what a hand does about it.
+
+use serde_json::json;
+
+use super::{
+    own,
+    people::{EDITOR, with_tokens},
+    push,
+};
+use crate::support::{
+    SOON,
+    api::Api,
+    browser::{Browser, between},
+    eventually,
+    receiver::{Answer, Receiver},
+    shipbell::Shipbell,
+};
+
+/// The row of an endpoint.
+fn row<'a>(page: &'a str, id: &str) -> &'a str {
+    let rows = page.split("<tr>").filter(|row| row.contains("scope=\"row\""));
+    let mut found = rows.filter(|row| row.contains(&format!(">{id}<")));
+    found.next().unwrap_or_else(|| panic!("no row of {id}: {page}"))
+}
+
+#[test]
+fn an_endpoint_is_held_enabled_and_after_a_question_disabled() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    assert_eq!(
+        api.set("acme/app", &json!({"url": receiver.url("/own")})).status,
+        201
+    );
+    let page = browser.page("/endpoints");
+    assert!(
+        page.contains(&receiver.url("/hook?…")) && !page.contains("hunter2"),
+        "{page}"
+    );
+    assert!(row(&page, "repository:acme/app").contains("href=\"/repositories/acme%2Fapp\""));
+    let held = browser.submit("/endpoints/ci/hold", &[]);
+    assert_eq!(held.status, 303);
+    let page = browser.page(held.header("location").unwrap());
+    assert!(page.contains("ci is held now."), "{page}");
+    assert!(
+        row(&page, "ci").contains("badge held") && row(&page, "ci").contains("by local"),
+        "{page}"
+    );
+    for tag in ["1", "2"] {
+        push(&shipbell, "other/app", tag);
+    }
+    let waiting = eventually("both wait", SOON, || {
+        let page = browser.page("/endpoints");
+        row(&page, "ci").contains("2, for ").then_some(page)
+    });
+    assert!(
+        row(&waiting, "repository:acme/app").contains("nothing"),
+        "{waiting}"
+    );
+    let listed = api.json("/api/v1/endpoints?state=held");
+    assert_eq!(listed["items"][0]["queued_pushes"], 2);
+    assert!(listed["items"][0]["oldest_age_s"].is_number(), "{listed}");
+    let asked = browser.page("/endpoints/ci/disable");
+    assert!(asked.contains("2 pushes wait for it"), "{asked}");
+    let only = browser.page("/endpoints?state=held");
+    assert!(!only.contains("repository:acme/app"), "{only}");
+    assert!(
+        browser
+            .page("/endpoints?state=paused")
+            .contains("No endpoint is paused")
+    );
+    let enabled = browser.submit("/endpoints/ci/enable", &[]);
+    let page = browser.page(enabled.header("location").unwrap());
+    assert!(page.contains("ci is healthy now."), "{page}");
+    receiver.wait_for(2, SOON);
+    let disabled = browser.submit("/endpoints/repository%3Aacme%2Fapp/disable", &[]);
+    let page = browser.page(disabled.header("location").unwrap());
+    assert!(page.contains("repository:acme/app is disabled now."), "{page}");
+    assert_eq!(browser.submit("/endpoints/nobody/hold", &[]).status, 404);
+    assert_eq!(browser.get("/endpoints?state=lost").status, 400);
+    assert_eq!(browser.get("/endpoints/nobody/disable").status, 404);
+    let strange = browser.page("/endpoints?done=%3Cb%3Enobody");
+    assert!(!strange.contains("nobody"), "{strange}");
+}
+
+#[test]
+fn endpoints_come_page_by_page_and_tell_how_long_they_fail() {
+    let receiver = Receiver::scripted(|_| Answer::Status(500));
+    let shipbell = Shipbell::start(
+        own()
+            .with("delivery.retry_schedule = ['1h']\ndelivery.jitter = 0.0")
+            .endpoint("ci", &receiver.url("/")),
+    );
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    for number in 0..3 {
+        let url = json!({"url": "https://ci.example.com/"});
+        assert_eq!(api.set(&format!("acme/app{number}"), &url).status, 201);
+    }
+    push(&shipbell, "other/app", "1");
+    let failing = eventually("it fails", SOON, || {
+        let page = browser.page("/endpoints?state=failing");
+        page.contains("badge failing").then_some(page)
+    });
+    let ci = row(&failing, "ci");
+    for part in ["answered 500", "1 in a row", "in 59 minutes", "<time datetime="] {
+        assert!(ci.contains(part), "{part}: {ci}");
+    }
+    let mut seen = 0;
+    let mut path = "/endpoints?limit=3".to_owned();
+    loop {
+        let page = browser.page(&path);
+        seen += page.matches("<th scope=\"row\">").count();
+        if !page.contains("rel=\"next\"") {
+            break;
+        }
+        path = between(&page, "rel=\"next\" href=\"", "\"").replace("&#38;", "&");
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn a_restricted_editor_changes_what_is_of_her_repositories_and_nothing_else() {
+    let shipbell = Shipbell::start(with_tokens().endpoint("ci", "https://ci.example.com/"));
+    let browser = Browser::at(&shipbell).logged_in(EDITOR);
+    let eve = Api::at(shipbell.admin_port()).bearer(EDITOR);
+    assert_eq!(
+        eve.set("acme/app", &json!({"url": "https://ci.example.com/own"}))
+            .status,
+        201
+    );
+    let page = browser.page("/endpoints");
+    assert!(
+        page.contains("repository:acme/app") && !page.contains(">ci<"),
+        "{page}"
+    );
+    assert_eq!(browser.submit("/endpoints/ci/hold", &[]).status, 403);
+    assert_eq!(browser.get("/endpoints/ci/disable").status, 403);
+    assert_eq!(
+        browser
+            .submit("/endpoints/repository%3Aacme%2Fapp/hold", &[])
+            .status,
+        303
+    );
+    assert_eq!(
+        browser
+            .submit("/endpoints/repository%3Aother%2Fapp/hold", &[])
+            .status,
+        403
+    );
+}
