@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use super::problem::Problem;
@@ -101,6 +101,7 @@ struct Inner {
     sessions: Mutex<HashMap<String, Session>>,
     failing: Mutex<HashMap<IpAddr, (Instant, u32)>>,
     complaint: Throttle,
+    departures: watch::Sender<()>,
 }
 
 struct Session {
@@ -123,6 +124,7 @@ impl Access {
             sessions: Mutex::default(),
             failing: Mutex::default(),
             complaint: Throttle::new(),
+            departures: watch::Sender::new(()),
         }))
     }
 
@@ -222,7 +224,13 @@ impl Access {
         let ended = cookie(headers).and_then(|cookie| self.sessions().remove(cookie));
         if let Some(session) = ended {
             info!(target: "shipbell::audit", by = %session.token, "logged out");
+            self.0.departures.send_replace(());
         }
+    }
+
+    /// Tells that somebody logged out.
+    pub(super) fn departures(&self) -> watch::Receiver<()> {
+        self.0.departures.subscribe()
     }
 
     fn session(&self, id: &str) -> Option<Arc<str>> {

@@ -35,6 +35,7 @@ pub mod access;
 mod api;
 pub mod configuration;
 pub mod draft;
+pub mod live;
 pub mod owed;
 mod pages;
 pub mod problem;
@@ -47,6 +48,7 @@ pub mod webhooks;
 
 use access::{Access, Who};
 use configuration::Configuration;
+use live::Pass;
 use problem::Problem;
 use webhooks::Webhooks;
 
@@ -102,6 +104,8 @@ pub struct Parts {
     pub pulse: pulse::Pulse,
     /// What endpoints owe.
     pub owed: owed::OwedLately,
+    /// How many pages are kept up to date.
+    pub streams: live::Streams,
     /// What is known of sizes.
     pub sizing: Sizing,
     /// Who writes down what happened.
@@ -142,13 +146,14 @@ impl Admin {
     /// Answers on `listener` whom `access` lets in, until `stop` is cancelled.
     pub async fn serve(self, listener: Listener, access: Access, tasks: Tasks, stop: CancellationToken) {
         let router = self.router();
-        let is_secure = listener.is_secure();
+        let gate = Gate {
+            access,
+            is_secure: listener.is_secure(),
+            stop: stop.clone(),
+        };
         let handler = move |request: Request<Body>| {
-            let (router, access) = (router.clone(), access.clone());
-            async move {
-                let peer = request.body().peer();
-                Ok::<_, Hangup>(answer(router, &access, (peer, is_secure), request).await)
-            }
+            let (router, gate) = (router.clone(), gate.clone());
+            async move { Ok::<_, Hangup>(answer(router, &gate, request).await) }
         };
         listener.serve(tasks, stop, handler).await;
     }
@@ -160,17 +165,22 @@ pub fn description() -> utoipa::openapi::OpenApi {
     api::router().1
 }
 
-async fn answer(
-    router: Router,
-    access: &Access,
-    (peer, is_secure): (SocketAddr, bool),
-    request: Request<Body>,
-) -> Response<AxumBody> {
+/// What everybody comes through.
+#[derive(Clone)]
+struct Gate {
+    access: Access,
+    is_secure: bool,
+    stop: CancellationToken,
+}
+
+async fn answer(router: Router, gate: &Gate, request: Request<Body>) -> Response<AxumBody> {
+    let (access, is_secure, peer) = (&gate.access, gate.is_secure, request.body().peer());
     let is_page = pages::wants_page(&request);
     let mut asked = Asked {
         login: access.has_login(),
         who: None,
         path: request.uri().path().to_owned(),
+        pass: Some(Pass::new(access, request.headers(), peer, &gate.stop)),
     };
     let answered = match request.uri().path() {
         path if pages::is_asset(path) => pages::asset(&request),
@@ -242,7 +252,7 @@ where
     }
 }
 
-/// Who asks, and for what.
+/// Who asks, for what, and how they came in.
 #[derive(Clone, Debug)]
 struct Asked {
     /// Whether one logs in and out here.
@@ -251,6 +261,8 @@ struct Asked {
     who: Option<Who>,
     /// For what.
     path: String,
+    /// What they showed at the door; `None` at the socket, which has none.
+    pass: Option<Pass>,
 }
 
 /// The router's answer to somebody who was let in.

@@ -120,6 +120,7 @@ async fn connection(router: axum::Router, stream: UnixStream) {
             login: false,
             who: Some(who.clone()),
             path: request.uri().path().to_owned(),
+            pass: None,
         };
         async move { Ok::<_, std::convert::Infallible>(guarded(route(router, asked, request).await)) }
     });

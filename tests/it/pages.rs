@@ -17,6 +17,7 @@ use crate::support::{
 mod endpoints;
 mod letters;
 mod lists;
+mod live;
 mod overview;
 mod people;
 

@@ -76,7 +76,7 @@ impl From<ListedDelivery> for DeliveryView {
 }
 
 /// Which deliveries are wanted.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(in super::super) struct DeliveryQuery {
     pub(in super::super) repository: Option<String>,
     pub(in super::super) endpoint: Option<String>,

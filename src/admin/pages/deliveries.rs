@@ -17,9 +17,10 @@ use super::{
         },
         problem::Problem,
     },
+    LiveQuery,
     frame::{Frame, Visitor},
-    given, href, link, page, refused, sentence,
-    when::{When, moment, span},
+    given, href, link, page, refused, sentence, tidy,
+    when::{When, span},
 };
 use crate::{
     catalog::{AttemptStory, DeliveryStory},
@@ -87,23 +88,20 @@ pub(super) async fn list(
     State(admin): State<Admin>,
     visitor: Visitor,
     Params(mut query): Params<DeliveryQuery>,
+    Params(live): Params<LiveQuery>,
 ) -> Response {
-    let fields = [
-        &mut query.repository,
-        &mut query.endpoint,
-        &mut query.state,
-        &mut query.since,
-        &mut query.until,
-    ];
-    fields.into_iter().for_each(given);
+    given(&mut query.since);
+    given(&mut query.until);
+    let typed = (query.since.clone(), query.until.clone());
+    let query = tidy(query);
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let mut shown = DeliveriesPage {
         frame: visitor.frame,
         repository: text(&query.repository),
         endpoint: text(&query.endpoint),
         state: text(&query.state),
-        since: text(&query.since),
-        until: text(&query.until),
+        since: text(&typed.0),
+        until: text(&typed.1),
         states: STATES,
         problem: String::new(),
         deliveries: Vec::new(),
@@ -125,8 +123,11 @@ pub(super) async fn list(
     ];
     shown.letters = link("/dead-letters", &letters);
     shown.filtered = parameters.iter().any(|(_, value)| !value.is_empty());
-    moment(&mut query.since);
-    moment(&mut query.until);
+    if !shown.later && query.limit.is_none() {
+        let filter = parameters.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let (here, stream) = (link("/deliveries", &filter), link("/live/deliveries", &filter));
+        shown.frame.keep_up(live.live.as_deref(), &here, stream);
+    }
     match listed(&admin, &visitor.who, query).await {
         Ok(found) => {
             let now = admin.parts().clock.now();

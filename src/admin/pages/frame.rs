@@ -20,6 +20,10 @@ pub(super) struct Frame {
     pub(super) login: bool,
     /// The part of the pages that it belongs to: the first part of its path.
     pub(super) section: String,
+    /// Where a part of it is kept up to date; empty when none is.
+    pub(super) live: String,
+    /// The page as it is otherwise: kept up to date, or not. Empty when it can't be.
+    pub(super) otherwise: String,
 }
 
 impl Frame {
@@ -31,6 +35,20 @@ impl Frame {
             role: who.map(|who| who.role.as_str()).unwrap_or_default(),
             login: asked.login,
             section: section.to_owned(),
+            live: String::new(),
+            otherwise: String::new(),
+        }
+    }
+
+    /// Has the page's part kept up to date by `stream`, unless that is not wanted (`live=off`). The page itself is at
+    /// `path`.
+    pub(super) fn keep_up(&mut self, wanted: Option<&str>, path: &str, stream: String) {
+        if wanted == Some("off") {
+            path.clone_into(&mut self.otherwise);
+        } else {
+            let more = if path.contains('?') { '&' } else { '?' };
+            self.otherwise = format!("{path}{more}live=off");
+            self.live = stream;
         }
     }
 

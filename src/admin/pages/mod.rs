@@ -13,15 +13,17 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::{Admin, Asked, access::host_name, problem::Problem};
+use super::{Admin, Asked, access::host_name, api::deliveries::DeliveryQuery, problem::Problem};
 
 mod assets;
 mod deliveries;
 mod endpoints;
 mod frame;
 mod letters;
+mod live;
 mod login;
 mod overview;
 mod repositories;
@@ -44,6 +46,9 @@ pub(super) fn router() -> Router<Admin> {
     Router::new()
         .route("/", get(|| async { Redirect::to("/overview") }))
         .route("/overview", get(overview::show))
+        .route("/live/overview", get(live::overview))
+        .route("/live/deliveries", get(live::deliveries))
+        .route("/live/repositories/{name}", get(live::repository))
         .route("/repositories", get(repositories::list))
         .route("/repository", get(repository::open))
         .route(
@@ -155,6 +160,28 @@ fn given(field: &mut Option<String>) {
         .take()
         .map(|text| text.trim().to_owned())
         .filter(|text| !text.is_empty());
+}
+
+/// A search for deliveries as a form sends it: empty fields are none, and times are UTC.
+fn tidy(mut query: DeliveryQuery) -> DeliveryQuery {
+    let fields = [
+        &mut query.repository,
+        &mut query.endpoint,
+        &mut query.state,
+        &mut query.since,
+        &mut query.until,
+        &mut query.cursor,
+    ];
+    fields.into_iter().for_each(given);
+    when::moment(&mut query.since);
+    when::moment(&mut query.until);
+    query
+}
+
+/// Whether a page is to be kept up to date.
+#[derive(Default, Deserialize)]
+struct LiveQuery {
+    live: Option<String>,
 }
 
 /// A link with these parameters, but for the empty ones.

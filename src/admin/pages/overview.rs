@@ -12,13 +12,14 @@ use super::{
         Admin,
         access::Who,
         api::{
+            Params,
             deliveries::{DeliveryQuery, listed},
             overview::{Figures, seen},
         },
         problem::Problem,
         pulse::Often,
     },
-    deliveries, endpoints,
+    LiveQuery, deliveries, endpoints,
     frame::{Frame, Visitor},
     page,
     when::span,
@@ -101,8 +102,13 @@ fn rates(figures: &Figures) -> [(&'static str, Often); 4] {
     ]
 }
 
-pub(super) async fn show(State(admin): State<Admin>, visitor: Visitor) -> Result<Response, Problem> {
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Params(query): Params<LiveQuery>,
+) -> Result<Response, Problem> {
     let parts = OverviewParts::of(&admin, &visitor.who).await?;
-    let frame = visitor.frame;
+    let mut frame = visitor.frame;
+    frame.keep_up(query.live.as_deref(), "/overview", "/live/overview".to_owned());
     Ok(page(StatusCode::OK, &OverviewPage { frame, parts }))
 }

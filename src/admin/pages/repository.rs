@@ -71,6 +71,15 @@ struct Operator {
     since: Option<When>,
 }
 
+/// The deliveries that stand on the page.
+pub(super) fn recent(name: &RepositoryName) -> DeliveryQuery {
+    DeliveryQuery {
+        repository: Some(name.to_string()),
+        limit: Some(DELIVERIES),
+        ..DeliveryQuery::default()
+    }
+}
+
 impl RepositoryPage {
     /// What is there now.
     async fn of(admin: &Admin, visitor: &Visitor, name: &RepositoryName) -> Result<Self, Problem> {
@@ -78,12 +87,7 @@ impl RepositoryPage {
         who.see(name)?;
         let now = admin.parts().clock.now();
         let webhook = admin.parts().webhooks.get(name).await?;
-        let query = DeliveryQuery {
-            repository: Some(name.to_string()),
-            limit: Some(DELIVERIES),
-            ..DeliveryQuery::default()
-        };
-        let deliveries = listed(admin, who, query).await?.items;
+        let deliveries = listed(admin, who, recent(name)).await?.items;
         let operators = concerned(admin, who, name).await?;
         let operators = operators.into_iter().filter(|view| view.repository.is_none());
         let operator = |view: EndpointView| Operator {
@@ -141,6 +145,7 @@ pub(super) async fn open(Params(query): Params<OpenQuery>) -> Result<Redirect, P
 #[derive(Deserialize)]
 pub(super) struct ShowQuery {
     done: Option<String>,
+    live: Option<String>,
 }
 
 pub(super) async fn show(
@@ -149,7 +154,10 @@ pub(super) async fn show(
     Path(name): Path<String>,
     Params(query): Params<ShowQuery>,
 ) -> Result<Response, Problem> {
-    let mut shown = RepositoryPage::of(&admin, &visitor, &api::repository(&name)?).await?;
+    let name = api::repository(&name)?;
+    let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+    let stream = format!("/live{}", shown.href);
+    shown.frame.keep_up(query.live.as_deref(), &shown.href, stream);
     let notice = match query.done.as_deref() {
         Some("saved") if shown.form.enabled => "Saved. The next push goes there.",
         Some("saved") => "Saved. It is disabled: nothing is sent.",

@@ -1,0 +1,172 @@
+//! Pages that are kept up to date by a stream of events.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{
+    PAGE, own,
+    people::{ADMIN, EDITOR, with_tokens},
+    push,
+};
+use crate::support::{
+    SOON,
+    api::Api,
+    browser::{Browser, between},
+    eventually,
+    receiver::Receiver,
+    shipbell::Shipbell,
+};
+
+/// A stream of events, as a browser's script opens it.
+struct Stream(BufReader<TcpStream>);
+
+impl Stream {
+    /// Asks for it; its status and head.
+    fn open(shipbell: &Shipbell, path: &str, headers: &str) -> (u16, String, Self) {
+        let mut stream = TcpStream::connect(("127.0.0.1", shipbell.admin_port())).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAccept: text/event-stream\r\n{headers}\r\n",
+            shipbell.admin_port()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut stream = Self(BufReader::new(stream));
+        let head = stream.until(|text| text.ends_with("\r\n\r\n"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head, stream)
+    }
+
+    /// What comes, up to a line after which `is_it` holds. The end of the stream ends it, too.
+    fn until(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+        let (mut text, begin) = (String::new(), Instant::now());
+        while !is_it(&text) {
+            assert!(begin.elapsed() < SOON, "not within {SOON:?}: {text}");
+            // A last chunk is empty.
+            if self.0.read_line(&mut text).unwrap() == 0 || text.ends_with("\n0\r\n") {
+                text.push_str("(the end)");
+                break;
+            }
+        }
+        text
+    }
+}
+
+#[test]
+fn what_happens_comes_by_itself() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let browser = Browser::at(&shipbell);
+    let (status, head, mut overview) = Stream::open(&shipbell, "/live/overview", "");
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    overview.until(|text| text.contains("All of them are healthy") && text.contains("Nothing was sent yet"));
+    let (_, _, mut own) = Stream::open(&shipbell, &format!("/live{PAGE}"), "");
+    let (_, _, mut other) = Stream::open(&shipbell, "/live/deliveries?repository=other%2Fapp&state=", "");
+    own.until(|text| text.contains("Nothing was sent yet"));
+    other.until(|text| text.contains("Nothing matches this filter"));
+    push(&shipbell, "acme/app", "1.4");
+    for stream in [&mut overview, &mut own] {
+        let text = stream.until(|text| text.contains("acme/app:1.4") && text.contains("badge delivered"));
+        assert!(
+            text.contains("event: part\n") && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+    push(&shipbell, "other/app", "2");
+    let text = other.until(|text| text.contains("other/app:2"));
+    assert!(!text.contains("acme/app"), "{text}");
+    browser.submit("/endpoints/ci/hold", &[]);
+    overview.until(|text| text.contains("badge held"));
+    for page in ["/overview", "/deliveries?repository=other%2Fapp", PAGE] {
+        let live = browser.page(page);
+        let stream = between(&live, "sse-connect=\"", "\"").replace("&#38;", "&");
+        assert!(stream.starts_with("/live/"), "{page}");
+        assert_eq!(Stream::open(&shipbell, &stream, "").0, 200, "{page}");
+        let script = between(&live, "<script src=\"", "\"");
+        assert_eq!(browser.get(script).status, 200);
+        let paused = between(&live, "happen. <a href=\"", "\"").replace("&#38;", "&");
+        let paused = browser.page(&paused);
+        assert!(
+            !paused.contains("sse-connect") && !paused.contains("<script"),
+            "{page}"
+        );
+    }
+    for page in [
+        "/deliveries?cursor=",
+        "/deliveries?limit=1",
+        "/repositories",
+        "/endpoints",
+    ] {
+        let still = browser.page(page);
+        assert_eq!(still.contains("sse-connect"), page.ends_with("cursor="), "{page}");
+    }
+    assert_eq!(Stream::open(&shipbell, "/live/deliveries?state=lost", "").0, 400);
+    assert_eq!(
+        Stream::open(&shipbell, "/live/overview", "Sec-Fetch-Site: cross-site\r\n").0,
+        403
+    );
+}
+
+#[test]
+fn everybody_gets_what_they_may_see_and_the_login_ends_it() {
+    let shipbell = Shipbell::start(with_tokens());
+    let admin = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    for repository in ["acme/app", "other/app"] {
+        let body = json!({"url": "https://ci.example.com/", "enabled": false});
+        assert_eq!(admin.set(repository, &body).status, 201);
+    }
+    assert_eq!(Stream::open(&shipbell, "/live/overview", "").0, 401);
+    let browser = Browser::at(&shipbell);
+    let login = browser.submit("/login", &[("token", EDITOR)]);
+    let cookie = login.header("set-cookie").unwrap().split(';').next().unwrap();
+    let cookies = format!("Cookie: {cookie}\r\n");
+    let (status, _, mut stream) = Stream::open(&shipbell, "/live/overview", &cookies);
+    assert_eq!(status, 200);
+    let text = stream.until(|text| text.contains("running for"));
+    assert!(
+        text.contains("repository:acme/app") && !text.contains("other/app"),
+        "{text}"
+    );
+    assert_eq!(
+        Stream::open(&shipbell, "/live/repositories/other%2Fapp", &cookies).0,
+        403
+    );
+    Browser(browser.0.with("Cookie", cookie)).submit("/logout", &[]);
+    let text = stream.until(|_| false);
+    assert!(
+        text.contains("event: ended") && text.ends_with("(the end)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn there_is_room_for_so_many_streams_and_a_drain_ends_them() {
+    let mut shipbell = Shipbell::start(own());
+    let open = || Stream::open(&shipbell, "/live/overview", "");
+    let mut streams: Vec<_> = (0..64).map(|_| open()).collect();
+    assert!(streams.iter().all(|(status, ..)| *status == 200));
+    let (status, head, _) = open();
+    assert_eq!(status, 503);
+    assert!(head.contains("retry-after: "), "{head}");
+    assert!(Browser::at(&shipbell).page("/overview").contains("Overview"));
+    streams.pop();
+    eventually("its place is free", SOON, || (open().0 == 200).then_some(()));
+    shipbell.terminate();
+    let begin = Instant::now();
+    assert_eq!(shipbell.wait(SOON).code(), Some(0));
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "nobody waits for streams"
+    );
+    let text = streams[0].2.until(|_| false);
+    assert!(
+        text.ends_with("(the end)") && !text.contains("event: ended"),
+        "{text}"
+    );
+}
