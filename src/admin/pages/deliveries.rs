@@ -51,7 +51,7 @@ impl Row {
             image,
             words: words(&view.state),
             taken: When::read(view.taken_at.as_deref(), now),
-            next: When::read(view.next_attempt.as_deref(), now),
+            next: When::read(view.next_attempt.as_deref(), now).filter(When::is_ahead),
             answer: view.reason.or(status).unwrap_or_default(),
             id: view.id,
             state: view.state,
@@ -212,7 +212,10 @@ impl DeliveryPage {
             newer: false,
             taken: push.taken_at.map(|at| When::at(at, now)),
             ended: delivery.ended_at.map(|at| When::at(at, now)),
-            next: delivery.next_at.map(|at| When::at(at, now)),
+            next: delivery
+                .next_at
+                .map(|at| When::at(at, now))
+                .filter(When::is_ahead),
             // The last one is what people come for.
             attempts: attempts.rev().map(|story| Attempted::of(story, now)).collect(),
             delivery,

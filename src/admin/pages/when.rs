@@ -20,6 +20,11 @@ impl When {
         Self { at, now }
     }
 
+    /// Whether it is still to come.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.at > self.now
+    }
+
     /// A moment as the API writes it.
     pub(super) fn read(text: Option<&str>, now: Timestamp) -> Option<Self> {
         let at = DateTime::parse_from_rfc3339(text?).ok()?;
