@@ -1,0 +1,90 @@
+// What every test in a browser has: Debian's Chromium by playwright, a line to the test that set the stage, axe, and
+// an eye on what the pages ask for.
+//
+// The test in Rust runs `node FILE` with SHIPBELL_URL, TOOLS (the folder with the npm packages) and SHOTS (where
+// screenshots go). `stage(what, details)` has it do something and answers what came of it.
+
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+const { SHIPBELL_URL, TOOLS, SHOTS } = process.env;
+const require = createRequire(`${TOOLS}/`);
+const { chromium } = require("playwright-core");
+const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+export const url = SHIPBELL_URL;
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+/** Asks the stage for something, such as a push. */
+export async function stage(what, details = {}) {
+  process.stdout.write(`${JSON.stringify({ do: what, ...details })}\n`);
+  const { value, done } = await answers.next();
+  assert(!done, "the stage is gone");
+  return JSON.parse(value);
+}
+
+/** Runs `test` with a browser that ends with it. */
+export async function withBrowser(test) {
+  mkdirSync(SHOTS, { recursive: true });
+  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+  try {
+    await test(browser);
+  } finally {
+    await browser.close();
+  }
+  // The line to the stage would hold the process.
+  process.exit(0);
+}
+
+/**
+ * Opens a tab, and calls `use` with its page. What the page does that it must not is an error: asking another origin
+ * for anything, offending against its own Content-Security-Policy, throwing.
+ */
+export async function withPage(browser, options, use) {
+  const context = await browser.newContext({ baseURL: url, viewport: { width: 1200, height: 900 }, ...options });
+  context.setDefaultTimeout(15_000);
+  const page = await context.newPage();
+  const faults = [];
+  page.on("request", (request) => {
+    if (new URL(request.url()).origin !== new URL(url).origin) faults.push(`asks for ${request.url()}`);
+  });
+  page.on("console", (message) => {
+    if (/Content.Security.Policy|Refused to/i.test(message.text())) faults.push(message.text());
+  });
+  page.on("pageerror", (error) => faults.push(`throws ${error}`));
+  try {
+    await use(page);
+  } catch (error) {
+    await page.screenshot({ path: `${SHOTS}/failed.png`, fullPage: true }).catch(() => {});
+    throw error;
+  }
+  assert.deepEqual(faults, []);
+  await context.close();
+}
+
+/** A picture of the whole page. */
+export async function shot(page, name) {
+  await page.screenshot({ path: `${SHOTS}/${name}.png`, fullPage: true });
+}
+
+/** Asserts that axe finds nothing on the page: WCAG 2 to AA, and its best practices. */
+export async function accessible(page, name) {
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { violations } = await globalThis.axe.run(document);
+    return violations.flatMap(({ id, help, nodes }) => nodes.map((node) => `${id}: ${help}: ${node.html}`));
+  });
+  assert.deepEqual(found, [], `axe on ${name}`);
+}
+
+/** Asserts that the page has no sidewards scroll bar of its own. */
+export async function fits(page, name) {
+  const { content, window } = await page.evaluate(() => ({
+    content: document.documentElement.scrollWidth,
+    window: document.documentElement.clientWidth,
+  }));
+  assert(content <= window, `${name} is ${content} px wide, in ${window}`);
+}
