@@ -130,7 +130,7 @@ fn one_letter_tells_why_when_and_its_last_attempt_and_goes_alone() {
         "answered 400",
         "<time datetime=",
         "<dd>2</dd>",
-        "answered 400 Bad Request)",
+        " ms: answered 400 Bad Request</p>",
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
