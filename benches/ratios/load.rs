@@ -170,7 +170,6 @@ pub(crate) fn run(port: u16, load: Load) -> anyhow::Result<Measured> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let request = Request::new(port)?;
     let shared = Rc::new(Shared {
         load,
         next: Cell::new(0),
@@ -180,8 +179,8 @@ pub(crate) fn run(port: u16, load: Load) -> anyhow::Result<Measured> {
     let local = LocalSet::new();
     let senders: Vec<_> = (0..load.connections)
         .map(|_| {
-            let (shared, request) = (Rc::clone(&shared), request.clone());
-            local.spawn_local(async move { shared.send(port, request).await })
+            let shared = Rc::clone(&shared);
+            local.spawn_local(async move { shared.send(port).await })
         })
         .collect();
     runtime.block_on(local.run_until(async {
@@ -215,30 +214,61 @@ impl Shared {
         Some(number)
     }
 
-    async fn send(&self, port: u16, mut request: Request) -> anyhow::Result<()> {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.set_nodelay(true)?;
-        let mut answer = [0; 1024];
+    async fn send(&self, port: u16) -> anyhow::Result<()> {
+        let mut poster = Poster::open(port, self.load.repositories).await?;
         while let Some(number) = self.take_number() {
             let began = Instant::now();
-            stream
-                .write_all(request.number(number, self.load.repositories))
-                .await?;
-            let mut read = 0;
-            while !is_whole(answer.get(..read).unwrap_or_default()) {
-                let more = stream.read(answer.get_mut(read..).unwrap_or_default()).await?;
-                ensure!(more > 0, "the connection was closed before the answer");
-                read += more;
-            }
-            ensure!(
-                is_taken(&answer),
-                "not taken: {}",
-                String::from_utf8_lossy(&answer)
-            );
+            poster.post(number).await?;
             if began >= self.measure_from {
                 self.micros.borrow_mut().push(micros(began.elapsed()));
             }
         }
+        Ok(())
+    }
+}
+
+/// One connection that posts what it is told to.
+pub(crate) struct Poster {
+    stream: tokio::net::TcpStream,
+    request: Request,
+    repositories: u64,
+}
+
+impl Poster {
+    /// Connects to the server at `port`.
+    pub(crate) async fn open(port: u16, repositories: u64) -> anyhow::Result<Self> {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            request: Request::new(port)?,
+            repositories,
+        })
+    }
+
+    /// The image that request `number` tells of.
+    pub(crate) fn image(&self, number: u64) -> String {
+        let (repository, tag) = (number % self.repositories, number / self.repositories);
+        format!("team/service-{repository:06}:v1.{tag:06}")
+    }
+
+    /// Posts request `number`, and waits until it was taken.
+    pub(crate) async fn post(&mut self, number: u64) -> anyhow::Result<()> {
+        let request = self.request.number(number, self.repositories);
+        self.stream.write_all(request).await?;
+        let mut answer = [0; 1024];
+        let mut read = 0;
+        while !is_whole(answer.get(..read).unwrap_or_default()) {
+            let free = answer.get_mut(read..).unwrap_or_default();
+            let more = self.stream.read(free).await?;
+            ensure!(more > 0, "the connection was closed before the answer");
+            read += more;
+        }
+        ensure!(
+            is_taken(&answer),
+            "not taken: {}",
+            String::from_utf8_lossy(&answer)
+        );
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A floor is the least that would do the same work: a framed file with a crc and the same fsyncs under the
 //! journal ([`framed`]), a bare hyper server that parses the same envelopes and commits them in groups under
-//! the ingest ([`floor_server`]). Absolute figures differ between machines and between minutes, so contestants
+//! the ingest ([`floor_server`]), a bare client under the deliveries ([`floor_client`]). Absolute figures differ between machines and between minutes, so contestants
 //! take turns, each round gives one ratio, and the median counts.
 //!
 //! Environment: `ONLY=append` (rows whose names begin so), `ROUNDS=3`, `QUICK=1`; see [`settings`].
@@ -11,17 +11,23 @@ use std::env;
 
 use anyhow::ensure;
 
+mod deliveries;
 mod disk;
 mod drain;
+mod endpoints;
+mod floor_client;
 mod floor_server;
 mod framed;
 mod ingest;
+mod isolation;
 mod journal_rows;
 mod kept;
 mod load;
 mod memory;
 mod servers;
 mod settings;
+mod sinks;
+mod stages;
 mod table;
 mod workload;
 
@@ -43,6 +49,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.as_slice() {
         ["unit", rest @ ..] => journal_rows::unit(rest),
         ["floor-server", rest @ ..] => floor_server::run(rest),
+        ["floor-client", rest @ ..] => floor_client::run(rest),
         // What else there is comes from cargo.
         _ => measure(&Settings::from_environment()?),
     }
@@ -50,12 +57,16 @@ fn main() -> anyhow::Result<()> {
 
 fn measure(settings: &Settings) -> anyhow::Result<()> {
     type Section = (&'static [&'static str], fn(&Settings) -> anyhow::Result<Vec<Row>>);
-    let sections: [Section; 5] = [
+    let sections: [Section; 9] = [
         (&journal_rows::ROWS, journal_rows::rows),
         (&ingest::ROWS, ingest::rows),
         (&memory::ROWS, memory::rows),
         (&disk::ROWS, disk::rows),
         (&drain::ROWS, drain::rows),
+        (&isolation::ROWS, isolation::rows),
+        (&deliveries::ROWS, deliveries::rows),
+        (&stages::ROWS, stages::rows),
+        (&endpoints::ROWS, endpoints::rows),
     ];
     let mut rows = Vec::new();
     for (names, measure) in sections {

@@ -82,17 +82,7 @@ impl Server {
 
     /// What it holds.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let bytes = |name| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
-            kib.map(|kib| f64::from(kib) * 1024.0)
-                .with_context(|| format!("no {name} in /proc"))
-        };
-        Ok(Memory {
-            resident: bytes("VmRSS:")?,
-            peak: bytes("VmHWM:")?,
-        })
+        memory_of(self.process.id())
     }
 
     /// Seconds of processor time that it has used.
@@ -132,6 +122,21 @@ impl Server {
         ensure!(ready == Some(true), "it is not ready: {}", self.process.log());
         Ok(())
     }
+}
+
+/// What a process holds.
+pub(crate) fn memory_of(process: u32) -> anyhow::Result<Memory> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let bytes = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u32>().ok());
+        kib.map(|kib| f64::from(kib) * 1024.0)
+            .with_context(|| format!("no {name} in /proc"))
+    };
+    Ok(Memory {
+        resident: bytes("VmRSS:")?,
+        peak: bytes("VmHWM:")?,
+    })
 }
 
 /// An endpoint that owes every push and is sent none: its windows stay open for as long as a run takes. After a

@@ -35,6 +35,8 @@ pub(crate) enum Unit {
     Micros,
     /// Given in bytes.
     Mebibytes,
+    /// Given in bytes, and written so.
+    Bytes,
     /// A number without unit.
     Times,
 }
@@ -49,6 +51,7 @@ impl Unit {
             Self::Micros if value >= 100.0 => format!("{value:.0} µs"),
             Self::Micros => format!("{value:.1} µs"),
             Self::Mebibytes => format!("{:.1} MiB", value / 1_048_576.0),
+            Self::Bytes => format!("{value:.0} B"),
             Self::Times => format!("{value:.2}"),
         }
     }

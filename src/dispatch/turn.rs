@@ -126,7 +126,8 @@ impl Turns {
         let endpoint = self.endpoint(endpoint, rate);
         let mut pace = endpoint.pace.lock().await;
         pace.follow(rate);
-        if let Some(at) = pace.free_at() {
+        // The timer rounds up to its next millisecond what is past, too.
+        if let Some(at) = pace.free_at().filter(|at| *at > Instant::now()) {
             sleep_until(at).await;
         }
         let temper = endpoint.temper(is_failing());

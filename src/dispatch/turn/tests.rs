@@ -37,6 +37,15 @@ async fn starts_of_one_endpoint_keep_its_pace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_rate_nobody_waits_for_the_timer() {
+    let turns = Turns::new(100, 100);
+    drop(turn(&turns, "ci", "a:80", WELL).await);
+    let endpoint = named("ci");
+    let mut second = Box::pin(turns.take(&endpoint, UNPACED, "a:80", WELL));
+    assert!(poll!(&mut second).is_ready());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permit_that_comes_late_does_not_bring_two_starts_together() {
     let turns = Turns::new(100, 1);
     let rate = Rate {
