@@ -10,6 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode, header};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::Semaphore;
@@ -197,7 +198,7 @@ impl Client {
                 .and_then(|location| url.join(location).ok())
                 .filter(|location| matches!(location.scheme(), "http" | "https"))
                 .ok_or_else(|| RegistryError::Malformed("a redirect leads nowhere".to_owned()))?;
-            response = self.send_once(Method::HEAD, storage, None).await?;
+            response = Box::pin(self.send_once(Method::HEAD, storage, None)).await?;
             if response.status() == StatusCode::NOT_FOUND {
                 // The registry does have it: what its storage says of a signed URL is another matter.
                 return Err(RegistryError::Malformed("a redirect leads to nothing".to_owned()));
@@ -260,32 +261,36 @@ impl Client {
     }
 
     /// Sends a request to the registry, with what it asks for to let us in. A 401 is answered once.
-    async fn send(
-        &self,
+    ///
+    /// Boxed, since a request under way is large, and thousands may wait for a permit at once.
+    fn send<'a>(
+        &'a self,
         method: Method,
         url: Url,
-        repository: &RepositoryName,
-    ) -> Result<reqwest::Response, RegistryError> {
-        let auth = &self.0.auth;
-        let first = auth.authorization(repository, None).await?;
-        let response = self.send_once(method.clone(), url.clone(), first.clone()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
-        }
-        auth.challenged(response.headers())?;
-        let second = auth.authorization(repository, first.as_ref()).await?;
-        if second == first {
-            return Err(RegistryError::Unauthorized(
-                "it refuses the credentials".to_owned(),
-            ));
-        }
-        let response = self.send_once(method, url, second).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(RegistryError::Unauthorized(
-                "it refuses the credentials".to_owned(),
-            ));
-        }
-        Ok(response)
+        repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<reqwest::Response, RegistryError>> {
+        Box::pin(async move {
+            let auth = &self.0.auth;
+            let first = auth.authorization(repository, None).await?;
+            let response = self.send_once(method.clone(), url.clone(), first.clone()).await?;
+            if response.status() != StatusCode::UNAUTHORIZED {
+                return Ok(response);
+            }
+            auth.challenged(response.headers())?;
+            let second = auth.authorization(repository, first.as_ref()).await?;
+            if second == first {
+                return Err(RegistryError::Unauthorized(
+                    "it refuses the credentials".to_owned(),
+                ));
+            }
+            let response = self.send_once(method, url, second).await?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                return Err(RegistryError::Unauthorized(
+                    "it refuses the credentials".to_owned(),
+                ));
+            }
+            Ok(response)
+        })
     }
 
     async fn send_once(
