@@ -30,10 +30,7 @@ const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// once: enough that some are sized while others send.
 const LANES_AT_ONCE: usize = 128;
 
-/// Connections to one host that are kept while nothing is sent.
-const IDLE_PER_HOST_MAX: usize = 4;
-
-/// How long they are kept: shorter than the 5 s after which common servers close theirs.
+/// How long connections are kept while nothing is sent: shorter than the 5 s after which common servers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
@@ -180,7 +177,8 @@ pub(super) fn client_options(config: &Config) -> client::Options {
         guard: guard(config),
         ca_file: delivery.ca_file.clone(),
         proxy: delivery.proxy.clone(),
-        idle_per_host_max: IDLE_PER_HOST_MAX,
+        // With fewer, a busy host's would be closed between two attempts, and opened again.
+        idle_per_host_max: delivery.per_host,
         idle_timeout: IDLE_TIMEOUT,
     }
 }
