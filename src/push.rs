@@ -163,6 +163,9 @@ pub enum Item {
     Change(Change),
 }
 
+/// The [rule](Dropped::rule) of a push that passed the filter, and that no endpoint wants.
+pub const NOBODY_OWES: &str = "nobody_owes";
+
 /// A push that no webhook is owed for, as its event told it: its names need not be valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     image::{Digest, RepositoryName, Tag},
     journal::{Durable, JournalId},
-    push::{Dropped, EndpointId, Sequence, Settlement},
+    push::{Dropped, EndpointId, NOBODY_OWES, Sequence, Settlement},
     webhook::sign::webhook_id,
 };
 
@@ -115,18 +115,22 @@ impl Sink<'_> {
             push.event_id,
             push.actor,
         ])?;
-        let sql = "INSERT INTO repositories (name, last_push_at, last_tag, pushes) VALUES (?1, ?2, ?3, 1) \
-                   ON CONFLICT (name) DO UPDATE SET last_push_at = max(ifnull(last_push_at, ?2), ?2), last_tag = ?3, \
-                   pushes = pushes + 1";
-        self.connection.prepare_cached(sql)?.execute(params![
-            push.repository.as_str(),
-            push.taken_at.unix_millis(),
-            push.tag.as_ref().map_or("", Tag::as_str),
-        ])?;
+        let tag = push.tag.as_ref().map_or("", Tag::as_str);
+        self.pushed(push.repository.as_str(), tag, push.taken_at)?;
         for endpoint in &push.owed {
             self.owe(id, durable.sequence, endpoint)?;
         }
         Ok(1 + push.owed.len() as u64)
+    }
+
+    /// The repository was pushed to.
+    fn pushed(&self, repository: &str, tag: &str, at: Timestamp) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO repositories (name, last_push_at, last_tag, pushes) VALUES (?1, ?2, ?3, 1) \
+                   ON CONFLICT (name) DO UPDATE SET last_push_at = max(ifnull(last_push_at, ?2), ?2), last_tag = ?3, \
+                   pushes = pushes + 1";
+        let params = params![repository, at.unix_millis(), tag];
+        self.connection.prepare_cached(sql)?.execute(params)?;
+        Ok(())
     }
 
     /// The delivery is there from now on, if it was not before.
@@ -166,6 +170,10 @@ impl Sink<'_> {
             dropped.event_id,
             dropped.actor
         ])?;
+        // Somebody may want to give it a webhook now.
+        if dropped.rule == NOBODY_OWES {
+            self.pushed(&dropped.repository, &dropped.tag, dropped.at)?;
+        }
         Ok(1)
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    push::{Dropped, Item},
+    push::{Dropped, Item, NOBODY_OWES},
     telemetry::labels::EventVerdict,
 };
 
@@ -93,8 +93,8 @@ impl Judged {
             Verdict::Push(arrival) => {
                 let owed = intake.owing(&arrival.repository, arrival.tag.as_ref());
                 if owed.is_empty() {
-                    drop_by("nobody_owes");
-                    self.add_quiet(arrival, "nobody_owes", intake);
+                    drop_by(NOBODY_OWES);
+                    self.add_quiet(arrival, NOBODY_OWES, intake);
                 } else {
                     self.count(EventVerdict::Accepted, "");
                     self.items.push(Item::Push(arrival.into_push(now, owed)));

@@ -14,6 +14,8 @@ mod backlog;
 #[cfg(test)]
 mod batching;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod crashes;
 #[cfg(test)]
 mod damage;

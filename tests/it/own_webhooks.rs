@@ -310,3 +310,23 @@ fn saving_a_url_heals_and_takes_effect_at_once() {
     assert_eq!(living.wait_for(1, SOON)[0].image(), "acme/app:1");
     assert_eq!(api.json("/api/v1/endpoints")["items"][0]["state"], "healthy");
 }
+
+#[test]
+fn a_repository_that_nobody_wants_pushes_of_is_listed_and_can_be_given_a_webhook() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(config());
+    push(&shipbell, "acme/app", "1.4");
+    let api = api(&shipbell);
+    let listed = eventually("it is listed", SOON, || {
+        let list = api.json("/api/v1/repositories");
+        list["items"].as_array().unwrap().first().cloned()
+    });
+    assert_eq!(listed["name"], "acme/app");
+    assert_eq!(listed["last_push"]["tag"], "1.4");
+    assert_eq!(
+        api.set("acme/app", &json!({"url": receiver.url("/hook")})).status,
+        201
+    );
+    push(&shipbell, "acme/app", "1.5");
+    receiver.wait_for_image("acme/app:1.5", SOON);
+}

@@ -1,0 +1,228 @@
+//! The pages in a real Chromium, on a real registry (CONTRACT 8): the scripts in `tests/browser` are the people, and
+//! this is the stage they act on. Screenshots go to `target/screenshots`.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    SOON,
+    api::Api,
+    envelope, eventually,
+    image::Image,
+    receiver::{Answer, Receiver},
+    registry::Options,
+    shipbell::{Config, Shipbell},
+    stage::Stage,
+};
+
+/// How long the stage waits for a word of the script, which has deadlines of its own for all that it does.
+const WORD_MAX: Duration = Duration::from_secs(60);
+
+struct Script(Child);
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // It has ended by itself unless something went wrong.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the script, does what it asks for by `act`, and asserts that it ended well.
+fn run(name: &str, shipbell: &Shipbell, mut act: impl FnMut(&str, &Value) -> Value) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let child = Command::new("node")
+        .arg(root.join("tests/browser").join(format!("{name}.mjs")))
+        .env(
+            "SHIPBELL_URL",
+            format!("http://127.0.0.1:{}", shipbell.admin_port()),
+        )
+        .env("TOOLS", root.join(".tools/npm/node_modules"))
+        .env(
+            "SHOTS",
+            Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .with_file_name("screenshots")
+                .join(name),
+        )
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("node: {error}; `make test` installs it"));
+    let mut script = Script(child);
+    let mut stdin = script.0.stdin.take().unwrap();
+    let stdout = BufReader::new(script.0.stdout.take().unwrap());
+    let (words, heard) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in stdout.lines() {
+            let Ok(line) = line else { return };
+            if words.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        match heard.recv_timeout(WORD_MAX) {
+            Ok(line) => {
+                let word: Value =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let answer = act(word["do"].as_str().unwrap(), &word);
+                writeln!(stdin, "{answer}").unwrap();
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name}.mjs says nothing for {WORD_MAX:?}"),
+        }
+    }
+    reader.join().unwrap();
+    let status = script.0.wait().unwrap();
+    assert!(status.success(), "{name}.mjs: {status}");
+}
+
+fn text<'a>(word: &'a Value, key: &str) -> &'a str {
+    word[key].as_str().unwrap()
+}
+
+#[test]
+fn a_webhook_is_set_seen_to_fail_mended_and_sent_again() {
+    let people = Receiver::scripted(|request| {
+        let is_broken = request.line().contains("/broken");
+        Answer::Status(if is_broken { 404 } else { 204 })
+    });
+    let stage = Stage::new(
+        Options::default(),
+        "delivery.allow_networks = ['127.0.0.0/8']\ndelivery.retry_schedule = ['1h']",
+    );
+    let arrived = |image: &str| {
+        let is_it = |request: &crate::support::receiver::Request| {
+            request.image() == image && !request.line().contains("/broken")
+        };
+        eventually("it arrives", SOON, || people.requests().into_iter().find(is_it))
+    };
+    run("webhook", &stage.shipbell, |what, word| {
+        match what {
+            "receiver" => {
+                let label = text(word, "label");
+                return json!({
+                    "good": people.url(&format!("/good/{label}?token=hunter2")),
+                    "broken": people.url(&format!("/broken/{label}?token=hunter2")),
+                });
+            }
+            "push" => {
+                let image = text(word, "image");
+                stage.registry.push(&Image::oci(image, &[5_000]), image, &[]);
+                stage.receiver.wait_for_image(image, SOON);
+            }
+            "refused" => {
+                people.wait_for_image(text(word, "image"), SOON);
+                let (repository, _) = text(word, "image").split_once(':').unwrap();
+                let list = format!(
+                    "/api/v1/deliveries?repository={}&endpoint=repository%3A{}",
+                    repository.replace('/', "%2F"),
+                    repository.replace('/', "%2F")
+                );
+                eventually("it is in the history", SOON, || {
+                    let deliveries = Api::at(stage.shipbell.admin_port()).json(&list);
+                    (deliveries["items"][0]["status"] == 404).then_some(())
+                });
+            }
+            "arrived" => {
+                arrived(text(word, "image"));
+            }
+            "signed" => {
+                let webhook = arrived(text(word, "image"));
+                let signatures = webhook.header("webhook-signature").split(' ').count();
+                assert_eq!(signatures, 2, "by both secrets");
+            }
+            other => panic!("{other}"),
+        }
+        json!({})
+    });
+    let log = stage.shipbell.log();
+    assert!(!log.contains("hunter2") && !log.contains("whsec_"), "{log}");
+}
+
+#[test]
+fn every_page_is_for_everybody() {
+    let receiver = Receiver::scripted(|request| {
+        let is_broken = request.line().contains("/broken");
+        Answer::Status(if is_broken { 404 } else { 204 })
+    });
+    let config = Config::without_registry()
+        .with("delivery.allow_networks = ['127.0.0.0/8']\ndelivery.retry_schedule = ['10ms']")
+        .endpoint("ci", &receiver.url("/hook"))
+        .endpoint("broken", &receiver.url("/broken"));
+    let shipbell = Shipbell::start(config);
+    let api = Api::at(shipbell.admin_port());
+    let own = json!({"url": receiver.url("/own?token=hunter2"), "headers": {"X-Team": "a"}, "tags": ["1.*", "latest"]});
+    assert_eq!(api.set("acme/app", &own).status, 201);
+    let long =
+        "acme/a-rather-long-name-of-a-repository/with-several-parts/so-that-it-has-to-be-broken-somewhere";
+    for (repository, tag) in [("acme/app", "1.4"), ("acme/app", "1.5"), (long, "latest")] {
+        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+    }
+    let letters = eventually("there are dead letters", SOON, || {
+        let letters = api.json("/api/v1/dead-letters");
+        let items = letters["items"].as_array().unwrap().clone();
+        (items.len() == 3).then_some(items)
+    });
+    assert_eq!(api.post("/api/v1/endpoints/ci/hold").status, 200);
+    let dead = eventually("they are in the history", SOON, || {
+        let deliveries = api.json("/api/v1/deliveries?state=dead_letter");
+        deliveries["items"][0]["id"].as_str().map(ToOwned::to_owned)
+    });
+    let letter = &letters[0]["id"];
+    let pages = json!([
+        ["overview", "/overview"],
+        ["repositories", "/repositories"],
+        ["repositories-none", "/repositories?q=nothing-like-it"],
+        ["repository", "/repositories/acme%2Fapp"],
+        ["repository-new", "/repositories/acme%2Fnew"],
+        ["repository-remove", "/repositories/acme%2Fapp/remove"],
+        ["deliveries", "/deliveries"],
+        ["deliveries-none", "/deliveries?state=superseded"],
+        ["delivery", format!("/deliveries/{dead}")],
+        ["endpoints", "/endpoints"],
+        ["dead-letters", "/dead-letters"],
+        ["dead-letter", format!("/dead-letters/{letter}")],
+        ["absent", "/nothing-here"],
+    ]);
+    run("pages", &shipbell, |_, _| json!({ "pages": pages }));
+    // And as somebody sees it first.
+    let fresh = Shipbell::start(Config::without_registry());
+    run(
+        "pages",
+        &fresh,
+        |_, _| json!({ "pages": [["empty", "/repositories"], ["empty-overview", "/overview"]] }),
+    );
+}
+
+#[test]
+fn ten_thousand_repositories_by_keyboard() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(
+        Config::without_registry().with("log.level = 'info'\ndelivery.allow_networks = ['127.0.0.0/8']"),
+    );
+    for chunk in 0..20 {
+        let events: Vec<Value> = (chunk * 500..(chunk + 1) * 500)
+            .map(|number| envelope::push(&format!("team{}/app{number}", number % 100), "1", "same"))
+            .collect();
+        shipbell.take(envelope::of(&events));
+    }
+    let api = Api::at(shipbell.admin_port());
+    eventually("all of them are known", SOON, || {
+        let found = api.json("/api/v1/repositories?q=app9999");
+        (found["items"].as_array().unwrap().len() == 1).then_some(())
+    });
+    run(
+        "keyboard",
+        &shipbell,
+        |_, _| json!({ "url": receiver.url("/hook") }),
+    );
+}
