@@ -72,13 +72,11 @@ fn is_quick() -> bool {
 
 /// Asks for every path, prints the table; whether any took too long.
 fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
-    let name = |round: usize| {
-        format!(
-            "team{}%2Fapp{}",
-            round * 7 % 100,
-            (round * 7919) % repositories as usize
-        )
+    let image = |round: usize| {
+        let number = round * 7919 % repositories as usize;
+        format!("team{}/app{number}", number % 100)
     };
+    let name = |round| image(round).replace('/', "%2F");
     let paths: &[(&str, &dyn Fn(usize) -> String)] = &[
         ("API repositories", &|_| {
             "/api/v1/repositories?limit=50".to_owned()
@@ -123,13 +121,7 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
         }),
         ("API dead letters", &|_| "/api/v1/dead-letters".to_owned()),
         ("API queue", &|_| "/api/v1/queue".to_owned()),
-        ("API why", &|round| {
-            format!(
-                "/api/v1/why?image=team{}/app{}",
-                round * 7 % 100,
-                (round * 7919) % repositories as usize
-            )
-        }),
+        ("API why", &|round| format!("/api/v1/why?image={}", image(round))),
         ("page /", &|_| "/".to_owned()),
         ("page repositories", &|_| "/repositories".to_owned()),
         ("page repositories, search", &|round| {

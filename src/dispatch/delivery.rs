@@ -1,7 +1,8 @@
 //! One lane at work: attempt after attempt, in order, until it has nothing left to send now.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -140,7 +141,24 @@ impl Dispatcher {
                 Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await
             }
         };
-        Some(self.follow_up(repository, lease, attempted.outcome))
+        Some(match self.follow_up(repository, lease, attempted.outcome) {
+            // What the old URL said is no reason to wait.
+            (Completion::Retry { .. }, death) if self.has_moved(&endpoint) => {
+                (Completion::Retry { at: Instant::now() }, death)
+            }
+            followed => followed,
+        })
+    }
+
+    /// Whether the endpoint has another URL by now.
+    fn has_moved(&self, before: &Arc<Endpoint>) -> bool {
+        let now = self.0.parts.endpoints.get(&before.id);
+        now.is_some_and(|now| {
+            let url = |endpoint: &Endpoint| endpoint.url.get().ok();
+            let urls = url(before).zip(url(&now));
+            !Arc::ptr_eq(before, &now)
+                && urls.is_none_or(|(before, now)| before.expose_secret() != now.expose_secret())
+        })
     }
 
     /// One attempt, of which the endpoint's state, the history, the metrics and the log are told.

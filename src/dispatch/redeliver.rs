@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use rand::RngExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use super::{Dispatcher, delivery::Attempted, health::Event, letters::LettersError, replay::Newer, which};
@@ -47,10 +47,10 @@ const TEST_REPOSITORY: &str = "shipbell/test";
 pub(super) struct ByHand(Mutex<HashSet<EndpointId>>);
 
 /// The right to send to an endpoint by hand.
-struct Hand<'a>(&'a ByHand, EndpointId);
+pub(super) struct Hand<'a>(&'a ByHand, EndpointId);
 
 impl ByHand {
-    fn take(&self, endpoint: &EndpointId) -> Result<Hand<'_>, SendAgainError> {
+    pub(super) fn take(&self, endpoint: &EndpointId) -> Result<Hand<'_>, SendAgainError> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.insert(endpoint.clone()) {
             Ok(Hand(self, endpoint.clone()))
@@ -121,9 +121,19 @@ pub enum SendAgainError {
     History(#[from] ReadError),
 }
 
+/// What came of sending a delivery again.
+#[derive(Debug)]
+pub enum Redelivered {
+    /// It was sent.
+    Sent(Sent),
+    /// It was not over yet, and waited for its next attempt, which is due now.
+    Due,
+}
+
 impl Dispatcher {
     /// Sends a delivery again, now, whether it was delivered, is a dead letter, or was superseded; of a push that
-    /// `journal` took, or this one if `None`. Its `webhook-id` is the same. If it is a dead letter, it goes on 2xx.
+    /// `journal` took, or this one if `None`. Its `webhook-id` is the same. If it is a dead letter, it goes on 2xx. One
+    /// that was refused and waits for its next attempt waits no longer.
     ///
     /// # Errors
     /// See [`SendAgainError`]. A failed attempt is none.
@@ -133,7 +143,7 @@ impl Dispatcher {
         sequence: Sequence,
         endpoint: &EndpointId,
         order: Order,
-    ) -> Result<Sent, SendAgainError> {
+    ) -> Result<Redelivered, SendAgainError> {
         let journal = journal.unwrap_or(self.0.parts.journal.id());
         if let Some(sentence) = self.refusal(endpoint) {
             return Err(SendAgainError::Refused(sentence));
@@ -158,8 +168,14 @@ impl Dispatcher {
         };
         let letter = &kept.letter;
         let is_own = journal == self.0.parts.journal.id();
-        if is_own && self.0.parts.queue.owes(&letter.repository, endpoint, sequence) {
-            return Err(SendAgainError::Owed);
+        let queue = &self.0.parts.queue;
+        if is_own && queue.owes(&letter.repository, endpoint, sequence) {
+            let did = queue.hurry(&letter.repository, endpoint, Some(sequence), Instant::now());
+            return if did {
+                Ok(Redelivered::Due)
+            } else {
+                Err(SendAgainError::Owed)
+            };
         }
         let sizes = self.sizes_of(letter).await;
         let turn = match request::target(&settings) {
@@ -183,7 +199,8 @@ impl Dispatcher {
             }
             Some(_) => {}
         }
-        Ok(sent(webhook_id(journal, sequence, endpoint), attempted))
+        let id = webhook_id(journal, sequence, endpoint);
+        Ok(Redelivered::Sent(sent(id, attempted)))
     }
 
     /// Sends a test to an endpoint, now, as if something had been pushed to `repository`. One that passes heals the

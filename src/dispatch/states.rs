@@ -281,7 +281,8 @@ impl States {
         }
     }
 
-    /// An endpoint came to be, or was saved with another URL: it is healthy, unless a hand stopped it.
+    /// An endpoint came to be, or was saved with another URL: it is healthy, unless a hand stopped it, and what was
+    /// refused there is tried now.
     pub fn came(&self, endpoint: &EndpointId) {
         self.happen(endpoint, Event::Healed, "its URL was saved");
         let (now, at) = (self.0.parts.clock.now(), Instant::now());
@@ -289,7 +290,16 @@ impl States {
         let known = inner.known.get(endpoint);
         let health = known.map(|known| known.health).unwrap_or_default();
         let passage = health.passage(now, at);
-        self.0.parts.queue.set_passage(endpoint, passage, at);
+        let queue = &self.0.parts.queue;
+        queue.set_passage(endpoint, passage, at);
+        drop(inner);
+        let repositories = match endpoint {
+            EndpointId::Repository(name) => vec![name.clone()],
+            EndpointId::Named(_) => queue.names(),
+        };
+        for repository in repositories {
+            queue.hurry(&repository, endpoint, None, at);
+        }
     }
 
     /// An endpoint is gone: what it is still owed becomes dead letters.

@@ -229,6 +229,14 @@ impl Lane {
         ended
     }
 
+    /// Waits no longer for the sake of its first push, if that is this one, or whichever when it is `None`. Whether it
+    /// did.
+    pub(super) fn hurry(&mut self, sequence: Option<Sequence>) -> bool {
+        let is_meant = sequence.is_none() || self.first_sequence() == sequence;
+        let waits = self.state == State::Idle && self.waits_for == WaitsFor::Push;
+        is_meant && waits && self.not_before.take().is_some()
+    }
+
     fn first_sequence(&self) -> Option<Sequence> {
         self.backlog.first().map(|first| first.sequence)
     }

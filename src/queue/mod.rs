@@ -338,6 +338,29 @@ impl Queue {
         self.earlier.notify_one();
     }
 
+    /// Has a lane wait no longer for the next attempt of its first push, which was refused: of this one, or of
+    /// whichever that is. Whether it did.
+    pub fn hurry(
+        &self,
+        repository: &RepositoryName,
+        endpoint: &EndpointId,
+        sequence: Option<Sequence>,
+        now: Instant,
+    ) -> bool {
+        let Some(mut queue) = self.repositories.get_mut(repository) else {
+            return false;
+        };
+        let did = queue.hurry(endpoint, sequence);
+        if did {
+            self.schedule(repository, &mut queue, now);
+        }
+        drop(queue);
+        if did {
+            self.earlier.notify_one();
+        }
+        did
+    }
+
     /// Whether a push of this tag waits for the endpoint, or is in flight to it, that is newer than `than`; than
     /// none at all, if `None`.
     #[must_use]

@@ -196,6 +196,12 @@ impl RepositoryQueue {
         self.lanes.get_mut(index)?.call(place)
     }
 
+    /// Has an endpoint's lane wait no longer for the sake of its first push. Whether it did.
+    pub(super) fn hurry(&mut self, endpoint: &EndpointId, sequence: Option<Sequence>) -> bool {
+        let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get_mut(index));
+        lane.is_some_and(|lane| lane.hurry(sequence))
+    }
+
     /// Whether a newer push of the lease's tag is in its lane, so that it need not be sent.
     pub(super) fn is_outdated(&self, lease: &Lease) -> bool {
         let lane = self

@@ -118,6 +118,15 @@ fn a_webhook_is_set_seen_to_fail_mended_and_sent_again() {
                 let image = text(word, "image");
                 stage.registry.push(&Image::oci(image, &[5_000]), image, &[]);
                 stage.receiver.wait_for_image(image, SOON);
+                let (repository, _) = image.split_once(':').unwrap();
+                eventually("it is listed", SOON, || {
+                    let list = format!("/api/v1/repositories?q={repository}");
+                    let found = Api::at(stage.shipbell.admin_port()).json(&list);
+                    found["items"]
+                        .as_array()
+                        .is_some_and(|items| !items.is_empty())
+                        .then_some(())
+                });
             }
             "refused" => {
                 people.wait_for_image(text(word, "image"), SOON);

@@ -330,3 +330,34 @@ fn a_repository_that_nobody_wants_pushes_of_is_listed_and_can_be_given_a_webhook
     push(&shipbell, "acme/app", "1.5");
     receiver.wait_for_image("acme/app:1.5", SOON);
 }
+
+#[test]
+fn what_was_refused_goes_at_once_when_the_url_is_saved_or_somebody_asks_for_it() {
+    let receiver = Receiver::scripted(|request| {
+        let is_right = request.line().contains("/right");
+        Answer::Status(if is_right { 204 } else { 404 })
+    });
+    let shipbell = Shipbell::start(config().with("delivery.retry_schedule = ['1h', '1h', '1h']"));
+    let api = api(&shipbell);
+    assert_eq!(
+        api.set("acme/app", &json!({"url": receiver.url("/wrong")}))
+            .status,
+        201
+    );
+    push(&shipbell, "acme/app", "1.4");
+    receiver.wait_for(1, SOON);
+    let id = eventually("its attempt is in the history", SOON, || {
+        let delivery = api.json("/api/v1/deliveries")["items"][0].clone();
+        (delivery["status"] == 404).then(|| delivery["id"].as_str().unwrap().to_owned())
+    });
+    let again = api.post(&format!("/api/v1/deliveries/{id}/redeliver"));
+    assert_eq!(again.status, 202, "{}", again.text());
+    receiver.wait_for(2, SOON);
+    let mended = api
+        .with("If-Match", "*")
+        .put(&webhook_of("acme/app"), &json!({"url": receiver.url("/right")}));
+    assert_eq!(mended.status, 200, "{}", mended.text());
+    let came = receiver.wait_for(3, SOON);
+    assert!(came[2].line().starts_with("POST /right "), "{}", came[2].line());
+    assert_eq!((came[2].id(), came[1].id()), (id.as_str(), id.as_str()));
+}

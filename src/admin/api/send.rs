@@ -3,6 +3,7 @@
 use axum::{
     Extension, Json,
     extract::{Path, State},
+    response::{IntoResponse, Response},
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use super::{
     Params, history, named, seconds, veiled,
 };
 use crate::{
-    dispatch::redeliver::{SendAgainError, Sent},
+    dispatch::redeliver::{Redelivered, SendAgainError, Sent},
     image::RepositoryName,
     push::{EndpointId, Sequence},
     settings::Order,
@@ -109,6 +110,7 @@ pub(super) struct SendQuery {
     ),
     responses(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
+        (status = 202, description = "It waited for its next attempt, which is due now"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent again"),
     )
@@ -118,19 +120,21 @@ pub(super) async fn redeliver(
     Extension(who): Extension<Who>,
     Path(id): Path<String>,
     Params(query): Params<SendQuery>,
-) -> Result<Json<SentView>, Problem> {
-    redelivered(&admin, &who, &id, query.force == Some(true))
-        .await
-        .map(Json)
+) -> Result<Response, Problem> {
+    let sent = redelivered(&admin, &who, &id, query.force == Some(true)).await?;
+    Ok(match sent {
+        Some(sent) => Json(sent).into_response(),
+        None => StatusCode::ACCEPTED.into_response(),
+    })
 }
 
-/// Sends a delivery again.
+/// Sends a delivery again; `None` when it was not over, and its next attempt is due now.
 pub(in super::super) async fn redelivered(
     admin: &Admin,
     who: &Who,
     id: &str,
     force: bool,
-) -> Result<SentView, Problem> {
+) -> Result<Option<SentView>, Problem> {
     let wanted = id.to_owned();
     let found = history(admin, move |reader| {
         let Some((push, delivery)) = reader.delivery_of(&wanted)? else {
@@ -151,14 +155,23 @@ pub(in super::super) async fn redelivered(
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
     let order = if force { Order::Force } else { Order::KeepNewest };
     let dispatcher = &admin.parts().dispatcher;
-    let sent = dispatcher.redeliver(journal, sequence, &endpoint, order).await?;
+    let sent = match dispatcher.redeliver(journal, sequence, &endpoint, order).await? {
+        Redelivered::Sent(sent) => sent,
+        Redelivered::Due => {
+            info!(
+                target: "shipbell::audit", by = %who.name, repository = push.repository, delivery_id = id, %endpoint,
+                "not waited for any longer"
+            );
+            return Ok(None);
+        }
+    };
     info!(
         target: "shipbell::audit", by = %who.name, repository = push.repository, delivery_id = id, %endpoint,
         outcome = ?sent.outcome, "sent again by hand"
     );
     let mut sent = SentView::from(sent);
     veiled::sent(admin, who, &endpoint, &mut sent);
-    Ok(sent)
+    Ok(Some(sent))
 }
 
 /// Sends a test to the repository's own webhook, now. One that is taken heals its endpoint.

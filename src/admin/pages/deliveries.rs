@@ -247,7 +247,11 @@ pub(super) async fn redeliver(
     let sent = redelivered(&admin, &visitor.who, &id, force).await;
     let mut shown = DeliveryPage::of(&admin, &visitor, &id).await?;
     Ok(match sent {
-        Ok(sent) => {
+        Ok(None) => {
+            "It waited for its next attempt, which is made now.".clone_into(&mut shown.notice);
+            page(StatusCode::OK, &shown)
+        }
+        Ok(Some(sent)) => {
             if sent.delivered {
                 "Sent again, and taken.".clone_into(&mut shown.notice);
             } else {
