@@ -125,7 +125,7 @@ pub enum SendAgainError {
 #[derive(Debug)]
 pub enum Redelivered {
     /// It was sent.
-    Sent(Sent),
+    Sent(Box<Sent>),
     /// It was not over yet, and waited for its next attempt, which is due now.
     Due,
 }
@@ -200,7 +200,7 @@ impl Dispatcher {
             Some(_) => {}
         }
         let id = webhook_id(journal, sequence, endpoint);
-        Ok(Redelivered::Sent(sent(id, attempted)))
+        Ok(Redelivered::Sent(Box::new(sent(id, attempted))))
     }
 
     /// Sends a test to an endpoint, now, as if something had been pushed to `repository`. One that passes heals the

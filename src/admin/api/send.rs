@@ -156,7 +156,7 @@ pub(in super::super) async fn redelivered(
     let order = if force { Order::Force } else { Order::KeepNewest };
     let dispatcher = &admin.parts().dispatcher;
     let sent = match dispatcher.redeliver(journal, sequence, &endpoint, order).await? {
-        Redelivered::Sent(sent) => sent,
+        Redelivered::Sent(sent) => *sent,
         Redelivered::Due => {
             info!(
                 target: "shipbell::audit", by = %who.name, repository = push.repository, delivery_id = id, %endpoint,

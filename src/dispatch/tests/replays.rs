@@ -195,7 +195,7 @@ async fn a_delivery_is_sent_again_by_hand_whether_it_was_delivered_or_died() {
         .redeliver(None, sequence(number), &ci, order)
         .await?
     {
-        Redelivered::Sent(sent) => Ok(sent),
+        Redelivered::Sent(sent) => Ok(*sent),
         Redelivered::Due => panic!("{number} was not over"),
     };
     let file = stage.folder.join(catalog::FILE);
