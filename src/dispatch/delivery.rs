@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{
-    Dispatcher,
+    Dispatcher, Ended,
     dying::{Death, Reason},
     retry::with_retry_after,
     which,
@@ -72,12 +72,21 @@ impl Dispatcher {
                 return;
             };
             self.write_wait(&repository, &lease, completion);
+            // Before the queue may lend the lane's next push, to whomever: a kill repeats one attempt of a lane.
+            let told = match completion {
+                Completion::Settled(Settlement::DeadLetter) => None,
+                Completion::Settled(how) => {
+                    self.tell([(lease.pair(), how)]);
+                    Some(lease.pair())
+                }
+                _ => None,
+            };
             let mut effects = parts
                 .queue
                 .complete(&repository, &lease, completion, Instant::now());
             let next = effects.leases.pop();
             debug_assert!(effects.leases.is_empty(), "a lane lends one push at a time");
-            self.follow(&repository, effects, death);
+            self.follow(&repository, effects, Ended { told, death });
             match next {
                 Some(next) if !parts.tasks.soft().is_cancelled() => lease = next,
                 _ => return,

@@ -156,6 +156,15 @@ struct Shared {
     by_hand: ByHand,
 }
 
+/// How the push ended whose lease went back, if it did.
+#[derive(Debug, Default)]
+struct Ended {
+    /// The journal knows of it already.
+    told: Option<Pair>,
+    /// Why it was given up on.
+    death: Option<Death>,
+}
+
 impl Dispatcher {
     /// A dispatcher that has not begun.
     #[must_use]
@@ -189,7 +198,7 @@ impl Dispatcher {
                 repository = due() => repository,
             };
             let effects = queue.advance(&repository, Instant::now());
-            self.follow(&repository, effects, None);
+            self.follow(&repository, effects, Ended::default());
         }
     }
 
@@ -208,9 +217,9 @@ impl Dispatcher {
         self.lay_out_orphans(orphans);
     }
 
-    /// Does what follows from a step of the queue. `death` is how the push came to its end whose lease went back.
-    fn follow(&self, repository: &RepositoryName, effects: Effects, death: Option<Death>) {
-        self.settle(repository, &effects, death);
+    /// Does what follows from a step of the queue.
+    fn follow(&self, repository: &RepositoryName, effects: Effects, ended: Ended) {
+        self.settle(repository, &effects, ended);
         if self.0.parts.tasks.soft().is_cancelled() {
             return;
         }
@@ -227,10 +236,11 @@ impl Dispatcher {
         }
     }
 
-    fn settle(&self, repository: &RepositoryName, effects: &Effects, mut death: Option<Death>) {
+    fn settle(&self, repository: &RepositoryName, effects: &Effects, Ended { told, mut death }: Ended) {
         let (dead, settled): (Vec<_>, Vec<_>) =
             (effects.settled.iter()).partition(|settled| settled.how == Settlement::DeadLetter);
-        self.tell(settled.iter().map(|settled| (settled.pair(), settled.how)));
+        let untold = settled.iter().filter(|settled| Some(settled.pair()) != told);
+        self.tell(untold.map(|settled| (settled.pair(), settled.how)));
         for settled in settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);

@@ -81,6 +81,8 @@ pub struct Lease {
     pub endpoint: Arc<EndpointId>,
     /// What is to be sent.
     pub sequence: Sequence,
+    /// The endpoint's place among those that owed it at first.
+    pub place: u16,
     /// The tag it was pushed by.
     pub tag: Option<Tag>,
     /// The batch it belongs to.
@@ -89,6 +91,17 @@ pub struct Lease {
     pub member: usize,
     /// Attempts of this push that failed by its own fault.
     pub push_failures: u32,
+}
+
+impl Lease {
+    /// What is recorded as settled once this is.
+    #[must_use]
+    pub fn pair(&self) -> Pair {
+        Pair {
+            sequence: self.sequence,
+            place: self.place,
+        }
+    }
 }
 
 /// How a lease ends.

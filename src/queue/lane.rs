@@ -169,6 +169,7 @@ impl Lane {
         let lease = Lease {
             endpoint: Arc::clone(&self.endpoint),
             sequence: first.sequence,
+            place: first.place,
             tag: first.to_tag(),
             member: batch.member(first.sequence)?,
             batch: Arc::clone(&batch),

@@ -16,6 +16,8 @@ mod batching;
 #[cfg(test)]
 mod browser;
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod crashes;
 #[cfg(test)]
 mod damage;

@@ -1,0 +1,263 @@
+//! A secret in every place where one can be typed, and none of them in anything that is shown (CONTRACT 6.7).
+
+use std::{path::Path, process::Command};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use crate::support::{
+    SOON,
+    api::{Api, webhook_of},
+    envelope, eventually, http,
+    receiver::{Answer, Receiver},
+    shipbell::{self, Config, Shipbell},
+};
+
+/// The secret of that number, in a form that fits a URL, a header, and a token.
+fn canary(number: u32) -> String {
+    format!("canary-{number:02}-of-shipbell")
+}
+
+/// The signing secret of that number.
+fn signing(number: u32) -> String {
+    let bytes = format!("signing canary {number:02} of shipbell");
+    format!("whsec_{}", BASE64_STANDARD.encode(bytes))
+}
+
+/// How many there are of either kind.
+const CANARIES: u32 = 15;
+const SIGNING: u32 = 3;
+
+/// The forms in which any of them would show.
+fn shapes() -> Vec<String> {
+    let plain = (0..CANARIES).map(canary);
+    let basic = (0..CANARIES).map(|number| BASE64_STANDARD.encode(format!("user:{}", canary(number))));
+    let signing = (0..SIGNING).map(|number| signing(number).trim_start_matches("whsec_").to_owned());
+    plain.chain(basic).chain(signing).collect()
+}
+
+fn config(receiver: &Receiver) -> Config {
+    let (port, silent) = (receiver.port(), crate::support::ports::free());
+    Config::without_registry().with(&format!(
+        r#"
+        log.level = "trace"
+        ingest.tokens = ["an-ingest-token", "{ingest}"]
+        registry.username = "user"
+        registry.password = "{registry}"
+        alerts.url = "http://127.0.0.1:{port}/alert?token={alert}"
+        [admin]
+        auth = "token"
+        tokens = [{{ name = "root", token = "{admin}", role = "admin" }}]
+        [delivery]
+        allow_networks = ["127.0.0.0/8"]
+        retry_schedule = ["10ms"]
+        [[endpoints]]
+        name = "one"
+        url = "http://user:{user_info}@127.0.0.1:{port}/ok/one?token={query}"
+        secret = "{signing}"
+        previous_secret = "{previous}"
+        headers = {{ X-Key = "{header}" }}
+        [[endpoints]]
+        name = "basic"
+        url = "http://127.0.0.1:{port}/refuse/basic?token={refused}"
+        username = "user"
+        password = "{password}"
+        [[endpoints]]
+        name = "bearer"
+        url = "http://127.0.0.1:{port}/fail/bearer"
+        bearer_token = "{bearer}"
+        [[endpoints]]
+        name = "proxied"
+        url = "http://hook.example/hook?token={proxied}"
+        proxy = "http://user:{proxy}@127.0.0.1:{silent}"
+        "#,
+        ingest = canary(0),
+        registry = canary(1),
+        alert = canary(2),
+        admin = canary(3),
+        user_info = canary(4),
+        query = canary(5),
+        header = canary(6),
+        refused = canary(7),
+        password = canary(8),
+        bearer = canary(9),
+        proxied = canary(10),
+        proxy = canary(11),
+        signing = signing(0),
+        previous = signing(1),
+    ))
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Something that is shown, and what it says.
+type Shown = (&'static str, String);
+
+/// What is wrong with a secret, or with what stands beside one, is said without it.
+fn refusals(shipbell: &Shipbell, api: &Api) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    let bad = format!("http://10.0.0.1/?token={}", canary(14));
+    let bad_secret = json!({"url": "https://ci.example.com/", "secret": format!("whsec_{}!", canary(14))});
+    let bad_header = json!({"url": "https://ci.example.com/", "headers": {"Host": canary(14)}});
+    for body in [json!({ "url": bad }), bad_secret, bad_header] {
+        let refused = api.put(&webhook_of("acme/other"), &body);
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        shown.push(("refused", refused.text()));
+    }
+    let stranger = Api::at(shipbell.admin_port()).bearer(&canary(14));
+    let refused = stranger.get("/api/v1/endpoints");
+    assert_eq!(refused.status, 401);
+    shown.push(("a wrong token", refused.text()));
+    shown
+}
+
+/// What the API and the pages answer.
+fn answers(api: &Api) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    let mut paths = vec![
+        "/api/v1/overview".to_owned(),
+        "/api/v1/configuration".to_owned(),
+        "/api/v1/repositories".to_owned(),
+        "/api/v1/repositories/acme%2Fapp".to_owned(),
+        webhook_of("acme/app"),
+        "/api/v1/endpoints".to_owned(),
+        "/api/v1/queue".to_owned(),
+        "/api/v1/deliveries".to_owned(),
+        "/api/v1/dead-letters".to_owned(),
+        "/api/v1/why?image=acme/app:1".to_owned(),
+        "/openapi.json".to_owned(),
+        "/overview".to_owned(),
+        "/repositories".to_owned(),
+        "/repositories/acme%2Fapp".to_owned(),
+        "/deliveries".to_owned(),
+        "/endpoints".to_owned(),
+        "/dead-letters".to_owned(),
+        "/nothing-here".to_owned(),
+    ];
+    let deliveries = api.json("/api/v1/deliveries");
+    for delivery in deliveries["items"].as_array().unwrap() {
+        let id = delivery["id"].as_str().unwrap();
+        paths.push(format!("/api/v1/deliveries/{id}"));
+        paths.push(format!("/deliveries/{id}"));
+        let again = api.post(&format!("/api/v1/deliveries/{id}/redeliver?force=true"));
+        shown.push(("sent again", again.text()));
+    }
+    for endpoint in ["one", "basic", "bearer", "proxied", "repository%3Aacme%2Fapp"] {
+        let test = api.post(&format!("/api/v1/endpoints/{endpoint}/test"));
+        assert!(test.status < 500, "{}", test.text());
+        shown.push(("a test", test.text()));
+    }
+    let page = api.with("Accept", "text/html");
+    for path in &paths {
+        let asked = if path.starts_with("/api") { api } else { &page };
+        let answer = asked.get(path);
+        assert!(matches!(answer.status, 200 | 404), "{path}: {}", answer.status);
+        shown.push(("an answer", answer.text()));
+    }
+    shown
+}
+
+/// What the operator sees.
+fn told(shipbell: &Shipbell) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    for path in ["/metrics", "/readyz?verbose", "/livez"] {
+        let answer = http::get(shipbell.ops_port(), path).unwrap();
+        shown.push(("ops", answer.text()));
+    }
+    let data = shipbell.data().display().to_string();
+    for arguments in [
+        &["endpoints", "ls"][..],
+        &["endpoints", "ls", "--output", "json"],
+        &["endpoints", "export"],
+        &["queue", "ls"],
+        &["repositories", "ls"],
+        &["dead-letters", "ls", "--output", "json"],
+        &["webhook", "test", "one"],
+        &["why", "acme/app:1", "--output", "json"],
+        &["journal", "inspect", "--records"],
+    ] {
+        let mut plain = Command::new(shipbell::command(&[], Path::new("/dev/null")).get_program());
+        shown.push((
+            "a command",
+            output(plain.env_clear().args(arguments).args(["--data-dir", &data])),
+        ));
+    }
+    let file = shipbell.data().with_file_name("shipbell.toml");
+    for arguments in [
+        &["config", "show"][..],
+        &["config", "show", "--output", "json"],
+        &["config", "check"],
+    ] {
+        shown.push((
+            "the configuration",
+            output(&mut shipbell::command(arguments, &file)),
+        ));
+    }
+    shown.push(("the log", shipbell.log()));
+    shown
+}
+
+#[test]
+fn no_secret_shows_anywhere() {
+    // What it is sent comes back in the answer, as some receivers do it.
+    let receiver = Receiver::scripted(|request| {
+        let line = request.line().to_owned();
+        let echo = vec![format!("X-Echo: {line}"), format!("Location: {line}")];
+        if line.contains("/ok/") || line.contains("/alert") {
+            Answer::With(200, echo)
+        } else if line.contains("/refuse/") {
+            Answer::With(400, echo)
+        } else {
+            Answer::With(503, echo)
+        }
+    });
+    let shipbell = Shipbell::start(config(&receiver));
+    let api = Api::at(shipbell.admin_port()).bearer(&canary(3));
+    let own = json!({
+        "url": receiver.url(&format!("/ok/own?token={}", canary(12))), "secret": signing(2),
+        "headers": {"Authorization": format!("Bearer {}", canary(13))},
+    });
+    let mut shown = vec![("saved", api.set("acme/app", &own).text())];
+    for tag in ["1", "2"] {
+        shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+    }
+    eventually("all has been tried", SOON, || {
+        let deliveries = api.json("/api/v1/deliveries");
+        let is_so = |item: &Value| item["attempts"].as_u64().is_some_and(|attempts| attempts > 0);
+        let tried = deliveries["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|item| is_so(item));
+        // Those behind a failing endpoint's oldest push wait for it.
+        (tried.count() >= 8).then_some(())
+    });
+    let came: Vec<String> = receiver
+        .requests()
+        .iter()
+        .map(|request| request.line().to_owned())
+        .collect();
+    for number in [5, 7, 12] {
+        assert!(
+            came.iter().any(|line| line.contains(&canary(number))),
+            "{number}: {came:?}"
+        );
+    }
+
+    shown.extend(refusals(&shipbell, &api));
+    shown.extend(answers(&api));
+    shown.extend(told(&shipbell));
+    assert!(shown.len() > 50, "{}", shown.len());
+    for (what, text) in &shown {
+        for shape in shapes() {
+            assert!(!text.contains(&shape), "{shape} in {what}:\n{text}");
+        }
+    }
+}
