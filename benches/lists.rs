@@ -122,7 +122,8 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
         ("API dead letters", &|_| "/api/v1/dead-letters".to_owned()),
         ("API queue", &|_| "/api/v1/queue".to_owned()),
         ("API why", &|round| format!("/api/v1/why?image={}", image(round))),
-        ("page /", &|_| "/".to_owned()),
+        ("API overview", &|_| "/api/v1/overview".to_owned()),
+        ("page overview", &|_| "/overview".to_owned()),
         ("page repositories", &|_| "/repositories".to_owned()),
         ("page repositories, search", &|round| {
             format!("/repositories?q=app{}", round * 997)
