@@ -232,15 +232,21 @@ mod tests {
         Stamp::of(path)
     }
 
+    /// A file that was read.
+    fn read(path: &Path) -> (Option<Stamp>, Watched) {
+        let first = stamp(path, "a");
+        let watched = Watched {
+            read: first,
+            seen: first,
+        };
+        (first, watched)
+    }
+
     #[test]
     fn a_file_is_read_once_it_stands_still_and_only_then() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shipbell.toml");
-        let first = stamp(&path, "a");
-        let mut watched = Watched {
-            read: first,
-            seen: first,
-        };
+        let (first, mut watched) = read(&path);
         assert!(!watched.look(first), "it was read");
         let half = stamp(&path, "ab");
         assert!(!watched.look(half), "it may be half written");
@@ -255,11 +261,7 @@ mod tests {
     fn a_file_that_is_gone_or_empty_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shipbell.toml");
-        let first = stamp(&path, "a");
-        let mut watched = Watched {
-            read: first,
-            seen: first,
-        };
+        let (_, mut watched) = read(&path);
         for _ in 0..3 {
             assert!(!watched.look(None));
         }

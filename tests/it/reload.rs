@@ -54,7 +54,10 @@ fn wait_for_metric(shipbell: &Shipbell, line: &str) {
 #[test]
 fn endpoints_come_change_and_go_with_the_file() {
     let (first, second) = (Receiver::start(), Receiver::start());
-    let config = Config::without_registry().endpoint("one", &first.url("/a"));
+    // What waits for its next attempt would wait for an hour.
+    let config = Config::without_registry()
+        .with("delivery.retry_schedule = ['1h']")
+        .endpoint("one", &first.url("/a"));
     let mut shipbell = Shipbell::start(config);
     push(&shipbell, "1");
     first.wait_for_image("acme/app:1", SOON);
