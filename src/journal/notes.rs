@@ -8,10 +8,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
 };
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     codec::{Decoder, put_sized, put_varint},
@@ -113,7 +113,7 @@ fn decode<'a>(decoder: &mut Decoder<'a>) -> Option<Option<Note<'a>>> {
 /// Repositories, and lists of endpoints, by number.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     repositories: Vec<RepositoryName>,
     by_name: HashTable<u32>,
     /// Lists as they stand in records, and how many endpoints each has.

@@ -1,8 +1,8 @@
 //! Where things stand in a backlog that is too long to be looked through.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::record::{COALESCES, Records, tag_at};
 use crate::push::Sequence;
@@ -15,7 +15,7 @@ const MILESTONE_EVERY: usize = 32;
 #[derive(Debug)]
 pub(super) struct Index {
     newest: HashTable<usize>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     milestones: Vec<Milestone>,
     /// Records since the last milestone, itself included.
     passed: usize,
@@ -33,7 +33,7 @@ impl Index {
     pub(super) fn of(records: Records<'_>, all: &[u8]) -> Self {
         let mut index = Self {
             newest: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             milestones: Vec::new(),
             passed: MILESTONE_EVERY,
         };

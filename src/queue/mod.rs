@@ -25,6 +25,7 @@ use dashmap::{
     DashMap,
     mapref::{entry::Entry, one::RefMut},
 };
+use hashbrown::DefaultHashBuilder;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -67,7 +68,7 @@ type Agenda = BTreeSet<(Instant, RepositoryName)>;
 #[derive(Debug)]
 pub struct Queue {
     /// Boxed, so that the map's empty places cost little.
-    repositories: DashMap<RepositoryName, Box<RepositoryQueue>>,
+    repositories: DashMap<RepositoryName, Box<RepositoryQueue>, DefaultHashBuilder>,
     agenda: Mutex<Agenda>,
     earlier: Notify,
     pending: AtomicUsize,
@@ -106,7 +107,7 @@ impl Queue {
     #[must_use]
     pub fn bounded(bounds: Bounds) -> Self {
         Self {
-            repositories: DashMap::new(),
+            repositories: DashMap::default(),
             agenda: Mutex::default(),
             earlier: Notify::new(),
             pending: AtomicUsize::new(0),
