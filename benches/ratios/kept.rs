@@ -27,6 +27,9 @@ use super::workload::{self, PER_COMMIT};
 /// The actor's name fills a record up to [`workload::RECORD_BYTES`].
 const ACTOR: &str = "robot$continuous-integration-of-all-the-teams-at-the-acme-works";
 
+/// Pushes for so many commits are made before the clock runs.
+const COMMITS_MADE_AHEAD: u64 = 20;
+
 /// As `config.example.toml` has them.
 const OPTIONS: Options = Options {
     segment_size: 16 * 1024 * 1024,
@@ -72,16 +75,39 @@ impl Running {
     }
 }
 
-/// Appends that many pushes in `folder`, a commit at a time, each durable before the next.
+/// Appends that many pushes in `folder`, as those who take pushes do: while one commit is written, the pushes of the
+/// next are put in line. Each commit is of [`PER_COMMIT`] pushes.
 pub(crate) fn append(folder: &Path, records: u64) -> anyhow::Result<Duration> {
     let journal = Running::open(folder)?;
     let mut took = Duration::ZERO;
-    for first in (0..records).step_by(usize::try_from(PER_COMMIT)?) {
-        let pushes = pushes(first, PER_COMMIT)?;
+    for first in (0..records).step_by(usize::try_from(COMMITS_MADE_AHEAD * PER_COMMIT)?) {
+        let behind = records.min(first + COMMITS_MADE_AHEAD * PER_COMMIT);
+        let made = (first..behind).step_by(usize::try_from(PER_COMMIT)?);
+        let made: Vec<_> = made
+            .map(|first| pushes(first, PER_COMMIT))
+            .collect::<anyhow::Result<_>>()?;
         let began = Instant::now();
-        journal.append(pushes)?;
+        let mut before = None;
+        for pushes in made {
+            // Two appends that wait would come in one commit.
+            while journal.journal.stats().waiting > 0 {
+                thread::yield_now();
+            }
+            let in_line = journal.journal.append(pushes);
+            if let Some(before) = before.replace(in_line) {
+                journal.runtime.block_on(before)?;
+            }
+        }
+        if let Some(last) = before {
+            journal.runtime.block_on(last)?;
+        }
         took += began.elapsed();
     }
+    let (commits, wanted) = (journal.journal.stats().commits, records / PER_COMMIT);
+    ensure!(
+        commits == wanted,
+        "{records} pushes came in {commits} commits: the floor syncs {wanted} times"
+    );
     journal.close()?;
     let bytes = content_bytes(folder)? / records;
     ensure!(

@@ -3,9 +3,9 @@
 use tokio::sync::oneshot;
 
 use super::{
-    AppendError, Applied,
+    AppendError, Applied, Applier, Durable,
     frame::{FRAME_HEADER_BYTES, Seed},
-    inbox::Append,
+    inbox::{Answer, Append},
     live::Live,
     recent::Place,
     record,
@@ -15,21 +15,11 @@ use crate::push::Sequence;
 /// Somebody who waits for an answer.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    reply: oneshot::Sender<Result<(), AppendError>>,
+    pub(super) reply: oneshot::Sender<Answer>,
     /// Whether the answer hangs on this group's commit.
     pub(super) depends: bool,
-    /// How many of the group's [`Applied`] are this append's.
-    applied: usize,
-}
-
-impl Waiter {
-    pub(super) fn new(reply: oneshot::Sender<Result<(), AppendError>>) -> Self {
-        Self {
-            reply,
-            depends: false,
-            applied: 0,
-        }
-    }
+    /// What is to be applied for it.
+    pub(super) applied: Vec<Applied>,
 }
 
 /// Where a new push's record stands once the group is committed.
@@ -45,8 +35,11 @@ struct Placed {
 pub(super) struct Group {
     /// Room for the frame's header, then the records.
     pub(super) frame: Vec<u8>,
-    pub(super) waiters: Vec<Waiter>,
-    applied: Vec<Applied>,
+    /// While an append is taken in: up to where the frame's records are kept, and where the next one to be looked at
+    /// stands.
+    kept: usize,
+    next: usize,
+    waiters: Vec<Waiter>,
     /// Pushes among the records.
     pub(super) pushes: u64,
     /// Where those pushes stand, in order.
@@ -61,8 +54,9 @@ impl Group {
     pub(super) fn new() -> Self {
         Self {
             frame: vec![0; FRAME_HEADER_BYTES],
+            kept: 0,
+            next: 0,
             waiters: Vec::new(),
-            applied: Vec::new(),
             pushes: 0,
             placed: Vec::new(),
             ids_from: 0,
@@ -83,18 +77,49 @@ impl Group {
         self.frame.len().saturating_sub(FRAME_HEADER_BYTES)
     }
 
-    /// Adds a new push's record; the frame is to stand at `base`.
-    pub(super) fn add_push(&mut self, record: &[u8], seed: Seed, sequence: Sequence, base: u64, owed: usize) {
-        let at = self.frame.len();
-        self.frame.extend_from_slice(record);
-        record::number_push(self.frame.get_mut(at..).unwrap_or_default(), seed, sequence);
+    /// Takes in the records of an append; for each push among them, [`Group::keep_push`] or [`Group::leave_out`] is to
+    /// follow, in their order, then [`Group::end_append`].
+    pub(super) fn take_in(&mut self, frame: Vec<u8>) {
+        if self.record_bytes() == 0 && frame.len() >= TAKEN_WHOLE_BYTES {
+            self.frame = frame;
+            self.next = FRAME_HEADER_BYTES;
+        } else {
+            self.next = self.frame.len();
+            self.frame
+                .extend_from_slice(frame.get(FRAME_HEADER_BYTES..).unwrap_or_default());
+        }
+        self.kept = self.next;
+    }
+
+    /// Leaves out the next record, which has so many bytes.
+    pub(super) fn leave_out(&mut self, bytes: u32) {
+        self.next += bytes as usize;
+    }
+
+    /// Keeps the next record, which is this new push's; the frame is to stand at `base`.
+    pub(super) fn keep_push(&mut self, durable: &Durable, seed: Seed, base: u64) {
+        let bytes = durable.bytes as usize;
+        let (at, from) = (self.kept, self.next);
+        if at != from {
+            self.frame.copy_within(from..from + bytes, at);
+        }
+        self.kept += bytes;
+        self.next += bytes;
+        let record = self.frame.get_mut(at..self.kept);
+        record::number_push(record.unwrap_or_default(), seed, durable.sequence);
         self.placed.push(Placed {
             // Segments are smaller than 4 GiB, and an append is refused long before it is as large.
             offset: u32::try_from(base + at as u64).unwrap_or(u32::MAX),
-            bytes: u32::try_from(record.len()).unwrap_or(u32::MAX),
-            owed: u16::try_from(owed).unwrap_or(u16::MAX),
+            bytes: durable.bytes,
+            owed: u16::try_from(durable.push.owed.len()).unwrap_or(u16::MAX),
         });
         self.pushes += 1;
+    }
+
+    /// All of the append is looked at; its caller waits.
+    pub(super) fn end_append(&mut self, waiter: Waiter) {
+        self.frame.truncate(self.kept);
+        self.waiters.push(waiter);
     }
 
     /// Enters the group's pushes, which are durable now, into the index.
@@ -106,35 +131,23 @@ impl Group {
         }
     }
 
-    pub(super) fn apply(&mut self, waiter: &mut Waiter, applied: Applied) {
-        self.applied.push(applied);
-        waiter.applied += 1;
-    }
-
-    /// What to apply: all of it, or, when the commit failed, the changes of those who did not hang on it.
-    pub(super) fn take_applied(&mut self, is_durable: bool) -> Vec<Applied> {
-        let mut applied = std::mem::take(&mut self.applied);
-        if !is_durable {
-            let mut fates = self
-                .waiters
-                .iter()
-                .flat_map(|waiter| std::iter::repeat_n(!waiter.depends, waiter.applied));
-            applied.retain(|_| fates.next().unwrap_or(false));
+    /// Shows `applier` what to apply: all of it, or, when the commit failed, the changes of those who did not hang on
+    /// it.
+    pub(super) fn apply(&self, is_durable: bool, applier: &mut Applier) {
+        for waiter in &self.waiters {
+            if (is_durable || !waiter.depends) && !waiter.applied.is_empty() {
+                applier(&waiter.applied);
+            }
         }
-        applied
-    }
-
-    /// Lets go of what was applied, and keeps the room for the next group's.
-    pub(super) fn let_go(&mut self, mut applied: Vec<Applied>) {
-        applied.clear();
-        applied.shrink_to(APPLIED_KEPT);
-        self.applied = applied;
     }
 
     /// Answers everybody, and is empty again.
     pub(super) fn answer(&mut self, result: &Result<(), AppendError>) {
         for waiter in self.waiters.drain(..) {
-            let answer = if waiter.depends { result.clone() } else { Ok(()) };
+            let answer = Answer {
+                result: if waiter.depends { result.clone() } else { Ok(()) },
+                done_with: waiter.applied,
+            };
             // Nobody may wait for it any more: then it is durable all the same.
             let _ = waiter.reply.send(answer);
         }
@@ -143,7 +156,7 @@ impl Group {
 
     /// Tells one append that it is not taken.
     pub(super) fn refuse(append: Append, error: AppendError) {
-        let _ = append.reply.send(Err(error));
+        let _ = append.reply.send(error.into());
     }
 
     /// Drops the records; there must be nobody who waits for them.
@@ -156,8 +169,8 @@ impl Group {
     }
 }
 
-/// For how many pushes and changes room is kept after a large group.
-const APPLIED_KEPT: usize = 4 * 1024;
+/// The buffer of an append of so many bytes is taken over rather than copied.
+const TAKEN_WHOLE_BYTES: usize = 64 * 1024;
 
 /// How much of the buffer is kept after a large group.
 const FRAME_BYTES_KEPT: usize = 4 * 1024 * 1024;

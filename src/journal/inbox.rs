@@ -8,8 +8,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AppendError, recent::EventKey, record, time::now};
-use crate::push::Item;
+use super::{AppendError, Applied, Durable, frame::FRAME_HEADER_BYTES, recent::EventKey, record, time::now};
+use crate::push::{Item, Sequence};
 
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
 pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -23,42 +23,68 @@ pub(super) const APPEND_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// One call of append, encoded as far as its caller can.
 #[derive(Debug)]
 pub(super) struct Append {
-    pub(super) items: Vec<Item>,
-    /// The records of the pushes among the items, back to back, their sequence numbers left open.
-    pub(super) records: Vec<u8>,
-    /// One for each push among the items.
-    pub(super) encoded: Vec<Encoded>,
-    pub(super) reply: oneshot::Sender<Result<(), AppendError>>,
+    /// What was given, as it is to be applied: the sequence numbers are left open.
+    pub(super) applied: Vec<Applied>,
+    /// Room for a frame's header, then the records of the pushes, back to back, their sequence numbers left open.
+    pub(super) frame: Vec<u8>,
+    /// By what each push is known if it comes again.
+    pub(super) keys: Vec<Option<EventKey>>,
+    pub(super) reply: oneshot::Sender<Answer>,
 }
 
-/// One push's record.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Encoded {
-    pub(super) bytes: usize,
-    pub(super) key: Option<EventKey>,
+/// What is told of an append.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) result: Result<(), AppendError>,
+    /// What is to be let go: by the caller, for the writer is one and callers are many.
+    pub(super) done_with: Vec<Applied>,
+}
+
+impl From<AppendError> for Answer {
+    fn from(error: AppendError) -> Self {
+        Self {
+            result: Err(error),
+            done_with: Vec::new(),
+        }
+    }
 }
 
 impl Append {
     /// Encodes the pushes among `items`.
-    pub(super) fn new(items: Vec<Item>, reply: oneshot::Sender<Result<(), AppendError>>) -> Self {
-        let mut records = Vec::new();
-        let mut encoded = Vec::new();
-        for item in &items {
-            if let Item::Push(push) = item {
-                let start = records.len();
-                record::put_push(&mut records, push);
-                encoded.push(Encoded {
-                    bytes: records.len() - start,
-                    key: EventKey::of(&push.event_id),
-                });
+    pub(super) fn new(items: Vec<Item>, reply: oneshot::Sender<Answer>) -> Self {
+        let bytes = items.iter().map(|item| match item {
+            Item::Push(push) => record::push_bytes_about(push),
+            Item::Change(_) => 0,
+        });
+        let bytes: usize = bytes.sum();
+        let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + bytes);
+        frame.resize(FRAME_HEADER_BYTES, 0);
+        let mut keys = Vec::with_capacity(items.len());
+        let applied = items.into_iter().map(|item| match item {
+            Item::Change(change) => Applied::Change(change),
+            Item::Push(push) => {
+                let start = frame.len();
+                record::put_push(&mut frame, &push);
+                keys.push(EventKey::of(&push.event_id));
+                Applied::Push(Durable {
+                    sequence: Sequence::FIRST,
+                    // An append is refused long before it is as large.
+                    bytes: u32::try_from(frame.len() - start).unwrap_or(u32::MAX),
+                    push,
+                })
             }
-        }
+        });
         Self {
-            items,
-            records,
-            encoded,
+            applied: applied.collect(),
+            frame,
+            keys,
             reply,
         }
+    }
+
+    /// Bytes of its records.
+    pub(super) fn record_bytes(&self) -> usize {
+        self.frame.len() - FRAME_HEADER_BYTES
     }
 }
 
@@ -125,7 +151,7 @@ impl Inbox {
         if waiting.gate != Gate::Open {
             return Err(AppendError::Closed);
         }
-        let bytes = waiting.bytes + append.records.len();
+        let bytes = waiting.bytes + append.record_bytes();
         let is_first = waiting.appends.is_empty();
         if !is_first && (bytes > WAITING_BYTES_MAX || waiting.appends.len() >= WAITING_APPENDS_MAX) {
             return Err(AppendError::Busy {
@@ -196,7 +222,7 @@ impl Inbox {
         drop(waiting);
         for append in appends {
             // Nobody may wait for it any more.
-            let _ = append.reply.send(Err(error.clone()));
+            let _ = append.reply.send(error.clone().into());
         }
         for closer in closers {
             let _ = closer.send(());

@@ -139,7 +139,7 @@ pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
 use frame::Seed;
-use inbox::{APPEND_BYTES_MAX, Append, Inbox};
+use inbox::{APPEND_BYTES_MAX, Answer, Append, Inbox};
 use live::Live;
 use recent::Recent;
 use segments::Segments;
@@ -304,9 +304,9 @@ impl Journal {
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static + use<> {
         let (reply, answer) = oneshot::channel();
         let append = Append::new(items, reply);
-        let queued = if append.records.len() > APPEND_BYTES_MAX {
+        let queued = if append.record_bytes() > APPEND_BYTES_MAX {
             Err(AppendError::Full {
-                bytes: append.records.len() as u64,
+                bytes: append.record_bytes() as u64,
                 bytes_max: APPEND_BYTES_MAX as u64,
             })
         } else {
@@ -316,7 +316,9 @@ impl Journal {
         async move {
             queued?;
             // Without an answer the writer is gone.
-            answer.await.unwrap_or(Err(AppendError::Closed))
+            let Answer { result, done_with } = answer.await.unwrap_or_else(|_| AppendError::Closed.into());
+            drop(done_with);
+            result
         }
     }
 

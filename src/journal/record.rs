@@ -362,6 +362,25 @@ fn decode_reference(decoder: &mut Decoder<'_>) -> Result<Reference, RecordError>
     })
 }
 
+/// About how many bytes the push's record has, and hardly ever less: to set room aside.
+pub(super) fn push_bytes_about(push: &Push) -> usize {
+    /// Of what every push has: the record's header, numbers, a digest, and the lengths of texts.
+    const FIXED: usize = 96;
+    /// The same of an endpoint.
+    const ENDPOINT: usize = 4;
+    /// The same of a reference.
+    const REFERENCE: usize = 48;
+    let owed = push.owed.iter().map(|endpoint| match endpoint {
+        EndpointId::Named(name) => ENDPOINT + name.len(),
+        EndpointId::Repository(name) => ENDPOINT + name.as_str().len(),
+    });
+    let references = push.references.iter();
+    let references = references.map(|reference| REFERENCE + reference.media_type.len());
+    let texts = push.event_id.len() + push.repository.as_str().len() + push.actor.len();
+    let tag = push.tag.as_ref().map_or(0, |tag| tag.as_str().len());
+    FIXED + texts + tag + owed.sum::<usize>() + references.sum::<usize>()
+}
+
 /// Appends a push's record with its sequence number and crc left open: [`number_push`] sets them.
 pub(super) fn put_push(out: &mut Vec<u8>, push: &Push) {
     put_record(out, PUSH, |out| {

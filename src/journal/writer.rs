@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    AppendError, Applied, Durable, Health, Shared, Stats,
+    AppendError, Applied, Health, Shared, Stats,
     carry::{self, Carrying},
     group::{Group, Waiter},
     inbox::{Append, Gate},
@@ -21,10 +21,7 @@ use super::{
     segments::{Purpose, RoomError, Segments},
     time::now,
 };
-use crate::{
-    clock::Clock,
-    push::{Item, Sequence},
-};
+use crate::{clock::Clock, push::Sequence};
 
 /// A group is committed once it is this large; a single append may be larger.
 const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -156,7 +153,7 @@ impl Writer {
     fn take_appends(&mut self, applier: &mut Applier) {
         let mut appends = mem::take(&mut self.appends);
         for append in appends.drain(..) {
-            let bytes = append.records.len();
+            let bytes = append.record_bytes();
             if bytes > 0 && !self.group_takes(bytes) {
                 self.flush(applier);
                 if bytes > self.segments.room_for(Purpose::Pushes)
@@ -222,46 +219,38 @@ impl Writer {
             self.group.begin(self.recent.end(), self.next_sequence);
         }
         let base = self.segments.active_end();
-        let mut records = append.records.as_slice();
-        let mut encoded = append.encoded.iter();
-        let mut waiter = Waiter::new(append.reply);
-        for item in append.items {
-            let push = match item {
-                Item::Change(change) => {
-                    self.group.apply(&mut waiter, Applied::Change(change));
-                    continue;
-                }
-                Item::Push(push) => push,
+        let Append {
+            mut applied,
+            frame,
+            keys,
+            reply,
+        } = append;
+        self.group.take_in(frame);
+        let (mut keys, mut depends) = (keys.into_iter(), false);
+        applied.retain_mut(|applied| {
+            let Applied::Push(durable) = applied else {
+                return true;
             };
-            let Some((encoded, (record, rest))) = encoded
-                .next()
-                .and_then(|encoded| Some((encoded, records.split_at_checked(encoded.bytes)?)))
-            else {
-                continue;
-            };
-            records = rest;
-            if let Some(key) = encoded.key {
+            if let Some(key) = keys.next().flatten() {
                 if let Some(place) = self.recent.place(key) {
-                    waiter.depends |= place >= self.group.ids_from;
+                    self.group.leave_out(durable.bytes);
+                    depends |= place >= self.group.ids_from;
                     self.stats.duplicates += 1;
-                    continue;
+                    return false;
                 }
-                self.recent.push(key, push.taken_at);
+                self.recent.push(key, durable.push.taken_at);
             }
-            let sequence = self.next_sequence;
-            self.next_sequence = sequence.next();
-            let owed = push.owed.len();
-            self.group
-                .add_push(record, self.segments.seed(), sequence, base, owed);
-            waiter.depends = true;
-            let durable = Durable {
-                sequence,
-                bytes: u32::try_from(record.len()).unwrap_or(u32::MAX),
-                push,
-            };
-            self.group.apply(&mut waiter, Applied::Push(durable));
-        }
-        self.group.waiters.push(waiter);
+            durable.sequence = self.next_sequence;
+            self.next_sequence = self.next_sequence.next();
+            self.group.keep_push(durable, self.segments.seed(), base);
+            depends = true;
+            true
+        });
+        self.group.end_append(Waiter {
+            reply,
+            depends,
+            applied,
+        });
     }
 
     /// Commits the group if it holds anything to commit, and answers everybody in it.
@@ -271,13 +260,8 @@ impl Writer {
         } else {
             self.commit()
         };
-        let news = self.group.take_applied(result.is_ok());
-        if !news.is_empty() {
-            applier(&news);
-        }
+        self.group.apply(result.is_ok(), applier);
         self.group.answer(&result);
-        // Nobody waits for the pushes to be let go.
-        self.group.let_go(news);
         if result.is_err() {
             self.replace_sealed();
         }

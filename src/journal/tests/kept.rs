@@ -51,6 +51,37 @@ fn every_field_survives_a_restart_and_is_read_back_by_position() {
 }
 
 #[test]
+fn pushes_of_an_append_that_were_taken_before_leave_no_gap_however_large_it_is() {
+    // The first pushes of each, and every third one after the first time, are known.
+    for appended in [4, 2_000] {
+        let storage = Faulty::new();
+        let mut hand = open(&storage);
+        hand.take(0).unwrap();
+        let numbers = (0..appended).map(|number| if number % 3 == 2 { number - 1 } else { number });
+        let items: Vec<_> = numbers.clone().map(|number| Item::Push(push(number))).collect();
+        hand.append(items.into_iter().chain([Item::Change(change())]).collect())
+            .unwrap();
+        hand.take(appended).unwrap();
+
+        let mut once: Vec<_> = numbers.chain([appended]).collect();
+        once.dedup();
+        let taken: Vec<_> = once.iter().map(|number| format!("event-{number}")).collect();
+        assert_eq!(event_ids(&hand.durable()), taken);
+        let sequences: Vec<_> = hand
+            .durable()
+            .iter()
+            .map(|durable| durable.sequence.get())
+            .collect();
+        assert_eq!(sequences, (1..=once.len() as u64).collect::<Vec<_>>());
+        let again = open(&storage.after_power_loss());
+        assert_eq!(
+            again.pushes(),
+            once.iter().map(|number| push(*number)).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
 fn a_push_that_is_settled_or_not_there_or_not_intact_is_an_error_to_read() {
     let storage = Faulty::new();
     let mut hand = open(&storage);
