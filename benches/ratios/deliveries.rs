@@ -1,7 +1,8 @@
 //! The row `deliveries`: webhooks a second, 64 in flight, to a sink that answers at once; settled and recorded.
 //!
 //! shipbell's are taken while their windows are open, and go out after a restart, which closes those; so nothing is
-//! ingested meanwhile. The floor is a bare client of the same library that sends as many, appends a record for each
+//! ingested meanwhile. There is no registry, so that nothing is asked of it meanwhile, either: like the floor's, the
+//! webhooks have the sizes that events tell, and none of their repositories. The floor is a bare client of the same library that sends as many, appends a record for each
 //! to a file that is synced every 100 ms, and writes a row for each into SQLite, many in a transaction.
 
 use std::{
@@ -98,13 +99,11 @@ fn floor(count: u64) -> anyhow::Result<f64> {
 /// Deliveries a second, and the part of the history's entries that is missing.
 fn shipbell(count: u64) -> anyhow::Result<(f64, f64)> {
     let (came, told) = counting();
-    let (_sinks, url, registry) = Sinks::one(&told)?;
-    let config = Config::with_defaults(&registry)
-        .endpoint("hook", &url)
-        .with(&format!(
-            "batch.window = '1h'\nlog.level = 'error'\n[delivery]\nrate = '0'\n\
-         concurrency = {IN_FLIGHT}\nper_host = {IN_FLIGHT}"
-        ));
+    let (_sinks, url, _) = Sinks::one(&told)?;
+    let config = Config::without_registry().endpoint("hook", &url).with(&format!(
+        "batch.window = '1h'\nlog.level = 'error'\ndelivery.concurrency = {IN_FLIGHT}\n\
+             delivery.per_host = {IN_FLIGHT}"
+    ));
     let mut shipbell = Shipbell::start(config);
     let load = Load {
         connections: 64,

@@ -176,7 +176,9 @@ pub(crate) fn with_one_endpoint_dead(folder: &Path, records: u64, every: u64) ->
             kept.taken_bytes += f64::from(bytes);
             (Pair { sequence, place: 0 }, Settlement::Delivered)
         });
-        journal.journal.settle(settled.collect::<Vec<_>>());
+        journal
+            .runtime
+            .block_on(journal.journal.settle(settled.collect::<Vec<_>>()));
         kept.look(&journal.journal, folder)?;
     }
     // The last settlements are committed, and what they freed is cleared.

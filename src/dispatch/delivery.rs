@@ -76,7 +76,7 @@ impl Dispatcher {
             let told = match completion {
                 Completion::Settled(Settlement::DeadLetter) => None,
                 Completion::Settled(how) => {
-                    self.tell([(lease.pair(), how)]);
+                    parts.journal.settle([(lease.pair(), how)]).await;
                     Some(lease.pair())
                 }
                 _ => None,

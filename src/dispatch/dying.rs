@@ -267,7 +267,11 @@ impl Dispatcher {
             return;
         }
         let parts = &self.0.parts;
-        self.tell(lost.iter().map(|one| (one.pair, Settlement::DeadLetter)));
+        drop(
+            parts
+                .journal
+                .settle(lost.iter().map(|one| (one.pair, Settlement::DeadLetter))),
+        );
         let count = lost.len() as u64;
         parts.metrics.letters().lost(count);
         for _ in 0..count {
@@ -360,12 +364,11 @@ impl Dispatcher {
         self.set_aside(written.unreadable);
         self.forget(written.ended);
         let count = written.letters.len();
-        self.tell(
-            written
-                .letters
-                .iter()
-                .map(|(pair, _)| (*pair, Settlement::DeadLetter)),
-        );
+        let settled = written
+            .letters
+            .iter()
+            .map(|(pair, _)| (*pair, Settlement::DeadLetter));
+        drop(parts.journal.settle(settled));
         parts.metrics.letters().written(count as u64);
         for (_, letter) in &written.letters {
             parts.metrics.settled(Settlement::DeadLetter);

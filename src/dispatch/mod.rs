@@ -30,12 +30,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    sync::Semaphore,
-    task::block_in_place,
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -240,7 +235,13 @@ impl Dispatcher {
         let (dead, settled): (Vec<_>, Vec<_>) =
             (effects.settled.iter()).partition(|settled| settled.how == Settlement::DeadLetter);
         let untold = settled.iter().filter(|settled| Some(settled.pair()) != told);
-        self.tell(untold.map(|settled| (settled.pair(), settled.how)));
+        // Nobody waits until it is written: that is before anything that is settled later.
+        drop(
+            self.0
+                .parts
+                .journal
+                .settle(untold.map(|settled| (settled.pair(), settled.how))),
+        );
         for settled in settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
@@ -285,19 +286,6 @@ impl Dispatcher {
             given_up.push(Waiting::new(settled, now, Death { reason, attempts }));
         }
         self.lay_out(given_up);
-    }
-
-    /// Tells the journal. That writes to the disk: while the disk stands still, no other task is to wait for this
-    /// thread.
-    pub(super) fn tell(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
-        let mut settlements = settlements.into_iter().peekable();
-        if settlements.peek().is_some() {
-            let settle = || self.0.parts.journal.settle(settlements);
-            match Handle::current().runtime_flavor() {
-                RuntimeFlavor::MultiThread => block_in_place(settle),
-                _ => settle(),
-            }
-        }
     }
 
     /// Writes down how a delivery ended.

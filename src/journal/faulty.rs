@@ -209,6 +209,11 @@ impl Faulty {
         self.trouble(call, Trouble::Fail(kind), skip, times);
     }
 
+    /// The disk stands still until this is dropped.
+    pub(super) fn hold(&self) -> impl Drop + use<'_> {
+        self.state()
+    }
+
     /// From here on nothing fails.
     pub(super) fn heal(&self) {
         self.state().faults.clear();

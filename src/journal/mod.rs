@@ -5,7 +5,7 @@
 //! | verb | once it returned or resolved `Ok` | before |
 //! |---|---|---|
 //! | [`Journal::append`] | survives everything but the loss of the disk | all of the append is found again, or none |
-//! | [`Journal::settle`] | survives `kill -9`, and power loss after 100 ms | the pair is found unsettled |
+//! | [`Journal::settle`] | survives `kill -9`, and power loss after 100 ms | the pair is found unsettled, and all that were told after it |
 //! | [`Journal::close`] | all that was told is durable | as above |
 //!
 //! A failed write or fsync is final for its file: no append in that commit is acknowledged, and a fresh
@@ -111,6 +111,7 @@ mod replay;
 mod scan;
 mod segment;
 mod segments;
+mod settler;
 mod settling;
 mod spare;
 mod status;
@@ -133,6 +134,7 @@ pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, r
 pub use notes::Notes;
 pub use owed::{Owed, Unreadable};
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
+pub use settler::Written;
 pub use status::{Health, RecoveryReport, Stats};
 pub use stuck::Damage;
 pub use verify::{Verification, verify};
@@ -143,6 +145,7 @@ use inbox::{APPEND_BYTES_MAX, Answer, Append, Inbox};
 use live::Live;
 use recent::Recent;
 use segments::Segments;
+use settler::Settler;
 use settling::{Settling, Told};
 use storage::{Disk, Storage};
 
@@ -226,6 +229,7 @@ struct Shared {
     storage: Arc<dyn Storage>,
     inbox: Inbox,
     settling: Settling,
+    settler: Settler,
     live: Mutex<Live>,
     health: watch::Sender<Health>,
     stats: Mutex<Stats>,
@@ -244,6 +248,17 @@ impl Shared {
             *told = health;
             is_news
         });
+    }
+
+    /// Writes settlements down, on this thread: they survive `kill -9` when this returns.
+    fn settle(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
+        match self.settling.tell(settlements) {
+            Told::More => {}
+            Told::News => self.inbox.nudge(),
+            Told::TooLate => {
+                tracing::warn!("settled after the journal ended; the webhook will be repeated");
+            }
+        }
     }
 
     fn publish(&self, stats: &Stats) {
@@ -330,18 +345,12 @@ impl Journal {
         }
     }
 
-    /// Records that these pairs are settled. Written before this returns, which takes some microseconds, and
-    /// synced within 100 ms.
+    /// Records that these pairs are settled; resolves once that is written, and is synced within 100 ms.
     ///
-    /// For pushes that were applied or told as owed. Of two settlements of one pair the first counts.
-    pub fn settle(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
-        match self.shared.settling.tell(settlements) {
-            Told::More => {}
-            Told::News => self.shared.inbox.nudge(),
-            Told::TooLate => {
-                tracing::warn!("settled after the journal ended; the webhook will be repeated");
-            }
-        }
+    /// They are in line when this returns, in the order of the calls; dropping the future takes nothing back. For
+    /// pushes that were applied or told as owed. Of two settlements of one pair the first counts.
+    pub fn settle(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) -> Written {
+        Written(self.shared.settler.put(&self.shared, settlements))
     }
 
     /// Whether it takes appends.
@@ -395,6 +404,7 @@ fn assemble(
         storage,
         inbox: Inbox::new(),
         settling,
+        settler: Settler::default(),
         live: Mutex::new(live),
         health: watch::Sender::new(Health::Ready),
         stats: Mutex::default(),

@@ -2,7 +2,7 @@
 //!
 //! A settlement rides with the next commit. When none comes, it waits up to [`SYNC_WITHIN`] for one of its
 //! own, so that a stream of them doesn't cost an fsync each; until then it stands in the file `settling`,
-//! written by whoever told it and not synced, which is enough to survive `kill -9`. So every commit in a
+//! written by a thread that does nothing else and not synced, which is enough to survive `kill -9`. So every commit in a
 //! segment is durable before the next one is written, and a bad commit with a valid one behind it is damage
 //! without doubt: two commits under one fsync could be torn in the wrong order by a power loss, and look just
 //! the same.

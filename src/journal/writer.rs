@@ -70,6 +70,7 @@ impl Drop for Writer {
                 .tell(Health::Failed("the journal's thread panicked".to_owned()));
         }
         self.shared.inbox.end(&error);
+        self.shared.settler.end();
         let lost = self.shared.settling.end();
         if lost > 0 {
             tracing::warn!(
@@ -111,7 +112,7 @@ impl Writer {
         self.sync_told = Some(SyncTold(Box::new(told)));
     }
 
-    /// Starts the thread. `applier` is called on it, in the order of the sequence numbers, before the
+    /// Starts the thread, and the one that writes settlements down for it. `applier` is called on it, in the order of the sequence numbers, before the
     /// appends concerned resolve; it must not block.
     ///
     /// The thread ends when the journal is closed, its last handle is dropped, or it failed; see
@@ -120,9 +121,16 @@ impl Writer {
     /// # Errors
     /// The system gives no thread.
     pub fn start(mut self, mut applier: Applier) -> io::Result<JoinHandle<()>> {
-        thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || while self.turn(&mut applier) == Gate::Open {})
+        let shared = Arc::clone(&self.shared);
+        let settler = thread::Builder::new()
+            .name("journal-settling".to_owned())
+            .spawn(move || shared.settler.run(&shared))?;
+        thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            while self.turn(&mut applier) == Gate::Open {}
+            drop(self);
+            // It has written down what it was told, and gives up its handle of the directory's lock.
+            let _ = settler.join();
+        })
     }
 
     /// One turn; tells whether there is to be another.
@@ -131,6 +139,9 @@ impl Writer {
         let gate = self.shared.inbox.take(&mut self.appends, deadline);
         self.carrying.begin_turn();
         self.take_appends(applier);
+        if gate != Gate::Open {
+            self.shared.settler.write(&self.shared);
+        }
         let due_at = self.shared.settling.due_at();
         if due_at.is_some_and(|due| due <= now()) || gate != Gate::Open {
             self.commit_settlements(gate);

@@ -86,7 +86,7 @@ impl Hand {
 
     pub(super) fn settle(&self, pairs: impl IntoIterator<Item = Pair>) {
         let settlements = pairs.into_iter().map(|pair| (pair, Settlement::Delivered));
-        self.journal.settle(settlements);
+        self.journal.shared.settle(settlements);
     }
 
     /// What is owed, by the index.

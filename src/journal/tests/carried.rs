@@ -53,7 +53,7 @@ fn with_one_endpoint_dead_the_disk_holds_twice_what_is_live_and_two_segments() {
         let durable = std::mem::take(&mut *hand.applied.lock().unwrap());
         for applied in durable {
             let Applied::Push(durable) = applied else { continue };
-            hand.journal.settle([delivered(&durable, 0)]);
+            hand.journal.shared.settle([delivered(&durable, 0)]);
         }
         // What is settled last is not committed yet, and a segment that was just sealed not yet cleared.
         let slack = 2 * u64::from(options.segment_size);
@@ -117,7 +117,7 @@ fn a_push_of_many_endpoints_keeps_each_ones_share_however_often_it_is_carried() 
     let mut left: Vec<u16> = (0..70).collect();
     for round in 0..12 {
         let settled = left.remove((round * 31) % left.len());
-        hand.journal.settle([delivered(&first, settled)]);
+        hand.journal.shared.settle([delivered(&first, settled)]);
         for number in 0..40 {
             hand.take(100 * u32::try_from(round + 1).unwrap() + number)
                 .unwrap();
@@ -141,7 +141,7 @@ fn until_carried(storage: &Arc<Faulty>, settled_at: Option<u32>) -> u32 {
     let segment = hand.segment_of(first.sequence);
     for number in 2.. {
         if settled_at == Some(number) {
-            hand.journal.settle([delivered(&first, 0)]);
+            hand.journal.shared.settle([delivered(&first, 0)]);
         }
         hand.take(number).unwrap();
         if hand.segment_of(first.sequence) != segment {
@@ -254,7 +254,7 @@ fn a_bad_record_whose_push_is_settled_is_not_missed() {
         sequence: Sequence::FIRST,
         place: 0,
     };
-    hand.journal.settle([(pair, Settlement::Superseded)]);
+    hand.journal.shared.settle([(pair, Settlement::Superseded)]);
     time::pass(stuck::ROUND_WAIT);
     hand.calm_down();
     assert_eq!(hand.journal.health(), Health::Ready);
@@ -362,7 +362,9 @@ fn pushes_do_not_wait_for_settlements_that_never_end() {
     let first = hand.durable()[0].clone();
     // As if more of them were told during each sync than one commit takes.
     let many = 2 * 1024 * 1024 / 23;
-    hand.journal.settle((0..many).map(|_| delivered(&first, 0)));
+    hand.journal
+        .shared
+        .settle((0..many).map(|_| delivered(&first, 0)));
     time::pass(settling::SYNC_WITHIN);
     hand.poke();
     assert!(hand.journal.shared.settling.len() > 0, "one commit a turn");

@@ -135,8 +135,8 @@ fn a_push_is_settled_for_each_endpoint_by_itself() {
         place: 0,
     };
     // Told twice, settled once.
-    hand.journal.settle([(pair, Settlement::DeadLetter)]);
-    hand.journal.settle([(pair, Settlement::Delivered)]);
+    hand.journal.shared.settle([(pair, Settlement::DeadLetter)]);
+    hand.journal.shared.settle([(pair, Settlement::Delivered)]);
     hand.close();
     let again = open(&storage);
     assert_eq!(again.pending[0].owed, [(1, EndpointId::Named("b".into()))]);

@@ -32,6 +32,7 @@ mod format;
 mod kept;
 mod model;
 mod read;
+mod settled;
 mod sweep;
 mod tools;
 
@@ -157,6 +158,7 @@ impl Hand {
             place,
         });
         self.journal
+            .shared
             .settle(pairs.map(|pair| (pair, Settlement::Delivered)));
     }
 
@@ -167,6 +169,7 @@ impl Hand {
             place: *place,
         });
         self.journal
+            .shared
             .settle(pairs.map(|pair| (pair, Settlement::Delivered)));
     }
 

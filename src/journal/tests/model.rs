@@ -186,7 +186,7 @@ impl Model {
             let pair = some[self.below(some.len())];
             let known = self.known.get_mut(&pair.sequence).unwrap();
             known.fates[usize::from(pair.place)] = Fate::Told;
-            self.hand.journal.settle([(pair, Settlement::Delivered)]);
+            self.hand.journal.shared.settle([(pair, Settlement::Delivered)]);
         }
     }
 

@@ -64,6 +64,7 @@ static SOUND: LazyLock<(Files, Vec<Known>)> = LazyLock::new(|| {
         } else if number % 2 == 0 {
             let sequence = durable.sequence;
             hand.journal
+                .shared
                 .settle([(Pair { sequence, place: 1 }, Settlement::Delivered)]);
         }
     }
