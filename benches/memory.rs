@@ -84,7 +84,7 @@ fn measure(state: &str) -> anyhow::Result<()> {
             let chunk = chunk?;
             let begun_ns = busy_ns_until_now()?;
             for push in &chunk {
-                queue.apply(push, &endpoints, now);
+                assert_eq!(queue.apply(push, &endpoints, now), []);
             }
             busy_ns += busy_ns_until_now()? - begun_ns;
         }

@@ -3,7 +3,12 @@
 //! What is saved stands in `settings.db` before anybody is told so. From then on it is what the next push owes, and
 //! what the next attempt uses; no restart is needed.
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt, io,
+    sync::Arc,
+    time::Duration,
+};
 
 use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
@@ -248,7 +253,7 @@ impl Webhooks {
         let saved = saved.ok_or(ChangeError::Absent)?;
         let id = EndpointId::Repository(repository.clone());
         parts.endpoints.put(parts.defaults.endpoint(&saved, now));
-        parts.states.came(&id);
+        parts.states.came(&HashSet::from([id.clone()]));
         parts.history.known(repository.clone());
         match enabled {
             Some(false) => parts

@@ -45,7 +45,7 @@ use crate::{
     listener::{BindError, Listener},
     ops::{self, Readiness},
     push::{Change, Dropped, EndpointId, Item, Reference},
-    queue::{self, Queue},
+    queue::{self, Orphans, Queue},
     registry,
     settings::{self, Settings},
     sizing::{self, Sizing},
@@ -324,10 +324,11 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let admin = admin::Side::build(config, parts)?;
     let told = metrics.clone();
     writer.on_sync(move |elapsed| told.committed(elapsed));
-    let written = history.clone();
+    let (written, undertaker) = (history.clone(), dispatcher.clone());
     writer
         .start(Box::new(move |applied| {
-            apply(applied, &queue, &sizing, &endpoints, &written);
+            let orphans = apply(applied, &queue, &sizing, &endpoints, &written);
+            undertaker.bury(orphans);
         }))
         .map_err(RunError::System)?;
     dispatcher.bury(orphans);
@@ -398,9 +399,16 @@ async fn restore(
 }
 
 /// On the journal's thread, in order: what became durable goes into its queue and is written down, what changed
-/// goes into the sizes.
-fn apply(applied: &[Applied], queue: &Queue, sizing: &Sizing, endpoints: &Endpoints, history: &History) {
+/// goes into the sizes. What is owed by endpoints that are gone by now is returned.
+fn apply(
+    applied: &[Applied],
+    queue: &Queue,
+    sizing: &Sizing,
+    endpoints: &Endpoints,
+    history: &History,
+) -> Orphans {
     let now = Instant::now();
+    let mut orphans = Orphans::new();
     for applied in applied {
         match applied {
             Applied::Change(change) => sizing.apply(change),
@@ -415,11 +423,12 @@ fn apply(applied: &[Applied], queue: &Queue, sizing: &Sizing, endpoints: &Endpoi
                         digest,
                     });
                 }
-                queue.apply(durable, endpoints, now);
+                orphans.extend(queue.apply(durable, endpoints, now));
                 history.taken(durable);
             }
         }
     }
+    orphans
 }
 
 impl App {

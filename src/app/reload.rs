@@ -4,14 +4,19 @@
 //! A file is read once it has stood still for a moment: one that is being written may be a sound configuration of
 //! fewer endpoints, and what an endpoint is owed that is gone becomes dead letters.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tokio::{
     signal::unix::Signal,
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    task::{block_in_place, spawn_blocking},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -29,6 +34,9 @@ use crate::{
 
 /// How often the file is looked at, and how long it must have stood still to be read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long after it was refused the configuration is read again, although the file is the same.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Reads the whole configuration.
 pub type Load = Arc<dyn Fn() -> Result<Config, Problems> + Send + Sync>;
@@ -52,6 +60,7 @@ pub(super) struct Reloader {
     /// The URLs of those as they were last seen.
     urls: HashMap<EndpointId, [u8; 32]>,
     file: Watched,
+    refused: Option<Refused>,
     hangups: Signal,
 }
 
@@ -62,6 +71,13 @@ struct Watched {
     read: Option<Stamp>,
     /// As it was at the last look.
     seen: Option<Stamp>,
+}
+
+/// The last reading, if it was refused.
+#[derive(Debug)]
+struct Refused {
+    at: Instant,
+    problems: Vec<String>,
 }
 
 impl Watched {
@@ -88,6 +104,7 @@ impl Reloader {
                 seen: stamp,
             },
             hangups,
+            refused: None,
         }
     }
 
@@ -107,7 +124,12 @@ impl Reloader {
             }
             let stamp = self.current.file.as_deref().and_then(Stamp::of);
             let is_due = self.file.look(stamp);
-            if is_asked || is_due {
+            // What it names may have come meanwhile: a volume of secrets is not written at the same moment.
+            let is_again = self
+                .refused
+                .as_ref()
+                .is_some_and(|refused| refused.at.elapsed() >= AGAIN_AFTER);
+            if is_asked || is_due || is_again {
                 self.reload(stamp, is_asked).await;
             }
             self.heal();
@@ -123,27 +145,32 @@ impl Reloader {
             return;
         }
         self.file.read = stamp;
-        match loaded {
-            Ok(Ok(newer)) => self.apply(newer, is_asked),
-            Ok(Err(problems)) => {
-                self.parts.metrics.reloads().read(ReloadResult::Refused);
-                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                for problem in &problems {
-                    error!(problem, "the configuration can't be used");
-                }
-                let count = problems.len();
-                error!(
-                    count,
-                    "the configuration was read again and is not in effect: the one before stays"
-                );
-                configuration.refused(now, problems);
+        let problems: Vec<String> = match loaded {
+            Ok(Ok(newer)) => {
+                self.refused = None;
+                self.apply(newer, is_asked);
+                return;
             }
-            Err(error) => {
-                self.parts.metrics.reloads().read(ReloadResult::Refused);
-                error!(%error, "the configuration could not be read again");
-                configuration.refused(now, vec![error.to_string()]);
-            }
+            Ok(Err(problems)) => problems.iter().map(ToString::to_string).collect(),
+            Err(error) => vec![error.to_string()],
+        };
+        let refused = Refused {
+            at: Instant::now(),
+            problems: problems.clone(),
+        };
+        let before = self.refused.replace(refused);
+        if !is_asked && before.is_some_and(|before| before.problems == problems) {
+            return;
         }
+        self.parts.metrics.reloads().read(ReloadResult::Refused);
+        for problem in &problems {
+            error!(problem, "the configuration can't be used");
+        }
+        error!(
+            count = problems.len(),
+            "the configuration was read again and is not in effect: the one before stays"
+        );
+        configuration.refused(now, problems);
     }
 
     fn apply(&mut self, newer: Config, is_asked: bool) {
@@ -153,24 +180,25 @@ impl Reloader {
         let Parts {
             endpoints, states, ..
         } = &self.parts;
-        // What is not another keeps its connections.
+        let ids = |names: &[Arc<str>]| -> HashSet<EndpointId> {
+            names.iter().cloned().map(EndpointId::Named).collect()
+        };
+        let (added, altered) = (ids(&changes.added), ids(&changes.changed));
+        // What is not another keeps its connections, and what waits for it goes on waiting.
         let named = newer.endpoints_in(&self.started).into_iter().map(|endpoint| {
-            let is_as_before = !changes
-                .added
-                .iter()
-                .chain(&changes.changed)
-                .any(|name| is_named(&endpoint, name));
-            let before = is_as_before.then(|| endpoints.get(&endpoint.id)).flatten();
-            before.map_or(endpoint, |before| (*before).clone())
+            let is_another = added.contains(&endpoint.id) || altered.contains(&endpoint.id);
+            let before = endpoints.get(&endpoint.id).filter(|_| !is_another);
+            before.unwrap_or_else(|| Arc::new(endpoint))
         });
-        let named: Vec<Endpoint> = named.collect();
-        endpoints.replace_named(named);
-        for name in &changes.added {
-            states.came(&EndpointId::Named(Arc::clone(name)));
+        endpoints.replace_named(named.collect());
+        for endpoint in ids(&changes.removed) {
+            states.went(&endpoint);
         }
-        for name in &changes.removed {
-            states.went(&EndpointId::Named(Arc::clone(name)));
-        }
+        // They look at all repositories, and others wait for this thread.
+        block_in_place(|| {
+            states.came(&added);
+            states.hurry(&altered);
+        });
         if !changes.leave_endpoints() {
             info!(
                 target: "shipbell::audit",
@@ -199,17 +227,12 @@ impl Reloader {
     /// An endpoint with another URL, also of one that stands in a file, is healthy.
     fn heal(&mut self) {
         let urls = urls(&self.parts.endpoints);
-        for (id, url) in &urls {
-            if self.urls.get(id).is_some_and(|before| before != url) {
-                self.parts.states.came(id);
-            }
-        }
+        let has_moved =
+            |(id, url): &(&EndpointId, &[u8; 32])| self.urls.get(*id).is_some_and(|before| before != *url);
+        let moved: HashSet<_> = urls.iter().filter(has_moved).map(|(id, _)| id.clone()).collect();
+        block_in_place(|| self.parts.states.came(&moved));
         self.urls = urls;
     }
-}
-
-fn is_named(endpoint: &Endpoint, name: &Arc<str>) -> bool {
-    matches!(&endpoint.id, EndpointId::Named(named) if named == name)
 }
 
 /// The URLs of the operator's endpoints; of those that can be read.

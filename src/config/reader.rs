@@ -239,7 +239,7 @@ impl<'a> Section<'a> {
             key: full,
             value: shown,
             changed: default != Some(value),
-            print: print(value),
+            print: fingerprint(value),
         });
     }
 
@@ -330,13 +330,13 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The value as it may be shown.
-/// Where a value stands is not part of it.
-fn print(value: &Value) -> [u8; 32] {
+/// What tells a value from others. Where it stands is not part of it.
+fn fingerprint(value: &Value) -> [u8; 32] {
     // A figment's values are maps of texts, lists, texts and numbers: JSON has all of them.
     Sha256::digest(serde_json::to_vec(value).unwrap_or_default()).into()
 }
 
+/// The value as it may be shown.
 fn show(value: &Value, shown: Shown) -> toml::Value {
     match value {
         Value::String(_, text) => toml::Value::String(match shown {

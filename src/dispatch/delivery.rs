@@ -1,8 +1,7 @@
 //! One lane at work: attempt after attempt, in order, until it has nothing left to send now.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -17,7 +16,7 @@ use crate::{
     clock::Timestamp,
     image::{Digest, RepositoryName},
     journal::JournalId,
-    push::Settlement,
+    push::{EndpointId, Settlement},
     queue::{Completion, Lease},
     telemetry::labels::AttemptResult,
     webhook::{
@@ -56,6 +55,8 @@ pub(super) struct Attempted {
     pub(super) request: Option<Request>,
     pub(super) answer: Result<Answer, SendError>,
     pub(super) outcome: Outcome,
+    /// It failed at a URL that the endpoint no longer has: that says nothing of where it is now.
+    pub(super) is_of_the_past: bool,
 }
 
 impl Dispatcher {
@@ -76,7 +77,12 @@ impl Dispatcher {
             let told = match completion {
                 Completion::Settled(Settlement::DeadLetter) => None,
                 Completion::Settled(how) => {
-                    parts.journal.settle([(lease.pair(), how)]).await;
+                    tokio::select! {
+                        biased;
+                        () = parts.journal.settle([(lease.pair(), how)]) => {}
+                        // The disk stands still. It is in line all the same.
+                        () = parts.tasks.hard().cancelled() => return,
+                    }
                     Some(lease.pair())
                 }
                 _ => None,
@@ -117,16 +123,7 @@ impl Dispatcher {
                 return Some((Completion::Later { at }, None));
             }
         };
-        let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
-            let reason = Reason::Fixed("its endpoint is gone from the configuration");
-            let death = Death {
-                reason,
-                attempts: None,
-            };
-            return Some((Completion::Settled(Settlement::DeadLetter), Some(death)));
-        };
         let queue = &self.0.parts.queue;
-        let may_send = || queue.may_send(lease, Instant::now());
         let shipment = Shipment {
             which: which(repository, lease.sequence, &lease.endpoint, lease.tag.as_ref()),
             journal: self.0.parts.journal.id(),
@@ -134,40 +131,44 @@ impl Dispatcher {
             sizes: &content.sizes,
         };
         // What was lent before the endpoint failed goes back without an attempt.
-        let attempted = match request::target(&endpoint) {
-            Err(_) if !may_send() => return Some((Completion::Returned, None)),
-            // It says why, and takes nobody's turn.
-            Err(_) => Box::pin(self.attempt(&endpoint, &shipment)).await,
-            Ok(target) => {
-                let turn = tokio::select! {
-                    () = soft.cancelled() => return None,
-                    turn = self.turn(&endpoint, &target) => turn?,
+        let is_wanted = || queue.may_send(lease, Instant::now()) && !queue.is_outdated(repository, lease);
+        let attempted = loop {
+            let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
+                let death = Death {
+                    reason: Reason::gone(&lease.endpoint),
+                    attempts: None,
                 };
-                if queue.is_outdated(repository, lease) || !may_send() {
-                    return Some((Completion::Returned, None));
-                }
+                return Some((Completion::Settled(Settlement::DeadLetter), Some(death)));
+            };
+            let target = match request::target(&endpoint) {
+                Ok(target) => target,
+                Err(_) if !is_wanted() => return Some((Completion::Returned, None)),
+                // It says why, and takes nobody's turn.
+                Err(_) => break Box::pin(self.attempt(&endpoint, &shipment)).await,
+            };
+            let turn = tokio::select! {
+                () = soft.cancelled() => return None,
+                turn = self.turn(&endpoint, &target, is_wanted) => turn,
+            };
+            match turn {
                 // In a place of its own, so that a lane which only waits takes little.
-                Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await
+                Some(turn) => break Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await,
+                None if is_wanted() => {}
+                None => return Some((Completion::Returned, None)),
             }
         };
-        Some(match self.follow_up(repository, lease, attempted.outcome) {
-            // What the old URL said is no reason to wait.
-            (Completion::Retry { .. }, death) if self.has_moved(&endpoint) => {
-                (Completion::Retry { at: Instant::now() }, death)
-            }
-            followed => followed,
-        })
+        if attempted.is_of_the_past {
+            return Some((Completion::Returned, None));
+        }
+        Some(self.follow_up(repository, lease, attempted.outcome))
     }
 
-    /// Whether the endpoint has another URL by now.
-    fn has_moved(&self, before: &Arc<Endpoint>) -> bool {
-        let now = self.0.parts.endpoints.get(&before.id);
-        now.is_some_and(|now| {
-            let url = |endpoint: &Endpoint| endpoint.url.get().ok();
-            let urls = url(before).zip(url(&now));
-            !Arc::ptr_eq(before, &now)
-                && urls.is_none_or(|(before, now)| before.expose_secret() != now.expose_secret())
-        })
+    /// Whether the endpoint has another URL than this request was sent to.
+    fn has_moved(&self, endpoint: &EndpointId, request: Option<&Request>) -> bool {
+        let now = self.0.parts.endpoints.get(endpoint);
+        let now = now.and_then(|now| request::target(&now).ok());
+        now.zip(request)
+            .is_some_and(|(now, request)| !now.is_same(request.target()))
     }
 
     /// One attempt, of which the endpoint's state, the history, the metrics and the log are told.
@@ -192,9 +193,11 @@ impl Dispatcher {
         let began_at = parts.steady.now();
         let delivery_id = webhook_id(*journal, which.sequence, &which.endpoint);
         let attempted = self.request(endpoint, &message, &delivery_id).await;
-        parts
-            .states
-            .attempted(&which.endpoint, began_at, &attempted.outcome);
+        if !attempted.is_of_the_past {
+            parts
+                .states
+                .attempted(&which.endpoint, began_at, &attempted.outcome);
+        }
         // The history has this journal's pushes by their numbers; another's would be taken for them.
         if *journal == parts.journal.id() {
             let attempt = Attempt {
@@ -242,8 +245,11 @@ impl Dispatcher {
         };
         let elapsed = began.elapsed();
         parts.metrics.attempt(result_of(&answer), elapsed);
+        let outcome = judge(&answer, parts.clock.now());
         Attempted {
-            outcome: judge(&answer, parts.clock.now()),
+            is_of_the_past: matches!(outcome, Outcome::Failed { .. })
+                && self.has_moved(&endpoint.id, request.as_ref()),
+            outcome,
             at: message.at,
             elapsed,
             request,

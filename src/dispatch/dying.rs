@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Dispatcher, letter_write::write, which};
+use super::{Dispatcher, Parts, letter_write::write, which};
 use crate::{
     clock::Timestamp,
     push::{EndpointId, Pair, Settlement},
@@ -71,6 +71,14 @@ pub(super) enum Reason {
 }
 
 impl Reason {
+    /// There is no such endpoint any more.
+    pub(super) fn gone(endpoint: &EndpointId) -> Self {
+        Self::Fixed(match endpoint {
+            EndpointId::Named(_) => "its endpoint is gone from the configuration",
+            EndpointId::Repository(_) => "its repository's webhook was removed",
+        })
+    }
+
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Fixed(text) => text,
@@ -219,12 +227,12 @@ impl Dispatcher {
         dying.waiting.fetch_add(orphans.len(), Ordering::Relaxed);
         let waiting = orphans.into_iter().map(|(pair, endpoint)| Waiting {
             pair,
-            endpoint: Arc::new(endpoint),
-            at,
             death: Death {
-                reason: Reason::Fixed("its endpoint is gone from the configuration"),
+                reason: Reason::gone(&endpoint),
                 attempts: None,
             },
+            endpoint: Arc::new(endpoint),
+            at,
         });
         dying.line().waiting.extend(waiting);
         dying.news.notify_one();
@@ -232,7 +240,12 @@ impl Dispatcher {
 
     /// Why what an endpoint is owed is given up, now that it is given nothing.
     pub(super) fn why_given_up(&self, endpoint: &EndpointId) -> Reason {
-        let states = &self.0.parts.states;
+        let Parts {
+            states, endpoints, ..
+        } = &self.0.parts;
+        if endpoints.get(endpoint).is_none() {
+            return Reason::gone(endpoint);
+        }
         if states.is_disabled(endpoint) {
             return Reason::Fixed("its endpoint is disabled");
         }

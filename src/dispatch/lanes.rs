@@ -6,10 +6,14 @@ use std::sync::{
 };
 
 use tokio::sync::Notify;
+use tracing::warn;
+
+use crate::telemetry::log::Throttle;
 
 /// The most lanes at work before no more is taken from the agenda: what is due then waits there, in a few bytes,
 /// in the order in which it became due. Many times more than attempts that can be under way, for a lane also waits for
-/// sizes and for its endpoint's pace, and nobody else is to wait for that.
+/// sizes, for its endpoint's pace and for its host; up to here nobody else waits for that. From here on everybody does,
+/// and it is told.
 pub(super) const LANES_MAX: usize = 16_384;
 
 /// Counts them.
@@ -17,6 +21,7 @@ pub(super) const LANES_MAX: usize = 16_384;
 pub(super) struct Lanes {
     at_work: AtomicUsize,
     room: Notify,
+    full: Throttle,
 }
 
 /// A lane at work, until it is dropped.
@@ -33,6 +38,13 @@ impl Lanes {
     /// Waits until there is room for one more. For one caller at a time. Cancel-safe.
     pub(super) async fn room(&self) {
         while self.at_work.load(Ordering::Acquire) >= LANES_MAX {
+            if let Some(times) = self.full.due() {
+                warn!(
+                    lanes = LANES_MAX,
+                    times,
+                    "as many repositories wait for endpoints as may at once: all others wait until one is through; see delivery.per_host"
+                );
+            }
             self.room.notified().await;
         }
     }

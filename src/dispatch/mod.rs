@@ -303,13 +303,29 @@ impl Dispatcher {
         self.0.turns.under_way()
     }
 
-    /// Waits for the endpoint's turn to be sent to at `target`.
-    async fn turn(&self, endpoint: &Endpoint, target: &Target) -> Option<Turn> {
+    /// Waits for the endpoint's turn to be sent to at `target`; `None` if it is not wanted any more before it comes,
+    /// or the endpoint is set otherwise by then.
+    async fn turn(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        target: &Target,
+        is_wanted: impl Fn() -> bool + Send + Sync,
+    ) -> Option<Turn> {
         let (id, states) = (&endpoint.id, &self.0.parts.states);
         // What the cap per host counts by.
         let host = format!("{}:{}", target.host(), target.port());
         let is_failing = || states.is_failing(id);
-        self.0.turns.take(id, endpoint.rate, &host, is_failing).await
+        let is_wanted = || is_wanted() && self.stands(endpoint);
+        self.0
+            .turns
+            .take(id, endpoint.rate, &host, is_failing, is_wanted)
+            .await
+    }
+
+    /// Whether the endpoint is still set as it is here.
+    fn stands(&self, endpoint: &Arc<Endpoint>) -> bool {
+        let now = self.0.parts.endpoints.get(&endpoint.id);
+        now.is_some_and(|now| Arc::ptr_eq(&now, endpoint))
     }
 
     fn webhook_id(&self, sequence: Sequence, endpoint: &EndpointId) -> String {

@@ -17,8 +17,8 @@ const GAP_MAX: Duration = Duration::from_hours(24);
 #[derive(Clone, Debug)]
 pub struct Pace {
     gap: Duration,
-    /// The earliest start of the next request; `None` before the first.
-    free: Option<Instant>,
+    /// When the last request was to start; `None` before the first.
+    last: Option<Instant>,
 }
 
 impl Pace {
@@ -27,11 +27,11 @@ impl Pace {
     pub fn new(rate: Rate) -> Self {
         Self {
             gap: gap(rate),
-            free: None,
+            last: None,
         }
     }
 
-    /// Keeps to another rate from the next request on.
+    /// Keeps to another rate, counted from the last request.
     pub fn follow(&mut self, rate: Rate) {
         self.gap = gap(rate);
     }
@@ -39,14 +39,14 @@ impl Pace {
     /// When the next request may start, if that is known not to be now.
     #[must_use]
     pub fn free_at(&self) -> Option<Instant> {
-        self.free
+        self.last.map(|last| last + self.gap)
     }
 
     /// Reserves a start for one request and tells when it is: now, or later. Starts are given in the
     /// order in which they are asked for; one that is not used after all is lost.
     pub fn next(&mut self, now: Instant) -> Instant {
-        let start = self.free.map_or(now, |free| free.max(now));
-        self.free = Some(start + self.gap);
+        let start = self.free_at().map_or(now, |free| free.max(now));
+        self.last = Some(start);
         start
     }
 }
@@ -102,15 +102,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_rate_holds_from_the_next_request_on() {
+    async fn another_rate_holds_from_the_last_request_on() {
         let now = Instant::now();
         let mut pace = pace(10.0);
         pace.next(now);
         pace.follow(Rate {
             per_second: Some(1.0),
         });
-        assert_eq!(pace.next(now), now + 100 * MS);
-        assert_eq!(pace.next(now), now + 1_100 * MS);
+        assert_eq!(pace.next(now), now + 1_000 * MS);
+        pace.follow(Rate {
+            per_second: Some(100.0),
+        });
+        assert_eq!(pace.next(now), now + 1_010 * MS);
     }
 
     #[tokio::test(start_paused = true)]

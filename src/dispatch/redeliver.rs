@@ -170,7 +170,7 @@ impl Dispatcher {
         let is_own = journal == self.0.parts.journal.id();
         let queue = &self.0.parts.queue;
         if is_own && queue.owes(&letter.repository, endpoint, sequence) {
-            let did = queue.hurry(&letter.repository, endpoint, Some(sequence), Instant::now());
+            let did = queue.hurry(&letter.repository, endpoint, sequence, Instant::now());
             return if did {
                 Ok(Redelivered::Due)
             } else {
@@ -181,8 +181,9 @@ impl Dispatcher {
         let turn = match request::target(&settings) {
             Err(_) => None,
             Ok(target) => {
-                let turn = timeout(TURN_TIMEOUT, self.turn(&settings, &target)).await;
-                turn.map_err(|_| SendAgainError::Busy)?
+                let turn = timeout(TURN_TIMEOUT, self.turn(&settings, &target, || true)).await;
+                // Or it is set otherwise by now.
+                Some(turn.ok().flatten().ok_or(SendAgainError::Busy)?)
             }
         };
         let checked = self.newer(vec![kept.clone()], order).await?;

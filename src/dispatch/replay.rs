@@ -235,7 +235,7 @@ impl Dispatcher {
 
     async fn replay_one(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         kept: KeptLetter,
         order: Order,
     ) -> Result<bool, LettersError> {
@@ -248,22 +248,27 @@ impl Dispatcher {
             // The attempt says why.
             Err(_) => None,
             Ok(target) => {
-                tokio::select! {
+                let is_wanted = || !self.0.parts.states.state(&endpoint.id).is_by_hand();
+                let turn = tokio::select! {
                     () = soft.cancelled() => return Ok(false),
-                    turn = self.turn(endpoint, &target) => turn,
+                    turn = self.turn(endpoint, &target, is_wanted) => turn,
+                };
+                if turn.is_none() {
+                    // It was stopped or set otherwise meanwhile: what becomes of it is seen from the beginning.
+                    return Ok(true);
                 }
+                turn
             }
         };
-        if self.0.parts.states.state(&endpoint.id).is_by_hand() {
-            // It was stopped meanwhile: what becomes of it is seen from the beginning.
-            return Ok(true);
-        }
         let checked = self.newer(vec![kept], order).await?.pop();
         let Some((kept, newer)) = checked else {
             return Ok(true);
         };
         if newer == Newer::Known {
             self.let_be(&kept, ReplayResult::PassedOver).await?;
+            return Ok(true);
+        }
+        if !self.stands(endpoint) {
             return Ok(true);
         }
         let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;

@@ -281,24 +281,27 @@ impl States {
         }
     }
 
-    /// An endpoint came to be, or was saved with another URL: it is healthy, unless a hand stopped it, and what was
-    /// refused there is tried now.
-    pub fn came(&self, endpoint: &EndpointId) {
-        self.happen(endpoint, Event::Healed, "its URL was saved");
-        let (now, at) = (self.0.parts.clock.now(), Instant::now());
-        let inner = self.inner();
-        let known = inner.known.get(endpoint);
-        let health = known.map(|known| known.health).unwrap_or_default();
-        let passage = health.passage(now, at);
-        let queue = &self.0.parts.queue;
-        queue.set_passage(endpoint, passage, at);
-        drop(inner);
-        let repositories = match endpoint {
-            EndpointId::Repository(name) => vec![name.clone()],
-            EndpointId::Named(_) => queue.names(),
-        };
-        for repository in repositories {
-            queue.hurry(&repository, endpoint, None, at);
+    /// Endpoints came to be, or were saved with another URL: they are healthy, unless a hand stopped them, and what was
+    /// refused there is tried now. Looks at all repositories that have something owed, unless each of the endpoints is
+    /// a repository's own.
+    pub fn came(&self, endpoints: &HashSet<EndpointId>) {
+        for endpoint in endpoints {
+            self.happen(endpoint, Event::Healed, "its URL was saved");
+            let (now, at) = (self.0.parts.clock.now(), Instant::now());
+            let inner = self.inner();
+            let known = inner.known.get(endpoint);
+            let health = known.map(|known| known.health).unwrap_or_default();
+            let passage = health.passage(now, at);
+            self.0.parts.queue.set_passage(endpoint, passage, at);
+        }
+        self.hurry(endpoints);
+    }
+
+    /// These endpoints are set otherwise: what was refused there is tried now, see [`States::came`].
+    pub fn hurry(&self, endpoints: &HashSet<EndpointId>) {
+        if !endpoints.is_empty() {
+            self.0.parts.queue.hurry_all(endpoints, Instant::now());
+            self.0.changed.send_replace(());
         }
     }
 
@@ -307,10 +310,11 @@ impl States {
         let mut inner = self.inner();
         inner.known.remove(endpoint);
         inner.unsaved.insert(endpoint.clone(), Vec::new());
-        let passage = Passage::GivingUp { probe_from: None };
+        let passage = Passage::Gone;
         self.0.parts.queue.set_passage(endpoint, passage, Instant::now());
         drop(inner);
         self.0.unsaved.notify_one();
+        self.0.changed.send_replace(());
     }
 
     /// How long an endpoint is waited for, if it is.

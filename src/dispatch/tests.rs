@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod dying;
+mod moved;
 mod replays;
 
 const SOON: Duration = Duration::from_mins(1);
@@ -254,10 +255,11 @@ impl Stage {
             settings,
         };
         let dispatcher = Dispatcher::new(dispatch_options(), parts);
+        let undertaker = dispatcher.clone();
         let applier = move |applied: &[Applied]| {
             for applied in applied {
                 if let Applied::Push(durable) = applied {
-                    queue.apply(durable, &endpoints, Instant::now());
+                    undertaker.bury(queue.apply(durable, &endpoints, Instant::now()));
                     history.taken(durable);
                 }
             }

@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -27,6 +28,10 @@ use super::{
     places::{DRAGS_AFTER, Place, Places, Temper, UnderWay},
 };
 use crate::{push::EndpointId, webhook::Rate};
+
+/// How often the first in an endpoint's line sees whether there is still reason to wait: its pace may be one a day, and
+/// its host's cap be held by those that hang.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Endpoints and hosts that are known before it is worth a look which of them can be forgotten.
 const KNOWN_MIN: usize = 1_024;
@@ -55,7 +60,7 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct Endpoint {
     pace: Mutex<Pace>,
-    /// Whether its last attempt dragged, or one does now.
+    /// Whether the attempt dragged that told last: by ending, or by dragging.
     drags: AtomicBool,
 }
 
@@ -115,30 +120,40 @@ impl Turns {
     /// and the pace counts from when an attempt may really start, so that permits which come late
     /// never let two starts through closer together than the rate allows.
     ///
-    /// `None` when the semaphores were closed, which nobody does.
+    /// `None` when it is not wanted any more: that is asked when it is this lane's turn to wait, every second from
+    /// then on, and before the turn is given. A turn that was not wanted leaves the next one its start.
     pub(super) async fn take(
         &self,
         endpoint: &EndpointId,
         rate: Rate,
         host: &str,
         is_failing: impl Fn() -> bool + Send,
+        is_wanted: impl Fn() -> bool + Send + Sync,
     ) -> Option<Turn> {
         let endpoint = self.endpoint(endpoint, rate);
         let mut pace = endpoint.pace.lock().await;
-        pace.follow(rate);
-        // The timer rounds up to its next millisecond what is past, too.
-        if let Some(at) = pace.free_at().filter(|at| *at > Instant::now()) {
-            sleep_until(at).await;
+        if !is_wanted() {
+            return None;
         }
-        let temper = endpoint.temper(is_failing());
-        let turn = self
-            .admit(Arc::clone(&endpoint), &self.host(host), temper)
-            .await?;
+        pace.follow(rate);
+        let free_at = pace.free_at();
+        let turn = async {
+            // The timer rounds up to its next millisecond what is past, too.
+            if let Some(at) = free_at.filter(|at| *at > Instant::now()) {
+                sleep_until(at).await;
+            }
+            let temper = endpoint.temper(is_failing());
+            self.admit(Arc::clone(&endpoint), &self.host(host), temper).await
+        };
+        let turn = while_wanted(turn, &is_wanted).await??;
+        if !is_wanted() {
+            return None;
+        }
         pace.next(Instant::now());
         Some(turn)
     }
 
-    /// Waits for the host's cap and for a place.
+    /// Waits for the host's cap and for a place. `None` when the semaphores were closed, which nobody does.
     async fn admit(&self, endpoint: Arc<Endpoint>, host: &Host, temper: Temper) -> Option<Turn> {
         let all = Arc::clone(&host.all);
         let (host, failing, place) = match temper {
@@ -205,6 +220,22 @@ impl Turns {
             .retain(|_, host| is_held(Arc::strong_count(host)) || !host.is_idle(self.per_host));
         let known_max = self.endpoints.len().saturating_mul(2).max(KNOWN_MIN);
         self.known_max.store(known_max, Ordering::Relaxed);
+    }
+}
+
+/// What comes of it; `None` if it is not wanted any more before that.
+async fn while_wanted<T>(wait: impl Future<Output = T>, is_wanted: impl Fn() -> bool) -> Option<T> {
+    let mut wait = pin!(wait);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut wait => return Some(done),
+            () = sleep(LOOK_EVERY) => {
+                if !is_wanted() {
+                    return None;
+                }
+            }
+        }
     }
 }
 

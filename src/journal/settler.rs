@@ -95,6 +95,14 @@ impl Settler {
 
     /// Waits for settlements and writes them, again and again, until it is over.
     pub(super) fn run(&self, shared: &Shared) {
+        /// However it ends, nobody waits for it in vain.
+        struct End<'a>(&'a Settler);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.end();
+            }
+        }
+        let _end = End(self);
         loop {
             let mut waiting = self.lock();
             while waiting.callers.is_empty() && !waiting.is_over {

@@ -24,9 +24,11 @@ impl Line {
     /// How many lanes may be called, or lent from, at once.
     pub(super) fn width(&self, limits: Limits, now: Instant) -> usize {
         match self.passage {
-            Passage::GivingUp { .. } if limits.keeps_all => 0,
+            Passage::GivingUp { .. } | Passage::Gone if limits.keeps_all => 0,
+            // What the probe is to be made with waits for room.
+            Passage::GivingUp { .. } if !limits.has_room && self.lent == 0 && self.probes(now) => 0,
             // Those that are to be given up are called as well, some at a time.
-            Passage::Open | Passage::GivingUp { .. } => limits.at_once_max,
+            Passage::Open | Passage::GivingUp { .. } | Passage::Gone => limits.at_once_max,
             Passage::Narrow { from } => usize::from(from <= now && limits.has_room),
             Passage::Shut => 0,
         }
@@ -37,18 +39,25 @@ impl Line {
         match self.passage {
             Passage::Narrow { .. } => self.at_once > 0,
             Passage::GivingUp { .. } => self.lent > 0,
-            Passage::Open | Passage::Shut => false,
+            Passage::Open | Passage::Shut | Passage::Gone => false,
         }
     }
 
     /// Since when somebody could be called, if only there were room for one more line that is not open.
     pub(super) fn lacks_room(&self, now: Instant) -> Option<Instant> {
-        match self.passage {
-            Passage::Narrow { from } if from <= now && self.at_once == 0 && !self.waiting.is_empty() => {
-                Some(from)
-            }
-            _ => None,
-        }
+        let (from, at_work) = match self.passage {
+            Passage::Narrow { from } => (from, self.at_once),
+            Passage::GivingUp {
+                probe_from: Some(from),
+            } => (from, self.lent),
+            _ => return None,
+        };
+        (from <= now && at_work == 0 && !self.waiting.is_empty()).then_some(from)
+    }
+
+    /// Whether what would be lent is given up, but for probes.
+    pub(super) fn gives_up(&self) -> bool {
+        matches!(self.passage, Passage::GivingUp { .. } | Passage::Gone)
     }
 
     /// Whether all that waits is newer.
@@ -67,7 +76,7 @@ impl Line {
         match self.passage {
             Passage::Open => true,
             Passage::Narrow { from } => from <= now && self.lent <= 1 && self.is_oldest(push),
-            Passage::Shut => false,
+            Passage::Shut | Passage::Gone => false,
             Passage::GivingUp { .. } => self.lent <= 1 && self.probes(now),
         }
     }
@@ -80,12 +89,14 @@ impl Line {
         limits: Limits,
         now: Instant,
     ) -> Entry {
-        if matches!(self.passage, Passage::GivingUp { .. }) {
-            let is_probe = self.lent == 0 && self.probes(now) && limits.has_room;
-            return match (is_probe, limits.keeps_all) {
-                (true, _) => Entry::Lend,
-                (false, true) => Entry::Wait,
-                (false, false) => Entry::GiveUp,
+        if self.gives_up() {
+            let is_probe = self.lent == 0 && self.probes(now);
+            return match (is_probe, limits.has_room) {
+                (true, true) => Entry::Lend,
+                // For room: it may be the one that heals the endpoint.
+                (true, false) => Entry::Wait,
+                (false, _) if limits.keeps_all => Entry::Wait,
+                (false, _) => Entry::GiveUp,
             };
         }
         // While there is room for many it doesn't matter who was called a moment earlier.
@@ -99,7 +110,8 @@ impl Line {
     }
 
     pub(super) fn is_spent(&self) -> bool {
-        self.at_once == 0 && self.waiting.is_empty() && self.passage == Passage::Open
+        let is_needed = !matches!(self.passage, Passage::Open | Passage::Gone);
+        self.at_once == 0 && self.waiting.is_empty() && !is_needed
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Passage {
         /// When a push may be sent all the same.
         probe_from: Option<Instant>,
     },
+    /// None, for the endpoint is gone: what would be lent ends as a dead letter.
+    Gone,
 }
 
 /// What becomes of a lane that has something to send.
@@ -169,8 +171,7 @@ impl Lines {
     pub(super) fn giving_up(&self) -> Vec<Arc<EndpointId>> {
         let inner = self.inner();
         let lines = inner.lines.iter();
-        let is_due =
-            |line: &Line| matches!(line.passage, Passage::GivingUp { .. }) && !line.waiting.is_empty();
+        let is_due = |line: &Line| line.gives_up() && !line.waiting.is_empty();
         lines
             .filter(|(_, line)| is_due(line))
             .map(|(endpoint, _)| Arc::clone(endpoint))

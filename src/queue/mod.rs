@@ -14,7 +14,7 @@
 //! - No map guard lives across an `.await`: every method that touches the map is synchronous.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -164,10 +164,15 @@ impl Queue {
 
     /// Inserts a push that just became durable. Must be called in the order of the sequence numbers.
     ///
-    /// An endpoint that is unknown to `endpoints` can't owe: the caller fixed `owed` from the same set.
-    pub fn apply(&self, durable: &Durable, endpoints: &Endpoints, now: Instant) {
-        let push = &durable.push;
-        let owed = self.take_on(durable.bytes.into(), endpoints, (0..).zip(&push.owed), |_, _| {});
+    /// Returns what is owed by endpoints that are gone since the push was taken.
+    #[must_use]
+    pub fn apply(&self, durable: &Durable, endpoints: &Endpoints, now: Instant) -> Orphans {
+        let (push, sequence) = (&durable.push, durable.sequence);
+        let mut orphans = Orphans::new();
+        let owed = (0..).zip(&push.owed);
+        let owed = self.take_on(durable.bytes.into(), endpoints, owed, |place, endpoint| {
+            orphans.push((Pair { sequence, place }, endpoint.clone()));
+        });
         let arrival = Arrival {
             sequence: durable.sequence,
             bytes: durable.bytes,
@@ -177,6 +182,7 @@ impl Queue {
             let name = queue.key().clone();
             self.schedule(&name, &mut queue, now);
         }
+        orphans
     }
 
     /// Inserts pushes that the journal found to be owed at the start, each repository's in order. Before anything
@@ -339,13 +345,13 @@ impl Queue {
         self.earlier.notify_one();
     }
 
-    /// Has a lane wait no longer for the next attempt of its first push, which was refused: of this one, or of
-    /// whichever that is. Whether it did.
+    /// Has a lane wait no longer for the next attempt of this push, which was refused and is its first. Whether it
+    /// did.
     pub fn hurry(
         &self,
         repository: &RepositoryName,
         endpoint: &EndpointId,
-        sequence: Option<Sequence>,
+        sequence: Sequence,
         now: Instant,
     ) -> bool {
         let Some(mut queue) = self.repositories.get_mut(repository) else {
@@ -355,11 +361,24 @@ impl Queue {
         if did {
             self.schedule(repository, &mut queue, now);
         }
-        drop(queue);
-        if did {
-            self.earlier.notify_one();
-        }
         did
+    }
+
+    /// Has all lanes of these endpoints wait no longer for the next attempt of a push that was refused. Looks at all
+    /// repositories, unless each of the endpoints is a repository's own.
+    pub fn hurry_all(&self, endpoints: &HashSet<EndpointId>, now: Instant) {
+        let own = endpoints.iter().map(|endpoint| match endpoint {
+            EndpointId::Repository(name) => Some(name.clone()),
+            EndpointId::Named(_) => None,
+        });
+        let own: Option<Vec<RepositoryName>> = own.collect();
+        for repository in own.unwrap_or_else(|| self.names()) {
+            if let Some(mut queue) = self.repositories.get_mut(&repository)
+                && queue.hurry_all(endpoints)
+            {
+                self.schedule(&repository, &mut queue, now);
+            }
+        }
     }
 
     /// Whether a push of this tag waits for the endpoint, or is in flight to it, that is newer than `than`; than

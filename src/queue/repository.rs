@@ -16,7 +16,7 @@
 //! in each lane, and a lane knows of batches only where each begins. A [`Batch`] exists while it is lent
 //! from, or where it may be sized ahead of its turn.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -196,10 +196,17 @@ impl RepositoryQueue {
         self.lanes.get_mut(index)?.call(place)
     }
 
-    /// Has an endpoint's lane wait no longer for the sake of its first push. Whether it did.
-    pub(super) fn hurry(&mut self, endpoint: &EndpointId, sequence: Option<Sequence>) -> bool {
+    /// Has an endpoint's lane wait no longer for the sake of this push, its first. Whether it did.
+    pub(super) fn hurry(&mut self, endpoint: &EndpointId, sequence: Sequence) -> bool {
         let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get_mut(index));
-        lane.is_some_and(|lane| lane.hurry(sequence))
+        lane.is_some_and(|lane| lane.hurry(Some(sequence)))
+    }
+
+    /// Has the lanes of these endpoints wait no longer for the sake of their first pushes. Whether any did.
+    pub(super) fn hurry_all(&mut self, endpoints: &HashSet<EndpointId>) -> bool {
+        let lanes = self.lanes.iter_mut();
+        let lanes = lanes.filter(|lane| endpoints.contains(&*lane.endpoint));
+        lanes.filter_map(|lane| lane.hurry(None).then_some(())).count() > 0
     }
 
     /// Whether a newer push of the lease's tag is in its lane, so that it need not be sent.

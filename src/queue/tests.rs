@@ -313,13 +313,19 @@ fn trouble_that_is_nobodys_fault_waits_and_counts_for_nothing() {
 async fn a_repository_stands_in_the_agenda_once_however_often_it_is_due() {
     let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
     let name = "acme/app".parse().unwrap();
-    queue.apply(&durable(1, "acme/app", &["ci"]), &endpoints, Instant::now());
+    assert_eq!(
+        queue.apply(&durable(1, "acme/app", &["ci"]), &endpoints, Instant::now()),
+        []
+    );
     queue.due().await;
     let lease = queue.advance(&name, Instant::now()).leases.remove(0);
     let at = Instant::now() + 24 * HOUR;
     queue.complete(&name, &lease, Completion::Later { at }, Instant::now());
     for number in 2..20 {
-        queue.apply(&durable(number, "acme/app", &["ci"]), &endpoints, Instant::now());
+        assert_eq!(
+            queue.apply(&durable(number, "acme/app", &["ci"]), &endpoints, Instant::now()),
+            []
+        );
         assert_eq!(
             queue.agenda.lock().unwrap().len(),
             1,
@@ -527,12 +533,15 @@ fn durable(number: u64, repository: &str, owed: &[&str]) -> Durable {
 async fn repositories_come_up_in_the_order_in_which_they_are_due() {
     let (queue, endpoints) = (Arc::new(Queue::new()), endpoints(&["ci"]));
     let start = Instant::now();
-    queue.apply(
-        &durable(1, "late", &["ci"]),
-        &endpoints,
-        start + Duration::from_secs(1),
+    assert_eq!(
+        queue.apply(
+            &durable(1, "late", &["ci"]),
+            &endpoints,
+            start + Duration::from_secs(1)
+        ),
+        []
     );
-    queue.apply(&durable(2, "early", &["ci"]), &endpoints, start);
+    assert_eq!(queue.apply(&durable(2, "early", &["ci"]), &endpoints, start), []);
     assert_eq!(queue.due().await.as_str(), "early");
     assert_eq!(start.elapsed(), WINDOW);
     assert_eq!(queue.due().await.as_str(), "late");
@@ -544,14 +553,17 @@ async fn repositories_come_up_in_the_order_in_which_they_are_due() {
 async fn an_earlier_push_wakes_the_one_who_waits_for_a_later() {
     let (queue, endpoints) = (Arc::new(Queue::new()), endpoints(&["ci"]));
     let start = Instant::now();
-    queue.apply(
-        &durable(1, "late", &["ci"]),
-        &endpoints,
-        start + Duration::from_mins(1),
+    assert_eq!(
+        queue.apply(
+            &durable(1, "late", &["ci"]),
+            &endpoints,
+            start + Duration::from_mins(1)
+        ),
+        []
     );
     let mut due = Box::pin(queue.due());
     assert!(futures_util::poll!(&mut due).is_pending());
-    queue.apply(&durable(2, "early", &["ci"]), &endpoints, start);
+    assert_eq!(queue.apply(&durable(2, "early", &["ci"]), &endpoints, start), []);
     assert_eq!(due.await.as_str(), "early");
 }
 

@@ -190,3 +190,13 @@ impl AttemptResult {
         }
     }
 }
+
+label! {
+    /// How a reading of the configuration ended.
+    ReloadResult {
+        /// Its endpoints are in effect.
+        Applied => "applied",
+        /// Something is wrong with it, and the one before stays.
+        Refused => "refused",
+    }
+}

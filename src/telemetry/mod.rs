@@ -26,8 +26,9 @@ mod letters;
 pub mod log;
 mod reloads;
 
+pub use labels::ReloadResult;
 pub use letters::{Letters, LettersSample};
-pub use reloads::{ReloadResult, Reloads};
+pub use reloads::Reloads;
 
 use letters::LetterGauges;
 

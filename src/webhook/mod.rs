@@ -132,7 +132,7 @@ impl Endpoints {
     #[must_use]
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
         let set = Self::default();
-        set.replace_named(endpoints);
+        set.replace_named(endpoints.into_iter().map(Arc::new).collect());
         set
     }
 
@@ -207,8 +207,8 @@ impl Endpoints {
     }
 
     /// Puts these in the place of all of the operator's.
-    pub fn replace_named(&self, endpoints: Vec<Endpoint>) {
-        let named: Arc<[_]> = endpoints.into_iter().map(Arc::new).collect();
+    pub fn replace_named(&self, endpoints: Vec<Arc<Endpoint>>) {
+        let named: Arc<[_]> = endpoints.into();
         let mut set = self.write();
         set.by_id.retain(|id, _| matches!(id, EndpointId::Repository(_)));
         set.by_id.extend(

@@ -79,6 +79,12 @@ impl Target {
         &self.uri
     }
 
+    /// Whether requests to both are the same, but for headers that are set elsewhere.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.uri, &self.authorization) == (&other.uri, &other.authorization)
+    }
+
     /// The host: a name, or an address; an IPv6 one in brackets.
     #[must_use]
     pub fn host(&self) -> &str {

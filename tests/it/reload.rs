@@ -145,7 +145,7 @@ fn a_mistake_leaves_everything_as_it_was_and_every_mistake_is_told() {
         assert!(!log.contains(hidden), "{log}");
         assert!(!problems.contains(hidden), "{problems}");
     }
-    let refused = "shipbell_config_reloads_total{result=\"Refused\"}";
+    let refused = "shipbell_config_reloads_total{result=\"refused\"}";
     assert!(metrics.contains(refused), "{metrics}");
 }
 

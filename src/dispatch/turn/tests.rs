@@ -11,6 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const UNPACED: Rate = Rate { per_second: None };
 const WELL: fn() -> bool = || false;
 const FAILING: fn() -> bool = || true;
+const WANTED: fn() -> bool = || true;
 
 fn named(name: &str) -> EndpointId {
     EndpointId::Named(name.into())
@@ -29,6 +30,7 @@ async fn starts_of_one_endpoint_keep_its_pace() {
                 },
                 "a:80",
                 WELL,
+                WANTED,
             )
             .await
             .unwrap();
@@ -41,7 +43,7 @@ async fn without_a_rate_nobody_waits_for_the_timer() {
     let turns = Turns::new(100, 100);
     drop(turn(&turns, "ci", "a:80", WELL).await);
     let endpoint = named("ci");
-    let mut second = Box::pin(turns.take(&endpoint, UNPACED, "a:80", WELL));
+    let mut second = Box::pin(turns.take(&endpoint, UNPACED, "a:80", WELL, WANTED));
     assert!(poll!(&mut second).is_ready());
 }
 
@@ -51,12 +53,15 @@ async fn a_permit_that_comes_late_does_not_bring_two_starts_together() {
     let rate = Rate {
         per_second: Some(10.0),
     };
-    let held = turns.take(&named("other"), UNPACED, "a:80", WELL).await.unwrap();
+    let held = turns
+        .take(&named("other"), UNPACED, "a:80", WELL, WANTED)
+        .await
+        .unwrap();
     let start = Instant::now();
     let ((), second, ()) = tokio::join!(
-        async { drop(turns.take(&named("ci"), rate, "a:80", WELL).await) },
+        async { drop(turns.take(&named("ci"), rate, "a:80", WELL, WANTED).await) },
         async {
-            let turn = turns.take(&named("ci"), rate, "a:80", WELL).await;
+            let turn = turns.take(&named("ci"), rate, "a:80", WELL, WANTED).await;
             drop(turn);
             start.elapsed()
         },
@@ -74,28 +79,37 @@ async fn an_endpoint_that_waits_for_its_pace_holds_nobody_up() {
     let slow = Rate {
         per_second: Some(0.1),
     };
-    drop(turns.take(&named("slow"), slow, "a:80", WELL).await);
+    drop(turns.take(&named("slow"), slow, "a:80", WELL, WANTED).await);
     let start = Instant::now();
     let endpoint = named("slow");
-    let mut waiting = Box::pin(turns.take(&endpoint, slow, "a:80", WELL));
+    let mut waiting = Box::pin(turns.take(&endpoint, slow, "a:80", WELL, WANTED));
     assert!(poll!(&mut waiting).is_pending());
-    turns.take(&named("quick"), UNPACED, "a:80", WELL).await.unwrap();
+    turns
+        .take(&named("quick"), UNPACED, "a:80", WELL, WANTED)
+        .await
+        .unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_host_has_its_own_cap() {
     let turns = Turns::new(10, 1);
-    let _held = turns.take(&named("a"), UNPACED, "a:80", WELL).await.unwrap();
+    let _held = turns
+        .take(&named("a"), UNPACED, "a:80", WELL, WANTED)
+        .await
+        .unwrap();
     let endpoint = named("b");
-    let mut same = Box::pin(turns.take(&endpoint, UNPACED, "a:80", WELL));
+    let mut same = Box::pin(turns.take(&endpoint, UNPACED, "a:80", WELL, WANTED));
     assert!(poll!(&mut same).is_pending());
-    turns.take(&named("c"), UNPACED, "c:80", WELL).await.unwrap();
+    turns
+        .take(&named("c"), UNPACED, "c:80", WELL, WANTED)
+        .await
+        .unwrap();
 }
 
 async fn turn(turns: &Turns, endpoint: &str, host: &str, is_failing: fn() -> bool) -> Turn {
     turns
-        .take(&named(endpoint), UNPACED, host, is_failing)
+        .take(&named(endpoint), UNPACED, host, is_failing, WANTED)
         .await
         .unwrap()
 }
@@ -156,13 +170,13 @@ async fn failing_endpoints_take_no_fast_place_and_half_of_a_host_at_most() {
     let _second = turn(&turns, "b", "one:80", FAILING).await;
     assert_eq!(turns.under_way(), under_way(0, 2));
     let endpoint = named("c");
-    let mut third = Box::pin(turns.take(&endpoint, UNPACED, "one:80", FAILING));
+    let mut third = Box::pin(turns.take(&endpoint, UNPACED, "one:80", FAILING, WANTED));
     assert!(poll!(&mut third).is_pending());
     assert_eq!(turns.under_way(), under_way(0, 2), "it waits without a place");
     let _well = turn(&turns, "d", "one:80", WELL).await;
     let _well = turn(&turns, "e", "one:80", WELL).await;
     let endpoint = named("f");
-    let mut fifth = Box::pin(turns.take(&endpoint, UNPACED, "one:80", WELL));
+    let mut fifth = Box::pin(turns.take(&endpoint, UNPACED, "one:80", WELL, WANTED));
     assert!(
         poll!(&mut fifth).is_pending(),
         "the host's cap holds for all together"
@@ -175,7 +189,7 @@ async fn what_would_be_the_same_anew_is_forgotten() {
     let rate = Rate {
         per_second: Some(0.001),
     };
-    drop(turns.take(&named("paced"), rate, "paced", WELL).await);
+    drop(turns.take(&named("paced"), rate, "paced", WELL, WANTED).await);
     turn(&turns, "drags", "drags", WELL)
         .await
         .spend(sleep(SECOND))
@@ -191,4 +205,49 @@ async fn what_would_be_the_same_anew_is_forgotten() {
         assert!(turns.endpoints.contains_key(&named(name)), "{name}");
     }
     assert!(turns.hosts.contains_key("held"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_wanted_any_more_goes_and_leaves_the_next_his_start() {
+    let turns = Turns::new(10, 10);
+    let rate = Rate {
+        per_second: Some(1.0 / 60.0),
+    };
+    let (endpoint, start) = (named("ci"), Instant::now());
+    drop(turns.take(&endpoint, rate, "a:80", WELL, WANTED).await);
+    let is_wanted = AtomicBool::new(true);
+    let (first, second, third, ()) = tokio::join!(
+        turns.take(&endpoint, rate, "a:80", WELL, || is_wanted
+            .load(Ordering::Relaxed)),
+        turns.take(&endpoint, rate, "a:80", WELL, || false),
+        async {
+            turns.take(&endpoint, rate, "a:80", WELL, WANTED).await.unwrap();
+            start.elapsed()
+        },
+        async {
+            tokio::time::sleep(10 * SECOND).await;
+            is_wanted.store(false, Ordering::Relaxed);
+        },
+    );
+    assert!(first.is_none() && second.is_none());
+    assert_eq!(third, 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_wanted_any_more_does_not_wait_for_a_host_that_hangs() {
+    let turns = Turns::new(10, 1);
+    let _hangs = turn(&turns, "other", "old:80", WELL).await;
+    let (endpoint, start) = (named("ci"), Instant::now());
+    let is_there = || start.elapsed() < 5 * SECOND;
+    let (old, ()) = tokio::join!(turns.take(&endpoint, UNPACED, "old:80", WELL, is_there), async {
+        // Behind the one that waits for the old host.
+        drop(
+            turns
+                .take(&endpoint, UNPACED, "new:80", WELL, WANTED)
+                .await
+                .unwrap(),
+        );
+    });
+    assert!(old.is_none());
+    assert!(start.elapsed() <= 6 * SECOND, "{:?}", start.elapsed());
 }

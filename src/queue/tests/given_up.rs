@@ -105,17 +105,23 @@ async fn a_bound_is_told_once_it_is_passed_until_it_holds_again() {
     let (app, other) = ("acme/app".parse().unwrap(), "other".parse().unwrap());
     let mut told = Box::pin(queue.excesses());
     // Each takes 400 bytes.
-    queue.apply(&durable(1, "acme/app", &["a", "b"]), &endpoints, now);
-    queue.apply(&durable(2, "acme/app", &["a"]), &endpoints, now);
+    assert_eq!(
+        queue.apply(&durable(1, "acme/app", &["a", "b"]), &endpoints, now),
+        []
+    );
+    assert_eq!(queue.apply(&durable(2, "acme/app", &["a"]), &endpoints, now), []);
     assert!(futures_util::poll!(&mut told).is_pending());
-    queue.apply(&durable(3, "other", &["a"]), &endpoints, now);
+    assert_eq!(queue.apply(&durable(3, "other", &["a"]), &endpoints, now), []);
     let of_a = Excess::Endpoint(Arc::new(named("a")));
     assert_eq!(told.await, std::slice::from_ref(&of_a));
     let give_up = |name, number, id| queue.give_up(name, sequence(number), &named(id), now);
     assert!(matches!(give_up(&app, 1, "a"), GivenUp::Settled(_)));
     assert!(!queue.is_over(&of_a));
     for number in [4, 5] {
-        queue.apply(&durable(number, "other", &["b"]), &endpoints, now);
+        assert_eq!(
+            queue.apply(&durable(number, "other", &["b"]), &endpoints, now),
+            []
+        );
     }
     assert!(queue.is_over(&Excess::Overall), "five times 400");
     assert!(matches!(give_up(&app, 1, "b"), GivenUp::Settled(_)));

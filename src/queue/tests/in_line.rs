@@ -13,7 +13,7 @@ pub(super) fn queue(lanes_at_once_max: usize, pushes: u64, now: Instant) -> Queu
         for (number, repository) in (1..).zip(["a", "b", "c", "d"]) {
             let mut push = durable(round * 4 + number, repository, &["ci"]);
             push.push.tag = Some(format!("v{round}").parse().unwrap());
-            queue.apply(&push, &endpoints, now);
+            assert_eq!(queue.apply(&push, &endpoints, now), []);
         }
     }
     queue

@@ -74,10 +74,13 @@ async fn of_endpoints_in_trouble_so_many_are_lent_from_at_once_and_the_next_when
     };
     let (queue, endpoints) = (Queue::bounded(bounds), endpoints(&ENDPOINTS));
     for (number, endpoint) in (1..).zip(ENDPOINTS) {
-        queue.apply(
-            &durable(number, endpoint, &[endpoint]),
-            &endpoints,
-            Instant::now(),
+        assert_eq!(
+            queue.apply(
+                &durable(number, endpoint, &[endpoint]),
+                &endpoints,
+                Instant::now()
+            ),
+            []
         );
         if endpoint != "well" {
             queue.set_passage(&named(endpoint), narrow_after(Duration::ZERO), Instant::now());
@@ -175,7 +178,10 @@ async fn what_an_ignored_endpoint_is_owed_is_given_up_in_line_and_out_of_it() {
     assert_eq!(given_up_now(&queue).await, [3, 4, 7, 8]);
     assert_eq!((queue.pending(), queue.repositories()), (0, 0));
     // What comes new ends at once, for this endpoint.
-    queue.apply(&durable(9, "e", &["ci", "other"]), &endpoints, Instant::now());
+    assert_eq!(
+        queue.apply(&durable(9, "e", &["ci", "other"]), &endpoints, Instant::now()),
+        []
+    );
     tokio::time::advance(WINDOW).await;
     let name = queue.due().await;
     let effects = queue.advance(&name, Instant::now());
@@ -224,7 +230,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         6 => (0..6_u8).prop_map(|repository| Move::Push { repository }),
         4 => (0..3_000_u16).prop_map(Move::Wait),
         6 => (any::<u8>(), 0..4_u8).prop_map(|(which, how)| Move::Send { which, how }),
-        3 => (0..6_u8, 0..4_000_u16).prop_map(|(passage, wait)| Move::Set { passage, wait }),
+        3 => (0..7_u8, 0..4_000_u16).prop_map(|(passage, wait)| Move::Set { passage, wait }),
         1 => any::<u16>().prop_map(|which| Move::GiveUp { which }),
     ];
     proptest::collection::vec(step, 1..150)
@@ -267,7 +273,7 @@ impl Drive {
                 assert!(last.is_none_or(|last| last < number), "out of order");
             }
         }
-        let is_giving_up = matches!(self.passage, Passage::GivingUp { .. });
+        let is_giving_up = matches!(self.passage, Passage::GivingUp { .. } | Passage::Gone);
         assert!(effects.given_up.is_empty() || is_giving_up);
         let lent = effects.leases.into_iter().map(|lease| (name.clone(), lease));
         self.open.extend(lent);
@@ -301,6 +307,8 @@ impl Drive {
             Passage::Open => true,
             Passage::Narrow { from } => from <= now,
             Passage::Shut => false,
+            // Whoever is lent something finds that it is gone.
+            Passage::Gone => true,
             Passage::GivingUp { probe_from } => probe_from.is_some_and(|from| from <= now),
         };
         assert!(is_allowed || !may_send);
@@ -323,6 +331,7 @@ impl Drive {
             1 | 2 => Passage::Narrow { from },
             3 => Passage::Shut,
             4 => Passage::GivingUp { probe_from: None },
+            5 => Passage::Gone,
             _ => Passage::GivingUp {
                 probe_from: Some(from),
             },
@@ -336,7 +345,7 @@ impl Drive {
                 self.taken += 1;
                 let mut push = durable(self.taken, &format!("r{repository}"), &["ci"]);
                 push.push.tag = None;
-                self.queue.apply(&push, &self.endpoints, Instant::now());
+                assert_eq!(self.queue.apply(&push, &self.endpoints, Instant::now()), []);
             }
             Move::Wait(ms) => {
                 tokio::time::advance(Duration::from_millis(ms.into())).await;
@@ -403,13 +412,13 @@ async fn a_push_that_was_refused_can_be_called_before_its_time_and_no_other() {
     let open = lent(&queue).await.remove(0);
     let (name, lease) = (open.0.clone(), open.1.sequence);
     let hurry = |sequence| queue.hurry(&name, &ci(), sequence, Instant::now());
-    assert!(!hurry(None), "it is in flight");
+    assert!(!hurry(lease), "it is in flight");
     let at = Instant::now() + 3600 * SECOND;
     give_back(&queue, &open, Completion::Retry { at });
     assert!(lent(&queue).await.is_empty());
-    assert!(!hurry(Some(sequence(77))), "that one is not there");
-    assert!(hurry(Some(lease)));
-    assert!(!hurry(Some(lease)), "it waits no longer");
+    assert!(!hurry(sequence(77)), "that one is not there");
+    assert!(hurry(lease));
+    assert!(!hurry(lease), "it waits no longer");
     let again = lent(&queue).await;
     assert_eq!(
         again.iter().map(|(_, lease)| lease.sequence).collect::<Vec<_>>(),
@@ -419,6 +428,52 @@ async fn a_push_that_was_refused_can_be_called_before_its_time_and_no_other() {
     // For the endpoint's sake it waits on.
     set(&queue, narrow_after(5 * SECOND));
     give_back(&queue, &again[0], Completion::Returned);
-    assert!(!hurry(None));
+    assert!(!hurry(lease));
+    queue.hurry_all(&HashSet::from([ci()]), Instant::now());
     assert!(lent(&queue).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_an_endpoint_refused_can_be_called_before_its_time() {
+    let queue = queue(4, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let at = Instant::now() + 3600 * SECOND;
+    for open in lent(&queue).await {
+        give_back(&queue, &open, Completion::Retry { at });
+    }
+    queue.hurry_all(&HashSet::from([named("other")]), Instant::now());
+    assert!(lent(&queue).await.is_empty());
+    queue.hurry_all(&HashSet::from([named("other"), ci()]), Instant::now());
+    assert_eq!(names(&lent(&queue).await), ["a", "b", "c", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_probe_is_to_be_made_with_waits_for_room_rather_than_end() {
+    let narrow_max = 1;
+    let queue = Queue::bounded(Bounds {
+        narrow_max,
+        ..Bounds::default()
+    });
+    let endpoints = endpoints(&["ci", "other"]);
+    for (number, endpoint) in [(1, "other"), (2, "ci"), (3, "ci")] {
+        let push = durable(number, &format!("r{number}"), &[endpoint]);
+        assert_eq!(queue.apply(&push, &endpoints, Instant::now()), []);
+    }
+    tokio::time::advance(WINDOW).await;
+    queue.set_passage(&named("other"), narrow_after(Duration::ZERO), Instant::now());
+    // Before it is known how `ci` is, nothing of its is lent.
+    set(&queue, Passage::Shut);
+    let other = lent(&queue).await;
+    assert_eq!(names(&other), ["r1"]);
+    set(
+        &queue,
+        Passage::GivingUp {
+            probe_from: Some(Instant::now()),
+        },
+    );
+    assert_eq!(given_up_now(&queue).await, [0; 0]);
+    give_back(&queue, &other[0], DELIVERED);
+    let name = queue.due().await;
+    let effects = queue.advance(&name, Instant::now());
+    assert_eq!((name.as_str(), effects.leases.len()), ("r2", 1));
 }
