@@ -304,11 +304,10 @@ impl Drive {
         let now = Instant::now();
         let may_send = self.queue.may_send(&lease, now);
         let is_allowed = match self.passage {
-            Passage::Open => true,
             Passage::Narrow { from } => from <= now,
             Passage::Shut => false,
-            // Whoever is lent something finds that it is gone.
-            Passage::Gone => true,
+            // Whoever is lent something of one that is gone finds that out.
+            Passage::Open | Passage::Gone => true,
             Passage::GivingUp { probe_from } => probe_from.is_some_and(|from| from <= now),
         };
         assert!(is_allowed || !may_send);
