@@ -57,7 +57,9 @@ fn on_a_full_disk_pushes_are_refused_until_there_is_space_and_deliveries_go_on()
         volume.fill();
         stage.shipbell.take("garbage");
         let metrics = stage.shipbell.ops("/metrics").text();
-        metrics.contains("shipbell_quarantine_failures_total 1").then_some(())
+        metrics
+            .contains("shipbell_quarantine_failures_total 1")
+            .then_some(())
     });
 
     volume.free();
