@@ -24,6 +24,7 @@ use globset::GlobSet;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
@@ -106,6 +107,8 @@ struct Inner {
 
 struct Session {
     token: Arc<str>,
+    /// Of the token that was shown: one that was replaced meanwhile lets nobody in any more.
+    shown: [u8; 32],
     until: Instant,
 }
 
@@ -162,19 +165,10 @@ impl Access {
         peer: SocketAddr,
     ) -> Result<Who, Problem> {
         if let Some(shown) = bearer(headers) {
-            self.patience(peer.ip())?;
-            return if let Some(token) = matching(tokens, shown) {
-                Ok(token.who())
-            } else {
-                self.failed(peer.ip());
-                Err(Problem::new(
-                    StatusCode::UNAUTHORIZED,
-                    "that token is none of admin.tokens",
-                ))
-            };
+            let token = matching(tokens, shown).ok_or_else(|| self.wrong(peer.ip()))?;
+            return Ok(token.who());
         }
-        let session = cookie(headers).and_then(|cookie| self.session(cookie));
-        let token = session.and_then(|name| tokens.iter().find(|token| token.name == name));
+        let token = cookie(headers).and_then(|cookie| self.session(tokens, cookie));
         let token = token.ok_or_else(|| {
             let detail = "show a token: Authorization: Bearer …, or log in on the page";
             Problem::new(StatusCode::UNAUTHORIZED, detail)
@@ -193,14 +187,7 @@ impl Access {
                 "there is no login here: admin.auth is not \"token\"",
             ));
         };
-        self.patience(peer.ip())?;
-        let Some(token) = matching(tokens, shown) else {
-            self.failed(peer.ip());
-            return Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "that token is none of admin.tokens",
-            ));
-        };
+        let token = matching(tokens, shown).ok_or_else(|| self.wrong(peer.ip()))?;
         let id = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let now = Instant::now();
         let mut sessions = self.sessions();
@@ -213,6 +200,7 @@ impl Access {
         }
         let session = Session {
             token: Arc::clone(&token.name),
+            shown: fingerprint(shown),
             until: now + SESSION,
         };
         sessions.insert(id.clone(), session);
@@ -233,10 +221,33 @@ impl Access {
         self.0.departures.subscribe()
     }
 
-    fn session(&self, id: &str) -> Option<Arc<str>> {
-        let sessions = self.sessions();
-        let session = sessions.get(id)?;
-        (session.until > Instant::now()).then(|| Arc::clone(&session.token))
+    /// The token that somebody logged in with, if it is still the one that they showed.
+    fn session<'a>(&self, tokens: &'a [Token], id: &str) -> Option<&'a Token> {
+        let (name, shown) = {
+            let sessions = self.sessions();
+            let session = sessions
+                .get(id)
+                .filter(|session| session.until > Instant::now())?;
+            (Arc::clone(&session.token), session.shown)
+        };
+        // Not under the lock: a token may be in a file.
+        let token = tokens.iter().find(|token| token.name == name);
+        let token = token.filter(|token| token.fingerprint().is_some_and(|now| now.ct_eq(&shown).into()));
+        if token.is_none() && self.sessions().remove(id).is_some() {
+            info!(target: "shipbell::audit", by = %name, "logged out: the token is another one now");
+            self.0.departures.send_replace(());
+        }
+        token
+    }
+
+    /// What is said to somebody whose token is none of ours: after too many of those, to wait. One that is right is
+    /// never kept waiting, so that nobody behind the same address can lock others out.
+    fn wrong(&self, ip: IpAddr) -> Problem {
+        if let Err(wait) = self.patience(ip) {
+            return wait;
+        }
+        self.failed(ip);
+        Problem::new(StatusCode::UNAUTHORIZED, "that token is none of admin.tokens")
     }
 
     fn patience(&self, ip: IpAddr) -> Result<(), Problem> {
@@ -277,6 +288,12 @@ impl Access {
 }
 
 impl Token {
+    /// Of the token as it stands now, if it can be read.
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        let token = self.token.get().ok()?;
+        Some(fingerprint(token.expose_secret()))
+    }
+
     fn who(&self) -> Who {
         Who {
             name: Arc::clone(&self.name),
@@ -284,6 +301,10 @@ impl Token {
             repositories: self.repositories.clone(),
         }
     }
+}
+
+fn fingerprint(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }
 
 /// The token that was shown, compared with every one in constant time.
