@@ -166,7 +166,10 @@ impl Reloader {
         let named: Vec<Endpoint> = named.collect();
         endpoints.replace_named(named);
         for name in &changes.added {
-            states.came(&EndpointId::Named(Arc::clone(name)));
+            states.came(
+                &EndpointId::Named(Arc::clone(name)),
+                "it is in the configuration again",
+            );
         }
         for name in &changes.removed {
             states.went(&EndpointId::Named(Arc::clone(name)));
@@ -201,7 +204,9 @@ impl Reloader {
         let urls = urls(&self.parts.endpoints);
         for (id, url) in &urls {
             if self.urls.get(id).is_some_and(|before| before != url) {
-                self.parts.states.came(id);
+                self.parts
+                    .states
+                    .came(id, "its URL was changed in the configuration");
             }
         }
         self.urls = urls;

@@ -64,6 +64,8 @@ mod reload;
 #[cfg(test)]
 mod signatures;
 #[cfg(test)]
+mod states;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod unreachable;

@@ -13,6 +13,7 @@ use super::{
     super::{Admin, access::Who, draft::MASK, problem::Problem},
     Page, Paging, Params, blocking, cursor,
     overview::is_trouble,
+    schemas::EndpointState,
     seconds, veiled,
 };
 use crate::{
@@ -32,8 +33,8 @@ pub(in super::super) struct EndpointView {
     pub(in super::super) repository: Option<String>,
     /// Where it goes, without user-info, its query masked; null for those who may not know.
     pub(in super::super) url: Option<String>,
-    /// `healthy`, `failing`, `paused`, `ignored`, `disabled`, or `held`.
-    #[schema(example = "healthy")]
+    /// How it is.
+    #[schema(value_type = EndpointState, example = "healthy")]
     pub(in super::super) state: String,
     /// Since when; null for a healthy one.
     pub(in super::super) since: Option<String>,
@@ -215,17 +216,44 @@ pub(in super::super) fn changeable(
     who: &Who,
     text: &str,
 ) -> Result<(EndpointId, std::sync::Arc<Endpoint>), Problem> {
-    let id = match text.strip_prefix("repository:") {
-        None => EndpointId::Named(text.into()),
-        Some(name) => EndpointId::Repository(super::repository(name)?),
-    };
+    let id = named(text)?;
     match &id {
         EndpointId::Named(_) => who.administer()?,
         EndpointId::Repository(name) => who.edit(name)?,
     }
-    let endpoint = admin.parts().endpoints.get(&id);
-    let endpoint = endpoint.ok_or_else(|| Problem::absent(format!("there is no endpoint {text}")))?;
+    let endpoint = there(admin, &id)?;
     Ok((id, endpoint))
+}
+
+/// An endpoint that somebody may know all of.
+pub(super) fn visible(
+    admin: &Admin,
+    who: &Who,
+    text: &str,
+) -> Result<(EndpointId, std::sync::Arc<Endpoint>), Problem> {
+    let id = named(text)?;
+    match &id {
+        EndpointId::Named(_) if !who.may_locate(&id) => {
+            let detail = "the operator's endpoints are for those who see every repository";
+            return Err(Problem::new(http::StatusCode::FORBIDDEN, detail));
+        }
+        EndpointId::Named(_) => {}
+        EndpointId::Repository(name) => who.see(name)?,
+    }
+    let endpoint = there(admin, &id)?;
+    Ok((id, endpoint))
+}
+
+fn named(text: &str) -> Result<EndpointId, Problem> {
+    Ok(match text.strip_prefix("repository:") {
+        None => EndpointId::Named(text.into()),
+        Some(name) => EndpointId::Repository(super::repository(name)?),
+    })
+}
+
+fn there(admin: &Admin, id: &EndpointId) -> Result<std::sync::Arc<Endpoint>, Problem> {
+    let endpoint = admin.parts().endpoints.get(id);
+    endpoint.ok_or_else(|| Problem::absent(format!("there is no endpoint {id}")))
 }
 
 /// Sets an endpoint's state by hand; durable when it returns.

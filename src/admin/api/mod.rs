@@ -33,7 +33,9 @@ pub(super) mod letters;
 pub(super) mod overview;
 mod queue;
 pub(super) mod repositories;
+mod schemas;
 pub(super) mod send;
+pub(super) mod states;
 mod veiled;
 pub(super) mod webhooks;
 mod why;
@@ -71,6 +73,8 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::one))
         .routes(routes!(endpoints::list))
+        .routes(routes!(states::get))
+        .routes(routes!(states::list))
         .routes(routes!(endpoints::enable))
         .routes(routes!(endpoints::disable))
         .routes(routes!(endpoints::hold))

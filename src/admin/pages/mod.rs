@@ -20,6 +20,7 @@ use super::{Admin, Asked, access::host_name, api::deliveries::DeliveryQuery, pro
 
 mod assets;
 mod deliveries;
+mod endpoint;
 mod endpoints;
 mod frame;
 mod letters;
@@ -65,6 +66,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/deliveries/{id}", get(deliveries::show))
         .route("/deliveries/{id}/redeliver", post(deliveries::redeliver))
         .route("/endpoints", get(endpoints::list))
+        .route("/endpoints/{id}", get(endpoint::show))
         .route("/endpoints/{id}/enable", post(endpoints::enable))
         .route("/endpoints/{id}/hold", post(endpoints::hold))
         .route(
