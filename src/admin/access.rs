@@ -20,7 +20,6 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use globset::GlobSet;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
@@ -37,7 +36,7 @@ mod people;
 
 use origin::host_is_loopback;
 pub(super) use origin::{host_name, same_origin};
-pub use people::{Role, Who};
+pub use people::{Grant, Role, Who};
 
 /// The cookie of somebody who logged in.
 pub const COOKIE: &str = "shipbell_session";
@@ -66,9 +65,16 @@ pub struct Token {
     /// The token.
     pub token: Secret,
     /// What may be done.
-    pub role: Role,
-    /// With which repositories; `None` is all.
-    pub repositories: Option<Arc<GlobSet>>,
+    pub grant: Grant,
+}
+
+/// A group, as a proxy names it, and what whoever is in it may do.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What it is called.
+    pub name: String,
+    /// What may be done.
+    pub grant: Grant,
 }
 
 /// A proxy that says who somebody is.
@@ -78,6 +84,10 @@ pub struct Proxy {
     pub networks: Vec<IpNet>,
     /// The header that says who it is.
     pub user_header: HeaderName,
+    /// The header that says in which groups they are.
+    pub groups_header: HeaderName,
+    /// What groups may do; with none, whoever is named is an admin.
+    pub groups: Vec<Group>,
     /// What it has to show in [`PROXY_SECRET`].
     pub secret: Option<Secret>,
 }
@@ -295,11 +305,7 @@ impl Token {
     }
 
     fn who(&self) -> Who {
-        Who {
-            name: Arc::clone(&self.name),
-            role: self.role,
-            repositories: self.repositories.clone(),
-        }
+        Who::new(Arc::clone(&self.name), vec![self.grant.clone()])
     }
 }
 
@@ -355,7 +361,28 @@ fn named_by(proxy: &Proxy, headers: &HeaderMap, peer: SocketAddr) -> Result<Who,
         }
     }
     match text(headers, &proxy.user_header).map(str::trim) {
-        Some(name) if !name.is_empty() => Ok(Who::admin(name)),
+        Some(name) if !name.is_empty() => by_groups(proxy, headers, name),
         _ => refused("the proxy did not say who this is (admin.proxy.user_header)"),
     }
+}
+
+/// What somebody may do who is in the groups that the proxy names: commas between them, in one line or in several.
+fn by_groups(proxy: &Proxy, headers: &HeaderMap, name: &str) -> Result<Who, Problem> {
+    if proxy.groups.is_empty() {
+        return Ok(Who::admin(name));
+    }
+    let lines = headers.get_all(&proxy.groups_header).into_iter();
+    let named: Vec<&str> = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(',').map(str::trim))
+        .collect();
+    let is_in = |group: &&Group| named.contains(&group.name.as_str());
+    let grants: Vec<Grant> = (proxy.groups.iter().filter(is_in))
+        .map(|group| group.grant.clone())
+        .collect();
+    if grants.is_empty() {
+        let detail = format!("{name} is in none of the groups that may come in (admin.proxy.groups)");
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(Who::new(name.into(), grants))
 }

@@ -131,7 +131,7 @@ pub(in super::super) async fn seen(admin: &Admin, who: &Who) -> Result<OverviewV
         OverviewView {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: seconds(admin.parts().pulse.age()),
-            figures: who.repositories.is_none().then(|| figures(&admin)),
+            figures: who.sees_all().then(|| figures(&admin)),
             troubled: troubled
                 .filter_map(|id| endpoints.get(id))
                 .map(|endpoint| EndpointView::of(&admin, &who, &endpoint))
