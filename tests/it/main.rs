@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod again;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod backlog;

@@ -26,6 +26,7 @@ pub(super) use veiled::identity;
 use super::{Admin, problem::Problem};
 use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
 
+pub(super) mod again;
 mod configuration;
 pub(super) mod deliveries;
 pub(super) mod endpoints;
@@ -83,6 +84,7 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(letters::replay))
         .routes(routes!(letters::discard))
         .routes(routes!(send::redeliver))
+        .routes(routes!(again::redeliver))
         .routes(routes!(send::test))
         .routes(routes!(send::test_endpoint))
         .routes(routes!(why::why))

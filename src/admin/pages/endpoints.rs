@@ -146,7 +146,7 @@ impl EndpointsPage {
                 .unwrap_or_default(),
             problem: String::new(),
             rows: found.items.into_iter().map(row).collect(),
-            restricted: visitor.who.repositories.is_some(),
+            restricted: !visitor.who.sees_all(),
             later,
             next,
         })

@@ -42,6 +42,7 @@ fn local(next: &str) -> &str {
         }
         ["endpoints", _, _, ..] => "/endpoints",
         ["dead-letters", "replay"] => "/dead-letters",
+        ["deliveries", "redeliver"] => "/deliveries",
         _ => next,
     }
 }
@@ -138,6 +139,7 @@ mod tests {
             ("/repositories/test/test", "/repositories/test"),
             ("/repositories?q=//", "/repositories?q=//"),
             ("/deliveries/msg_1/redeliver", "/deliveries/msg_1"),
+            ("/deliveries/redeliver", "/deliveries"),
             ("/endpoints/ci/hold", "/endpoints"),
             ("/endpoints/ci", "/endpoints/ci"),
             ("/dead-letters/replay?repository=acme", "/dead-letters"),

@@ -18,6 +18,7 @@ use url::form_urlencoded;
 
 use super::{Admin, Asked, access::host_name, api::deliveries::DeliveryQuery, problem::Problem};
 
+mod again;
 mod assets;
 mod deliveries;
 mod endpoint;
@@ -63,6 +64,10 @@ pub(super) fn router() -> Router<Admin> {
             get(repository::confirm).post(repository::remove),
         )
         .route("/deliveries", get(deliveries::list))
+        .route(
+            "/deliveries/redeliver",
+            get(again::confirm).post(again::redeliver),
+        )
         .route("/deliveries/{id}", get(deliveries::show))
         .route("/deliveries/{id}/redeliver", post(deliveries::redeliver))
         .route("/endpoints", get(endpoints::list))
