@@ -20,10 +20,10 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use globset::GlobSet;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
@@ -36,7 +36,7 @@ mod people;
 
 use origin::host_is_loopback;
 pub(super) use origin::{host_name, same_origin};
-pub use people::{Role, Who};
+pub use people::{Grant, Role, Who};
 
 /// The cookie of somebody who logged in.
 pub const COOKIE: &str = "shipbell_session";
@@ -65,9 +65,16 @@ pub struct Token {
     /// The token.
     pub token: Secret,
     /// What may be done.
-    pub role: Role,
-    /// With which repositories; `None` is all.
-    pub repositories: Option<Arc<GlobSet>>,
+    pub grant: Grant,
+}
+
+/// A group, as a proxy names it, and what whoever is in it may do.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What it is called.
+    pub name: String,
+    /// What may be done.
+    pub grant: Grant,
 }
 
 /// A proxy that says who somebody is.
@@ -77,6 +84,10 @@ pub struct Proxy {
     pub networks: Vec<IpNet>,
     /// The header that says who it is.
     pub user_header: HeaderName,
+    /// The header that says in which groups they are.
+    pub groups_header: HeaderName,
+    /// What groups may do; with none, whoever is named is an admin.
+    pub groups: Vec<Group>,
     /// What it has to show in [`PROXY_SECRET`].
     pub secret: Option<Secret>,
 }
@@ -106,6 +117,8 @@ struct Inner {
 
 struct Session {
     token: Arc<str>,
+    /// Of the token that was shown: one that was replaced meanwhile lets nobody in any more.
+    shown: [u8; 32],
     until: Instant,
 }
 
@@ -162,19 +175,10 @@ impl Access {
         peer: SocketAddr,
     ) -> Result<Who, Problem> {
         if let Some(shown) = bearer(headers) {
-            self.patience(peer.ip())?;
-            return if let Some(token) = matching(tokens, shown) {
-                Ok(token.who())
-            } else {
-                self.failed(peer.ip());
-                Err(Problem::new(
-                    StatusCode::UNAUTHORIZED,
-                    "that token is none of admin.tokens",
-                ))
-            };
+            let token = matching(tokens, shown).ok_or_else(|| self.wrong(peer.ip()))?;
+            return Ok(token.who());
         }
-        let session = cookie(headers).and_then(|cookie| self.session(cookie));
-        let token = session.and_then(|name| tokens.iter().find(|token| token.name == name));
+        let token = cookie(headers).and_then(|cookie| self.session(tokens, cookie));
         let token = token.ok_or_else(|| {
             let detail = "show a token: Authorization: Bearer …, or log in on the page";
             Problem::new(StatusCode::UNAUTHORIZED, detail)
@@ -193,14 +197,7 @@ impl Access {
                 "there is no login here: admin.auth is not \"token\"",
             ));
         };
-        self.patience(peer.ip())?;
-        let Some(token) = matching(tokens, shown) else {
-            self.failed(peer.ip());
-            return Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "that token is none of admin.tokens",
-            ));
-        };
+        let token = matching(tokens, shown).ok_or_else(|| self.wrong(peer.ip()))?;
         let id = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let now = Instant::now();
         let mut sessions = self.sessions();
@@ -213,6 +210,7 @@ impl Access {
         }
         let session = Session {
             token: Arc::clone(&token.name),
+            shown: fingerprint(shown),
             until: now + SESSION,
         };
         sessions.insert(id.clone(), session);
@@ -233,10 +231,33 @@ impl Access {
         self.0.departures.subscribe()
     }
 
-    fn session(&self, id: &str) -> Option<Arc<str>> {
-        let sessions = self.sessions();
-        let session = sessions.get(id)?;
-        (session.until > Instant::now()).then(|| Arc::clone(&session.token))
+    /// The token that somebody logged in with, if it is still the one that they showed.
+    fn session<'a>(&self, tokens: &'a [Token], id: &str) -> Option<&'a Token> {
+        let (name, shown) = {
+            let sessions = self.sessions();
+            let session = sessions
+                .get(id)
+                .filter(|session| session.until > Instant::now())?;
+            (Arc::clone(&session.token), session.shown)
+        };
+        // Not under the lock: a token may be in a file.
+        let token = tokens.iter().find(|token| token.name == name);
+        let token = token.filter(|token| token.fingerprint().is_some_and(|now| now.ct_eq(&shown).into()));
+        if token.is_none() && self.sessions().remove(id).is_some() {
+            info!(target: "shipbell::audit", by = %name, "logged out: the token is another one now");
+            self.0.departures.send_replace(());
+        }
+        token
+    }
+
+    /// What is said to somebody whose token is none of ours: after too many of those, to wait. One that is right is
+    /// never kept waiting, so that nobody behind the same address can lock others out.
+    fn wrong(&self, ip: IpAddr) -> Problem {
+        if let Err(wait) = self.patience(ip) {
+            return wait;
+        }
+        self.failed(ip);
+        Problem::new(StatusCode::UNAUTHORIZED, "that token is none of admin.tokens")
     }
 
     fn patience(&self, ip: IpAddr) -> Result<(), Problem> {
@@ -277,13 +298,19 @@ impl Access {
 }
 
 impl Token {
-    fn who(&self) -> Who {
-        Who {
-            name: Arc::clone(&self.name),
-            role: self.role,
-            repositories: self.repositories.clone(),
-        }
+    /// Of the token as it stands now, if it can be read.
+    fn fingerprint(&self) -> Option<[u8; 32]> {
+        let token = self.token.get().ok()?;
+        Some(fingerprint(token.expose_secret()))
     }
+
+    fn who(&self) -> Who {
+        Who::new(Arc::clone(&self.name), vec![self.grant.clone()])
+    }
+}
+
+fn fingerprint(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }
 
 /// The token that was shown, compared with every one in constant time.
@@ -334,7 +361,28 @@ fn named_by(proxy: &Proxy, headers: &HeaderMap, peer: SocketAddr) -> Result<Who,
         }
     }
     match text(headers, &proxy.user_header).map(str::trim) {
-        Some(name) if !name.is_empty() => Ok(Who::admin(name)),
+        Some(name) if !name.is_empty() => by_groups(proxy, headers, name),
         _ => refused("the proxy did not say who this is (admin.proxy.user_header)"),
     }
+}
+
+/// What somebody may do who is in the groups that the proxy names: commas between them, in one line or in several.
+fn by_groups(proxy: &Proxy, headers: &HeaderMap, name: &str) -> Result<Who, Problem> {
+    if proxy.groups.is_empty() {
+        return Ok(Who::admin(name));
+    }
+    let lines = headers.get_all(&proxy.groups_header).into_iter();
+    let named: Vec<&str> = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(',').map(str::trim))
+        .collect();
+    let is_in = |group: &&Group| named.contains(&group.name.as_str());
+    let grants: Vec<Grant> = (proxy.groups.iter().filter(is_in))
+        .map(|group| group.grant.clone())
+        .collect();
+    if grants.is_empty() {
+        let detail = format!("{name} is in none of the groups that may come in (admin.proxy.groups)");
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(Who::new(name.into(), grants))
 }

@@ -6,6 +6,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
+use url::Url;
 use utoipa::ToSchema;
 
 use crate::{
@@ -54,7 +55,7 @@ pub struct WebhookDraft {
     /// How bodies are written.
     #[schema(example = "native")]
     pub format: Option<String>,
-    /// Headers of its own, by name; a masked value (`…`) stays as it is.
+    /// Headers of its own, by name; a masked value (`…`) stays as it is, as long as the URL's scheme, host and port do.
     pub headers: Option<BTreeMap<String, String>>,
     /// Whether it is sent to. One that is not owes nothing.
     pub enabled: Option<bool>,
@@ -131,6 +132,10 @@ impl WebhookDraft {
             }
             None => {}
         }
+        let there = there.map(|there| Kept {
+            headers: &there.headers,
+            moves: is_elsewhere(&there.url, &webhook.url),
+        });
         self.apply_secret(&mut webhook, now, &mut errors);
         if let Some(format) = &self.format {
             if format == "native" {
@@ -140,8 +145,13 @@ impl WebhookDraft {
                 errors.push(FieldError::new("/format", detail));
             }
         }
-        if let Some(headers) = &self.headers {
-            webhook.headers = own_headers(headers, there, rules, &mut errors);
+        match (&self.headers, there) {
+            (Some(headers), there) => webhook.headers = own_headers(headers, there, rules, &mut errors),
+            (None, Some(kept)) if kept.moves => {
+                let names = kept.headers.iter().map(|(name, _)| header_pointer(name));
+                errors.extend(names.map(|pointer| FieldError::new(pointer, MOVED)));
+            }
+            (None, _) => {}
         }
         if let Some(tags) = &self.tags {
             match tag_patterns(tags) {
@@ -186,26 +196,36 @@ impl WebhookDraft {
     }
 }
 
-/// The URL that somebody means who was shown `there` with its query masked.
+/// The URL that somebody means who was shown `there` without its user-info and with its query masked. Both are kept
+/// for the URL that they were shown with, and for no other.
 fn unmasked(url: &str, there: Option<&str>) -> String {
-    let there = there.and_then(|there| {
-        let (front, query) = there.split_once('?')?;
-        Some((front, query, Target::parse(there).ok()?.to_string()))
-    });
-    let Some((front, query, shown)) = there else {
+    let shown = there.and_then(|there| Some((there, Target::parse(there).ok()?.to_string())));
+    let (typed, typed_query) = split_query(url);
+    let Some((there, shown)) = shown else {
         return url.to_owned();
     };
-    let (typed, typed_query) = url.split_once('?').unzip();
-    let typed = typed.unwrap_or(url);
-    let shown_front = shown.split_once('?').map_or(shown.as_str(), |(front, _)| front);
+    let ((front, query), (shown_front, _)) = (split_query(there), split_query(&shown));
     let is_same = typed == front || Target::parse(typed).is_ok_and(|typed| typed.to_string() == shown_front);
-    match typed_query {
-        // User-info is not shown either: what comes back without is what was shown.
-        None | Some(MASK) if is_same && typed == shown_front => format!("{front}?{query}"),
-        None | Some(MASK) if is_same => format!("{typed}?{query}"),
-        Some("") => typed.to_owned(),
+    // What comes back without user-info is what was shown; with an empty one (`//@`) it goes.
+    let meant = if typed == shown_front { front } else { typed };
+    match (typed_query, query) {
+        (None | Some(MASK), Some(query)) if is_same => format!("{meant}?{query}"),
+        (None | Some(""), _) if is_same => meant.to_owned(),
+        (Some(""), _) => typed.to_owned(),
         _ => url.to_owned(),
     }
+}
+
+fn split_query(url: &str) -> (&str, Option<&str>) {
+    url.split_once('?')
+        .map_or((url, None), |(front, query)| (front, Some(query)))
+}
+
+/// Whether a URL points to another server: another scheme, host, or port.
+fn is_elsewhere(before: &str, after: &str) -> bool {
+    let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
+    // One that is none is refused for that.
+    origin(after).is_some_and(|after| origin(before) != Some(after))
 }
 
 fn check_url(url: &str, rules: &Rules) -> Result<(), String> {
@@ -241,9 +261,26 @@ pub(super) async fn check_addresses(url: &str, rules: &Rules) -> Result<(), Fiel
         .map_err(|refusal| FieldError::new("/url", refusal))
 }
 
+/// What a webhook has that is not shown.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    headers: &'a [(String, String)],
+    /// Whether the URL points to another server now, which must not be sent any of it: whoever may change a webhook
+    /// could have the values of its headers sent to a place of their own, and read them there.
+    moves: bool,
+}
+
+/// Why a value is not kept.
+const MOVED: &str = "the URL points to another server now, and values that are not shown are not sent there: type the \
+                     value again, or leave the header out";
+
+fn header_pointer(name: &str) -> String {
+    format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 fn own_headers(
     headers: &BTreeMap<String, String>,
-    there: Option<&SavedWebhook>,
+    there: Option<Kept<'_>>,
     rules: &Rules,
     errors: &mut Vec<FieldError>,
 ) -> Vec<(String, String)> {
@@ -254,25 +291,20 @@ fn own_headers(
     }
     let mut own: Vec<(String, String)> = Vec::new();
     for (name, value) in headers {
-        let before = there.and_then(|there| {
+        let before = there.filter(|_| value == MASK).and_then(|there| {
             let mut headers = there.headers.iter();
-            headers.find(|(before, _)| before.eq_ignore_ascii_case(name))
+            let (_, before) = headers.find(|(before, _)| before.eq_ignore_ascii_case(name))?;
+            Some((before, there.moves))
         });
-        let value = match (value.as_str(), before) {
-            (MASK, Some((_, before))) => before,
-            _ => value,
-        };
         let is_double = own.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
-        let wrong = if is_double {
-            Some("it is there twice".to_owned())
-        } else {
-            header_fault(name, value, &rules.header_name)
+        let (value, wrong) = match before {
+            _ if is_double => (value, Some("it is there twice".to_owned())),
+            Some((before, true)) => (before, Some(MOVED.to_owned())),
+            Some((before, false)) => (before, header_fault(name, before, &rules.header_name)),
+            None => (value, header_fault(name, value, &rules.header_name)),
         };
         match wrong {
-            Some(detail) => {
-                let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
-                errors.push(FieldError::new(pointer, detail));
-            }
+            Some(detail) => errors.push(FieldError::new(header_pointer(name), detail)),
             None => own.push((name.clone(), value.clone())),
         }
     }

@@ -125,7 +125,10 @@ async fn connection(router: axum::Router, stream: UnixStream) {
         async move { Ok::<_, std::convert::Infallible>(guarded(route(router, asked, request).await)) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    // Who goes away may have asked for a change: that is seen through, so that what is saved is in effect.
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .half_close(true);
     let served = timeout(
         CONNECTION_MAX,
         http.serve_connection(TokioIo::new(stream), service),

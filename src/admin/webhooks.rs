@@ -253,16 +253,18 @@ impl Webhooks {
         let saved = saved.ok_or(ChangeError::Absent)?;
         let id = EndpointId::Repository(repository.clone());
         parts.endpoints.put(parts.defaults.endpoint(&saved, now));
-        parts.states.came(&HashSet::from([id.clone()]));
+        parts
+            .states
+            .came(&HashSet::from([id.clone()]), &format!("saved by {by}"));
         parts.history.known(repository.clone());
         match enabled {
             Some(false) => parts
                 .states
-                .happen(&id, health::Event::Disabled, "disabled on its page"),
+                .happen(&id, health::Event::Disabled, &format!("by {by}")),
             Some(true) if parts.states.is_disabled(&id) => {
                 parts
                     .states
-                    .happen(&id, health::Event::Enabled, "enabled on its page");
+                    .happen(&id, health::Event::Enabled, &format!("by {by}"));
             }
             _ => {}
         }

@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{RunError, options};
 use crate::{
+    catalog::History,
     clock::Clock,
     config::Config,
     dispatch::{
@@ -25,6 +26,7 @@ pub(super) struct Parts {
     pub(super) metrics: Metrics,
     pub(super) client: Client,
     pub(super) settings: Settings,
+    pub(super) history: History,
 }
 
 /// The states of all endpoints, their lines set; and who sends alerts, if anybody is to be told.
@@ -42,6 +44,7 @@ pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Opti
             settings: parts.settings,
             metrics: parts.metrics,
             alerts,
+            history: parts.history,
         })
     };
     let restored = tokio::task::spawn_blocking(restore).await;

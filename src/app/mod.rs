@@ -238,6 +238,8 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let steady = clock.steady();
     let defaults = Defaults::new(config.batch, config.delivery.rate);
     let settings = admin::open_settings(config, &endpoints, &defaults, &clock).await?;
+    let tasks = Tasks::new();
+    let history = start_history(config, &tasks, &journal, &endpoints, &clock)?;
     let parts = health::Parts {
         clock: clock.clone(),
         steady: steady.clone(),
@@ -246,12 +248,11 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         metrics: metrics.clone(),
         client: client.clone(),
         settings: settings.clone(),
+        history: history.clone(),
     };
     let (states, messenger) = health::build(config, parts).await?;
     let orphans = restore(&journal, notes, &queue, &endpoints, &settings).await?;
 
-    let tasks = Tasks::new();
-    let history = start_history(config, &tasks, &journal, &endpoints, &clock)?;
     let parts = dispatch::Parts {
         queue: Arc::clone(&queue),
         journal: journal.clone(),

@@ -6,7 +6,7 @@ use super::RunError;
 use crate::{
     admin::{
         IngestAddress,
-        access::{Door, Proxy, Role, Token},
+        access::{Door, Grant, Group, Proxy, Role, Token},
         draft::Rules,
     },
     catalog,
@@ -88,15 +88,22 @@ pub(super) fn ingest_address(config: &Config) -> IngestAddress {
 /// Who comes in at the admin listener.
 pub(super) fn door(config: &Config) -> Door {
     let admin = &config.admin;
-    let token = |token: &config::AdminToken| Token {
-        name: token.name.as_str().into(),
-        token: token.token.clone(),
-        role: match token.role {
+    let grant = |grant: &config::Grant| Grant {
+        role: match grant.role {
             config::Role::Admin => Role::Admin,
             config::Role::Editor => Role::Editor,
             config::Role::Viewer => Role::Viewer,
         },
-        repositories: token.repositories.clone().map(Arc::new),
+        repositories: grant.repositories.clone().map(Arc::new),
+    };
+    let token = |token: &config::AdminToken| Token {
+        name: token.name.as_str().into(),
+        token: token.token.clone(),
+        grant: grant(&token.grant),
+    };
+    let group = |group: &config::AdminGroup| Group {
+        name: group.group.clone(),
+        grant: grant(&group.grant),
     };
     match admin.auth {
         config::AdminAuth::None => Door::Open,
@@ -104,6 +111,8 @@ pub(super) fn door(config: &Config) -> Door {
         config::AdminAuth::Proxy => Door::Proxy(Proxy {
             networks: admin.proxy.trusted_networks.clone(),
             user_header: admin.proxy.user_header.clone(),
+            groups_header: admin.proxy.groups_header.clone(),
+            groups: admin.proxy.groups.iter().map(group).collect(),
             secret: admin.proxy.secret.clone(),
         }),
     }

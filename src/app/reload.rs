@@ -196,7 +196,7 @@ impl Reloader {
         }
         // They look at all repositories, and others wait for this thread.
         block_in_place(|| {
-            states.came(&added);
+            states.came(&added, "it is in the configuration again");
             states.hurry(&altered);
         });
         if !changes.leave_endpoints() {
@@ -230,7 +230,11 @@ impl Reloader {
         let has_moved =
             |(id, url): &(&EndpointId, &[u8; 32])| self.urls.get(*id).is_some_and(|before| before != *url);
         let moved: HashSet<_> = urls.iter().filter(has_moved).map(|(id, _)| id.clone()).collect();
-        block_in_place(|| self.parts.states.came(&moved));
+        block_in_place(|| {
+            self.parts
+                .states
+                .came(&moved, "its URL was changed in the configuration");
+        });
         self.urls = urls;
     }
 }

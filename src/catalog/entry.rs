@@ -12,7 +12,7 @@ use crate::{
     webhook::{Fault, Outcome, Sizes, answer::Answer, client::SendError, request::Request},
 };
 
-use super::mask::Mask;
+use super::{mask::Mask, transitions::Transition};
 
 /// Of an answer, so much is kept.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024;
@@ -139,6 +139,8 @@ pub(super) enum Entry {
     Buried(Vec<(Sequence, EndpointId)>, Timestamp),
     /// A repository has a webhook of its own.
     Known(RepositoryName),
+    /// An endpoint's state changed.
+    Changed(Box<Transition>),
     /// The process ends.
     Close(tokio::sync::oneshot::Sender<()>),
 }
@@ -157,6 +159,7 @@ impl Entry {
             Self::Dropped(dropped) => BASE + dropped.len() * (size_of::<Dropped>() + 200),
             Self::Attempted(attempted) => BASE + attempted.1.bytes(),
             Self::Buried(buried, _) => BASE + buried.len() * 32,
+            Self::Changed(transition) => BASE + transition.reason.len(),
             Self::Waits(..) | Self::Ended(..) | Self::Known(_) | Self::Close(_) => BASE,
         }
     }

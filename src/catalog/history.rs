@@ -16,7 +16,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::entry::{Attempt, Attempted, Entry, Which};
+use super::{
+    entry::{Attempt, Attempted, Entry, Which},
+    transitions::Transition,
+};
 use crate::{
     clock::Timestamp,
     image::RepositoryName,
@@ -150,6 +153,11 @@ impl History {
         if !pairs.is_empty() {
             self.send(Entry::Buried(pairs, at));
         }
+    }
+
+    /// An endpoint's state changed.
+    pub fn changed(&self, transition: Transition) {
+        self.send(Entry::Changed(Box::new(transition)));
     }
 
     /// Whether anything is written down.

@@ -144,6 +144,18 @@ impl Reader {
         read().map_err(|error| self.explain(&error))
     }
 
+    /// The sequence number of a push, by the push's number here.
+    #[must_use]
+    pub fn sequence(push: i64) -> u64 {
+        super::rows::Origin::sequence(push)
+    }
+
+    /// Which of the journals here took a push, by the push's number.
+    #[must_use]
+    pub fn journal_number(push: i64) -> i64 {
+        super::rows::Origin::journal_of(push)
+    }
+
     /// The journal that took a push, by the push's number here.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! A diary, not a truth: what is owed stands in the journal, and nothing here is ever read to decide what to do.
 //! One thread writes it ([`start`]), many read it, beside a running server too ([`Reader`]); the tables are
-//! described in `schema.sql`.
+//! described in `schema.sql` and `schema_2.sql`.
 //!
 //! # What it survives
 //! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
@@ -23,7 +23,10 @@
 //! # Bounds
 //! `delivery.history` and `delivery.history_max`: what is older, or too much, goes in steps of some hundred pushes, a
 //! transaction each, between two batches; its pages are used again. What is still pending stays as long as there is
-//! room. Of the file, dropped pushes have an eighth.
+//! room. Of the file, dropped pushes have an eighth, and changes of endpoints' states a sixteenth ([`transitions`]).
+//!
+//! # Versions
+//! A file of an older version is brought up to date when it is opened for writing, in one transaction.
 
 use std::{io, path::Path, thread, time::Duration};
 
@@ -46,6 +49,7 @@ mod rows;
 mod store;
 #[cfg(test)]
 mod tests;
+mod transitions;
 mod writer;
 
 pub use entry::{ANSWER_BYTES_MAX, Attempt, BODY_BYTES_MAX, Which};
@@ -56,6 +60,7 @@ pub use lists::{
 pub use lookup::PastDelivery;
 pub use reader::{AttemptStory, DeliveryStory, DroppedStory, PushStory, ReadError, Reader, Sought, Stories};
 pub use store::VERSION;
+pub use transitions::{ListedTransition, Transition};
 
 /// The file's name in the data directory.
 pub const FILE: &str = "catalog.db";

@@ -4,7 +4,10 @@ use std::ops::RangeInclusive;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::store::{Store, StoreError};
+use super::{
+    store::{Store, StoreError},
+    transitions,
+};
 use crate::clock::Timestamp;
 
 /// Rows that are looked at in one step.
@@ -75,7 +78,7 @@ impl Pruner {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         // They go first: while there are too many of them, it is not the pushes that take too much.
-        let more = match dropped(&begun, bounds)? {
+        let more = match dropped(&begun, bounds)? + transitions::prune(&begun, bounds)? {
             0 => self.pass(&begun, (!is_over).then_some(bounds.since), bounds.step_removes())?,
             _ => More::Perhaps,
         };

@@ -226,6 +226,7 @@ pub struct DroppedStory {
 #[derive(Debug)]
 pub struct Reader {
     pub(super) connection: Connection,
+    format: i32,
     pub(super) path: PathBuf,
 }
 
@@ -251,13 +252,14 @@ impl Reader {
         }
         let fail = |error| explain(path, &error);
         let connection = connect(path).map_err(fail)?;
-        match version(&connection) {
-            Ok(VERSION) => {}
+        let format = match version(&connection) {
             Ok(0) => {
                 return Err(ReadError::Absent {
                     path: path.to_owned(),
                 });
             }
+            // An older one has less in it, until it is opened for writing.
+            Ok(format @ 1..=VERSION) => format,
             Ok(format) => {
                 return Err(ReadError::Newer {
                     path: path.to_owned(),
@@ -270,11 +272,17 @@ impl Reader {
                     reason: error.to_string(),
                 });
             }
-        }
+        };
         Ok(Self {
             connection,
+            format,
             path: path.to_owned(),
         })
+    }
+
+    /// The format of the file.
+    pub(super) fn format(&self) -> i32 {
+        self.format
     }
 
     /// What is known of `sought`, newest first: at most `limit` pushes older than `before`, and as many dropped ones.

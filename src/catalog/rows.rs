@@ -2,7 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::entry::{Attempted, Entry, Which};
+use super::{
+    entry::{Attempted, Entry, Which},
+    transitions,
+};
 use crate::{
     clock::Timestamp,
     image::{Digest, RepositoryName, Tag},
@@ -78,6 +81,7 @@ pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry) -> r
             Ok(rows + sink.end(push, &endpoint.to_string(), Settlement::DeadLetter, *at)?)
         }),
         Entry::Known(name) => sink.known(name),
+        Entry::Changed(transition) => transitions::write(connection, transition),
         Entry::Close(_) => Ok(0),
     }
 }

@@ -13,12 +13,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use crate::{clock::Timestamp, journal::JournalId};
 
 /// The format that this version writes, and the newest that it reads.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// `shbc`, in SQLite's header: whose file it is.
 const APPLICATION_ID: i32 = 0x7368_6263;
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// From each version to the next. What is here is never changed, only added to.
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// How long to wait for a lock. There is one writer: only a tool could hold one, and not for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -192,21 +193,26 @@ fn make_private(path: &Path) -> io::Result<()> {
 
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let version = version(connection)?;
-    match version {
-        VERSION => Ok(()),
-        0 => {
-            let begun = connection.transaction()?;
-            let tables: i64 = begun.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if tables > 0 {
-                return Err(StoreError::Damaged("it has tables and no version".to_owned()));
-            }
-            begun.execute_batch(SCHEMA)?;
-            begun.pragma_update(None, "application_id", APPLICATION_ID)?;
-            begun.pragma_update(None, "user_version", VERSION)?;
-            Ok(begun.commit()?)
-        }
-        newer => Err(StoreError::Newer(newer)),
+    if version == VERSION {
+        return Ok(());
     }
+    let done = usize::try_from(version).ok();
+    let Some(steps) = done.and_then(|done| STEPS.get(done..)) else {
+        return Err(StoreError::Newer(version));
+    };
+    let begun = connection.transaction()?;
+    if version == 0 {
+        let tables: i64 = begun.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 {
+            return Err(StoreError::Damaged("it has tables and no version".to_owned()));
+        }
+    }
+    for step in steps {
+        begun.execute_batch(step)?;
+    }
+    begun.pragma_update(None, "application_id", APPLICATION_ID)?;
+    begun.pragma_update(None, "user_version", VERSION)?;
+    Ok(begun.commit()?)
 }
 
 /// The version of an open file; 0 when it is empty.

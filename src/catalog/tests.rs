@@ -29,6 +29,7 @@ mod bounds;
 mod damage;
 mod figures;
 mod masks;
+mod transitions;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const START_MS: i64 = 1_795_424_918_473;

@@ -4,7 +4,6 @@ use super::{problem::Warning, reader::Setting};
 
 /// Each key, or beginning of keys, and what it will do. Who builds the behaviour takes the line out.
 const LATER: &[(&str, &str)] = &[
-    ("admin.proxy.groups_header", "groups come in a later version"),
     ("telemetry.otlp", "traces come in a later version"),
     (
         "size.reconcile_",

@@ -68,7 +68,7 @@ pub enum AdminAuth {
     Proxy,
 }
 
-/// What a token's bearer may do.
+/// What somebody may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Everything.
@@ -79,6 +79,15 @@ pub enum Role {
     Viewer,
 }
 
+/// A role, and for which repositories.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// What may be done.
+    pub role: Role,
+    /// With which repositories; `None` is all.
+    pub repositories: Option<GlobSet>,
+}
+
 /// One of `admin.tokens`.
 #[derive(Clone, Debug)]
 pub struct AdminToken {
@@ -87,9 +96,16 @@ pub struct AdminToken {
     /// The token.
     pub token: Secret,
     /// What its bearer may do.
-    pub role: Role,
-    /// On which repositories; `None` is all.
-    pub repositories: Option<GlobSet>,
+    pub grant: Grant,
+}
+
+/// One of `admin.proxy.groups`.
+#[derive(Clone, Debug)]
+pub struct AdminGroup {
+    /// As the proxy names it.
+    pub group: String,
+    /// What whoever is in it may do.
+    pub grant: Grant,
 }
 
 /// `[admin.proxy]`: an authenticating proxy in front.
@@ -101,6 +117,8 @@ pub struct AdminProxy {
     pub user_header: HeaderName,
     /// The header that says which groups the user is in.
     pub groups_header: HeaderName,
+    /// What groups may do; with none, whoever the proxy names may do everything.
+    pub groups: Vec<AdminGroup>,
     /// What the proxy has to show besides.
     pub secret: Option<Secret>,
 }
@@ -217,30 +235,62 @@ impl Admin {
     }
 }
 
-impl AdminToken {
+impl Grant {
     fn read(section: &mut Section<'_>) -> Option<Self> {
         let roles = [
             ("admin", Role::Admin),
             ("editor", Role::Editor),
             ("viewer", Role::Viewer),
         ];
-        for key in ["name", "role"] {
-            if !section.is_set(key) {
-                section.report(key, "this key is missing");
-            }
+        let role = section.choice("role", &roles);
+        let repositories = section.patterns("repositories");
+        Some(Self {
+            role: role?,
+            repositories,
+        })
+    }
+}
+
+/// Reports those of the keys that are missing.
+fn need(section: &mut Section<'_>, keys: [&str; 2]) {
+    for key in keys {
+        if !section.is_set(key) {
+            section.report(key, "this key is missing");
         }
+    }
+}
+
+impl AdminToken {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        need(section, ["name", "role"]);
         let name = section.optional("name", |name| Ok(name.to_owned()));
         let token = section.secret("token", units::token);
         if token.is_none() && section.clean(&["token", "token_file"]) {
             section.report("token", "missing: set this or token_file");
         }
-        let role = section.choice("role", &roles);
-        let repositories = section.patterns("repositories");
+        let grant = Grant::read(section);
         Some(Self {
             name: name?,
             token: token?,
-            role: role?,
-            repositories,
+            grant: grant?,
+        })
+    }
+}
+
+impl AdminGroup {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        need(section, ["group", "role"]);
+        let group = section.optional("group", |group| match group.trim() {
+            "" => Err("a group has a name, such as \"platform\"".to_owned()),
+            name if name.contains(',') => {
+                Err("commas stand between groups: write one entry for each".to_owned())
+            }
+            name => Ok(name.to_owned()),
+        });
+        let grant = Grant::read(section);
+        Some(Self {
+            group: group?,
+            grant: grant?,
         })
     }
 }
@@ -254,6 +304,7 @@ impl AdminProxy {
                 .header_name("user_header")
                 .unwrap_or_else(|| nameless.clone()),
             groups_header: section.header_name("groups_header").unwrap_or(nameless),
+            groups: section.tables("groups", AdminGroup::read),
             secret: section.secret_file("secret_file", units::secret),
         }
     }

@@ -46,7 +46,7 @@ pub use self::{
     changes::Changes,
     delivery::{Alerts, Delivery},
     endpoint::Endpoint,
-    listeners::{Admin, AdminAuth, AdminProxy, AdminToken, Ingest, Ops, Role, Tls},
+    listeners::{Admin, AdminAuth, AdminGroup, AdminProxy, AdminToken, Grant, Ingest, Ops, Role, Tls},
     problem::{Problem, Problems, Source, Warning},
     process::{Journal, Log, LogFormat, Shutdown, Telemetry},
     registry::{Filter, Login, Registry, Size},
@@ -205,7 +205,17 @@ impl Config {
     /// What is set, differs from its default, and does nothing in this version.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        later::warnings(&self.settings)
+        let mut warnings = later::warnings(&self.settings);
+        let named = "admin.proxy.groups_header";
+        let is_named = |setting: &Setting| setting.key == named && setting.changed;
+        if self.admin.proxy.groups.is_empty() && self.settings.iter().any(is_named) {
+            warnings.push(Warning {
+                key: named.to_owned(),
+                message: "does nothing without admin.proxy.groups: whoever the proxy names is an admin"
+                    .to_owned(),
+            });
+        }
+        warnings
     }
 
     /// The effective configuration as TOML, each value with where it comes from; secrets and the queries of

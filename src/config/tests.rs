@@ -9,6 +9,8 @@ use crate::{
     webhook::{Coalesce, Rate},
 };
 
+mod groups;
+
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 fn variables(list: &[(&str, &str)]) -> Vec<(OsString, OsString)> {

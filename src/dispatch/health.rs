@@ -100,6 +100,19 @@ impl State {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
+    /// How soon somebody should look at an endpoint in this state: soonest at the smallest.
+    #[must_use]
+    pub fn gravity(self) -> u8 {
+        match self {
+            Self::Ignored => 0,
+            Self::Paused => 1,
+            Self::Failing => 2,
+            Self::Held => 3,
+            Self::Disabled => 4,
+            Self::Healthy => 5,
+        }
+    }
+
     /// Whether it was set by hand, and only a hand ends it.
     #[must_use]
     pub fn is_by_hand(self) -> bool {

@@ -47,6 +47,7 @@ use crate::{
     webhook::{Endpoint, Endpoints, client::Client, target::Target},
 };
 
+pub mod again;
 pub mod alerts;
 mod backlog;
 mod delivery;
@@ -66,6 +67,7 @@ mod turn;
 
 pub use places::UnderWay;
 
+use again::Again;
 use dying::{Death, Dying, Reason, Waiting};
 use lanes::Lanes;
 use redeliver::ByHand;
@@ -149,6 +151,8 @@ struct Shared {
     replays: Replays,
     /// To whom somebody sends by hand.
     by_hand: ByHand,
+    /// What of it waits.
+    again: Again,
 }
 
 /// How the push ended whose lease went back, if it did.
@@ -176,6 +180,7 @@ impl Dispatcher {
             removed: Throttle::new(),
             replays: Replays::default(),
             by_hand: ByHand::default(),
+            again: Again::default(),
         }))
     }
 

@@ -14,7 +14,10 @@ use rand::RngExt;
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
-use super::{Dispatcher, delivery::Attempted, health::Event, letters::LettersError, replay::Newer, which};
+use super::{
+    Dispatcher, again::WAITING_MAX, delivery::Attempted, health::Event, letters::LettersError, replay::Newer,
+    which,
+};
 use crate::{
     catalog::{
         ANSWER_BYTES_MAX, PastDelivery, ReadError, Reader,
@@ -113,6 +116,20 @@ pub enum SendAgainError {
     /// Somebody sends to the endpoint by hand just now, or its turn did not come in time.
     #[error("The endpoint is busy; try again in a moment.")]
     Busy,
+    /// A set of too many deliveries.
+    #[error(
+        "These are more than {WAITING_MAX} deliveries: ask for fewer at once, by time, endpoint or state."
+    )]
+    TooMany,
+    /// So many wait that these have no room.
+    #[error(
+        "{waiting} deliveries wait to be sent again already, and there is room for {WAITING_MAX}: try again when \
+         they are sent."
+    )]
+    Full {
+        /// How many wait.
+        waiting: usize,
+    },
     /// Dead letters can't be had.
     #[error(transparent)]
     Letters(#[from] LettersError),
@@ -281,7 +298,7 @@ impl Dispatcher {
 }
 
 /// What is known of a past delivery, as a letter would have it; `None` if it is not enough.
-fn letter_of(
+pub(super) fn letter_of(
     journal: JournalId,
     sequence: Sequence,
     endpoint: &EndpointId,

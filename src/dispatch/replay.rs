@@ -152,7 +152,7 @@ impl Replays {
 
 /// What may be done for an endpoint's letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gate {
+pub(super) enum Gate {
     /// One may be sent.
     Open,
     /// None ever: it is gone, or disabled.
@@ -355,7 +355,7 @@ impl Dispatcher {
     }
 
     /// Waits until a letter may be sent to the endpoint.
-    async fn wait_for_endpoint(&self, id: &EndpointId) -> Gate {
+    pub(super) async fn wait_for_endpoint(&self, id: &EndpointId) -> Gate {
         let parts = &self.0.parts;
         let (mut states, mut asked) = (parts.states.changes(), self.0.replays.changed.subscribe());
         loop {

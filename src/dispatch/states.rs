@@ -2,7 +2,7 @@
 //!
 //! What happens to an endpoint changes its [`Health`] and its line in the queue at once. What changed is then
 //! written by one task, all that waits in one transaction, on a thread that may block; and only what is durable
-//! is told, in the log and as an alert. While the disk takes nothing, deliveries go on by what is in memory.
+//! is told, in the log, in the history and as an alert. While the disk takes nothing, deliveries go on by what is in memory.
 //!
 //! Healthy endpoints stand in neither memory nor file.
 
@@ -13,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use secrecy::ExposeSecret;
-use sha2::{Digest, Sha256};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -22,17 +20,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+mod saved;
+
 use super::{
     alerts::Alerts,
-    health::{Event, Health, Policy, State, Streak, Verdict},
+    health::{Event, Health, Policy, State, Verdict},
 };
 use crate::{
+    catalog::{History, Transition},
     clock::{Clock, Timestamp},
     push::EndpointId,
     queue::{Passage, Queue},
-    settings::{AccessError, SavedState, SavedStreak, Settings},
+    settings::{AccessError, Settings},
     telemetry::Metrics,
-    webhook::{Endpoint, Endpoints, Outcome},
+    webhook::{Endpoints, Outcome},
 };
 
 /// The wait before states are written again that could not be.
@@ -64,6 +65,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Who is told, if anybody is.
     pub alerts: Option<Alerts>,
+    /// Where changes are written down.
+    pub history: History,
 }
 
 /// How all endpoints are. Cheap to clone.
@@ -151,24 +154,6 @@ impl States {
             }
         }
         Ok(states)
-    }
-
-    fn restore_one(&self, endpoint: &Endpoint, saved: &SavedState, now: Timestamp) {
-        let Some(health) = from_saved(saved) else {
-            warn!(endpoint = %endpoint.id, state = saved.state, "a state this version doesn't know: taken for healthy");
-            return;
-        };
-        let known = Known {
-            health: health.restored(now, &self.0.parts.policy),
-            reason: saved.reason.clone(),
-        };
-        let (url, at) = (url_sha256(endpoint), Instant::now());
-        let passage = known.health.passage(now, at);
-        self.inner().known.insert(endpoint.id.clone(), known);
-        self.0.parts.queue.set_passage(&endpoint.id, passage, at);
-        if !url.is_empty() && !saved.url_sha256.is_empty() && url != saved.url_sha256 {
-            self.happen(&endpoint.id, Event::Healed, "it has another URL");
-        }
     }
 
     /// An attempt that began then has ended.
@@ -283,10 +268,10 @@ impl States {
 
     /// Endpoints came to be, or were saved with another URL: they are healthy, unless a hand stopped them, and what was
     /// refused there is tried now. Looks at all repositories that have something owed, unless each of the endpoints is
-    /// a repository's own.
-    pub fn came(&self, endpoints: &HashSet<EndpointId>) {
+    /// a repository's own. `reason` says what happened, in words.
+    pub fn came(&self, endpoints: &HashSet<EndpointId>, reason: &str) {
         for endpoint in endpoints {
-            self.happen(endpoint, Event::Healed, "its URL was saved");
+            self.happen(endpoint, Event::Healed, reason);
             let (now, at) = (self.0.parts.clock.now(), Instant::now());
             let inner = self.inner();
             let known = inner.known.get(endpoint);
@@ -322,6 +307,16 @@ impl States {
     pub fn wait(&self, endpoint: &EndpointId) -> Option<Duration> {
         let next = self.inner().known.get(endpoint)?.health.next_attempt()?;
         Some(next.since(self.0.parts.clock.now()))
+    }
+
+    /// The endpoints that are not healthy, in no order.
+    #[must_use]
+    pub fn troubled(&self) -> Vec<(EndpointId, State)> {
+        let inner = self.inner();
+        let known = inner.known.iter();
+        known
+            .map(|(endpoint, known)| (endpoint.clone(), known.health.state))
+            .collect()
     }
 
     /// How many endpoints are in each state.
@@ -429,16 +424,25 @@ impl States {
             metrics,
             alerts,
             endpoints,
+            history,
             ..
         } = &self.0.parts;
         let Change {
+            at,
             from,
             health,
             failures,
             reason,
-            ..
         } = change;
         let state = health.state;
+        history.changed(Transition {
+            endpoint: endpoint.clone(),
+            at: *at,
+            before: from.as_str(),
+            after: state.as_str(),
+            failures: *failures,
+            reason: reason.clone(),
+        });
         let next_attempt = health.next_attempt().map(tracing::field::display);
         metrics.endpoint_changed(state.as_str());
         match state {
@@ -454,26 +458,6 @@ impl States {
         }
     }
 
-    fn row(&self, id: &EndpointId, known: Known) -> SavedState {
-        let Known { health, reason } = known;
-        let endpoint = self.0.parts.endpoints.get(id);
-        SavedState {
-            endpoint: id.clone(),
-            state: health.state.as_str().to_owned(),
-            since: health.since,
-            reason,
-            url_sha256: endpoint.map(|endpoint| url_sha256(&endpoint)).unwrap_or_default(),
-            streak: health.streak.map(|streak| SavedStreak {
-                failures: streak.failures,
-                began: streak.began,
-                last: streak.last,
-                waits_since: streak.waits_since,
-                wait: streak.wait,
-            }),
-            known_at: self.0.parts.clock.now(),
-        }
-    }
-
     /// Each change of the states is whole before anything can panic.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -482,27 +466,6 @@ impl States {
 
 fn keep_newest(changes: &mut Vec<Change>) {
     changes.drain(..changes.len().saturating_sub(CHANGES_MAX));
-}
-
-/// `None` for what no version before this one has written.
-fn from_saved(saved: &SavedState) -> Option<Health> {
-    let state = State::parse(&saved.state)?;
-    let streak = saved.streak.map(|streak| Streak {
-        began: streak.began,
-        failures: streak.failures,
-        last: streak.last,
-        waits_since: streak.waits_since,
-        wait: streak.wait,
-    });
-    let has_streak = matches!(state, State::Failing | State::Paused | State::Ignored);
-    let since = saved.since;
-    (streak.is_some() == has_streak).then_some(Health { state, since, streak })
-}
-
-/// Of the endpoint's URL as it stands now; empty when it can't be read.
-fn url_sha256(endpoint: &Endpoint) -> Vec<u8> {
-    let url = endpoint.url.get();
-    url.map_or_else(|_| Vec::new(), |url| Sha256::digest(url.expose_secret()).to_vec())
 }
 
 #[cfg(test)]

@@ -225,6 +225,11 @@ impl Stage {
         restored.unwrap();
         queue.close_windows(Instant::now());
         let settings = Settings::open(&folder.join(FILE)).unwrap();
+        let kept = catalog::Options {
+            age_max: Duration::from_hours(24),
+            bytes_max: 1 << 30,
+        };
+        let history = catalog::start(&folder, kept, journal.clone(), Vec::new, clock.clone(), || {}).unwrap();
         let states = states::Parts {
             policy: policy(),
             clock: clock.steady(),
@@ -233,12 +238,8 @@ impl Stage {
             settings: settings.clone(),
             metrics: metrics.clone(),
             alerts: None,
+            history: history.clone(),
         };
-        let kept = catalog::Options {
-            age_max: Duration::from_hours(24),
-            bytes_max: 1 << 30,
-        };
-        let history = catalog::start(&folder, kept, journal.clone(), Vec::new, clock.clone(), || {}).unwrap();
         let parts = Parts {
             queue: Arc::clone(&queue),
             journal,

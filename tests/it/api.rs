@@ -133,9 +133,14 @@ fn a_token_opens_what_its_role_and_repositories_say() {
     for _ in 0..10 {
         api.bearer("wrong").get("/api/v1/repositories");
     }
-    let throttled = api.bearer("root-token-0123456789").get("/api/v1/repositories");
+    let throttled = api.bearer("wrong").get("/api/v1/repositories");
     assert_eq!(throttled.status, 429);
     assert!(throttled.header("retry-after").is_some());
+    assert_eq!(
+        root.get("/api/v1/repositories").status,
+        200,
+        "nobody locks others out"
+    );
     let log = shipbell.log();
     assert!(!log.contains("token-0123456789"), "no token in the log");
     assert!(
@@ -169,6 +174,64 @@ fn a_proxy_names_whoever_comes_and_shows_its_secret() {
         201
     );
     assert_eq!(ann.json(&webhook_of("acme/app"))["saved_by"], "ann");
+}
+
+#[test]
+fn the_groups_that_a_proxy_names_say_what_may_be_done() {
+    let shipbell = Shipbell::start(own().with(
+        "[admin]\nauth = 'proxy'\n\
+         [admin.proxy]\ntrusted_networks = ['127.0.0.1/32']\ngroups_header = 'X-Groups'\n\
+         [[admin.proxy.groups]]\ngroup = 'platform'\nrole = 'admin'\n\
+         [[admin.proxy.groups]]\ngroup = 'team-a'\nrole = 'editor'\nrepositories = ['acme/**']\n\
+         [[admin.proxy.groups]]\ngroup = 'auditors'\nrole = 'viewer'\n",
+    ));
+    let api = Api::at(shipbell.admin_port()).with("X-Forwarded-User", "ann");
+    let body = json!({"url": "https://ci.example.com/"});
+    for strangers in [None, Some(""), Some("Platform"), Some("platform-x, team")] {
+        let api = strangers.map_or(api.clone(), |groups| api.with("X-Groups", groups));
+        let refused = api.get("/api/v1/repositories");
+        assert_eq!(refused.status, 403, "{strangers:?}");
+        assert!(
+            refused.text().contains("ann is in none of the groups"),
+            "{}",
+            refused.text()
+        );
+    }
+    let page = api.with("Accept", "text/html").get("/overview");
+    assert_eq!(page.status, 403);
+    assert!(
+        page.text().contains("Ann is in none of the groups"),
+        "a page: {}",
+        page.text()
+    );
+    let unnamed = Api::at(shipbell.admin_port()).with("X-Groups", "platform");
+    assert_eq!(
+        unnamed.get("/api/v1/repositories").status,
+        401,
+        "a group is nobody"
+    );
+    let team = api.with("X-Groups", "everybody, team-a");
+    assert_eq!(team.set("acme/app", &body).status, 201);
+    assert_eq!(team.json(&webhook_of("acme/app"))["saved_by"], "ann");
+    assert_eq!(team.set("other/app", &body).status, 403);
+    assert_eq!(team.get("/api/v1/configuration").status, 403);
+    let auditor = api.with("X-Groups", "auditors");
+    assert_eq!(auditor.get(&webhook_of("acme/app")).status, 200);
+    assert_eq!(auditor.get("/api/v1/configuration").status, 200);
+    assert_eq!(auditor.set("acme/web", &body).status, 403);
+    // In two lines: each role for its own repositories.
+    let both = api.with("X-Groups", "team-a").with("X-Groups", "auditors");
+    assert_eq!(both.set("acme/web", &body).status, 201);
+    assert_eq!(both.set("other/app", &body).status, 403);
+    assert_eq!(both.get("/api/v1/configuration").status, 200);
+    assert_eq!(
+        both.post("/api/v1/dead-letters/replay").status,
+        403,
+        "an editor of some is no admin"
+    );
+    let admin = api.with("X-Groups", "auditors,platform");
+    assert_eq!(admin.set("other/app", &body).status, 201);
+    assert_eq!(admin.post("/api/v1/dead-letters/replay").status, 200);
 }
 
 #[test]

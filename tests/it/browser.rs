@@ -24,7 +24,7 @@ use crate::support::{
 };
 
 /// How long the stage waits for a word of the script, which has deadlines of its own for all that it does.
-const WORD_MAX: Duration = Duration::from_mins(1);
+const WORD_MAX: Duration = Duration::from_mins(2);
 
 struct Script(Child);
 

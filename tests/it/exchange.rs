@@ -150,6 +150,31 @@ fn without_secrets_none_is_told_and_all_stay_where_they_were() {
 }
 
 #[test]
+fn an_import_sends_what_is_masked_to_no_other_server() {
+    let (receiver, other) = (Receiver::start(), Receiver::start());
+    let shipbell = Shipbell::start(config());
+    set_all(&shipbell, &receiver);
+    let exported = ok(&run(&shipbell.data(), &["export"]));
+    let kept = folder();
+    let file = kept.path().join("webhooks.json");
+    let (here, there) = (receiver.url(""), other.url(""));
+    fs::write(
+        &file,
+        exported.replace(&format!("{here}/hook?…"), &format!("{there}/hook")),
+    )
+    .unwrap();
+    let refused = run(&shipbell.data(), &["import", file.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stdout);
+    assert!(
+        said.contains("acme/app: headers/X-Key: the URL points to another server"),
+        "{said}"
+    );
+    works(&shipbell, &receiver, "1.3");
+    assert!(other.requests().is_empty());
+}
+
+#[test]
 fn if_one_cannot_be_used_none_is_and_each_is_told() {
     let shipbell = Shipbell::start(config());
     let kept = folder();

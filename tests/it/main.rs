@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod again;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod backlog;
@@ -63,6 +65,8 @@ mod receivers;
 mod reload;
 #[cfg(test)]
 mod signatures;
+#[cfg(test)]
+mod states;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

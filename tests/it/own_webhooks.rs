@@ -147,6 +147,116 @@ fn what_is_left_out_or_masked_stays_as_it_is() {
 }
 
 #[test]
+fn what_is_not_shown_is_sent_to_no_other_server() {
+    let (receiver, other) = (Receiver::start(), Receiver::start());
+    let shipbell = Shipbell::start(config());
+    let (api, path) = (api(&shipbell), webhook_of("acme/app"));
+    let full = json!({"url": receiver.url("/hook?token=hunter2"), "secret": SECRET, "headers": {"X-A": "hunter3", "X-B": "hunter4"}});
+    assert_eq!(api.put(&path, &full).status, 201);
+    let put = |path: &str, body: &Value| api.with("If-Match", "*").put(path, body);
+    let secure = receiver.url("/hook").replace("http://", "https://");
+    let (here, there) = (receiver.url("/hook"), other.url("/hook"));
+    for (body, pointers) in [
+        (json!({"url": there}), &["/headers/X-A", "/headers/X-B"][..]),
+        (json!({"url": secure}), &["/headers/X-A", "/headers/X-B"]),
+        (
+            json!({"url": there, "headers": {"x-a": "…", "X-B": "2"}}),
+            &["/headers/x-a"],
+        ),
+        (json!({"url": other.url("/hook?…"), "headers": {}}), &["/url"]),
+        (
+            json!({"url": there.replace("http://", "http://user:pw@"), "headers": {"X-A": "…"}}),
+            &["/headers/X-A"],
+        ),
+        (
+            json!({"url": here.replace("127.0.0.1", "localhost"), "headers": {"X-A": "…"}}),
+            &["/headers/X-A"],
+        ),
+    ] {
+        for path in [path.clone(), format!("{path}?dry_run=true")] {
+            let refused = put(&path, &body);
+            assert_eq!(refused.status, 422, "{body}: {}", refused.text());
+            let problem = refused.json();
+            let errors = problem["errors"].as_array().unwrap();
+            let of: Vec<_> = errors
+                .iter()
+                .map(|error| error["pointer"].as_str().unwrap())
+                .collect();
+            assert_eq!(of, pointers, "{body}");
+            if pointers != ["/url"] {
+                let detail = errors[0]["detail"].as_str().unwrap();
+                assert!(
+                    detail.contains("another server") && detail.contains("type the value again"),
+                    "{detail}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        api.json(&path)["url"],
+        receiver.url("/hook?…"),
+        "nothing was saved"
+    );
+    let within = put(
+        &path,
+        &json!({"url": receiver.url("/other"), "headers": {"X-A": "…", "X-B": "…"}}),
+    );
+    assert_eq!(
+        within.status,
+        200,
+        "another path of the server: {}",
+        within.text()
+    );
+    let typed = put(&path, &json!({"url": there, "headers": {"X-A": "typed"}}));
+    assert_eq!(typed.status, 200, "{}", typed.text());
+    assert_eq!(typed.json()["has_secret"], true, "which is not sent anywhere");
+    push(&shipbell, "acme/app", "1");
+    let webhook = other.wait_for(1, SOON).remove(0);
+    assert_eq!(
+        (webhook.header("x-a"), webhook.find_header("x-b")),
+        ("typed", None)
+    );
+    assert!(!webhook.head.contains("hunter"), "{}", webhook.head);
+}
+
+#[test]
+fn credentials_in_a_url_stay_with_it_and_with_no_other() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(config());
+    let (api, path) = (api(&shipbell), webhook_of("acme/app"));
+    let with = |user: &str, path: &str| receiver.url(path).replace("http://", &format!("http://{user}@"));
+    assert_eq!(
+        api.put(&path, &json!({"url": with("ann:hunter2", "/hook")}))
+            .status,
+        201
+    );
+    let (kept, none) = (Some("Basic YW5uOmh1bnRlcjI="), None);
+    for (number, (url, authorization)) in [
+        (receiver.url("/hook"), kept),
+        (receiver.url("/hook?"), kept),
+        (receiver.url("/hook?a=1"), none),
+        (with("ann:hunter2", "/hook?a=1"), kept),
+        (receiver.url("/hook?…"), kept),
+        (receiver.url("/hook?"), kept),
+        (with("", "/hook"), none),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let saved = api.with("If-Match", "*").put(&path, &json!({"url": url}));
+        assert_eq!(saved.status, 200, "{url}: {}", saved.text());
+        assert!(!saved.text().contains("hunter2"), "{}", saved.text());
+        push(&shipbell, "acme/app", &number.to_string());
+        let webhook = receiver.wait_for(number + 1, SOON).remove(number);
+        assert_eq!(
+            webhook.find_header("authorization"),
+            authorization,
+            "{number}: {url}"
+        );
+    }
+}
+
+#[test]
 fn a_secret_is_rotated_and_the_one_before_signs_too() {
     let receiver = Receiver::start();
     let shipbell = Shipbell::start(config());
@@ -282,6 +392,9 @@ fn a_webhook_that_is_disabled_owes_nothing_and_one_that_is_removed_leaves_dead_l
     assert_eq!(admin.send("DELETE", &path, &[]).status, 204);
     eventually("nothing is owed, and a letter is kept", SOON, || {
         let is_empty = admin.json("/api/v1/queue")["items"] == json!([]);
+        // What a script sends whose variable is not set lets go of nothing.
+        let all = admin.send("DELETE", "/api/v1/dead-letters?id=&since=", &[]);
+        assert_eq!(all.status, 400);
         let letters = admin.json("/api/v1/dead-letters");
         (is_empty && letters["items"][0]["tag"] == "2").then_some(())
     });

@@ -20,6 +20,7 @@ mod lists;
 mod live;
 mod overview;
 mod people;
+mod secrets;
 
 fn own() -> Config {
     Config::without_registry().with("delivery.allow_networks = ['127.0.0.0/8']")

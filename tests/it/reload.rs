@@ -88,6 +88,10 @@ fn endpoints_come_change_and_go_with_the_file() {
     });
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0]["endpoint"], "two");
+    assert_eq!(
+        letters[0]["reason"],
+        "its endpoint is gone from the configuration"
+    );
     push(&shipbell, "4");
     first.wait_for_image("acme/app:4", SOON);
     let to_second = second.requests();

@@ -14,7 +14,7 @@ pub(super) async fn get(
     State(admin): State<Admin>,
     Extension(who): Extension<Who>,
 ) -> Result<Json<ConfigurationView>, Problem> {
-    if who.repositories.is_some() {
+    if !who.sees_all() {
         let detail = "the configuration is for those who see every repository";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }

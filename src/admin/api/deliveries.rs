@@ -87,6 +87,26 @@ pub(in super::super) struct DeliveryQuery {
     pub(in super::super) cursor: Option<String>,
 }
 
+impl DeliveryQuery {
+    /// What is asked for.
+    pub(super) fn filter(&self) -> Result<DeliveryFilter, Problem> {
+        if let Some(state) = &self.state
+            && !STATES.contains(&state.as_str())
+        {
+            let states = STATES.join(", ");
+            return Err(Problem::parameter("state", format!("one of {states}")));
+        }
+        let repository = self.repository.as_deref().map(super::repository).transpose()?;
+        Ok(DeliveryFilter {
+            repository: repository.map(|name| name.to_string()),
+            endpoint: self.endpoint.clone(),
+            state: self.state.clone(),
+            since: moment("since", self.since.as_deref())?,
+            until: moment("until", self.until.as_deref())?,
+        })
+    }
+}
+
 /// Deliveries, the newest push first.
 #[utoipa::path(
     get, path = "/api/v1/deliveries", tag = "deliveries", operation_id = "deliveries",
@@ -115,26 +135,12 @@ pub(in super::super) async fn listed(
     who: &Who,
     query: DeliveryQuery,
 ) -> Result<Page<DeliveryView>, Problem> {
-    let paging = Paging::new(query.limit, query.cursor);
-    let (limit, after) = (paging.limit()?, paging.after::<(i64, String)>()?);
-    if let Some(state) = &query.state
-        && !STATES.contains(&state.as_str())
-    {
-        return Err(Problem::parameter(
-            "state",
-            format!("one of {}", STATES.join(", ")),
-        ));
-    }
-    if let Some(repository) = &query.repository {
+    let filter = query.filter()?;
+    if let Some(repository) = &filter.repository {
         who.see(&super::repository(repository)?)?;
     }
-    let filter = DeliveryFilter {
-        repository: query.repository,
-        endpoint: query.endpoint,
-        state: query.state,
-        since: moment("since", query.since.as_deref())?,
-        until: moment("until", query.until.as_deref())?,
-    };
+    let paging = Paging::new(query.limit, query.cursor);
+    let (limit, after) = (paging.limit()?, paging.after::<(i64, String)>()?);
     let mut after = after.map(|(push, endpoint)| DeliveryPlace { push, endpoint });
     let (who, desk) = (who.clone(), admin.clone());
     history(admin, move |reader| {

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{
     super::{Admin, access::Who, draft::MASK, problem::Problem},
     Page, Paging, Params, blocking, cursor,
-    overview::is_trouble,
+    schemas::EndpointState,
     seconds, veiled,
 };
 use crate::{
@@ -32,8 +32,8 @@ pub(in super::super) struct EndpointView {
     pub(in super::super) repository: Option<String>,
     /// Where it goes, without user-info, its query masked; null for those who may not know.
     pub(in super::super) url: Option<String>,
-    /// `healthy`, `failing`, `paused`, `ignored`, `disabled`, or `held`.
-    #[schema(example = "healthy")]
+    /// How it is.
+    #[schema(value_type = EndpointState, example = "healthy")]
     pub(in super::super) state: String,
     /// Since when; null for a healthy one.
     pub(in super::super) since: Option<String>,
@@ -166,13 +166,18 @@ fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointV
         None => seen(admin, who),
     };
     let place = |id: &EndpointId| (matches!(id, EndpointId::Repository(_)), id.to_string());
-    let mut skipping = after.is_some();
+    let mut places = all.iter().map(place);
+    let begin = match &after {
+        None => 0,
+        // The repositories' are in order. Of the operator's, who has gone may have stood anywhere: rather one twice
+        // than one left out.
+        Some(after) if after.0 => places.position(|place| place > *after).unwrap_or(all.len()),
+        Some(after) => places
+            .position(|place| place == *after)
+            .map_or(0, |index| index + 1),
+    };
     let (mut items, mut last) = (Vec::new(), None);
-    for id in all {
-        if skipping {
-            skipping = after.as_ref() != Some(&place(&id));
-            continue;
-        }
+    for id in all.into_iter().skip(begin) {
         if state.is_some_and(|state| admin.parts().states.view(&id).state.as_str() != state) {
             continue;
         }
@@ -202,11 +207,13 @@ fn seen(admin: &Admin, who: &Who) -> Vec<EndpointId> {
     named.filter(|id| who.may_locate(id)).chain(own).collect()
 }
 
-/// The endpoints that are not healthy, of those that somebody sees.
+/// The endpoints that are not healthy, of those that somebody sees: first those that get nothing although they should,
+/// last those that a hand stopped.
 pub(super) fn troubled(admin: &Admin, who: &Who) -> Vec<EndpointId> {
-    let mut all = seen(admin, who);
-    all.retain(|id| is_trouble(admin.parts().states.view(id).state));
-    all
+    let mut all = admin.parts().states.troubled();
+    all.retain(|(id, _)| who.may_locate(id));
+    all.sort_unstable_by(|(a, a_state), (b, b_state)| (a_state.gravity(), a).cmp(&(b_state.gravity(), b)));
+    all.into_iter().map(|(id, _)| id).collect()
 }
 
 /// An endpoint that somebody may change.
@@ -215,17 +222,44 @@ pub(in super::super) fn changeable(
     who: &Who,
     text: &str,
 ) -> Result<(EndpointId, std::sync::Arc<Endpoint>), Problem> {
-    let id = match text.strip_prefix("repository:") {
-        None => EndpointId::Named(text.into()),
-        Some(name) => EndpointId::Repository(super::repository(name)?),
-    };
+    let id = named(text)?;
     match &id {
         EndpointId::Named(_) => who.administer()?,
         EndpointId::Repository(name) => who.edit(name)?,
     }
-    let endpoint = admin.parts().endpoints.get(&id);
-    let endpoint = endpoint.ok_or_else(|| Problem::absent(format!("there is no endpoint {text}")))?;
+    let endpoint = there(admin, &id)?;
     Ok((id, endpoint))
+}
+
+/// An endpoint that somebody may know all of.
+pub(super) fn visible(
+    admin: &Admin,
+    who: &Who,
+    text: &str,
+) -> Result<(EndpointId, std::sync::Arc<Endpoint>), Problem> {
+    let id = named(text)?;
+    match &id {
+        EndpointId::Named(_) if !who.may_locate(&id) => {
+            let detail = "the operator's endpoints are for those who see every repository";
+            return Err(Problem::new(http::StatusCode::FORBIDDEN, detail));
+        }
+        EndpointId::Named(_) => {}
+        EndpointId::Repository(name) => who.see(name)?,
+    }
+    let endpoint = there(admin, &id)?;
+    Ok((id, endpoint))
+}
+
+fn named(text: &str) -> Result<EndpointId, Problem> {
+    Ok(match text.strip_prefix("repository:") {
+        None => EndpointId::Named(text.into()),
+        Some(name) => EndpointId::Repository(super::repository(name)?),
+    })
+}
+
+fn there(admin: &Admin, id: &EndpointId) -> Result<std::sync::Arc<Endpoint>, Problem> {
+    let endpoint = admin.parts().endpoints.get(id);
+    endpoint.ok_or_else(|| Problem::absent(format!("there is no endpoint {id}")))
 }
 
 /// Sets an endpoint's state by hand; durable when it returns.

@@ -8,17 +8,13 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    super::{
-        Admin,
-        access::{Role, Who},
-        problem::Problem,
-    },
+    super::{Admin, access::Who, problem::Problem},
     Page, Paging, Params, cursor,
     deliveries::moment,
     named, veiled,
 };
 use crate::{
-    dispatch::letters::{LettersError, Run},
+    dispatch::letters::{LettersError, Refused, Run},
     push::EndpointId,
     settings::{KeptLetter, LetterFilter, Order},
     webhook::sign::webhook_id,
@@ -206,7 +202,7 @@ pub(in super::super) struct ReplayView {
     pub(in super::super) refused: Vec<RefusedView>,
 }
 
-/// Dead letters of an endpoint that nothing can be sent to.
+/// Deliveries for an endpoint that nothing can be sent to.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct RefusedView {
     /// The endpoint.
@@ -241,11 +237,11 @@ pub(super) async fn replay(
 }
 
 /// Whoever may not change everything names one repository that may be changed.
-fn allowed(who: &Who, query: &LetterQuery) -> Result<(), Problem> {
-    if who.role == Role::Admin && who.repositories.is_none() {
+pub(super) fn allowed(who: &Who, repository: Option<&str>) -> Result<(), Problem> {
+    if who.may_administer() {
         return Ok(());
     }
-    match query.repository.as_deref().map(str::parse) {
+    match repository.map(str::parse) {
         Some(Ok(name)) => who.edit(&name),
         _ => Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -260,7 +256,7 @@ pub(in super::super) async fn replayed(
     who: &Who,
     query: &LetterQuery,
 ) -> Result<ReplayView, Problem> {
-    allowed(who, query)?;
+    allowed(who, query.repository.as_deref())?;
     let order = if query.force == Some(true) {
         Order::Force
     } else {
@@ -274,18 +270,23 @@ pub(in super::super) async fn replayed(
         let letters = replayed.replayed;
         info!(target: "shipbell::audit", by = %who.name, letters, "dead letters replayed");
     }
-    let refused = replayed.refused.into_iter().map(|refused| RefusedView {
-        endpoint: refused.endpoint.to_string(),
-        letters: refused.letters,
-        reason: refused.reason,
-    });
     Ok(ReplayView {
         dry_run,
         matched: replayed.matched,
         replayed: replayed.replayed,
         passed_over: replayed.passed_over,
-        refused: refused.collect(),
+        refused: replayed.refused.into_iter().map(RefusedView::from).collect(),
     })
+}
+
+impl From<Refused> for RefusedView {
+    fn from(refused: Refused) -> Self {
+        Self {
+            endpoint: refused.endpoint.to_string(),
+            letters: refused.letters,
+            reason: refused.reason,
+        }
+    }
 }
 
 /// How many dead letters were let go of.
@@ -314,7 +315,7 @@ pub(super) async fn discard(
     Extension(who): Extension<Who>,
     Params(query): Params<LetterQuery>,
 ) -> Result<Json<Discarded>, Problem> {
-    allowed(&who, &query)?;
+    allowed(&who, query.repository.as_deref())?;
     let given = [
         &query.id,
         &query.endpoint,
@@ -323,7 +324,8 @@ pub(super) async fn discard(
         &query.since,
         &query.until,
     ];
-    if given.into_iter().all(Option::is_none) {
+    // An empty one is as good as none: a script's variable may have been unset.
+    if given.into_iter().flatten().all(String::is_empty) {
         let detail = "say which: by id, endpoint, repository (** for all), tag, since or until";
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }

@@ -26,6 +26,7 @@ pub(super) use veiled::identity;
 use super::{Admin, problem::Problem};
 use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
 
+pub(super) mod again;
 mod configuration;
 pub(super) mod deliveries;
 pub(super) mod endpoints;
@@ -33,7 +34,9 @@ pub(super) mod letters;
 pub(super) mod overview;
 mod queue;
 pub(super) mod repositories;
+mod schemas;
 pub(super) mod send;
+pub(super) mod states;
 mod veiled;
 pub(super) mod webhooks;
 mod why;
@@ -71,6 +74,8 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::one))
         .routes(routes!(endpoints::list))
+        .routes(routes!(states::get))
+        .routes(routes!(states::list))
         .routes(routes!(endpoints::enable))
         .routes(routes!(endpoints::disable))
         .routes(routes!(endpoints::hold))
@@ -79,6 +84,7 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(letters::replay))
         .routes(routes!(letters::discard))
         .routes(routes!(send::redeliver))
+        .routes(routes!(again::redeliver))
         .routes(routes!(send::test))
         .routes(routes!(send::test_endpoint))
         .routes(routes!(why::why))

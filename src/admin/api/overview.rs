@@ -13,7 +13,7 @@ use super::{
     endpoints::{EndpointView, troubled},
     seconds,
 };
-use crate::{dispatch::health, journal::Health, sizing::Reach};
+use crate::{journal::Health, sizing::Reach};
 
 /// So many endpoints that are not healthy are told at most.
 const TROUBLED_MAX: usize = 20;
@@ -28,7 +28,7 @@ pub(in super::super) struct OverviewView {
     pub(in super::super) uptime_s: f64,
     /// Its figures; null for those who may not see every repository.
     pub(in super::super) figures: Option<Figures>,
-    /// Endpoints that are not healthy: the operator's in their order, then the repositories' by name; 20 at most.
+    /// Endpoints that are not healthy, those that are ignored first, those that a hand stopped last; 20 at most.
     pub(in super::super) troubled: Vec<EndpointView>,
     /// How many there are of those.
     pub(in super::super) troubled_in_all: usize,
@@ -131,7 +131,7 @@ pub(in super::super) async fn seen(admin: &Admin, who: &Who) -> Result<OverviewV
         OverviewView {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: seconds(admin.parts().pulse.age()),
-            figures: who.repositories.is_none().then(|| figures(&admin)),
+            figures: who.sees_all().then(|| figures(&admin)),
             troubled: troubled
                 .filter_map(|id| endpoints.get(id))
                 .map(|endpoint| EndpointView::of(&admin, &who, &endpoint))
@@ -212,9 +212,4 @@ fn disk(admin: &Admin) -> Option<(u64, u64)> {
             None
         }
     }
-}
-
-/// Whether somebody should look at an endpoint in this state.
-pub(super) fn is_trouble(state: health::State) -> bool {
-    state != health::State::Healthy
 }

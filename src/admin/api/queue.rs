@@ -84,7 +84,8 @@ fn listed(
     let mut items: Vec<Owed> = Vec::new();
     for name in names {
         let mut waiting = queue.waiting(&name);
-        waiting.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+        // As the cursor compares them.
+        waiting.sort_by_cached_key(|waiting| waiting.endpoint.to_string());
         for waiting in waiting {
             let id = waiting.endpoint.to_string();
             let is_behind = after

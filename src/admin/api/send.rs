@@ -90,6 +90,8 @@ impl From<SendAgainError> for Problem {
             | SendAgainError::Newer => Self::new(StatusCode::CONFLICT, detail),
             SendAgainError::Unknown => Self::absent(detail),
             SendAgainError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(1),
+            SendAgainError::TooMany => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+            SendAgainError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(60),
             SendAgainError::Letters(error) => error.into(),
             SendAgainError::History(error) => error.into(),
         }
@@ -147,10 +149,7 @@ pub(in super::super) async fn redelivered(
     let (push, delivery, journal) =
         found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))?;
     who.edit(&super::repository(&push.repository)?)?;
-    let endpoint = match delivery.endpoint.strip_prefix("repository:") {
-        None => EndpointId::Named(delivery.endpoint.as_str().into()),
-        Some(name) => EndpointId::Repository(super::repository(name)?),
-    };
+    let endpoint = veiled::identity(&delivery.endpoint);
     let unknown = || Problem::absent("There is nothing known of this delivery any more that could be sent.");
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
     let order = if force { Order::Force } else { Order::KeepNewest };

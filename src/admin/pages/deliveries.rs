@@ -6,6 +6,7 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
+use serde::Deserialize;
 
 use super::{
     super::{
@@ -17,7 +18,7 @@ use super::{
         },
         problem::Problem,
     },
-    LiveQuery,
+    again::{Set, may_send, notice},
     frame::{Frame, Visitor},
     given, href, link, page, refused, sentence, tidy,
     when::{When, span},
@@ -75,20 +76,29 @@ struct DeliveriesPage {
     since: String,
     until: String,
     states: [&'static str; 5],
+    notice: String,
     problem: String,
     deliveries: Vec<Row>,
-    /// The dead letters that the filter's repository and endpoint have.
-    letters: String,
+    /// Where those that were found can be sent again; empty for those who may not.
+    again: String,
+    only_looks: bool,
     filtered: bool,
     later: bool,
     next: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct ShowQuery {
+    live: Option<String>,
+    /// How many were sent again just now.
+    sent: Option<u64>,
 }
 
 pub(super) async fn list(
     State(admin): State<Admin>,
     visitor: Visitor,
     Params(mut query): Params<DeliveryQuery>,
-    Params(live): Params<LiveQuery>,
+    Params(show): Params<ShowQuery>,
 ) -> Response {
     given(&mut query.since);
     given(&mut query.until);
@@ -96,6 +106,8 @@ pub(super) async fn list(
     let query = tidy(query);
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let mut shown = DeliveriesPage {
+        only_looks: visitor.only_looks(),
+        notice: notice(show.sent, Set::Deliveries),
         frame: visitor.frame,
         repository: text(&query.repository),
         endpoint: text(&query.endpoint),
@@ -105,7 +117,7 @@ pub(super) async fn list(
         states: STATES,
         problem: String::new(),
         deliveries: Vec::new(),
-        letters: String::new(),
+        again: String::new(),
         filtered: false,
         later: query.cursor.is_some(),
         next: None,
@@ -117,16 +129,15 @@ pub(super) async fn list(
         ("since", shown.since.clone()),
         ("until", shown.until.clone()),
     ];
-    let letters = [
-        ("repository", shown.repository.as_str()),
-        ("endpoint", shown.endpoint.as_str()),
-    ];
-    shown.letters = link("/dead-letters", &letters);
+    if may_send(&visitor.who, &shown.repository) {
+        let filter = parameters.each_ref().map(|(name, value)| (*name, value.as_str()));
+        shown.again = link("/deliveries/redeliver", &filter);
+    }
     shown.filtered = parameters.iter().any(|(_, value)| !value.is_empty());
     if !shown.later && query.limit.is_none() {
         let filter = parameters.each_ref().map(|(name, value)| (*name, value.as_str()));
         let (here, stream) = (link("/deliveries", &filter), link("/live/deliveries", &filter));
-        shown.frame.keep_up(live.live.as_deref(), &here, stream);
+        shown.frame.keep_up(show.live.as_deref(), &here, stream);
     }
     match listed(&admin, &visitor.who, query).await {
         Ok(found) => {

@@ -21,8 +21,9 @@ use super::{
         },
         problem::Problem,
     },
+    endpoint::address,
     frame::{Frame, Visitor},
-    given, href, link, page, refused, segment, sentence,
+    given, href, link, page, refused, sentence,
     when::{When, span},
 };
 use crate::{clock::Timestamp, dispatch::health};
@@ -32,6 +33,8 @@ pub(super) struct Row {
     pub(super) id: String,
     /// The page of the repository whose own it is; empty for the operator's.
     pub(super) page: String,
+    /// Its own page, with the history of its states.
+    pub(super) own: String,
     /// Where it is changed; empty for those who may not.
     pub(super) href: String,
     pub(super) url: String,
@@ -59,10 +62,11 @@ impl Row {
         Self {
             page: view.repository.as_deref().map(href).unwrap_or_default(),
             href: if may_change {
-                format!("/endpoints/{}", segment(&view.id))
+                address(&view.id)
             } else {
                 String::new()
             },
+            own: address(&view.id),
             since: When::read(view.since.as_deref(), now),
             next: When::read(view.next_attempt.as_deref(), now),
             url: view.url.unwrap_or_default(),
@@ -76,15 +80,15 @@ impl Row {
     }
 
     /// Whether it can be enabled: it is not sent to as usual.
-    fn can_enable(&self) -> bool {
+    pub(super) fn can_enable(&self) -> bool {
         self.state != "healthy" && self.state != "failing"
     }
 
-    fn can_hold(&self) -> bool {
+    pub(super) fn can_hold(&self) -> bool {
         self.state != "held" && self.state != "disabled"
     }
 
-    fn can_disable(&self) -> bool {
+    pub(super) fn can_disable(&self) -> bool {
         self.state != "disabled"
     }
 }
@@ -142,7 +146,7 @@ impl EndpointsPage {
                 .unwrap_or_default(),
             problem: String::new(),
             rows: found.items.into_iter().map(row).collect(),
-            restricted: visitor.who.repositories.is_some(),
+            restricted: !visitor.who.sees_all(),
             later,
             next,
         })
@@ -220,7 +224,7 @@ pub(super) async fn confirm(
         StatusCode::OK,
         &DisablePage {
             frame: visitor.frame,
-            href: format!("/endpoints/{}", segment(&id)),
+            href: address(&id),
             id,
             owed: owed.map_or(0, |owed| owed.pushes),
         },

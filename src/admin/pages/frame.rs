@@ -32,7 +32,7 @@ impl Frame {
         let who = asked.who.as_ref();
         Self {
             name: who.map(|who| who.name.to_string()).unwrap_or_default(),
-            role: who.map(|who| who.role.as_str()).unwrap_or_default(),
+            role: who.map(|who| who.role().as_str()).unwrap_or_default(),
             login: asked.login,
             section: section.to_owned(),
             live: String::new(),
@@ -72,7 +72,7 @@ pub(super) struct Visitor {
 impl Visitor {
     /// Whether nothing may be changed by them.
     pub(super) fn only_looks(&self) -> bool {
-        self.who.role < Role::Editor
+        self.who.role() < Role::Editor
     }
 }
 

@@ -14,14 +14,14 @@ use serde::Deserialize;
 use super::{
     super::{
         Admin,
-        access::Who,
         api::{
             Params,
             deliveries::found,
-            letters::{LetterQuery, LetterView, ReplayView, listed, replayed},
+            letters::{LetterQuery, LetterView, listed, replayed},
         },
         problem::Problem,
     },
+    again::{AgainPage, Set, may_send, notice},
     deliveries::Attempted,
     field, form,
     frame::{Frame, Visitor},
@@ -115,12 +115,6 @@ impl Filter {
         moment(&mut query.until);
         query
     }
-
-    /// Whether somebody may send again what it lets through: whoever may not change everything names one repository.
-    fn may_replay(&self, who: &Who) -> bool {
-        let one = self.repository.as_deref().filter(|name| !name.contains('*'));
-        who.may_administer() || one.is_some_and(|name| who.may_edit(name))
-    }
 }
 
 struct Row {
@@ -177,19 +171,12 @@ pub(super) async fn list(
     let found = listed(&admin, &visitor.who, &filter.query()).await;
     let mut shown = LettersPage {
         filtered: !filter.is_empty(),
-        notice: match filter.sent {
-            None => String::new(),
-            Some(0) => "None was sent again.".to_owned(),
-            Some(1) => "One is sent again now. It goes from here once it is taken.".to_owned(),
-            Some(sent) => format!(
-                "{sent} are sent again now, in their order, at the pace of their endpoints. Each goes from here once it is taken."
-            ),
-        },
+        notice: notice(filter.sent, Set::Letters),
         problem: String::new(),
         rows: Vec::new(),
         later: filter.cursor.is_some(),
         next: None,
-        replay: if filter.may_replay(&visitor.who) {
+        replay: if may_send(&visitor.who, filter.get("repository")) {
             link("/dead-letters/replay", &filter.parameters())
         } else {
             String::new()
@@ -277,24 +264,6 @@ pub(super) async fn show(
     ))
 }
 
-#[derive(Template)]
-#[template(path = "replay.html")]
-struct ReplayPage {
-    frame: Frame,
-    filter: Filter,
-    back: String,
-    /// Up to when letters are meant: those that were counted.
-    until: String,
-    counted: ReplayView,
-}
-
-impl ReplayPage {
-    /// How many are sent again if those are as well of which a newer push is known.
-    fn forced(&self) -> u64 {
-        self.counted.replayed + self.counted.passed_over
-    }
-}
-
 /// Says what a replay would come to.
 pub(super) async fn confirm(
     State(admin): State<Admin>,
@@ -309,12 +278,16 @@ pub(super) async fn confirm(
     let counted = replayed(&admin, &visitor.who, &query).await?;
     Ok(page(
         StatusCode::OK,
-        &ReplayPage {
+        &AgainPage {
             frame: visitor.frame,
+            set: Set::Letters,
             back: link(LIST, &filter.parameters()),
+            fields: filter
+                .parameters()
+                .map(|(name, value)| (name, value.to_owned()))
+                .to_vec(),
             until,
-            counted,
-            filter,
+            counted: counted.into(),
         },
     ))
 }

@@ -12,7 +12,7 @@ use super::{
     super::access::{Access, COOKIE, SESSION},
     LOGIN, form,
     frame::Frame,
-    page,
+    page, refused,
 };
 
 /// Where one gets to, unless it is said.
@@ -40,8 +40,9 @@ fn local(next: &str) -> &str {
         [kind @ ("repositories" | "deliveries"), name, _, ..] => {
             path.get(..kind.len() + name.len() + 2).unwrap_or(HOME)
         }
-        ["endpoints", _, ..] => "/endpoints",
+        ["endpoints", _, _, ..] => "/endpoints",
         ["dead-letters", "replay"] => "/dead-letters",
+        ["deliveries", "redeliver"] => "/deliveries",
         _ => next,
     }
 }
@@ -62,22 +63,30 @@ pub(in super::super) fn login(
     peer: SocketAddr,
     is_secure: bool,
 ) -> Response {
-    let ask = |status, next: &str, problem: String| {
-        let (frame, next) = (Frame::default(), next.to_owned());
-        page(status, &LoginPage { frame, next, problem })
-    };
     if method != Method::POST {
         let query = query.unwrap_or_default();
         let next = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "next");
         let next = next.as_ref().map_or(HOME, |(_, next)| local(next));
-        return ask(StatusCode::OK, next, String::new());
+        let shown = LoginPage {
+            frame: Frame::default(),
+            next: next.to_owned(),
+            problem: String::new(),
+        };
+        return page(StatusCode::OK, &shown);
     }
     let fields = form(body);
     let next = fields.get("next").map_or(HOME, |next| local(next));
     let token = fields.get("token").map(|token| token.trim()).unwrap_or_default();
     match access.log_in(token, peer) {
         Ok(session) => with_cookie(Redirect::to(next), &session, SESSION.as_secs(), is_secure),
-        Err(error) => ask(error.status(), next, error.detail),
+        Err(error) => {
+            let shown = LoginPage {
+                frame: Frame::default(),
+                next: next.to_owned(),
+                problem: error.detail.clone(),
+            };
+            refused(&error, &shown)
+        }
     }
 }
 
@@ -130,7 +139,9 @@ mod tests {
             ("/repositories/test/test", "/repositories/test"),
             ("/repositories?q=//", "/repositories?q=//"),
             ("/deliveries/msg_1/redeliver", "/deliveries/msg_1"),
+            ("/deliveries/redeliver", "/deliveries"),
             ("/endpoints/ci/hold", "/endpoints"),
+            ("/endpoints/ci", "/endpoints/ci"),
             ("/dead-letters/replay?repository=acme", "/dead-letters"),
             ("/dead-letters/7", "/dead-letters/7"),
             ("/logout", HOME),

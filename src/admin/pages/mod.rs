@@ -18,8 +18,10 @@ use url::form_urlencoded;
 
 use super::{Admin, Asked, access::host_name, api::deliveries::DeliveryQuery, problem::Problem};
 
+mod again;
 mod assets;
 mod deliveries;
+mod endpoint;
 mod endpoints;
 mod frame;
 mod letters;
@@ -62,9 +64,14 @@ pub(super) fn router() -> Router<Admin> {
             get(repository::confirm).post(repository::remove),
         )
         .route("/deliveries", get(deliveries::list))
+        .route(
+            "/deliveries/redeliver",
+            get(again::confirm).post(again::redeliver),
+        )
         .route("/deliveries/{id}", get(deliveries::show))
         .route("/deliveries/{id}/redeliver", post(deliveries::redeliver))
         .route("/endpoints", get(endpoints::list))
+        .route("/endpoints/{id}", get(endpoint::show))
         .route("/endpoints/{id}/enable", post(endpoints::enable))
         .route("/endpoints/{id}/hold", post(endpoints::hold))
         .route(

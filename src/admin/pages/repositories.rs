@@ -142,7 +142,7 @@ pub(super) async fn list(
         next,
         ingest: Notified::seen_from(&admin.parts().ingest, visitor.host.as_deref()),
         only_looks: visitor.only_looks(),
-        restricted: visitor.who.repositories.is_some(),
+        restricted: !visitor.who.sees_all(),
         frame: visitor.frame,
     };
     Ok(page(StatusCode::OK, &shown))

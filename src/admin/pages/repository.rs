@@ -12,17 +12,20 @@ use serde::Deserialize;
 use super::{
     super::{
         Admin,
+        access::Who,
         api::{
             self, Params,
             deliveries::{DeliveryQuery, listed},
             endpoints::{EndpointView, concerned},
             send::{SentView, tested},
+            states::TransitionQuery,
             webhooks::rotated,
         },
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
     deliveries::Row,
+    endpoint::{Transition, address, transitions},
     form,
     frame::{Frame, Visitor},
     href, page, refused, sentence,
@@ -33,6 +36,9 @@ use crate::{image::RepositoryName, push::EndpointId};
 
 /// So many deliveries stand on the page.
 const DELIVERIES: u32 = 20;
+
+/// And so many changes of its webhook's state.
+const TRANSITIONS: u32 = 5;
 
 #[derive(Template)]
 #[template(path = "repository.html")]
@@ -62,6 +68,10 @@ struct There {
     previous_until: Option<When>,
     saved: Option<When>,
     saved_by: String,
+    /// The newest changes of its state.
+    transitions: Vec<Transition>,
+    /// Where all of them are, if these are not all.
+    history: Option<String>,
 }
 
 /// An operator's endpoint that gets the repository's pushes too.
@@ -95,6 +105,10 @@ impl RepositoryPage {
             id: view.id,
             state: view.state,
         };
+        let there = match &webhook {
+            Some(webhook) => Some(There::of(admin, who, name, webhook).await?),
+            None => None,
+        };
         let form = webhook.as_ref().map_or_else(WebhookForm::blank, WebhookForm::of);
         Ok(Self {
             frame: visitor.frame.clone(),
@@ -105,7 +119,7 @@ impl RepositoryPage {
             problem: String::new(),
             secret: String::new(),
             form,
-            there: webhook.map(|webhook| There::of(admin, name, &webhook)),
+            there,
             sent: None,
             operators: operators.map(operator).collect(),
             deliveries: deliveries.into_iter().map(|one| Row::of(one, now)).collect(),
@@ -114,11 +128,31 @@ impl RepositoryPage {
     }
 }
 
+impl RepositoryPage {
+    fn has_secret(&self) -> bool {
+        self.there.as_ref().is_some_and(|there| there.has_secret)
+    }
+}
+
 impl There {
-    fn of(admin: &Admin, name: &RepositoryName, webhook: &WebhookView) -> Self {
+    async fn of(
+        admin: &Admin,
+        who: &Who,
+        name: &RepositoryName,
+        webhook: &WebhookView,
+    ) -> Result<Self, Problem> {
         let now = admin.parts().clock.now();
-        let view = admin.parts().states.view(&EndpointId::Repository(name.clone()));
-        Self {
+        let id = EndpointId::Repository(name.clone());
+        let view = admin.parts().states.view(&id);
+        let query = TransitionQuery {
+            limit: Some(TRANSITIONS),
+            ..TransitionQuery::default()
+        };
+        let id = id.to_string();
+        let (transitions, more) = transitions(admin, who, &id, query).await?;
+        Ok(Self {
+            transitions,
+            history: more.map(|_| address(&id)),
             state: view.state.as_str().to_owned(),
             since: view.since.map(|since| When::at(since, now)),
             reason: view.reason,
@@ -127,7 +161,7 @@ impl There {
             previous_until: When::read(webhook.previous_secret_until.as_deref(), now),
             saved: When::read(Some(&webhook.saved_at), now),
             saved_by: webhook.saved_by.clone(),
-        }
+        })
     }
 }
 
@@ -210,6 +244,7 @@ pub(super) async fn save(
         other => shown.problem = sentence(&other.to_string()),
     }
     // What was typed, to be mended.
+    typed.forget_secret();
     shown.form = typed;
     Ok(refused(&refusal.into(), &shown))
 }

@@ -27,6 +27,11 @@ pub(super) struct WebhookForm {
     /// A header a line, values masked.
     pub(super) headers: String,
     pub(super) headers_error: String,
+    /// A secret that somebody typed. It is shown nowhere again, not even to be mended.
+    secret: String,
+    /// Whether the one that is there is to go.
+    pub(super) without_secret: bool,
+    pub(super) secret_error: String,
     pub(super) enabled: bool,
     /// What is there and was typed otherwise.
     pub(super) differences: Vec<Difference>,
@@ -79,6 +84,8 @@ impl WebhookForm {
             url: field(fields, "url"),
             tags: field(fields, "tags"),
             headers: field(fields, "headers").replace('\r', ""),
+            secret: field(fields, "secret"),
+            without_secret: fields.contains_key("without_secret"),
             enabled: fields.contains_key("enabled"),
             ..Self::default()
         }
@@ -91,17 +98,38 @@ impl WebhookForm {
 
     /// What is asked for.
     pub(super) fn draft(&self) -> Result<WebhookDraft, ChangeError> {
-        let headers = headers(&self.headers).map_err(|detail| {
-            let pointer = "/headers".to_owned();
+        let invalid = |pointer: &str, detail: String| {
+            let pointer = pointer.to_owned();
             ChangeError::Invalid(vec![FieldError { pointer, detail }])
-        })?;
+        };
+        let headers = headers(&self.headers).map_err(|detail| invalid("/headers", detail))?;
+        let secret = match (self.secret.as_str(), self.without_secret) {
+            ("", false) => None,
+            ("", true) => Some(None),
+            (MASK, _) => return Err(invalid("/secret", "type the secret itself".to_owned())),
+            (secret, false) => Some(Some(secret.to_owned())),
+            (_, true) => {
+                let detail = "either type a secret, or have requests go out unsigned";
+                return Err(invalid("/secret", detail.to_owned()));
+            }
+        };
         Ok(WebhookDraft {
+            secret,
             url: Some(self.url.clone()),
             tags: Some(self.patterns()),
             headers: Some(headers),
             enabled: Some(self.enabled),
             ..WebhookDraft::default()
         })
+    }
+
+    /// What becomes of the secret.
+    fn secret_words(&self, has_secret: bool) -> String {
+        match (self.secret.is_empty(), self.without_secret) {
+            (false, _) => "a new one".to_owned(),
+            (true, true) => "none".to_owned(),
+            (true, false) => secret_words(has_secret).to_owned(),
+        }
     }
 
     /// The patterns of tags; an empty place between commas is none.
@@ -119,6 +147,7 @@ impl WebhookForm {
                 "/url" => (&mut self.url_error, None),
                 "/tags" => (&mut self.tags_error, None),
                 "/headers" => (&mut self.headers_error, None),
+                "/secret" => (&mut self.secret_error, None),
                 pointer => match (pointer.strip_prefix("/tags/"), pointer.strip_prefix("/headers/")) {
                     (Some(index), _) => {
                         let index = index.parse().ok();
@@ -144,6 +173,17 @@ impl WebhookForm {
         rest
     }
 
+    /// Says that a secret has to be typed again: a page that shows what was typed does not show that.
+    pub(super) fn forget_secret(&mut self) {
+        if !std::mem::take(&mut self.secret).is_empty() {
+            if !self.secret_error.is_empty() {
+                self.secret_error.push_str(". ");
+            }
+            self.secret_error
+                .push_str("What you typed is not shown again: type the secret once more");
+        }
+    }
+
     /// Takes up what is there now: the next time this is saved, it is meant.
     pub(super) fn compare(&mut self, there: Option<&WebhookView>) {
         let Some(webhook) = there else {
@@ -157,6 +197,11 @@ impl WebhookForm {
             ("URL", url, now.url.clone()),
             ("Tags", self.patterns().join(", "), webhook.tags.join(", ")),
             ("Headers", shown(&self.headers), shown(&now.headers)),
+            (
+                "Secret",
+                self.secret_words(webhook.has_secret),
+                secret_words(webhook.has_secret).to_owned(),
+            ),
             ("Enabled", yes(self.enabled), yes(now.enabled)),
         ];
         let differ = differ.into_iter().filter(|(_, typed, there)| typed != there);
@@ -165,6 +210,10 @@ impl WebhookForm {
             .collect();
         self.version = now.version;
     }
+}
+
+fn secret_words(has_secret: bool) -> &'static str {
+    if has_secret { "there is one" } else { "none" }
 }
 
 /// Headers by name, of the lines that somebody typed.

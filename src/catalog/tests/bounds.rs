@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SMALL: Options = Options {
+pub(super) const SMALL: Options = Options {
     age_max: Duration::from_hours(7 * 24),
     bytes_max: 8 << 20,
 };
@@ -16,7 +16,7 @@ fn bytes(stage: &Stage) -> u64 {
 }
 
 /// Waits until `is_so`, looking again and again.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_mins(1);
     while !is_so() {
         assert!(std::time::Instant::now() < deadline, "never {what}");

@@ -32,6 +32,22 @@ Examples:
         /// Whom to ask.
         server: Server,
     },
+    /// Show how an endpoint came to be as it is: each change of its state, the newest first.
+    #[command(after_help = "\
+Examples:
+  shipbell endpoints history ci
+  shipbell endpoints history repository:acme/app --output json")]
+    History {
+        /// Its name in the configuration, or `repository:` and the repository's name
+        #[arg(value_name = "ENDPOINT")]
+        id: String,
+        #[command(flatten)]
+        /// How much, and how.
+        listing: Listing,
+        #[command(flatten)]
+        /// Whom to ask.
+        server: Server,
+    },
     /// Heal an endpoint: it is sent to again, at once.
     #[command(after_help = "\
 Examples:
@@ -106,6 +122,20 @@ pub fn run(command: &Command, load: impl FnOnce() -> Result<Config, Problems>) -
                     ("FAILURES", |item| text(item, "failures")),
                     ("NEXT ATTEMPT", |item| text(item, "next_attempt")),
                     ("URL", |item| text(item, "url")),
+                    ("REASON", |item| text(item, "reason")),
+                ],
+            );
+        }
+        Command::History { id, listing, server } => {
+            return Client::of(server, load)?.print_list(
+                &path_of("/api/v1/endpoints/", id, "/states"),
+                &Query::default(),
+                listing,
+                &[
+                    ("AT", |item| text(item, "at")),
+                    ("FROM", |item| text(item, "from")),
+                    ("TO", |item| text(item, "to")),
+                    ("FAILURES", |item| text(item, "failures")),
                     ("REASON", |item| text(item, "reason")),
                 ],
             );

@@ -6,10 +6,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    catalog::History,
     dispatch::retry::RetrySchedule,
     secret::Secret,
     settings::FILE,
-    webhook::{Batching, Coalesce, Fault, Format, Rate, guard::Author},
+    webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate, guard::Author},
 };
 
 fn ci() -> EndpointId {
@@ -57,6 +58,7 @@ fn states(folder: &TempDir, url: &str) -> States {
         settings: Settings::open(&folder.path().join(FILE)).unwrap(),
         metrics: Metrics::new(&wall),
         alerts: None,
+        history: History::none(),
     };
     States::restore(parts).unwrap()
 }

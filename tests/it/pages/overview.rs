@@ -56,10 +56,10 @@ fn the_start_page_tells_what_happened_what_waits_and_who_needs_a_look() {
     assert!(
         figures["disk"]["free_bytes"].as_u64().unwrap() < figures["disk"]["total_bytes"].as_u64().unwrap()
     );
-    assert_eq!(figures["registry"]["state"], "silent", "nobody listens there");
     let page = eventually("its deliveries are written down", SOON, || {
         let page = browser.page("/overview");
-        (page.matches("acme/app:1.4").count() == 2).then_some(page)
+        // And it has been asked whether the registry, where nobody listens, answers.
+        (page.matches("acme/app:1.4").count() == 2 && page.contains("silent")).then_some(page)
     });
     for part in [
         "badge failing",

@@ -143,6 +143,50 @@ fn somebody_logs_out_and_the_cookie_is_good_for_nothing_any_more() {
 }
 
 #[test]
+fn a_wrong_token_is_throttled_and_a_right_one_beside_it_is_not() {
+    let shipbell = Shipbell::start(with_tokens());
+    let browser = Browser::at(&shipbell);
+    for _ in 0..10 {
+        assert_eq!(browser.submit("/login", &[("token", "wrong")]).status, 401);
+    }
+    let throttled = browser.submit("/login", &[("token", "wrong")]);
+    assert_eq!(throttled.status, 429);
+    assert!(throttled.header("retry-after").is_some());
+    let inside = browser.logged_in(ADMIN);
+    assert_eq!(inside.get("/repositories").status, 200);
+    assert_eq!(
+        browser.submit("/login", &[("token", "wrong")]).status,
+        429,
+        "still"
+    );
+}
+
+#[test]
+fn a_login_ends_when_its_token_is_another_one() {
+    let folder = folder();
+    let file = folder.path().join("token");
+    fs::write(&file, format!("{ADMIN}\n")).unwrap();
+    let shipbell = Shipbell::start(own().with(&format!(
+        "[admin]\nauth = 'token'\n\
+         [[admin.tokens]]\nname = 'ann'\ntoken_file = '{}'\nrole = 'admin'\n\
+         [[admin.tokens]]\nname = 'eve'\ntoken = '{EDITOR}'\nrole = 'editor'\n",
+        file.display()
+    )));
+    let browser = Browser::at(&shipbell);
+    let old = "the-old-token-0123456789";
+    fs::write(&file, old).unwrap();
+    let (inside, eve) = (browser.logged_in(old), browser.logged_in(EDITOR));
+    assert_eq!(inside.get("/repositories").status, 200);
+    fs::write(&file, "the-new-token-0123456789\n").unwrap();
+    assert_eq!(inside.get("/repositories").status, 303, "to the login");
+    assert_eq!(inside.0.get("/api/v1/repositories").status, 401);
+    fs::write(&file, old).unwrap();
+    assert_eq!(inside.get("/repositories").status, 303, "it has ended");
+    assert_eq!(eve.get("/repositories").status, 200, "hers has not");
+    assert_eq!(browser.logged_in(old).get("/repositories").status, 200);
+}
+
+#[test]
 fn under_tls_the_cookie_is_secure() {
     let (authority, folder) = (Authority::new("admin"), folder());
     let (certificate, key) = authority.certify("localhost", |_| {});

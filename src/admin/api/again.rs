@@ -1,0 +1,160 @@
+//! `/api/v1/deliveries/redeliver`: all deliveries that a filter finds, again.
+
+use std::collections::HashMap;
+
+use axum::{Extension, Json, extract::State};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use utoipa::ToSchema;
+
+use super::{
+    super::{Admin, access::Who, problem::Problem},
+    Params,
+    deliveries::DeliveryQuery,
+    history,
+    letters::{RefusedView, allowed},
+    veiled,
+};
+use crate::{
+    catalog::{DeliveryFilter, ReadError, Reader},
+    dispatch::{
+        again::{Past, WAITING_MAX},
+        letters::Run,
+        redeliver::SendAgainError,
+    },
+    push::Sequence,
+    settings::Order,
+};
+
+/// Which deliveries are sent again, and how.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in super::super) struct AgainQuery {
+    pub(in super::super) repository: Option<String>,
+    pub(in super::super) endpoint: Option<String>,
+    pub(in super::super) state: Option<String>,
+    pub(in super::super) since: Option<String>,
+    pub(in super::super) until: Option<String>,
+    pub(in super::super) dry_run: Option<bool>,
+    pub(in super::super) force: Option<bool>,
+}
+
+impl AgainQuery {
+    fn filter(&self) -> Result<DeliveryFilter, Problem> {
+        let query = DeliveryQuery {
+            repository: self.repository.clone(),
+            endpoint: self.endpoint.clone(),
+            state: self.state.clone(),
+            since: self.since.clone(),
+            until: self.until.clone(),
+            ..DeliveryQuery::default()
+        };
+        query.filter()
+    }
+}
+
+/// What sending a set of deliveries again comes to, or would.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct AgainView {
+    /// Whether it was only counted.
+    pub(in super::super) dry_run: bool,
+    /// Deliveries that the filter finds.
+    pub(in super::super) matched: u64,
+    /// Those of them that are sent again.
+    pub(in super::super) redelivered: u64,
+    /// Those that are not, because there is a newer push of their tag; `force=true` sends them too.
+    pub(in super::super) passed_over: u64,
+    /// Those that are sent without that: they are not over yet, or are being sent again already.
+    pub(in super::super) under_way: u64,
+    /// Those of which it is not known any more what to send.
+    pub(in super::super) unknown: u64,
+    /// Those that are not, because nothing can be sent to their endpoints.
+    pub(in super::super) refused: Vec<RefusedView>,
+}
+
+/// Sends all deliveries again that a filter finds, delivered ones and dead letters alike: at most 10,000.
+///
+/// They go in the order of their pushes, one at a time for each endpoint, at its pace, under the same `webhook-id`;
+/// each once, whatever comes of it. A restart forgets those that were not sent yet. Whoever may not change everything
+/// names one repository.
+#[utoipa::path(
+    post, path = "/api/v1/deliveries/redeliver", tag = "deliveries", operation_id = "redeliver_deliveries",
+    params(
+        ("repository" = Option<String>, Query, description = "Of this repository alone"),
+        ("endpoint" = Option<String>, Query, description = "For this endpoint alone"),
+        ("state" = Option<String>, Query, description = "In this state alone"),
+        ("since" = Option<String>, Query, description = "Of pushes taken then or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Of pushes taken before, RFC 3339"),
+        ("dry_run" = Option<bool>, Query, description = "Count only"),
+        ("force" = Option<bool>, Query, description = "Also those of which a newer push of the same tag is known"),
+    ),
+    responses(
+        (status = 200, body = AgainView),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "These are too many"),
+    )
+)]
+pub(super) async fn redeliver(
+    State(admin): State<Admin>,
+    Extension(who): Extension<Who>,
+    Params(query): Params<AgainQuery>,
+) -> Result<Json<AgainView>, Problem> {
+    redelivered(&admin, &who, &query).await.map(Json)
+}
+
+/// Sends a set again, or counts it.
+pub(in super::super) async fn redelivered(
+    admin: &Admin,
+    who: &Who,
+    query: &AgainQuery,
+) -> Result<AgainView, Problem> {
+    allowed(who, query.repository.as_deref())?;
+    let filter = query.filter()?;
+    let order = if query.force == Some(true) {
+        Order::Force
+    } else {
+        Order::KeepNewest
+    };
+    let dry_run = query.dry_run == Some(true);
+    let run = if dry_run { Run::Dry } else { Run::Real };
+    let wanted = history(admin, move |reader| found(reader, &filter)).await?;
+    if wanted.len() > WAITING_MAX {
+        return Err(SendAgainError::TooMany.into());
+    }
+    let counted = admin.parts().dispatcher.redeliver_all(wanted, order, run).await?;
+    if !dry_run {
+        info!(
+            target: "shipbell::audit", by = %who.name, deliveries = counted.again, repository = query.repository,
+            endpoint = query.endpoint, state = query.state, since = query.since, until = query.until,
+            force = order == Order::Force, "deliveries sent again by hand"
+        );
+    }
+    Ok(AgainView {
+        dry_run,
+        matched: counted.matched,
+        redelivered: counted.again,
+        passed_over: counted.passed_over,
+        under_way: counted.under_way,
+        unknown: counted.unknown,
+        refused: counted.refused.into_iter().map(RefusedView::from).collect(),
+    })
+}
+
+/// What a filter finds, one more than may be sent at once at most.
+fn found(reader: &Reader, filter: &DeliveryFilter) -> Result<Vec<Past>, ReadError> {
+    let mut journals = HashMap::new();
+    let mut wanted = Vec::new();
+    for listed in reader.deliveries(filter, None, WAITING_MAX + 1)? {
+        let push = listed.place.push;
+        let journal = match journals.entry(Reader::journal_number(push)) {
+            std::collections::hash_map::Entry::Occupied(known) => *known.get(),
+            std::collections::hash_map::Entry::Vacant(unknown) => *unknown.insert(reader.journal_of(push)?),
+        };
+        if let Some(sequence) = Sequence::new(Reader::sequence(push)) {
+            wanted.push(Past {
+                journal,
+                sequence,
+                endpoint: veiled::identity(&listed.place.endpoint),
+            });
+        }
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,96 @@
+//! `/endpoints/{id}`: one endpoint, and how it came to be as it is.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use http::StatusCode;
+
+use super::{
+    super::{
+        Admin,
+        access::Who,
+        api::{
+            Params,
+            states::{TransitionQuery, TransitionView, listed, one},
+        },
+        problem::Problem,
+    },
+    endpoints::Row,
+    frame::{Frame, Visitor},
+    link, page, segment,
+    when::When,
+};
+use crate::clock::Timestamp;
+
+/// A change of a state in a table.
+pub(super) struct Transition {
+    pub(super) at: Option<When>,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) failures: u64,
+    pub(super) reason: String,
+}
+
+impl Transition {
+    fn of(view: TransitionView, now: Timestamp) -> Self {
+        Self {
+            at: When::read(Some(&view.at), now),
+            from: view.from,
+            to: view.to,
+            failures: view.failures,
+            reason: view.reason.unwrap_or_default(),
+        }
+    }
+}
+
+/// Where an endpoint's page is.
+pub(super) fn address(id: &str) -> String {
+    format!("/endpoints/{}", segment(id))
+}
+
+/// An endpoint's changes, the newest first, and the cursor of those behind them.
+pub(super) async fn transitions(
+    admin: &Admin,
+    who: &Who,
+    id: &str,
+    query: TransitionQuery,
+) -> Result<(Vec<Transition>, Option<String>), Problem> {
+    let found = listed(admin, who, id, query).await?;
+    let now = admin.parts().clock.now();
+    let items = found.items.into_iter();
+    Ok((items.map(|one| Transition::of(one, now)).collect(), found.next))
+}
+
+#[derive(Template)]
+#[template(path = "endpoint.html")]
+struct EndpointPage {
+    frame: Frame,
+    row: Row,
+    transitions: Vec<Transition>,
+    later: bool,
+    next: Option<String>,
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Params(query): Params<TransitionQuery>,
+) -> Result<Response, Problem> {
+    let view = one(&admin, &visitor.who, &id).await?;
+    let later = query.cursor.is_some();
+    let (transitions, next) = transitions(&admin, &visitor.who, &id, query).await?;
+    let next = next.map(|next| link(&address(&id), &[("cursor", &next)]));
+    Ok(page(
+        StatusCode::OK,
+        &EndpointPage {
+            row: Row::of(view, &visitor.who, admin.parts().clock.now()),
+            frame: visitor.frame,
+            transitions,
+            later,
+            next,
+        },
+    ))
+}

@@ -1,0 +1,87 @@
+//! `admin.proxy.groups`.
+
+use super::*;
+
+/// With the proxy known, and these settings of it.
+fn proxy(settings: &str) -> String {
+    format!("[admin]\nauth = \"proxy\"\n[admin.proxy]\ntrusted_networks = [\"127.0.0.1/32\"]\n{settings}")
+}
+
+#[test]
+fn groups_have_a_role_and_repositories() {
+    let file = proxy(
+        "[[admin.proxy.groups]]\ngroup = \" platform \"\nrole = \"admin\"\n\
+         [[admin.proxy.groups]]\ngroup = \"team-a\"\nrole = \"editor\"\nrepositories = [\"acme/**\"]\n",
+    );
+    let config = load(&file);
+    let groups = &config.admin.proxy.groups;
+    assert_eq!(
+        (groups[0].group.as_str(), groups[0].grant.role),
+        ("platform", Role::Admin)
+    );
+    assert!(groups[0].grant.repositories.is_none());
+    let acme = groups[1].grant.repositories.as_ref().unwrap();
+    assert!(acme.is_match("acme/app") && !acme.is_match("other/app"));
+    let inline = load(&proxy("groups = [{ group = \"platform\", role = \"viewer\" }]"));
+    assert_eq!(inline.admin.proxy.groups[0].grant.role, Role::Viewer);
+    assert!(load(&proxy("")).admin.proxy.groups.is_empty());
+}
+
+#[test]
+fn every_problem_of_a_group_is_told_with_its_key() {
+    let group = |settings: &str| proxy(&format!("groups = [{{ {settings} }}]"));
+    for (settings, key, part) in [
+        ("role = \"admin\"", "admin.proxy.groups[0].group", "missing"),
+        ("group = \"a\"", "admin.proxy.groups[0].role", "missing"),
+        (
+            "group = \"a\", role = \"owner\"",
+            "admin.proxy.groups[0].role",
+            "admin",
+        ),
+        (
+            "group = \"a,b\", role = \"admin\"",
+            "admin.proxy.groups[0].group",
+            "commas",
+        ),
+        (
+            "group = \" \", role = \"admin\"",
+            "admin.proxy.groups[0].group",
+            "has a name",
+        ),
+        (
+            "group = \"a\", role = \"admin\", repositories = [\"[\"]",
+            "admin.proxy.groups[0].repositories[0]",
+            "",
+        ),
+        (
+            "group = \"a\", role = \"admin\", name = \"b\"",
+            "admin.proxy.groups[0].name",
+            "",
+        ),
+    ] {
+        refused(&group(settings), key, 5, part);
+    }
+    let all = problems_with(&proxy("groups = [{}, { group = \"a\", role = \"x\" }]"), &[]);
+    let keys: Vec<&str> = all.iter().map(|(key, ..)| key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "admin.proxy.groups[0].group",
+            "admin.proxy.groups[0].role",
+            "admin.proxy.groups[1].role"
+        ]
+    );
+}
+
+#[test]
+fn a_header_of_groups_without_groups_is_warned_of() {
+    let keys = |settings: &str| -> Vec<String> {
+        let warnings = load(&proxy(settings)).warnings();
+        warnings.into_iter().map(|warning| warning.key).collect()
+    };
+    let header = "groups_header = \"X-Groups\"\n";
+    assert_eq!(keys(header), ["admin.proxy.groups_header"]);
+    let with = format!("{header}groups = [{{ group = \"a\", role = \"admin\" }}]");
+    assert!(keys(&with).is_empty());
+    assert!(keys("").is_empty());
+}

@@ -1,0 +1,397 @@
+//! Sends a whole set of past deliveries again, delivered ones and dead letters alike: in the order of their pushes, one
+//! at a time for each endpoint, at its pace, in turns with what its lanes send.
+//!
+//! Nothing of it is owed, so it waits in memory, at most [`WAITING_MAX`] of all endpoints together. Each is sent once,
+//! whatever comes of it, and exactly as one that is sent again by hand: a dead letter that is taken goes, one that is
+//! not taken stays. While an endpoint is not healthy, the first goes all the same and the others wait. A restart
+//! forgets what was not sent yet, and says so.
+//!
+//! # Never past a newer push
+//! One of which a newer push of the same tag is known for the endpoint is passed over, unless that is forced. It is
+//! looked for when the set is counted, and again right before each is sent.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::sleep};
+use tracing::{info, warn};
+
+use super::{
+    Dispatcher,
+    letters::{LettersError, Refused, Run},
+    redeliver::{Redelivered, SendAgainError, letter_of},
+    replay::{Gate, Newer},
+};
+use crate::{
+    catalog::Reader,
+    journal::JournalId,
+    push::{EndpointId, Sequence},
+    settings::{KeptLetter, LetterState, Order},
+    webhook::Outcome,
+};
+
+/// Deliveries that wait to be sent again, of all endpoints together. So many may be asked for at once, too.
+pub const WAITING_MAX: usize = 10_000;
+
+/// Deliveries that are looked at in one go.
+const LOOKED_AT_ONCE: usize = 1_000;
+
+/// The wait while somebody else sends to the endpoint by hand.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
+/// A delivery that was made, or given up on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Which journal took its push; `None` for this one.
+    pub journal: Option<JournalId>,
+    /// The push.
+    pub sequence: Sequence,
+    /// For whom.
+    pub endpoint: EndpointId,
+}
+
+/// What sending a set again comes to, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Deliveries that were asked for.
+    pub matched: u64,
+    /// Those of them that are sent again.
+    pub again: u64,
+    /// Those that are not, because there is a newer push of their tag.
+    pub passed_over: u64,
+    /// Those that are sent without that: they are not over yet, or are being sent again already.
+    pub under_way: u64,
+    /// Those of which it is not known any more what to send.
+    pub unknown: u64,
+    /// Those that nothing can be sent for, because of their endpoints.
+    pub refused: Vec<Refused>,
+}
+
+/// The place of a delivery in its endpoint's line: what another journal took goes first.
+type Place = (bool, Sequence, [u8; 16]);
+
+/// What waits to be sent again. An endpoint that has a line has a task.
+#[derive(Debug)]
+pub(super) struct Again {
+    lines: Mutex<HashMap<EndpointId, BTreeMap<Place, Order>>>,
+    counting: Semaphore,
+}
+
+impl Default for Again {
+    fn default() -> Self {
+        Self {
+            lines: Mutex::default(),
+            counting: Semaphore::new(1),
+        }
+    }
+}
+
+impl Again {
+    fn lines(&self) -> MutexGuard<'_, HashMap<EndpointId, BTreeMap<Place, Order>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, endpoint: &EndpointId, place: &Place) -> bool {
+        self.lines()
+            .get(endpoint)
+            .is_some_and(|line| line.contains_key(place))
+    }
+
+    /// All of these, or none; the endpoints that had no line before.
+    fn add(&self, items: Vec<(EndpointId, Place)>, order: Order) -> Result<Vec<EndpointId>, SendAgainError> {
+        let mut lines = self.lines();
+        let waiting: usize = lines.values().map(BTreeMap::len).sum();
+        if waiting + items.len() > WAITING_MAX {
+            return Err(SendAgainError::Full { waiting });
+        }
+        let mut begun = Vec::new();
+        for (endpoint, place) in items {
+            let line = lines.entry(endpoint.clone()).or_insert_with(|| {
+                begun.push(endpoint);
+                BTreeMap::new()
+            });
+            line.insert(place, order);
+        }
+        Ok(begun)
+    }
+
+    /// The first of an endpoint's line, which stays in it. Without one, the line has ended.
+    fn first(&self, endpoint: &EndpointId) -> Option<(Place, Order)> {
+        let mut lines = self.lines();
+        let first = lines.get(endpoint)?.first_key_value();
+        let first = first.map(|(place, order)| (*place, *order));
+        if first.is_none() {
+            lines.remove(endpoint);
+        }
+        first
+    }
+
+    fn done(&self, endpoint: &EndpointId, place: &Place) {
+        if let Some(line) = self.lines().get_mut(endpoint) {
+            line.remove(place);
+        }
+    }
+
+    /// Ends an endpoint's line; how many were left in it.
+    fn end(&self, endpoint: &EndpointId) -> usize {
+        self.lines().remove(endpoint).map_or(0, |line| line.len())
+    }
+}
+
+/// What came of an endpoint's line.
+#[derive(Debug, Default)]
+struct Tally {
+    delivered: u64,
+    failed: u64,
+    passed_over: u64,
+    not_possible: u64,
+}
+
+impl Dispatcher {
+    /// Has these sent again, or tells what that would come to. When it returns, nothing may have been sent yet.
+    ///
+    /// # Errors
+    /// There are too many, another set is being counted, or what is known of them can't be read. Then nothing is sent.
+    pub async fn redeliver_all(
+        &self,
+        wanted: Vec<Past>,
+        order: Order,
+        run: Run,
+    ) -> Result<Counted, SendAgainError> {
+        if wanted.len() > WAITING_MAX {
+            return Err(SendAgainError::TooMany);
+        }
+        let again = &self.0.again;
+        let Ok(_one_at_a_time) = again.counting.try_acquire() else {
+            return Err(SendAgainError::Busy);
+        };
+        let mut counted = Counted {
+            matched: wanted.len() as u64,
+            ..Counted::default()
+        };
+        let mut items = Vec::new();
+        for some in wanted.chunks(LOOKED_AT_ONCE) {
+            let possible = self.possible(some, &mut counted);
+            let known = self.known(possible, &mut counted).await?;
+            for (kept, newer) in self.newer(known, order).await? {
+                match newer {
+                    Newer::Known => counted.passed_over += 1,
+                    Newer::Unknown => items.push((kept.letter.endpoint.clone(), self.place(&kept))),
+                }
+            }
+        }
+        counted.refused.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+        counted.again = items.len() as u64;
+        if run == Run::Dry || items.is_empty() {
+            return Ok(counted);
+        }
+        for endpoint in again.add(items, order)? {
+            let line = self.clone().run_line(endpoint);
+            self.0.parts.tasks.spawn("redelivery", line);
+        }
+        Ok(counted)
+    }
+
+    /// Those whose endpoints can be sent to.
+    fn possible(&self, wanted: &[Past], counted: &mut Counted) -> Vec<Past> {
+        let mut possible = Vec::with_capacity(wanted.len());
+        for past in wanted {
+            let mut refused = counted.refused.iter_mut();
+            if let Some(refused) = refused.find(|refused| refused.endpoint == past.endpoint) {
+                refused.letters += 1;
+            } else if let Some(reason) = self.refusal(&past.endpoint) {
+                counted.refused.push(Refused {
+                    endpoint: past.endpoint.clone(),
+                    letters: 1,
+                    reason,
+                });
+            } else {
+                possible.push(past.clone());
+            }
+        }
+        possible
+    }
+
+    /// What is known of those that are over, as letters have it.
+    async fn known(
+        &self,
+        wanted: Vec<Past>,
+        counted: &mut Counted,
+    ) -> Result<Vec<KeptLetter>, SendAgainError> {
+        let current = self.0.parts.journal.id();
+        let letters = self.with_settings(move |settings| {
+            let look = |past: Past| {
+                let journal = past.journal.unwrap_or(current);
+                let letter = settings.letter_of(journal, past.sequence, &past.endpoint)?;
+                Ok((journal, past, letter))
+            };
+            wanted.into_iter().map(look).collect::<Result<Vec<_>, _>>()
+        });
+        let (letters, path) = (letters.await?, self.0.parts.history_file.clone());
+        let look = move || -> Result<Vec<Option<KeptLetter>>, SendAgainError> {
+            let history = match path {
+                Some(path) if letters.iter().any(|(.., letter)| letter.is_none()) => {
+                    Some(Reader::open(&path)?)
+                }
+                _ => None,
+            };
+            let look = |(journal, past, letter): (JournalId, Past, Option<KeptLetter>)| {
+                let (None, Some(history)) = (&letter, &history) else {
+                    return Ok(letter);
+                };
+                let found = history.delivery(journal, past.sequence, &past.endpoint)?;
+                let letter =
+                    found.and_then(|found| letter_of(journal, past.sequence, &past.endpoint, &found));
+                // No letter has this number, and nothing is done by it.
+                let (id, state) = (0, LetterState::Dead);
+                Ok(letter.map(|letter| KeptLetter { id, state, letter }))
+            };
+            letters.into_iter().map(look).collect()
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        let looked = looked.map_err(|_| LettersError::Stopping)??;
+        let mut known = Vec::with_capacity(looked.len());
+        for kept in looked {
+            match kept {
+                None => counted.unknown += 1,
+                Some(kept) if self.is_under_way(&kept) => counted.under_way += 1,
+                Some(kept) => known.push(kept),
+            }
+        }
+        Ok(known)
+    }
+
+    fn is_under_way(&self, kept: &KeptLetter) -> bool {
+        let (letter, parts) = (&kept.letter, &self.0.parts);
+        kept.state == LetterState::Replaying
+            || self.0.again.has(&letter.endpoint, &self.place(kept))
+            || letter.journal == parts.journal.id()
+                && parts
+                    .queue
+                    .owes(&letter.repository, &letter.endpoint, letter.sequence)
+    }
+
+    fn place(&self, kept: &KeptLetter) -> Place {
+        let (letter, current) = (&kept.letter, self.0.parts.journal.id());
+        (letter.journal == current, letter.sequence, letter.journal.0)
+    }
+
+    /// Sends what stands in an endpoint's line, one after another, until there is nothing.
+    async fn run_line(self, endpoint: EndpointId) {
+        let (tasks, again) = (&self.0.parts.tasks, &self.0.again);
+        self.0.replays.asked(vec![endpoint.clone()]);
+        let mut tally = Tally::default();
+        let why = loop {
+            if again.first(&endpoint).is_none() {
+                break None;
+            }
+            let gate = tokio::select! {
+                biased;
+                () = tasks.hard().cancelled() => Gate::Stopping,
+                gate = self.wait_for_endpoint(&endpoint) => gate,
+            };
+            match gate {
+                Gate::Open => {}
+                Gate::Closed => break Some("the endpoint is gone, or disabled"),
+                Gate::Stopping => break Some("shipbell stops"),
+            }
+            let Some((place, order)) = again.first(&endpoint) else {
+                break None;
+            };
+            let sent = tokio::select! {
+                biased;
+                () = tasks.hard().cancelled() => break Some("shipbell stops"),
+                sent = self.redeliver(Some(JournalId(place.2)), place.1, &endpoint, order) => sent,
+            };
+            if matches!(sent, Err(SendAgainError::Busy)) {
+                tokio::select! {
+                    () = tasks.soft().cancelled() => {}
+                    () = sleep(BUSY_WAIT) => {}
+                }
+                continue;
+            }
+            again.done(&endpoint, &place);
+            tally.add(&sent);
+        };
+        let Tally {
+            delivered,
+            failed,
+            passed_over,
+            not_possible,
+        } = tally;
+        info!(%endpoint, delivered, failed, passed_over, not_possible, "deliveries were sent again");
+        if let Some(why) = why {
+            let left = again.end(&endpoint);
+            warn!(%endpoint, left, why, "deliveries are not sent again that were asked for");
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, sent: &Result<Redelivered, SendAgainError>) {
+        let number = match sent {
+            Ok(Redelivered::Sent(sent)) if matches!(sent.outcome, Outcome::Delivered { .. }) => {
+                &mut self.delivered
+            }
+            Ok(Redelivered::Sent(_)) => &mut self.failed,
+            Err(SendAgainError::Newer) => &mut self.passed_over,
+            Ok(Redelivered::Due) | Err(_) => &mut self.not_possible,
+        };
+        *number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(endpoint: &str, numbers: std::ops::RangeInclusive<u64>) -> Vec<(EndpointId, Place)> {
+        let id = EndpointId::Named(endpoint.into());
+        numbers
+            .map(|number| (id.clone(), (true, Sequence::new(number).unwrap(), [7; 16])))
+            .collect()
+    }
+
+    #[test]
+    fn so_many_wait_of_all_together_and_a_set_that_has_no_room_is_refused_whole() {
+        let (again, ci) = (Again::default(), EndpointId::Named("ci".into()));
+        let begun = again.add(items("ci", 1..=9_998), Order::KeepNewest).unwrap();
+        assert_eq!(begun, std::slice::from_ref(&ci));
+        let refused = again.add(items("other", 1..=3), Order::KeepNewest).unwrap_err();
+        assert!(
+            matches!(refused, SendAgainError::Full { waiting: 9_998 }),
+            "{refused}"
+        );
+        assert!(again.first(&EndpointId::Named("other".into())).is_none());
+        let (place, _) = again.first(&ci).unwrap();
+        assert_eq!(place.1.get(), 1, "in the order of their pushes");
+        again.done(&ci, &place);
+        assert_eq!(again.first(&ci).unwrap().0.1.get(), 2);
+        assert_eq!(again.add(items("other", 1..=3), Order::Force).unwrap().len(), 1);
+        assert_eq!(again.end(&ci), 9_997);
+    }
+
+    #[test]
+    fn a_line_that_is_empty_has_ended_and_the_next_begins_another() {
+        let (again, ci) = (Again::default(), EndpointId::Named("ci".into()));
+        assert_eq!(again.add(items("ci", 5..=5), Order::KeepNewest).unwrap().len(), 1);
+        assert!(
+            again.add(items("ci", 3..=3), Order::Force).unwrap().is_empty(),
+            "it has a task"
+        );
+        let (place, order) = again.first(&ci).unwrap();
+        assert_eq!(
+            (place.1.get(), order),
+            (3, Order::Force),
+            "an older push goes first"
+        );
+        again.done(&ci, &place);
+        let (place, _) = again.first(&ci).unwrap();
+        again.done(&ci, &place);
+        assert!(again.first(&ci).is_none());
+        assert_eq!(again.add(items("ci", 6..=6), Order::Force).unwrap().len(), 1);
+    }
+}

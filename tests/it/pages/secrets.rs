@@ -1,0 +1,139 @@
+//! What a page takes and never shows: the secret of signatures, the values of headers.
+
+use serde_json::json;
+
+use super::{PAGE, own, push};
+use crate::support::{
+    SOON,
+    api::{Api, webhook_of},
+    browser::{Browser, between, version},
+    receiver::Receiver,
+    shipbell::Shipbell,
+};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const ANOTHER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+/// The form, with these fields more.
+fn form<'a>(version: &'a str, url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let form = [
+        ("version", version),
+        ("url", url),
+        ("tags", "**"),
+        ("enabled", "yes"),
+    ];
+    form.into_iter().chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn a_secret_is_typed_replaced_and_removed_and_shown_by_no_page() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own());
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let url = receiver.url("/");
+    let signatures = |number: usize| {
+        push(&shipbell, "acme/app", &number.to_string());
+        let webhook = receiver.wait_for(number, SOON).remove(number - 1);
+        let signatures = webhook.find_header("webhook-signature");
+        signatures.map_or(0, |signatures| signatures.split(' ').count())
+    };
+    let save = |more: &[(&str, &str)]| {
+        let page = browser.page(PAGE);
+        let saved = browser.submit(PAGE, &form(&version(&page), &url, more));
+        assert_eq!(saved.status, 303, "{}", saved.text());
+        let page = browser.page(saved.header("location").unwrap());
+        for secret in [SECRET, ANOTHER] {
+            assert!(!page.contains(secret), "{page}");
+        }
+        page
+    };
+    let page = browser.page(PAGE);
+    assert!(page.contains("name=\"secret\" type=\"password\""), "{page}");
+    assert!(
+        !page.contains("name=\"without_secret\""),
+        "there is none to remove"
+    );
+    let page = save(&[("secret", SECRET)]);
+    assert!(page.contains("Requests are signed."), "{page}");
+    assert_eq!(signatures(1), 1);
+    let page = save(&[("secret", "")]);
+    assert!(
+        page.contains("Requests are signed."),
+        "left empty, it stays: {page}"
+    );
+    save(&[("secret", ANOTHER)]);
+    assert_eq!(signatures(2), 2, "the one before signs too");
+    let page = save(&[("without_secret", "yes")]);
+    assert!(page.contains("Requests are not signed."), "{page}");
+    assert_eq!(signatures(3), 0);
+    assert_eq!(api.json(&webhook_of("acme/app"))["has_secret"], false);
+}
+
+#[test]
+fn a_secret_that_is_none_is_refused_at_its_field_and_has_to_be_typed_again() {
+    let shipbell = Shipbell::start(own());
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let url = "https://ci.example.com/hook";
+    assert_eq!(
+        api.set("acme/app", &json!({"url": url, "secret": SECRET})).status,
+        201
+    );
+    let version = version(&browser.page(PAGE));
+    for (more, words) in [
+        (vec![("secret", "hunter2")], "begins with neither whsec_"),
+        (vec![("secret", "whsec_aHVudGVyMg==")], "24 to 64"),
+        (vec![("secret", "whsec_hunter2!")], "not base64"),
+        (vec![("secret", "…")], "type the secret itself"),
+        (
+            vec![("secret", "whsec_hunter2"), ("without_secret", "yes")],
+            "either type a secret",
+        ),
+        (
+            vec![("secret", ANOTHER), ("headers", "hunter2 has no colon")],
+            "type the secret once more",
+        ),
+    ] {
+        let refused = browser.submit(PAGE, &form(&version, url, &more));
+        assert_eq!(refused.status, 422, "{more:?}");
+        let page = refused.text();
+        let error = between(&page, "id=\"secret-error\"", "</p>");
+        assert!(error.contains(words), "{more:?}: {error}");
+        let secret = more[0].1;
+        assert!(secret == "…" || !page.contains(secret), "{secret}: {page}");
+    }
+    let late = browser.submit(PAGE, &form("99999", url, &[("secret", ANOTHER)]));
+    assert_eq!(late.status, 412);
+    let table = between(&late.text(), "What differs", "</table>").to_owned();
+    assert!(
+        table.contains("a new one") && table.contains("there is one"),
+        "{table}"
+    );
+    assert!(!late.text().contains(ANOTHER));
+}
+
+#[test]
+fn a_url_on_another_server_asks_for_the_values_of_the_headers_at_their_field() {
+    let (receiver, other) = (Receiver::start(), Receiver::start());
+    let shipbell = Shipbell::start(own());
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let body = json!({"url": receiver.url("/"), "headers": {"X-Key": "hunter2"}});
+    assert_eq!(api.set("acme/app", &body).status, 201);
+    let version = version(&browser.page(PAGE));
+    let url = other.url("/");
+    let refused = browser.submit(PAGE, &form(&version, &url, &[("headers", "X-Key: …")]));
+    assert_eq!(refused.status, 422);
+    let page = refused.text();
+    let error = between(&page, "id=\"headers-error\"", "</p>");
+    assert!(
+        error.contains("X-Key: the URL points to another server now"),
+        "{error}"
+    );
+    assert!(
+        page.contains(&format!("value=\"{url}\"")),
+        "what was typed: {page}"
+    );
+    let saved = browser.submit(PAGE, &form(&version, &url, &[("headers", "X-Key: typed")]));
+    assert_eq!(saved.status, 303, "{}", saved.text());
+    push(&shipbell, "acme/app", "1");
+    assert_eq!(other.wait_for(1, SOON)[0].header("x-key"), "typed");
+}
