@@ -36,7 +36,7 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after it was refused the configuration is read again, although the file is the same.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads the whole configuration.
 pub type Load = Arc<dyn Fn() -> Result<Config, Problems> + Send + Sync>;

@@ -154,6 +154,27 @@ fn a_mistake_leaves_everything_as_it_was_and_every_mistake_is_told() {
 }
 
 #[test]
+fn what_a_refused_configuration_names_may_come_later() {
+    let (receiver, files) = (Receiver::start(), folder());
+    let mut shipbell = Shipbell::start(Config::without_registry());
+    let url_file = files.path().join("url");
+    shipbell.set(&format!(
+        "[[endpoints]]\nname = 'one'\nurl_file = '{}'",
+        url_file.display()
+    ));
+    shipbell.write_settings();
+    wait_for_metric(&shipbell, "shipbell_config_sound 0");
+    let refused = "shipbell_config_reloads_total{result=\"refused\"} 1";
+    fs::write(&url_file, receiver.url("/hook")).unwrap();
+    wait_for_metric(&shipbell, "shipbell_config_sound 1");
+    wait_for_endpoints(&shipbell, &[("one", "healthy")]);
+    // However often it was read meanwhile, it was told once.
+    wait_for_metric(&shipbell, refused);
+    push(&shipbell, "1");
+    receiver.wait_for_image("acme/app:1", SOON);
+}
+
+#[test]
 fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
     let receiver = Receiver::start();
     let mut shipbell = Shipbell::start(Config::without_registry());
