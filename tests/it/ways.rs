@@ -41,10 +41,17 @@ fn wait_for_reason(shipbell: &Shipbell, tag: &str, words: &str) {
 }
 
 fn wait_for_delivery(shipbell: &Shipbell, tag: &str) {
+    wait_for_deliveries(shipbell, tag, 1);
+}
+
+/// Waits until so many are written down.
+fn wait_for_deliveries(shipbell: &Shipbell, tag: &str, count: usize) {
     let data = shipbell.data();
     eventually(&format!("{tag} is delivered"), SOON, || {
         let push = story::push(&format!("acme/app:{tag}"), &data)?;
-        (push["deliveries"].get(0)?["state"] == "delivered").then_some(())
+        let deliveries = push["deliveries"].as_array()?.iter();
+        let delivered = deliveries.filter(|delivery| delivery["state"] == "delivered");
+        (delivered.count() == count).then_some(())
     });
 }
 
@@ -198,6 +205,7 @@ fn http_proxies_resolve_names_and_carry_http_and_https() {
         assert!(head.to_lowercase().contains(&header), "{head}");
     }
     assert!(encrypted.heads().iter().all(|head| !head.contains(&login)));
+    wait_for_deliveries(&shipbell, "1", 3);
     let history = history(&shipbell);
     for secret in ["hunter2", &login] {
         assert!(!shipbell.log().contains(secret));
