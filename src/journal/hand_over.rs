@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Pushes that are grouped at once: enough for several of each repository, and some 3 MiB.
-const BATCH: usize = 64 * 1024;
+const BATCH: usize = 16 * 1024;
 
 /// Why what is owed could not be handed over.
 #[derive(Debug, thiserror::Error)]
