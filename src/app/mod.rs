@@ -3,24 +3,18 @@
 //!
 //! # Start
 //! Journal opened and read → settings opened, the repositories' webhooks among the endpoints → endpoints' states
-//! restored → queues rebuilt → listeners bound → the journal's thread → dispatcher → listeners serve. Nothing is taken before everything that was owed is back in its queue.
+//! restored → queues rebuilt → listeners bound → the journal's thread → dispatcher → listeners serve. Nothing is taken
+//! before everything that was owed is back in its queue.
 //!
 //! # Stop
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
 //! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
 //!    a second signal.
-//! 3. The dead letters of what was given up are written, the states of endpoints are saved; the journal writes and syncs what waits; then the history is written.
+//! 3. The dead letters of what was given up are written, the states of endpoints are saved; the journal writes and
+//!    syncs what waits; then the history is written.
 //! 4. The ops listener closes.
 
-use std::{
-    fs,
-    future::Future,
-    io,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -34,33 +28,36 @@ use crate::{
     clock::Clock,
     config::Config,
     dispatch::{self, Dispatcher, alerts::Messenger, states::States},
-    image::{Digest, MediaType, RepositoryName, Tag},
     ingest::{
-        Ingest, Intake, TakeError,
+        Ingest,
         filter::Filter,
         quarantine::{self, Quarantine},
     },
-    journal::{self, Applied, HandOverError, Health, Journal, Notes, OpenError, Opened},
+    journal::{self, Health, Journal, Notes, Opened},
     lifecycle::Tasks,
     listener::{BindError, Listener},
     ops::{self, Readiness},
-    push::{Change, Dropped, EndpointId, Item, Reference},
-    queue::{self, Orphans, Queue},
+    queue::{self, Queue},
     registry,
-    settings::{self, Settings},
+    settings::Settings,
     sizing::{self, Sizing},
     telemetry::{Metrics, labels::ListenerName},
-    webhook::{Endpoints, client, tls::InvalidTls},
+    webhook::{Endpoints, client},
 };
 
 mod admin;
+mod error;
+mod front;
 mod health;
 mod letters;
 mod options;
 mod reload;
 mod shown;
 
+pub use error::RunError;
 pub use reload::Load;
+
+use front::{Front, apply};
 use reload::Reloader;
 
 /// How long the journal may take to write what waits, at the very end.
@@ -68,115 +65,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the history may take for the same, once that is done.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Why the process did not start, or did not end as it should.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The journal can't be opened.
-    #[error("the journal can't be opened: {0}")]
-    Journal(#[from] OpenError),
-    /// The settings can't be opened.
-    #[error(transparent)]
-    Settings(#[from] settings::OpenError),
-    /// What the settings hold can't be read.
-    #[error(transparent)]
-    Access(#[from] settings::AccessError),
-    /// What is owed can't be read back.
-    #[error("the journal can't be read: {0}")]
-    Restore(#[from] HandOverError),
-    /// The data directory can't be used.
-    #[error("data_dir {}: {error}", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// A listener can't be had.
-    #[error(transparent)]
-    Listener(#[from] BindError),
-    /// The registry can't be spoken to.
-    #[error(transparent)]
-    Registry(#[from] registry::BuildError),
-    /// Authorities can't be read.
-    #[error("delivery.ca_file: {0}")]
-    Authorities(#[from] InvalidTls),
-    /// A file that the configuration names can't be read.
-    #[error("{key} {}: {error}", path.display())]
-    File {
-        /// The key that names it.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// Numbers that the configuration let through make no schedule.
-    #[error("delivery.retry_schedule: {0}")]
-    Schedule(#[from] dispatch::retry::InvalidSchedule),
-    /// The system denies threads or signals.
-    #[error("the system denies what a process needs: {0}")]
-    System(io::Error),
-    /// The disk failed for good.
-    #[error("the journal failed: {0}")]
-    JournalFailed(String),
-    /// A part of the process ended that should not have; the log says which.
-    #[error("a part of the process was lost")]
-    LostPart,
-}
-
-/// What ingest hands its pushes to: the journal, and the sizes.
-#[derive(Clone)]
-struct Front {
-    endpoints: Endpoints,
-    states: States,
-    journal: Journal,
-    queue: Arc<Queue>,
-    sizing: Sizing,
-    history: History,
-    pending_max: usize,
-}
-
-impl Intake for Front {
-    fn owing(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Vec<EndpointId> {
-        let mut owing = self.endpoints.owing(repository, tag);
-        owing.retain(|endpoint| !self.states.is_disabled(endpoint));
-        owing
-    }
-
-    fn learn(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        media_type: MediaType,
-        manifest_size: u64,
-        references: &[Reference],
-    ) {
-        self.sizing
-            .learn(repository, digest, media_type, manifest_size, references);
-    }
-
-    fn dropped(&self, dropped: Vec<Dropped>) {
-        self.history.dropped(dropped);
-    }
-
-    fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
-        let pushes = items.iter().filter(|item| matches!(item, Item::Push(_))).count();
-        let pending = self.queue.pending();
-        // Not counting these: an envelope of more pushes than the bound would be refused for ever.
-        let full = pushes > 0 && pending >= self.pending_max;
-        let max = self.pending_max;
-        let appended = (!full).then(|| self.journal.append(items));
-        async move {
-            let Some(appended) = appended else {
-                return Err(TakeError::Full(format!(
-                    "{pending} pushes are queued, of at most {max} (ingest.max_pending)"
-                )));
-            };
-            Ok(appended.await?)
-        }
-    }
-}
 
 /// All parts, built and not yet running.
 struct App {
@@ -397,39 +285,6 @@ async fn restore(
     };
     let restored = tokio::task::spawn_blocking(restore).await;
     restored.map_err(|error| RunError::System(io::Error::other(error)))?
-}
-
-/// On the journal's thread, in order: what became durable goes into its queue and is written down, what changed
-/// goes into the sizes. What is owed by endpoints that are gone by now is returned.
-fn apply(
-    applied: &[Applied],
-    queue: &Queue,
-    sizing: &Sizing,
-    endpoints: &Endpoints,
-    history: &History,
-) -> Orphans {
-    let now = Instant::now();
-    let mut orphans = Orphans::new();
-    for applied in applied {
-        match applied {
-            Applied::Change(change) => sizing.apply(change),
-            Applied::Push(durable) => {
-                // What it says of its manifest is learnt when it is read back to be sized.
-                let push = &durable.push;
-                if let Some(tag) = push.tag.clone() {
-                    let (repository, digest) = (push.repository.clone(), push.digest.clone());
-                    sizing.apply(&Change::Tagged {
-                        repository,
-                        tag,
-                        digest,
-                    });
-                }
-                orphans.extend(queue.apply(durable, endpoints, now));
-                history.taken(durable);
-            }
-        }
-    }
-    orphans
 }
 
 impl App {

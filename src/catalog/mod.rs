@@ -47,6 +47,7 @@ mod reader;
 mod reconcile;
 mod rows;
 mod store;
+mod story;
 #[cfg(test)]
 mod tests;
 mod transitions;
@@ -58,8 +59,9 @@ pub use lists::{
     DeliveryFilter, DeliveryPlace, ListedDelivery, ListedRepository, RepositoryOrder, RepositoryPlace,
 };
 pub use lookup::PastDelivery;
-pub use reader::{AttemptStory, DeliveryStory, DroppedStory, PushStory, ReadError, Reader, Sought, Stories};
+pub use reader::{ReadError, Reader};
 pub use store::VERSION;
+pub use story::{AttemptStory, DeliveryStory, DroppedStory, PushStory, Sought, Stories};
 pub use transitions::{ListedTransition, Transition};
 
 /// The file's name in the data directory.

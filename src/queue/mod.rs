@@ -14,7 +14,7 @@
 //! - No map guard lives across an `.await`: every method that touches the map is synchronous.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -45,6 +45,7 @@ mod index;
 mod lane;
 mod line;
 mod lines;
+mod passages;
 mod record;
 mod repository;
 
@@ -54,7 +55,7 @@ pub use lines::Passage;
 
 use accounts::Accounts;
 use batch::Ahead;
-use lines::{Gate, Lines, Progress};
+use lines::{Gate, Lines};
 use repository::{Arrival, Owing, RepositoryQueue};
 
 /// The most images that are sized, and held so, before it is their turn. A lane that is further behind
@@ -273,40 +274,6 @@ impl Queue {
         })
     }
 
-    /// Sets how an endpoint's lanes may be lent from, from now on. What is lent already is asked for again right
-    /// before it is sent: see [`Queue::may_send`].
-    pub fn set_passage(&self, endpoint: &EndpointId, passage: Passage, now: Instant) {
-        self.lines.set(endpoint, passage);
-        self.call(endpoint, now);
-        self.earlier.notify_one();
-    }
-
-    /// Whether what is lent may be sent now, as far as its endpoint's line goes.
-    #[must_use]
-    pub fn may_send(&self, lease: &Lease, now: Instant) -> bool {
-        self.lines.may_send(&lease.endpoint, lease.sequence, now)
-    }
-
-    /// Calls lanes out of the lines that have opened.
-    fn open_lines(&self, now: Instant) {
-        while let Some(endpoint) = self.lines.opened(now) {
-            self.call(&endpoint, now);
-        }
-    }
-
-    /// Calls lanes out of an endpoint's line, as many as may come.
-    fn call(&self, endpoint: &EndpointId, now: Instant) {
-        while let Some((place, name)) = self.lines.call(endpoint, now) {
-            let mut queue = self.repositories.get_mut(&name);
-            let called = queue.as_mut().and_then(|queue| queue.call(endpoint, place));
-            match (&mut queue, called) {
-                (Some(queue), Some(oldest)) if oldest == place => self.schedule(&name, queue, now),
-                (_, Some(oldest)) => self.lines.put_back(endpoint, oldest, name.clone()),
-                (_, None) => self.lines.leave(endpoint, Progress::Called),
-            }
-        }
-    }
-
     /// Takes a push away from an endpoint that owes it, wherever it waits, as a dead letter.
     pub fn give_up(
         &self,
@@ -328,57 +295,6 @@ impl Queue {
             }
         });
         given_up
-    }
-
-    /// Whether nothing is to be given up for its endpoint's sake from now on ([`Passage::GivingUp`]), because what was
-    /// given up before is not put away yet: what would be waits in line. Once that is over, call
-    /// [`Queue::go_on_giving_up`].
-    pub fn keep_all(&self, keeps_all: bool) {
-        self.lines.keep_all(keeps_all);
-    }
-
-    /// Calls those lanes that waited to be given up.
-    pub fn go_on_giving_up(&self, now: Instant) {
-        for endpoint in self.lines.giving_up() {
-            self.call(&endpoint, now);
-        }
-        self.earlier.notify_one();
-    }
-
-    /// Has a lane wait no longer for the next attempt of this push, which was refused and is its first. Whether it
-    /// did.
-    pub fn hurry(
-        &self,
-        repository: &RepositoryName,
-        endpoint: &EndpointId,
-        sequence: Sequence,
-        now: Instant,
-    ) -> bool {
-        let Some(mut queue) = self.repositories.get_mut(repository) else {
-            return false;
-        };
-        let did = queue.hurry(endpoint, sequence);
-        if did {
-            self.schedule(repository, &mut queue, now);
-        }
-        did
-    }
-
-    /// Has all lanes of these endpoints wait no longer for the next attempt of a push that was refused. Looks at all
-    /// repositories, unless each of the endpoints is a repository's own.
-    pub fn hurry_all(&self, endpoints: &HashSet<EndpointId>, now: Instant) {
-        let own = endpoints.iter().map(|endpoint| match endpoint {
-            EndpointId::Repository(name) => Some(name.clone()),
-            EndpointId::Named(_) => None,
-        });
-        let own: Option<Vec<RepositoryName>> = own.collect();
-        for repository in own.unwrap_or_else(|| self.names()) {
-            if let Some(mut queue) = self.repositories.get_mut(&repository)
-                && queue.hurry_all(endpoints)
-            {
-                self.schedule(&repository, &mut queue, now);
-            }
-        }
     }
 
     /// Whether a push of this tag waits for the endpoint, or is in flight to it, that is newer than `than`; than

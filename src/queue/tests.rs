@@ -15,8 +15,10 @@ use crate::{
     webhook::{Batching, Coalesce, Endpoint, Format, Rate, guard::Author},
 };
 
+mod agenda;
 mod given_up;
 mod in_line;
+mod model;
 mod passages;
 
 const WINDOW: Duration = Duration::from_secs(2);
@@ -309,34 +311,6 @@ fn trouble_that_is_nobodys_fault_waits_and_counts_for_nothing() {
     assert_eq!(lease.push_failures, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_repository_stands_in_the_agenda_once_however_often_it_is_due() {
-    let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
-    let name = "acme/app".parse().unwrap();
-    assert_eq!(
-        queue.apply(&durable(1, "acme/app", &["ci"]), &endpoints, Instant::now()),
-        []
-    );
-    queue.due().await;
-    let lease = queue.advance(&name, Instant::now()).leases.remove(0);
-    let at = Instant::now() + 24 * HOUR;
-    queue.complete(&name, &lease, Completion::Later { at }, Instant::now());
-    for number in 2..20 {
-        assert_eq!(
-            queue.apply(&durable(number, "acme/app", &["ci"]), &endpoints, Instant::now()),
-            []
-        );
-        assert_eq!(
-            queue.agenda.lock().unwrap().len(),
-            1,
-            "the later moment gives way to the earlier"
-        );
-        assert_eq!(queue.due().await, name);
-        queue.advance(&name, Instant::now());
-    }
-    assert_eq!(queue.agenda.lock().unwrap().len(), 1);
-}
-
 #[test]
 fn a_retry_holds_back_what_is_behind_it_in_its_lane_and_nobody_else() {
     let (mut queue, now) = (Repository::default(), Instant::now());
@@ -392,101 +366,6 @@ fn a_queue_that_owes_nothing_is_empty() {
     assert_eq!(queue.next_due(now), None);
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Push { tag: u8, both: bool },
-    Wait(u16),
-    Complete { which: u8, how: u8 },
-    GiveUp { which: u16 },
-}
-
-fn steps(tags: u8) -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        3 => (0..tags, any::<bool>()).prop_map(|(tag, both)| Step::Push { tag, both }),
-        2 => (0..3_000u16).prop_map(Step::Wait),
-        3 => (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::Complete { which, how }),
-        1 => any::<u16>().prop_map(|which| Step::GiveUp { which }),
-    ];
-    proptest::collection::vec(step, 1..200)
-}
-
-proptest! {
-    /// Whatever happens: each (push, endpoint) ends exactly once, deliveries reach an endpoint in order,
-    /// a superseded push always has a newer one of its tag, and the queue drains to nothing.
-    #[test]
-    fn every_push_ends_once_and_in_order(steps in (1..50u8).prop_flat_map(steps), coalesce in any::<bool>()) {
-        let coalesce = if coalesce { Coalesce::Tag } else { Coalesce::None };
-        let batching = Batching { window: Duration::from_secs(1), pushes_max: 5, coalesce };
-        let (mut queue, mut now) = (Repository::default(), Instant::now());
-        let (mut taken, mut open) = (Vec::new(), Vec::<Lease>::new());
-        let mut ended: HashMap<(String, u64), Settlement> = HashMap::new();
-        let mut delivered: HashMap<String, u64> = HashMap::new();
-        let mut follow = |effects: Effects, open: &mut Vec<Lease>| {
-            for settled in effects.settled {
-                let key = (settled.endpoint.to_string(), settled.sequence.get());
-                if settled.how == Settlement::Delivered {
-                    let last = delivered.insert(key.0.clone(), key.1);
-                    prop_assert!(last.is_none_or(|last| last < key.1), "out of order");
-                }
-                prop_assert!(ended.insert(key, settled.how).is_none(), "ended twice");
-            }
-            open.extend(effects.leases);
-            Ok(())
-        };
-        let rest = std::iter::repeat_n([Step::Wait(60_000), Step::Complete { which: 0, how: 0 }], 400).flatten();
-        for step in steps.into_iter().chain(rest) {
-            match step {
-                Step::Push { tag, both } => {
-                    let number = taken.len() as u64 + 1;
-                    let endpoints: &[&str] = if both { &["a", "b"] } else { &["a"] };
-                    taken.push((format!("t{tag}"), endpoints));
-                    push(&mut queue, number, &format!("t{tag}"), endpoints, batching, now);
-                }
-                Step::Wait(ms) => {
-                    now += Duration::from_millis(ms.into());
-                    follow(queue.advance(now), &mut open)?;
-                }
-                Step::Complete { which, how } if !open.is_empty() => {
-                    let lease = open.remove(usize::from(which) % open.len());
-                    let at = now + Duration::from_millis(500);
-                    let completion = match how {
-                        0 => DELIVERED,
-                        1 => Completion::Settled(Settlement::DeadLetter),
-                        2 => Completion::Returned,
-                        _ => Completion::Retry { at },
-                    };
-                    follow(queue.complete(&lease, completion, now), &mut open)?;
-                }
-                Step::GiveUp { which } if !taken.is_empty() => {
-                    let number = u64::from(which) % taken.len() as u64 + 1;
-                    let is_open = open.iter().any(|lease| (&*lease.endpoint, lease.sequence) == (&named("a"), sequence(number)));
-                    let given_up = queue.give_up(number, "a");
-                    prop_assert_eq!(matches!(given_up, GivenUp::InFlight), is_open);
-                    if let GivenUp::Settled(settled) = given_up {
-                        prop_assert_eq!(settled.sequence, sequence(number));
-                        follow(Effects { settled: vec![settled], ..Effects::default() }, &mut open)?;
-                    }
-                }
-                Step::Complete { .. } | Step::GiveUp { .. } => {}
-            }
-            for (index, lease) in open.iter().enumerate() {
-                prop_assert!(open[..index].iter().all(|other| other.endpoint != lease.endpoint), "two at a time");
-            }
-        }
-        prop_assert!(queue.is_empty() && open.is_empty());
-        for (index, (tag, endpoints)) in taken.iter().enumerate() {
-            for endpoint in *endpoints {
-                let how = ended.get(&((*endpoint).to_string(), index as u64 + 1)).copied();
-                prop_assert!(how.is_some(), "lost");
-                if how == Some(Settlement::Superseded) {
-                    let newer = taken[index + 1..].iter().any(|(other, to)| other == tag && to.contains(endpoint));
-                    prop_assert!(newer && coalesce == Coalesce::Tag);
-                }
-            }
-        }
-    }
-}
-
 fn endpoints(names: &[&str]) -> Endpoints {
     let all = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
     Endpoints::new(
@@ -527,79 +406,4 @@ fn durable(number: u64, repository: &str, owed: &[&str]) -> Durable {
             owed: owed.iter().map(|name| named(name)).collect(),
         },
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn repositories_come_up_in_the_order_in_which_they_are_due() {
-    let (queue, endpoints) = (Arc::new(Queue::new()), endpoints(&["ci"]));
-    let start = Instant::now();
-    assert_eq!(
-        queue.apply(
-            &durable(1, "late", &["ci"]),
-            &endpoints,
-            start + Duration::from_secs(1)
-        ),
-        []
-    );
-    assert_eq!(queue.apply(&durable(2, "early", &["ci"]), &endpoints, start), []);
-    assert_eq!(queue.due().await.as_str(), "early");
-    assert_eq!(start.elapsed(), WINDOW);
-    assert_eq!(queue.due().await.as_str(), "late");
-    assert_eq!(start.elapsed(), WINDOW + Duration::from_secs(1));
-    assert_eq!((queue.pending(), queue.repositories()), (2, 2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_earlier_push_wakes_the_one_who_waits_for_a_later() {
-    let (queue, endpoints) = (Arc::new(Queue::new()), endpoints(&["ci"]));
-    let start = Instant::now();
-    assert_eq!(
-        queue.apply(
-            &durable(1, "late", &["ci"]),
-            &endpoints,
-            start + Duration::from_mins(1)
-        ),
-        []
-    );
-    let mut due = Box::pin(queue.due());
-    assert!(futures_util::poll!(&mut due).is_pending());
-    assert_eq!(queue.apply(&durable(2, "early", &["ci"]), &endpoints, start), []);
-    assert_eq!(due.await.as_str(), "early");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
-    let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
-    let mut orphans = Orphans::new();
-    for (number, repository, owed) in [
-        (1, "acme/app", vec![(3, named("ci")), (5, named("gone"))]),
-        (2, "acme/other", vec![(0, named("gone"))]),
-    ] {
-        let push = OwedPush {
-            sequence: Sequence::new(number).unwrap(),
-            bytes: 400,
-            tag: "v1",
-        };
-        let run = OwedRun {
-            repository: &repository.parse().unwrap(),
-            owed: &owed,
-            pushes: &[push],
-        };
-        orphans.extend(queue.restore(&run, &endpoints, Instant::now()));
-    }
-    let places: Vec<_> = orphans
-        .iter()
-        .map(|(pair, id)| (pair.sequence.get(), pair.place, id.to_string()))
-        .collect();
-    assert_eq!(places, [(1, 5, "gone".to_owned()), (2, 0, "gone".to_owned())]);
-    queue.close_windows(Instant::now());
-    assert_eq!(queue.pending(), 1);
-    let start = Instant::now();
-    let name = queue.due().await;
-    assert_eq!(start.elapsed(), Duration::ZERO);
-    let effects = queue.advance(&name, Instant::now());
-    assert_eq!(sent(&effects), [("ci".into(), 1)]);
-    let effects = queue.complete(&name, &effects.leases[0], DELIVERED, Instant::now());
-    assert_eq!(effects.settled[0].pair().place, 3);
-    assert_eq!((queue.pending(), queue.repositories()), (0, 0));
 }

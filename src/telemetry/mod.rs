@@ -6,10 +6,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -21,16 +18,16 @@ use prometheus_client::{
 
 use crate::{clock::Clock, push::Settlement};
 
+mod gauges;
 pub mod labels;
 mod letters;
 pub mod log;
 mod reloads;
 
+pub use gauges::{Gauges, HistorySample, JournalSample, QueueSample};
 pub use labels::ReloadResult;
 pub use letters::{Letters, LettersSample};
 pub use reloads::Reloads;
-
-use letters::LetterGauges;
 
 use labels::{
     AttemptResult, ConnectionEnd, EnvelopeAnswer, EventVerdict, ListenerName, Pool, RegistryResult,
@@ -73,48 +70,6 @@ struct Inner {
     endpoint_changes: Family<StateLabels, Counter>,
 }
 
-/// The gauges that are sampled at each scrape.
-#[derive(Debug, Default)]
-pub struct Gauges {
-    journal_segments: Gauge<u64, AtomicU64>,
-    journal_bytes: Gauge<u64, AtomicU64>,
-    journal_live: Gauge<u64, AtomicU64>,
-    journal_ready: Gauge<u64, AtomicU64>,
-    queue_pushes: Gauge<u64, AtomicU64>,
-    queue_repositories: Gauge<u64, AtomicU64>,
-    queue_oldest_seconds: Gauge<f64, AtomicU64>,
-    endpoints: Family<StateLabels, Gauge<u64, AtomicU64>>,
-    attempts: Family<PoolLabels, Gauge<u64, AtomicU64>>,
-    letters: LetterGauges,
-    history_bytes: Gauge<u64, AtomicU64>,
-    history_rows: Counter,
-    history_dropped: Counter,
-}
-
-/// The journal as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JournalSample {
-    /// Segment files.
-    pub segments: u64,
-    /// Bytes of those files.
-    pub bytes: u64,
-    /// Pairs of push and endpoint that are not settled.
-    pub live: u64,
-    /// Whether it takes appends.
-    pub ready: bool,
-}
-
-/// The queue as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueSample {
-    /// Pushes not settled yet.
-    pub pushes: u64,
-    /// Repositories that have some.
-    pub repositories: u64,
-    /// Age of the oldest; zero when there is none.
-    pub oldest: Duration,
-}
-
 /// What came of pushes since the start, each for each endpoint that owed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
@@ -126,59 +81,6 @@ pub struct Outcomes {
     pub dead_letters: u64,
     /// Attempts that failed.
     pub failed_attempts: u64,
-}
-
-/// The history as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistorySample {
-    /// Rows written since the start.
-    pub rows: u64,
-    /// What was not written down, since the start.
-    pub dropped: u64,
-    /// Bytes of its files.
-    pub bytes: u64,
-}
-
-impl Gauges {
-    /// Sets what is said of the journal.
-    pub fn journal(&self, sample: JournalSample) {
-        self.journal_segments.set(sample.segments);
-        self.journal_bytes.set(sample.bytes);
-        self.journal_live.set(sample.live);
-        self.journal_ready.set(u64::from(sample.ready));
-    }
-
-    /// Sets what is said of the queue.
-    pub fn queue(&self, sample: QueueSample) {
-        self.queue_pushes.set(sample.pushes);
-        self.queue_repositories.set(sample.repositories);
-        self.queue_oldest_seconds.set(sample.oldest.as_secs_f64());
-    }
-
-    /// Sets how many endpoints are in a state.
-    pub fn endpoints(&self, state: &'static str, count: u64) {
-        self.endpoints.get_or_create(&StateLabels { state }).set(count);
-    }
-
-    /// Sets how many attempts are under way in a pool.
-    pub fn attempts(&self, pool: Pool, count: u64) {
-        self.attempts.get_or_create(&PoolLabels { pool }).set(count);
-    }
-
-    /// Sets what is said of the dead letters.
-    pub fn letters(&self, sample: LettersSample) {
-        self.letters.set(sample);
-    }
-
-    /// Sets what is said of the history.
-    pub fn history(&self, sample: HistorySample) {
-        self.history_bytes.set(sample.bytes);
-        // Counted elsewhere, and never less than before.
-        self.history_rows.inner().store(sample.rows, Ordering::Relaxed);
-        self.history_dropped
-            .inner()
-            .store(sample.dropped, Ordering::Relaxed);
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -548,58 +450,4 @@ impl fmt::Debug for Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-
-    fn metrics() -> Metrics {
-        Metrics::new(&Clock::from_fn(|| Timestamp::from_unix_millis(1_795_424_918_473)))
-    }
-
-    #[test]
-    fn gauges_are_sampled_at_each_scrape() {
-        let metrics = metrics();
-        let pushes = Arc::new(AtomicU64::new(3));
-        let shared = Arc::clone(&pushes);
-        metrics.on_scrape(move |gauges| {
-            gauges.queue(QueueSample {
-                pushes: shared.load(std::sync::atomic::Ordering::Relaxed),
-                repositories: 2,
-                oldest: Duration::from_millis(1500),
-            });
-        });
-        assert!(metrics.encode().contains("\nshipbell_queue_pushes 3\n"));
-        pushes.store(4, std::sync::atomic::Ordering::Relaxed);
-        let text = metrics.encode();
-        assert!(text.contains("\nshipbell_queue_pushes 4\n"));
-        assert!(text.contains("\nshipbell_queue_oldest_seconds 1.5\n"));
-    }
-
-    #[test]
-    fn the_text_is_openmetrics_with_base_units() {
-        let metrics = metrics();
-        metrics.connection_opened(ListenerName::Ingest);
-        metrics.event(EventVerdict::Ignored, "pull", 1);
-        metrics.attempt(AttemptResult::Status2xx, Duration::from_millis(12));
-        metrics.settled(Settlement::DeadLetter);
-        metrics.acknowledged(Duration::from_micros(300));
-        let text = metrics.encode();
-        for line in [
-            "process_start_time_seconds 1795424918.473",
-            concat!(
-                "shipbell_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
-            "shipbell_connections{listener=\"ingest\"} 1",
-            "shipbell_events_total{verdict=\"ignored\",reason=\"pull\"} 1",
-            "shipbell_attempts_total{result=\"2xx\"} 1",
-            "shipbell_settled_total{how=\"dead_letter\"} 1",
-            "# UNIT shipbell_ack_seconds seconds",
-            "shipbell_ack_seconds_count 1",
-        ] {
-            assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
-        }
-        assert!(text.ends_with("# EOF\n"));
-    }
-}
+mod tests;

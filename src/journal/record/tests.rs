@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::*;
+use super::{write::put_record, *};
 use crate::journal::JournalId;
 
 fn seed() -> Seed {

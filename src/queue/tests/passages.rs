@@ -1,5 +1,7 @@
 //! Lines that are narrow, shut, or lead nowhere: an endpoint in trouble is waited for by its line.
 
+use std::collections::HashSet;
+
 use super::{in_line::*, *};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,179 @@
+//! `[[endpoints]]`, and the files that they name.
+
+use super::*;
+
+#[test]
+fn an_endpoint_cannot_have_what_does_not_go() {
+    let one = |keys: &str, key: &str, part: &str| {
+        refused(&endpoint(keys), &format!("endpoints[0].{key}"), 4, part);
+    };
+    one("repositories = []", "repositories", "[\"**\"]");
+    one("tags = []", "tags", "[\"**\"]");
+    one("secret = \"hunter2\"", "secret", "openssl rand -base64 32");
+    one(
+        &format!("previous_secret = \"{SECRET}\""),
+        "previous_secret",
+        "no secret",
+    );
+    one("format = \"harbor\"", "format", "not there yet");
+    one("format = \"xml\"", "format", "\"native\" only");
+    one("max_pushes = 0", "max_pushes", "from 1");
+    one("rate = \"fast\"", "rate", "not a rate");
+    one("proxy = \"ftp://p:1\"", "proxy", "socks5://");
+    one("proxy = \"https://p:1\"", "proxy", "not supported");
+    one("secret = \"whsk_AAAA\"", "secret", "3 bytes");
+    one("username = \"u\"", "username", "password is missing");
+    one(
+        "client_cert_file = \"/nowhere\"",
+        "client_cert_file",
+        "can't be read",
+    );
+    one("rates = \"1/s\"", "rates", "did you mean `rate`?");
+    one(
+        "username = \"u\"\npassword = \"p\"\nbearer_token = \"b\"",
+        "username",
+        "one Authorization",
+    );
+    for name in [
+        "Host",
+        "content-length",
+        "Content-Type",
+        "Connection",
+        "Transfer-Encoding",
+        "User-Agent",
+        "webhook-anything",
+        "X-Alin-Webhook",
+        "x-shipbell-reconciled",
+    ] {
+        one(
+            &format!("headers = {{ {name} = \"x\" }}"),
+            &format!("headers.{name}"),
+            "set",
+        );
+    }
+    one(
+        "headers = { \"a b\" = \"x\" }",
+        "headers.a b",
+        "not a header's name",
+    );
+    one("headers = { a = \"x\\ny\" }", "headers.a", "one line");
+    let two = format!(
+        "{}\n[[endpoints]]\nname = \"a\"\nurl = \"http://b\"",
+        endpoint("")
+    );
+    refused(&two, "endpoints[1].name", 6, "endpoints[0].name is the same");
+}
+
+#[test]
+fn an_endpoint_overrides_batching_and_rate_and_leaves_the_rest() {
+    let file = format!(
+        "{}\n[[endpoints]]\nname = \"b\"\nurl = \"https://b/?token=x\"\nsecret = \"{SECRET}\"\n\
+         repositories = [\"acme/**\"]\nexclude_tags = [\"dev-*\"]\n[delivery]\nrate = \"0\"\n",
+        endpoint(
+            "window = \"0s\"\nmax_pushes = 1\ncoalesce = \"none\"\nrate = \"60/m\"\nheaders = { X-A = \"b\" }"
+        )
+    );
+    let endpoints = load(&file).endpoints();
+    let all: Vec<_> = endpoints.named().to_vec();
+    let [a, b] = all.as_slice() else {
+        panic!("two endpoints")
+    };
+    assert_eq!(a.id.to_string(), "a");
+    assert_eq!(a.batching.window, Duration::ZERO);
+    assert_eq!((a.batching.pushes_max, a.batching.coalesce), (1, Coalesce::None));
+    assert_eq!(
+        a.rate,
+        Rate {
+            per_second: Some(1.0)
+        }
+    );
+    assert!(
+        a.headers
+            .iter()
+            .all(|(name, value)| name == "x-a" && value.is_sensitive())
+    );
+    assert_eq!(b.batching.window, Duration::from_secs(2));
+    assert_eq!(b.rate, Rate { per_second: None });
+    assert_eq!(b.url.get().unwrap().expose_secret(), "https://b/?token=x");
+    let wants = |repository: &str, tag: Option<&str>| {
+        let tag = tag.map(|tag| tag.parse::<Tag>().unwrap());
+        b.wants(&repository.parse::<RepositoryName>().unwrap(), tag.as_ref())
+    };
+    assert!(wants("acme/app", Some("1.4")));
+    assert!(wants("acme/app/tools", None));
+    assert!(!wants("acme/app", Some("dev-1")));
+    assert!(!wants("other/app", Some("1.4")));
+}
+
+#[test]
+fn a_secret_comes_from_one_place_and_its_file_is_read_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let [password, token, url] = [
+        file("password", "12345\n"),
+        file("token", "abc\n"),
+        file("url", "https://ci/?t=1\n"),
+    ];
+    let config = load(&format!(
+        "[registry]\nusername = \"u\"\npassword_file = \"{password}\"\n[ingest]\ntokens = [\"one\"]\n\
+         token_files = [\"{token}\"]\n[[endpoints]]\nname = \"a\"\nurl_file = \"{url}\"\n"
+    ));
+    let login = config.registry.login.as_ref().unwrap();
+    assert_eq!(login.password.get().unwrap().expose_secret(), "12345");
+    assert_eq!(config.ingest.tokens.len(), 2);
+    let endpoint = config.endpoints.first().unwrap();
+    assert_eq!(endpoint.url.get().unwrap().expose_secret(), "https://ci/?t=1");
+
+    let both = format!("[registry]\nusername = \"u\"\npassword = \"p\"\npassword_file = \"{password}\"");
+    refused(&both, "registry.password", 3, "not both");
+    let empty = file("empty", "\n");
+    refused(
+        &format!("[ingest]\ntoken_files = [\"{empty}\"]"),
+        "ingest.token_files[0]",
+        2,
+        "it is empty",
+    );
+    refused(
+        &format!("[ingest]\ntls_cert_file = \"{token}\""),
+        "ingest.tls_cert_file",
+        2,
+        "no PEM certificate",
+    );
+    refused(
+        &format!("[delivery]\nca_file = \"{token}\""),
+        "delivery.ca_file",
+        2,
+        "no PEM certificate",
+    );
+}
+
+#[test]
+fn a_certificate_and_its_key_come_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    fs::write(&cert, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let [cert_line, key_line] = [("cert", &cert), ("key", &key)]
+        .map(|(name, path)| format!("tls_{name}_file = \"{}\"\n", path.display()));
+    let tls = load(&format!("[ops]\n{cert_line}{key_line}")).ops.tls;
+    assert_eq!(
+        tls,
+        Some(Tls {
+            cert_file: cert.clone(),
+            key_file: key
+        })
+    );
+    refused(
+        &format!("[ops]\n{cert_line}"),
+        "ops.tls_cert_file",
+        2,
+        "belong together",
+    );
+    let swapped = format!("[ops]\n{cert_line}tls_key_file = \"{}\"", cert.display());
+    refused(&swapped, "ops.tls_key_file", 3, "no PEM private key");
+}

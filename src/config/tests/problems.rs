@@ -1,0 +1,332 @@
+//! What is wrong is told: all of it at once, with its key, its place, and what would be right.
+
+use super::*;
+
+#[test]
+fn every_problem_is_told_at_once_with_its_key_and_its_line() {
+    let file = r#"
+data_dir = 3
+colour = "red"
+ingest = { listen = "0.0.0.0:8582", max_body = "8MiB" }
+[ops]
+listn = "127.0.0.1:1"
+[batch]
+window = 5
+max_pushes = 0
+coalesce = "yes"
+[journal]
+segment_size = "4MiB"
+max_size = "8MiB"
+[registry]
+url = "registry:5000"
+password = 12345
+[delivery]
+retry_schedule = ["5s", "10"]
+[[endpoints]]
+name = "a:b"
+url = "ftp://x"
+formt = "native"
+headers = { Host = "x", X-Ok = "y" }
+[[endpoints]]
+format = "harbor"
+"#;
+
+    let environment = [
+        ("SHIPBELL_DELIVERY__JITTER", "2"),
+        ("SHIPBELL_LOG__LEVEL", "inof"),
+    ];
+    let mut found: Vec<_> = problems_with(file, &environment)
+        .into_iter()
+        .map(|(key, source, _)| format!("{key} {}", source.trim_start_matches("shipbell.toml")))
+        .collect();
+    found.sort();
+    let expected = [
+        "batch.coalesce :10",
+        "batch.max_pushes :9",
+        "batch.window :8",
+        "colour :3",
+        "data_dir :2",
+        "delivery.jitter variable SHIPBELL_DELIVERY__JITTER",
+        "delivery.retry_schedule[1] :18",
+        "endpoints[0].formt :22",
+        "endpoints[0].headers.Host :23",
+        "endpoints[0].name :20",
+        "endpoints[0].url :21",
+        "endpoints[1].format :25",
+        "endpoints[1].name :24",
+        "endpoints[1].url :24",
+        "ingest.listen :4",
+        "ingest.listen :4",
+        "journal.max_size :13",
+        "journal.segment_size :12",
+        "log.level variable SHIPBELL_LOG__LEVEL",
+        "ops.listn :6",
+        "registry.password :16",
+        "registry.url :15",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn syntax_errors_are_all_told_with_what_else_is_surely_wrong() {
+    let file = "data_dir = \"x\n[ingest]\ntokens = [\"a\", hunter2]\nlisten = \"0.0.0.0:1\"\npath = 5\n[batch]\nwindow = 2s\n";
+    let problems = problems_with(file, &[]);
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|(key, source, _)| (key.as_str(), source.as_str()))
+        .collect();
+    for line in ["shipbell.toml:1", "shipbell.toml:3", "shipbell.toml:7"] {
+        assert!(lines.contains(&("", line)), "{lines:?}");
+    }
+    assert!(lines.contains(&("ingest.path", "shipbell.toml:5")));
+    assert!(
+        lines.iter().all(|(key, _)| ["", "ingest.path"].contains(key)),
+        "{lines:?}"
+    );
+    assert!(!format!("{problems:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_torn_header_is_one_problem_and_what_follows_it_none() {
+    for header in ["[[endpoints]", "[batch", "[ops]]", "[[", "[ops x]"] {
+        let file = format!(
+            "[ops]\nlisten = \"127.0.0.1:1\"\n{header}\nwindow = \"2s\"\n[size]\ndeadline = \"1s\"\n"
+        );
+        for (key, source, message) in problems_with(&file, &[]) {
+            assert_eq!(
+                (key.as_str(), source.as_str()),
+                ("", "shipbell.toml:3"),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_says_which_was_meant() {
+    refused(
+        "[batch]\nwindov = \"1s\"",
+        "batch.windov",
+        2,
+        "did you mean `batch.window`?",
+    );
+    refused("window = \"1s\"", "window", 1, "did you mean `batch.window`?");
+    refused(
+        "[[endpoint]]\nname = \"a\"",
+        "endpoint",
+        1,
+        "did you mean `endpoints`?",
+    );
+    refused("[nonsense]\na = 1", "nonsense", 1, "there is no such key");
+    refused("batch = 3", "batch", 1, "write [batch]");
+    refused("endpoints = 3", "endpoints", 1, "write [[endpoints]]");
+    refused("[ops]\nlisten = { a = 1 }", "ops.listen", 2, "write a string");
+}
+
+#[test]
+fn values_of_the_wrong_type_or_out_of_range_say_what_is_right() {
+    refused(
+        "[filter]\nuntagged = \"true\"",
+        "filter.untagged",
+        2,
+        "write true or false, not a string",
+    );
+    refused(
+        "[filter]\nexclude_tags = \"a\"",
+        "filter.exclude_tags",
+        2,
+        "write a list",
+    );
+    refused(
+        "[filter]\nexclude_tags = [\n\"a\",\n1]",
+        "filter.exclude_tags[1]",
+        4,
+        "write a string",
+    );
+    refused("[batch]\nmax_pushes = 1.5", "batch.max_pushes", 2, "whole number");
+    refused(
+        "[batch]\nmax_pushes = \"10\"",
+        "batch.max_pushes",
+        2,
+        "whole number",
+    );
+    refused("[batch]\nmax_pushes = 99999999999999999999", "", 2, "64-bit");
+    refused(
+        "[ingest]\nmax_connections = -1",
+        "ingest.max_connections",
+        2,
+        "from 1 to",
+    );
+    refused("[ingest]\nmax_body = 4096", "ingest.max_body", 2, "add a unit");
+    refused(
+        "[ingest]\nmax_body = \"1TiB\"",
+        "ingest.max_body",
+        2,
+        "from \"1KiB\" to \"256MiB\"",
+    );
+    refused("[ingest]\npath = \"events\"", "ingest.path", 2, "begins with /");
+}
+
+#[test]
+fn what_is_written_well_can_still_be_wrong_for_its_key() {
+    refused(
+        "[delivery]\nretry_schedule = []",
+        "delivery.retry_schedule",
+        2,
+        "from 1 to 100",
+    );
+    refused(
+        "[delivery]\nretry_schedule = [\"25h\"]",
+        "delivery.retry_schedule[0]",
+        2,
+        "to \"1d",
+    );
+    refused("[delivery]\njitter = nan", "delivery.jitter", 2, "from 0 to 1");
+    refused(
+        "[delivery]\nprobe_first = \"2h\"\nprobe_max = \"1h\"",
+        "delivery.probe_max",
+        3,
+        "probe_first",
+    );
+    refused(
+        "[delivery]\nignore_after = \"0s\"",
+        "delivery.ignore_after",
+        2,
+        "must be from",
+    );
+    refused(
+        "[delivery]\nheader_name = \"Host\"",
+        "delivery.header_name",
+        2,
+        "already has a meaning",
+    );
+    refused(
+        "[delivery]\nheader_name = \"a b\"",
+        "delivery.header_name",
+        2,
+        "not a header's name",
+    );
+    refused(
+        "[delivery]\nuser_agent = \"a\\nb\"",
+        "delivery.user_agent",
+        2,
+        "one line",
+    );
+    refused(
+        "[delivery]\nallow_networks = [\"10.0.0.1/8\"]",
+        "delivery.allow_networks[0]",
+        2,
+        "10.0.0.0/8",
+    );
+    refused(
+        "[size]\nreconcile_every = \"1s\"",
+        "size.reconcile_every",
+        2,
+        "at least \"1m\"",
+    );
+    refused(
+        "[registry]\npublic_host = \"https://r\"",
+        "registry.public_host",
+        2,
+        "write a host",
+    );
+    refused(
+        "[filter]\nrepositories = []",
+        "filter.repositories",
+        2,
+        "[\"**\"]",
+    );
+    refused(
+        "[filter]\nrepositories = [\"a[\"]",
+        "filter.repositories[0]",
+        2,
+        "not a pattern",
+    );
+    for right in [
+        "off",
+        "INFO",
+        "warn,shipbell::registry=debug",
+        "shipbell[{repository}]=trace",
+    ] {
+        assert_eq!(load(&format!("[log]\nlevel = \"{right}\"")).log.level, right);
+    }
+    refused(
+        "[log]\nlevel = \"info,a=loud\"",
+        "log.level",
+        2,
+        "write error, warn",
+    );
+    refused("[log]\nlevel = \"\"", "log.level", 2, "write error, warn");
+}
+
+#[test]
+fn sections_are_held_against_each_other() {
+    refused(
+        "[ingest]\nlisten = \"0.0.0.0:1\"",
+        "ingest.listen",
+        2,
+        "set ingest.tokens",
+    );
+    assert_eq!(
+        load("[ingest]\nlisten = \"0.0.0.0:1\"\ntokens = [\"a\"]")
+            .ingest
+            .tokens
+            .len(),
+        1
+    );
+    assert!(
+        load("[ingest]\nlisten = \"[::]:1\"\nallow_anonymous = true")
+            .ingest
+            .allow_anonymous
+    );
+    refused(
+        "[admin]\nlisten = \"0.0.0.0:1\"",
+        "admin.listen",
+        2,
+        "loopback only",
+    );
+    refused("[admin]\nauth = \"token\"", "admin.auth", 2, "admin.tokens");
+    refused("[admin]\nauth = \"proxy\"", "admin.auth", 2, "trusted_networks");
+    refused(
+        "[ops]\nlisten = \"0.0.0.0:8580\"",
+        "ops.listen",
+        2,
+        "ingest.listen and ops.listen have",
+    );
+    refused(
+        "[admin]\nlisten = \"127.0.0.1:8582\"",
+        "admin.listen",
+        2,
+        "ops.listen and admin.listen have",
+    );
+    let anywhere = "ingest.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"";
+    assert_eq!(load(anywhere).ops.listen.port(), 0);
+    refused(
+        "[journal]\nsegment_size = \"4MiB\"",
+        "journal.segment_size",
+        2,
+        "\"4160KiB\"",
+    );
+    assert_eq!(
+        load("[journal]\nsegment_size = \"4160KiB\"").journal.segment_size,
+        4160 << 10
+    );
+    refused(
+        "[journal]\nmax_size = \"63MiB\"",
+        "journal.max_size",
+        2,
+        "\"64MiB\"",
+    );
+    refused(
+        "[registry]\nusername = \"u\"",
+        "registry.username",
+        2,
+        "password is missing",
+    );
+    refused(
+        "[registry]\npassword = \"p\"",
+        "registry.password",
+        2,
+        "username is missing",
+    );
+}

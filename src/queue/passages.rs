@@ -1,0 +1,98 @@
+//! How endpoints' lanes may be lent from, and who is called when that changes.
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+
+use super::{Lease, Passage, Queue, lines::Progress};
+use crate::{
+    image::RepositoryName,
+    push::{EndpointId, Sequence},
+};
+
+impl Queue {
+    /// Sets how an endpoint's lanes may be lent from, from now on. What is lent already is asked for again right
+    /// before it is sent: see [`Queue::may_send`].
+    pub fn set_passage(&self, endpoint: &EndpointId, passage: Passage, now: Instant) {
+        self.lines.set(endpoint, passage);
+        self.call(endpoint, now);
+        self.earlier.notify_one();
+    }
+
+    /// Whether what is lent may be sent now, as far as its endpoint's line goes.
+    #[must_use]
+    pub fn may_send(&self, lease: &Lease, now: Instant) -> bool {
+        self.lines.may_send(&lease.endpoint, lease.sequence, now)
+    }
+
+    /// Calls lanes out of the lines that have opened.
+    pub(super) fn open_lines(&self, now: Instant) {
+        while let Some(endpoint) = self.lines.opened(now) {
+            self.call(&endpoint, now);
+        }
+    }
+
+    /// Calls lanes out of an endpoint's line, as many as may come.
+    pub(super) fn call(&self, endpoint: &EndpointId, now: Instant) {
+        while let Some((place, name)) = self.lines.call(endpoint, now) {
+            let mut queue = self.repositories.get_mut(&name);
+            let called = queue.as_mut().and_then(|queue| queue.call(endpoint, place));
+            match (&mut queue, called) {
+                (Some(queue), Some(oldest)) if oldest == place => self.schedule(&name, queue, now),
+                (_, Some(oldest)) => self.lines.put_back(endpoint, oldest, name.clone()),
+                (_, None) => self.lines.leave(endpoint, Progress::Called),
+            }
+        }
+    }
+
+    /// Whether nothing is to be given up for its endpoint's sake from now on ([`Passage::GivingUp`]), because what was
+    /// given up before is not put away yet: what would be waits in line. Once that is over, call
+    /// [`Queue::go_on_giving_up`].
+    pub fn keep_all(&self, keeps_all: bool) {
+        self.lines.keep_all(keeps_all);
+    }
+
+    /// Calls those lanes that waited to be given up.
+    pub fn go_on_giving_up(&self, now: Instant) {
+        for endpoint in self.lines.giving_up() {
+            self.call(&endpoint, now);
+        }
+        self.earlier.notify_one();
+    }
+
+    /// Has a lane wait no longer for the next attempt of this push, which was refused and is its first. Whether it
+    /// did.
+    pub fn hurry(
+        &self,
+        repository: &RepositoryName,
+        endpoint: &EndpointId,
+        sequence: Sequence,
+        now: Instant,
+    ) -> bool {
+        let Some(mut queue) = self.repositories.get_mut(repository) else {
+            return false;
+        };
+        let did = queue.hurry(endpoint, sequence);
+        if did {
+            self.schedule(repository, &mut queue, now);
+        }
+        did
+    }
+
+    /// Has all lanes of these endpoints wait no longer for the next attempt of a push that was refused. Looks at all
+    /// repositories, unless each of the endpoints is a repository's own.
+    pub fn hurry_all(&self, endpoints: &HashSet<EndpointId>, now: Instant) {
+        let own = endpoints.iter().map(|endpoint| match endpoint {
+            EndpointId::Repository(name) => Some(name.clone()),
+            EndpointId::Named(_) => None,
+        });
+        let own: Option<Vec<RepositoryName>> = own.collect();
+        for repository in own.unwrap_or_else(|| self.names()) {
+            if let Some(mut queue) = self.repositories.get_mut(&repository)
+                && queue.hurry_all(endpoints)
+            {
+                self.schedule(&repository, &mut queue, now);
+            }
+        }
+    }
+}

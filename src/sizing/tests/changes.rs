@@ -1,0 +1,178 @@
+//! A repository as its tags come, move and go.
+
+use super::*;
+
+#[tokio::test]
+async fn once_loaded_a_repository_of_2000_tags_is_sized_from_memory() {
+    let bench = Bench::start().await;
+    let mut expected = 0;
+    for number in 0..2000_u64 {
+        let (config, own) = (format!("c{number}"), format!("l{number}"));
+        let image = Made::image((&config, 10), &[("base", 1000), (&own, 100)]);
+        bench.fake.put(&repository(), &image);
+        bench
+            .fake
+            .tag(&repository(), &format!("v{number}"), &image.digest);
+        expected += 110 + image.bytes();
+    }
+    let image = Made::image(("new", 1), &[("base", 1000), ("l1", 100)]);
+    bench.push("new", &image);
+    let sizes = bench.size(pushed_with_references(&image)).await;
+    assert_eq!(sizes.repository_size, Some(expected + 1000 + 1 + image.bytes()));
+    assert_eq!(
+        bench.fake.take_asked().len(),
+        2001,
+        "the list, and each other tag once"
+    );
+
+    let next = Made::image(("next", 2), &[("base", 1000)]);
+    bench.sizing.apply(&tagged("next", &next.digest));
+    let more = bench.size(pushed_with_references(&next)).await;
+    assert_eq!(
+        more.repository_size,
+        Some(expected + 1000 + 1 + image.bytes() + 2 + next.bytes())
+    );
+    assert_eq!(bench.fake.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_wants_each_manifest_and_the_tags_once() {
+    let bench = Bench::start().await;
+    let child = Made::image(("c", 1), &[("l", 10)]);
+    bench.fake.put(&repository(), &child);
+    let indexes: Vec<_> = (0..5)
+        .map(|count| Made::index(&vec![(&child, "linux"); count + 1]))
+        .collect();
+    for (number, index) in indexes.iter().enumerate() {
+        bench.push(&format!("v{number}"), index);
+    }
+    let images = indexes.iter().map(pushed).collect();
+    let sizes = bench.sizing.size(&repository(), images, soon()).await;
+    assert_eq!(sizes.len(), 5);
+    assert!(sizes.iter().all(|sizes| sizes.image_size == Some(11)));
+    let asked = bench.fake.take_asked();
+    assert_eq!(asked.len(), 1 + 5 + 1, "{asked:?}");
+}
+
+#[tokio::test]
+async fn tags_that_name_nothing_any_more_count_nothing() {
+    let bench = Bench::start().await;
+    let (image, gone) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.fake.tag(&repository(), "listed", &gone.digest);
+    bench
+        .sizing
+        .apply(&tagged("told", &digest_of("told but not there")));
+    bench.push("v1", &image);
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
+    bench.fake.take_asked();
+    bench.size(pushed(&image)).await;
+    assert_eq!(bench.fake.calls(), 0, "and they are not asked for again");
+}
+
+#[tokio::test]
+async fn retags_and_deletes_move_the_size_in_the_order_they_came() {
+    let bench = Bench::start().await;
+    let one = Made::image(("c1", 1), &[("l1", 10)]);
+    let two = Made::image(("c2", 2), &[("l2", 20)]);
+    let (size_1, size_2) = (11 + one.bytes(), 22 + two.bytes());
+    bench.push("v1", &one);
+    bench.push("v2", &two);
+    let size = async || bench.size(pushed(&two)).await.repository_size;
+    assert_eq!(size().await, Some(size_1 + size_2));
+    bench.sizing.apply(&tagged("v1", &two.digest));
+    assert_eq!(size().await, Some(size_2));
+    bench.sizing.apply(&tagged("again", &one.digest));
+    assert_eq!(size().await, Some(size_1 + size_2));
+    bench.sizing.apply(&deleted(&one.digest));
+    bench.sizing.apply(&untagged("again"));
+    assert_eq!(size().await, Some(size_2));
+    bench.sizing.apply(&tagged("again", &one.digest));
+    assert_eq!(size().await, Some(size_1 + size_2));
+    bench.sizing.apply(&untagged("again"));
+    assert_eq!(size().await, Some(size_2));
+    bench.sizing.apply(&untagged("v1"));
+    bench.sizing.apply(&untagged("v2"));
+    assert_eq!(
+        size().await,
+        Some(size_2),
+        "what was pushed counts without its tag"
+    );
+}
+
+#[tokio::test]
+async fn a_pushed_image_that_was_deleted_before_the_sealing_counts_nothing() {
+    let bench = Bench::start().await;
+    let (kept, gone) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("kept", &kept);
+    bench.push("gone", &gone);
+    bench.sizing.apply(&deleted(&gone.digest));
+    bench.fake.untag(&repository(), "gone");
+    bench.fake.remove(&repository(), &gone.digest);
+    let sizes = bench.size(pushed_with_references(&gone)).await;
+    assert_eq!(sizes.image_size, Some(5));
+    assert_eq!(sizes.repository_size, Some(1 + kept.bytes()));
+}
+
+#[tokio::test]
+async fn a_batch_sees_the_repository_as_of_its_sealing() {
+    let bench = Bench::start().await;
+    let one = Made::image(("c1", 1), &[]);
+    let two = Made::image(("c2", 2), &[]);
+    bench.push("v1", &one);
+    let unknown_yet = bench.sizing.size(&repository(), vec![pushed(&one)], soon());
+    bench.push("v2", &two);
+    assert_eq!(unknown_yet.await[0].repository_size, Some(1 + one.bytes()));
+    let both = Some(3 + one.bytes() + two.bytes());
+    let loaded = bench.sizing.size(&repository(), vec![pushed(&one)], soon());
+    bench.sizing.apply(&deleted(&two.digest));
+    bench.sizing.apply(&tagged("v1", &two.digest));
+    assert_eq!(loaded.await[0].repository_size, both);
+}
+
+#[tokio::test]
+async fn changes_that_come_while_the_tags_are_read_win_over_them() {
+    let bench = Bench::start().await;
+    let manifests: Vec<_> = ["moved", "removed", "deleted", "kept", "new"]
+        .map(|name| Made::image((name, 1), &[]))
+        .into();
+    for (name, manifest) in ["moved", "removed", "deleted", "kept"].iter().zip(&manifests) {
+        bench.fake.put(&repository(), manifest);
+        bench.fake.tag(&repository(), name, &manifest.digest);
+    }
+    let [_, _, doomed, kept, new] = manifests.as_slice() else {
+        unreachable!()
+    };
+    bench.fake.put(&repository(), new);
+    // The changes are applied at the moment when the last tag is answered.
+    let (sizing, answered) = (bench.sizing.clone(), AtomicUsize::new(0));
+    let (doomed, digest) = (doomed.digest.clone(), new.digest.clone());
+    bench.fake.hook(move |asked| {
+        if asked.path.contains("/manifests/") && answered.fetch_add(1, Ordering::Relaxed) == 3 {
+            sizing.apply(&tagged("moved", &digest));
+            sizing.apply(&untagged("removed"));
+            sizing.apply(&deleted(&doomed));
+        }
+        None
+    });
+    bench.sizing.size(&repository(), vec![pushed(kept)], soon()).await;
+    bench.fake.take_asked();
+    let sizes = bench.size(pushed(kept)).await;
+    assert_eq!(sizes.repository_size, Some(2 + kept.bytes() + new.bytes()));
+}
+
+#[tokio::test]
+async fn a_deleted_repository_needs_no_list_and_grows_from_nothing() {
+    let bench = Bench::start().await;
+    let (old, new) = (Made::image(("old", 100), &[]), Made::image(("new", 1), &[]));
+    bench.push("old", &old);
+    bench.size(pushed(&old)).await;
+    bench.sizing.apply(&Change::RepositoryDeleted {
+        repository: repository(),
+    });
+    bench.sizing.apply(&tagged("new", &new.digest));
+    bench.fake.take_asked();
+    let sizes = bench.size(pushed_with_references(&new)).await;
+    assert_eq!(sizes.repository_size, Some(1 + new.bytes()));
+    assert_eq!(bench.fake.calls(), 0);
+}

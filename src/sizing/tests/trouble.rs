@@ -1,0 +1,150 @@
+//! Registries that fail, refuse, are slow, or are down.
+
+use super::*;
+
+#[tokio::test]
+async fn a_list_that_leads_elsewhere_costs_only_the_repositorys_size() {
+    let bench = Bench::start().await;
+    let stranger = Fake::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    bench.push("v2", &image);
+    bench.fake.pages(1, Links::At(stranger.url()));
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+    assert_eq!(stranger.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_failing_registry_is_asked_again_until_it_answers() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    let failures = AtomicUsize::new(0);
+    bench
+        .fake
+        .hook(move |_| match failures.fetch_add(1, Ordering::Relaxed) {
+            0..4 => Some(respond(503, &[], "")),
+            _ => None,
+        });
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!(sizes.image_size, Some(1));
+    assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
+}
+
+#[tokio::test]
+async fn a_pause_longer_than_the_deadline_is_not_waited_for() {
+    let bench = Bench::start().await;
+    bench
+        .fake
+        .hook(|_| Some(respond(429, &[("retry-after", "60")], "")));
+    let began = Instant::now();
+    let sizes = bench.size(pushed(&Made::image(("c", 1), &[]))).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(bench.fake.calls(), 2);
+}
+
+#[tokio::test]
+async fn refused_access_is_told_at_once() {
+    let bench = Bench::start().await;
+    bench
+        .fake
+        .hook(|_| Some(respond(401, &[("www-authenticate", "Basic realm=\"r\"")], "")));
+    let began = Instant::now();
+    let sizes = bench.size(pushed(&Made::image(("c", 1), &[]))).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn what_is_not_ready_at_the_deadline_is_left_out_and_the_rest_is_told() {
+    let bench = Bench::start().await;
+    let (known, slow) = (Made::image(("c", 1), &[("l", 10)]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    bench.size(pushed(&known)).await;
+    bench.push("slow", &slow);
+    bench.fake.silent(true);
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let images = vec![pushed(&known), pushed(&slow)];
+    let sizes = bench.sizing.size(&repository(), images, deadline).await;
+    let late = Instant::now() - deadline;
+    assert!(late < Duration::from_millis(200), "{late:?}");
+    assert_eq!(sizes[0].image_size, Some(11));
+    assert_eq!(sizes[0].repository_size, None);
+    assert_eq!(sizes[1], Sizes::default());
+}
+
+#[tokio::test]
+async fn a_reading_cut_by_its_deadline_is_taken_up_where_it_was() {
+    let fake = Fake::start().await;
+    let registry = registry::Options {
+        concurrency: 1,
+        ..fake.options()
+    };
+    let sizing = Sizing::new(registry::Client::new(registry).unwrap(), Options::default());
+    let bench = Bench { fake, sizing };
+    let mut expected = 0;
+    for number in 0..20_u64 {
+        let image = Made::image((&format!("c{number}"), 1), &[]);
+        bench.fake.put(&repository(), &image);
+        bench
+            .fake
+            .tag(&repository(), &format!("v{number:02}"), &image.digest);
+        expected += 1 + image.bytes();
+    }
+    let image = Made::image(("c0", 1), &[]);
+    // From the eleventh tag on nothing is answered, once.
+    bench.fake.hook(|asked| match asked.path.as_str() {
+        path if path.ends_with("/manifests/v10") => Some(respond(503, &[], "")),
+        _ => None,
+    });
+    let first = bench.size_by(pushed_with_references(&image), 500).await;
+    assert_eq!(first.repository_size, None);
+    bench.fake.hook(|_| None);
+    bench.fake.take_asked();
+    let second = bench.size(pushed_with_references(&image)).await;
+    assert_eq!(second.repository_size, Some(expected));
+    assert_eq!(bench.fake.calls(), 10, "the other half, and no second list");
+}
+
+#[tokio::test]
+async fn a_registry_known_to_be_down_is_not_waited_for_and_comes_back() {
+    let Bench { fake, sizing } = Bench::start().await;
+    let address = fake.address;
+    drop(fake);
+    let image = Made::image(("c", 1), &[]);
+    let within = async |milliseconds: u64, image: ImageToSize| {
+        let began = Instant::now();
+        let deadline = began + Duration::from_millis(milliseconds);
+        let sizes = sizing.size(&repository(), vec![image], deadline).await.remove(0);
+        (sizes, began.elapsed())
+    };
+    let (sizes, waited) = within(600, pushed(&image)).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(waited >= Duration::from_millis(600), "it might have come back");
+    let (sizes, waited) = within(20_000, pushed(&image)).await;
+    assert_eq!(sizes, Sizes::default());
+    assert!(waited < Duration::from_millis(500), "{waited:?}");
+    let (sizes, _) = within(20_000, pushed_with_references(&image)).await;
+    assert_eq!(sizes.image_size, Some(1), "what needs no registry is told");
+
+    let fake = Fake::start_at(address).await;
+    fake.put(&repository(), &image);
+    fake.tag(&repository(), "v1", &image.digest);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    let (sizes, _) = within(20_000, pushed(&image)).await;
+    assert_eq!(sizes.image_size, Some(1));
+    assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
+}
+
+#[tokio::test]
+async fn a_deadline_already_past_says_nothing_about_the_registry() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    assert_eq!(bench.size_by(pushed(&image), 0).await, Sizes::default());
+    assert_eq!(bench.size(pushed(&image)).await.image_size, Some(1));
+}
