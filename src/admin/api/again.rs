@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::{Extension, Json, extract::State};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tracing::info;
 use utoipa::ToSchema;
 
@@ -25,32 +25,6 @@ use crate::{
     push::Sequence,
     settings::Order,
 };
-
-/// Which deliveries are sent again, and how.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(in super::super) struct AgainQuery {
-    pub(in super::super) repository: Option<String>,
-    pub(in super::super) endpoint: Option<String>,
-    pub(in super::super) state: Option<String>,
-    pub(in super::super) since: Option<String>,
-    pub(in super::super) until: Option<String>,
-    pub(in super::super) dry_run: Option<bool>,
-    pub(in super::super) force: Option<bool>,
-}
-
-impl AgainQuery {
-    fn filter(&self) -> Result<DeliveryFilter, Problem> {
-        let query = DeliveryQuery {
-            repository: self.repository.clone(),
-            endpoint: self.endpoint.clone(),
-            state: self.state.clone(),
-            since: self.since.clone(),
-            until: self.until.clone(),
-            ..DeliveryQuery::default()
-        };
-        query.filter()
-    }
-}
 
 /// What sending a set of deliveries again comes to, or would.
 #[derive(Debug, Serialize, ToSchema)]
@@ -95,7 +69,7 @@ pub(in super::super) struct AgainView {
 pub(super) async fn redeliver(
     State(admin): State<Admin>,
     Extension(who): Extension<Who>,
-    Params(query): Params<AgainQuery>,
+    Params(query): Params<DeliveryQuery>,
 ) -> Result<Json<AgainView>, Problem> {
     redelivered(&admin, &who, &query).await.map(Json)
 }
@@ -104,7 +78,7 @@ pub(super) async fn redeliver(
 pub(in super::super) async fn redelivered(
     admin: &Admin,
     who: &Who,
-    query: &AgainQuery,
+    query: &DeliveryQuery,
 ) -> Result<AgainView, Problem> {
     allowed(who, query.repository.as_deref())?;
     let filter = query.filter()?;

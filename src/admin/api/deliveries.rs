@@ -85,6 +85,8 @@ pub(in super::super) struct DeliveryQuery {
     pub(in super::super) until: Option<String>,
     pub(in super::super) limit: Option<u32>,
     pub(in super::super) cursor: Option<String>,
+    pub(in super::super) dry_run: Option<bool>,
+    pub(in super::super) force: Option<bool>,
 }
 
 impl DeliveryQuery {

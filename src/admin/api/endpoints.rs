@@ -250,7 +250,8 @@ pub(super) fn visible(
     Ok((id, endpoint))
 }
 
-fn named(text: &str) -> Result<EndpointId, Problem> {
+/// The identity that a text is, as lists and paths have it.
+pub(super) fn named(text: &str) -> Result<EndpointId, Problem> {
     Ok(match text.strip_prefix("repository:") {
         None => EndpointId::Named(text.into()),
         Some(name) => EndpointId::Repository(super::repository(name)?),

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     dispatch::letters::{LettersError, Refused, Run},
-    push::EndpointId,
     settings::{KeptLetter, LetterFilter, Order},
     webhook::sign::webhook_id,
 };
@@ -105,10 +104,7 @@ impl LetterQuery {
         if ids.len() > IDS_MAX {
             return Err(Problem::parameter("id", format!("at most {IDS_MAX} at once")));
         }
-        let endpoint = given(self.endpoint.as_ref()).map(|text| match text.strip_prefix("repository:") {
-            None => Ok(EndpointId::Named(text.into())),
-            Some(name) => super::repository(name).map(EndpointId::Repository),
-        });
+        let endpoint = given(self.endpoint.as_ref()).map(super::endpoints::named);
         let tag = given(self.tag.as_ref()).map(str::parse).transpose();
         Ok(LetterFilter {
             ids,

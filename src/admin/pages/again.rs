@@ -16,7 +16,7 @@ use super::{
         access::Who,
         api::{
             Params,
-            again::{AgainQuery, AgainView, redelivered},
+            again::{AgainView, redelivered},
             deliveries::DeliveryQuery,
             letters::{RefusedView, ReplayView},
         },
@@ -168,18 +168,6 @@ fn list(fields: &[(&'static str, String)], more: &[(&str, &str)]) -> String {
     )
 }
 
-fn asked(query: DeliveryQuery) -> AgainQuery {
-    let query = tidy(query);
-    AgainQuery {
-        repository: query.repository,
-        endpoint: query.endpoint,
-        state: query.state,
-        since: query.since,
-        until: query.until,
-        ..AgainQuery::default()
-    }
-}
-
 /// Says what sending all deliveries again that a filter finds would come to.
 pub(super) async fn confirm(
     State(admin): State<Admin>,
@@ -188,9 +176,9 @@ pub(super) async fn confirm(
 ) -> Result<Response, Problem> {
     let fields = typed(&query);
     let now = admin.parts().clock.now().to_string();
-    let mut query = asked(query);
+    let mut query = tidy(query);
     let until = query.until.get_or_insert(now).clone();
-    query.dry_run = Some(true);
+    (query.dry_run, query.force) = (Some(true), None);
     let counted = redelivered(&admin, &visitor.who, &query).await?;
     Ok(page(
         StatusCode::OK,
@@ -214,7 +202,7 @@ pub(super) async fn redeliver(
     let form = form(&body);
     let query = filled(&form);
     let fields = typed(&query);
-    let mut query = asked(query);
+    let mut query = tidy(query);
     let mut counted = Some(field(&form, "counted"));
     given(&mut counted);
     query.until = query.until.or(counted);

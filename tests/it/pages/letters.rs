@@ -9,7 +9,7 @@ use super::{
 use crate::support::{
     SOON,
     api::Api,
-    browser::{Browser, between},
+    browser::{Browser, assert_counted, between},
     eventually,
     receiver::{Answer, Receiver},
     shipbell::{Config, Shipbell},
@@ -76,15 +76,7 @@ fn what_a_filter_finds_is_counted_and_then_sent_again() {
     assert_eq!(names(&browser.page(&next)).len(), 1);
     let replay = between(&found, "<a class=\"button\" href=\"", "\"").replace("&#38;", "&");
     let asked = browser.page(&replay);
-    assert!(asked.contains("<dt>Meant</dt><dd><strong>3</strong>"), "{asked}");
-    assert!(
-        asked.contains("<dt>Sent again</dt><dd><strong>2</strong>"),
-        "{asked}"
-    );
-    assert!(
-        asked.contains("3 in all") && asked.contains("older image after a newer one"),
-        "{asked}"
-    );
+    assert_counted(&asked, 3, 2);
     assert_eq!(receiver.requests().len(), before, "it was only counted");
     receiver.answer(|_| Answer::Status(200));
     let counted = between(&asked, "name=\"counted\" value=\"", "\"");

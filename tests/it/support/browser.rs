@@ -84,6 +84,18 @@ pub(crate) fn between<'a>(page: &'a str, before: &str, behind: &str) -> &'a str 
         .0
 }
 
+/// Asserts that a page tells so many as meant and as sent again, and that older images would follow newer ones.
+pub(crate) fn assert_counted(page: &str, meant: u32, sent: u32) {
+    for words in [
+        format!("<dt>Meant</dt><dd><strong>{meant}</strong>"),
+        format!("<dt>Sent again</dt><dd><strong>{sent}</strong>"),
+        format!("{meant} in all"),
+        "older image after a newer one".to_owned(),
+    ] {
+        assert!(page.contains(&words), "{words}: {page}");
+    }
+}
+
 /// The version that a page's form carries.
 pub(crate) fn version(page: &str) -> String {
     between(page, "name=\"version\" value=\"", "\"").to_owned()
