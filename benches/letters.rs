@@ -1,7 +1,7 @@
 //! What 300 MiB of dead letters cost: to write, to look through, and at a start, where the file is checked:
 //! `cargo bench --bench letters`. `QUICK=1` writes a tenth.
 
-use std::{env, time::Instant};
+use std::time::Instant;
 
 use rusqlite::Connection;
 use shipbell::{
@@ -17,7 +17,7 @@ const REPOSITORIES: u64 = 997;
 const REFERENCES: usize = 6;
 
 fn main() -> anyhow::Result<()> {
-    let bytes = if env::var_os("QUICK").is_some() { 30 } else { 300 } << 20;
+    let bytes = if is_quick() { 30 } else { 300 } << 20;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(FILE);
     let settings = Settings::open(&path)?;
@@ -52,6 +52,11 @@ fn main() -> anyhow::Result<()> {
     drop(Settings::open(&path)?);
     println!("a start: {:?}", began.elapsed());
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the bench's own setting")]
+fn is_quick() -> bool {
+    std::env::var_os("QUICK").is_some()
 }
 
 fn letter(number: u64) -> anyhow::Result<Letter> {

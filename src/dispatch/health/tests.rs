@@ -436,3 +436,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_is_sent_nothing_needs_a_look_before_who_is_and_a_hands_doing_comes_last() {
+    let mut all = State::ALL;
+    all.sort_by_key(|state| state.gravity());
+    assert_eq!(
+        all,
+        [
+            State::Ignored,
+            State::Paused,
+            State::Failing,
+            State::Held,
+            State::Disabled,
+            State::Healthy
+        ]
+    );
+}

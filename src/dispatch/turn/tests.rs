@@ -219,17 +219,22 @@ async fn who_is_not_wanted_any_more_goes_and_leaves_the_next_his_start() {
     let (first, second, third, ()) = tokio::join!(
         turns.take(&endpoint, rate, "a:80", WELL, || is_wanted
             .load(Ordering::Relaxed)),
-        turns.take(&endpoint, rate, "a:80", WELL, || false),
+        async {
+            let turn = turns.take(&endpoint, rate, "a:80", WELL, || false).await;
+            (turn.is_none(), start.elapsed())
+        },
         async {
             turns.take(&endpoint, rate, "a:80", WELL, WANTED).await.unwrap();
             start.elapsed()
         },
         async {
-            tokio::time::sleep(10 * SECOND).await;
+            tokio::time::sleep(19 * SECOND / 2).await;
             is_wanted.store(false, Ordering::Relaxed);
         },
     );
-    assert!(first.is_none() && second.is_none());
+    assert!(first.is_none());
+    // The first looks once a second; who comes after him goes at once.
+    assert_eq!(second, (true, 10 * SECOND));
     assert_eq!(third, 60 * SECOND);
 }
 

@@ -473,6 +473,11 @@ async fn what_a_probe_is_to_be_made_with_waits_for_room_rather_than_end() {
         },
     );
     assert_eq!(given_up_now(&queue).await, [0; 0]);
+    // What comes meanwhile waits too.
+    let push = durable(4, "r4", &["ci"]);
+    assert_eq!(queue.apply(&push, &endpoints, Instant::now()), []);
+    tokio::time::advance(WINDOW).await;
+    assert_eq!(given_up_now(&queue).await, [0; 0]);
     give_back(&queue, &other[0], DELIVERED);
     let name = queue.due().await;
     let effects = queue.advance(&name, Instant::now());
