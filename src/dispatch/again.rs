@@ -172,9 +172,9 @@ impl Dispatcher {
             matched: wanted.len() as u64,
             ..Counted::default()
         };
-        let mut items = Vec::new();
+        let (mut items, mut refused) = (Vec::new(), BTreeMap::new());
         for some in wanted.chunks(LOOKED_AT_ONCE) {
-            let possible = self.possible(some, &mut counted);
+            let possible = self.possible(some, &mut refused);
             let known = self.known(possible, &mut counted).await?;
             for (kept, newer) in self.newer(known, order).await? {
                 match newer {
@@ -183,7 +183,7 @@ impl Dispatcher {
                 }
             }
         }
-        counted.refused.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+        counted.refused = refused.into_values().collect();
         counted.again = items.len() as u64;
         if run == Run::Dry || items.is_empty() {
             return Ok(counted);
@@ -196,18 +196,21 @@ impl Dispatcher {
     }
 
     /// Those whose endpoints can be sent to.
-    fn possible(&self, wanted: &[Past], counted: &mut Counted) -> Vec<Past> {
+    fn possible(&self, wanted: &[Past], refused: &mut BTreeMap<EndpointId, Refused>) -> Vec<Past> {
         let mut possible = Vec::with_capacity(wanted.len());
         for past in wanted {
-            let mut refused = counted.refused.iter_mut();
-            if let Some(refused) = refused.find(|refused| refused.endpoint == past.endpoint) {
+            if let Some(refused) = refused.get_mut(&past.endpoint) {
                 refused.letters += 1;
             } else if let Some(reason) = self.refusal(&past.endpoint) {
-                counted.refused.push(Refused {
-                    endpoint: past.endpoint.clone(),
-                    letters: 1,
-                    reason,
-                });
+                let endpoint = past.endpoint.clone();
+                refused.insert(
+                    endpoint.clone(),
+                    Refused {
+                        endpoint,
+                        letters: 1,
+                        reason,
+                    },
+                );
             } else {
                 possible.push(past.clone());
             }

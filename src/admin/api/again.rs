@@ -1,6 +1,6 @@
 //! `/api/v1/deliveries/redeliver`: all deliveries that a filter finds, again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use axum::{Extension, Json, extract::State};
 use serde::Serialize;
@@ -119,8 +119,8 @@ fn found(reader: &Reader, filter: &DeliveryFilter) -> Result<Vec<Past>, ReadErro
     for listed in reader.deliveries(filter, None, WAITING_MAX + 1)? {
         let push = listed.place.push;
         let journal = match journals.entry(Reader::journal_number(push)) {
-            std::collections::hash_map::Entry::Occupied(known) => *known.get(),
-            std::collections::hash_map::Entry::Vacant(unknown) => *unknown.insert(reader.journal_of(push)?),
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) => *unknown.insert(reader.journal_of(push)?),
         };
         if let Some(sequence) = Sequence::new(Reader::sequence(push)) {
             wanted.push(Past {
