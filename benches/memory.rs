@@ -50,7 +50,8 @@ fn measure(state: &str) -> anyhow::Result<()> {
     let before = resident_bytes()?;
     let mut busy_ns = 0;
     if state == "restored" {
-        let owed = [(0, EndpointId::Named("ci".into()))];
+        let owed = Arc::from([(0, EndpointId::Named("ci".into()))]);
+        let mut restoring = queue.restoring(&endpoints, now);
         for from in (1..=pushes).step_by(RESTORED_AT_ONCE) {
             let to = pushes.min(from + RESTORED_AT_ONCE as u64 - 1);
             let chunk: anyhow::Result<Vec<_>> =
@@ -68,13 +69,13 @@ fn measure(state: &str) -> anyhow::Result<()> {
                     owed: &owed,
                     pushes: &[push],
                 };
-                let orphans = queue.restore(&run, &endpoints, now);
+                let orphans = restoring.take(&run);
                 ensure!(orphans.is_empty(), "the endpoint is known");
             }
             busy_ns += busy_ns_until_now()? - begun_ns;
         }
         let begun_ns = busy_ns_until_now()?;
-        queue.close_windows(now);
+        restoring.finish();
         busy_ns += busy_ns_until_now()? - begun_ns;
     } else {
         for from in (1..=pushes).step_by(RESTORED_AT_ONCE) {

@@ -129,8 +129,9 @@ pub(crate) fn replay(folder: &Path, records: u64) -> anyhow::Result<Duration> {
         ..
     } = Journal::open(folder, OPTIONS, Clock::system())?;
     let (queue, now) = (Queue::new(), tokio::time::Instant::now());
-    notes.hand_over(&journal, |run| drop(queue.restore(&run, &endpoints, now)))?;
-    queue.close_windows(now);
+    let mut restoring = queue.restoring(&endpoints, now);
+    notes.hand_over(&journal, |run| drop(restoring.take(&run)))?;
+    restoring.finish();
     let took = began.elapsed();
     let found = queue.pending() as u64;
     ensure!(found == records, "{found} of {records} pushes were found again");

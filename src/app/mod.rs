@@ -275,12 +275,13 @@ async fn restore(
     let restore = move || -> Result<queue::Orphans, RunError> {
         let (mut orphans, now) = (queue::Orphans::new(), Instant::now());
         let mut early = letters::Early::find(&settings, journal.id())?;
+        let mut restoring = queue.restoring(&endpoints, now);
         notes.hand_over(&journal, |run| {
             early.look_at(&run);
-            orphans.extend(queue.restore(&run, &endpoints, now));
+            orphans.extend(restoring.take(&run));
         })?;
         early.take_back(&settings);
-        queue.close_windows(now);
+        restoring.finish();
         Ok(orphans)
     };
     let restored = tokio::task::spawn_blocking(restore).await;

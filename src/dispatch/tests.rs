@@ -218,12 +218,12 @@ impl Stage {
         let opened = opened.unwrap();
         let (journal, metrics) = (opened.journal, Metrics::new(&clock));
         let queue = Arc::new(Queue::new());
-        let mut orphans = Orphans::new();
+        let (mut orphans, mut restoring) = (Orphans::new(), queue.restoring(&endpoints, Instant::now()));
         let restored = opened.notes.hand_over(&journal, |run| {
-            orphans.extend(queue.restore(&run, &endpoints, Instant::now()));
+            orphans.extend(restoring.take(&run));
         });
         restored.unwrap();
-        queue.close_windows(Instant::now());
+        restoring.finish();
         let settings = Settings::open(&folder.join(FILE)).unwrap();
         let kept = catalog::Options {
             age_max: Duration::from_hours(24),

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
     thread,
 };
 
@@ -21,8 +24,8 @@ use crate::{
     push::{EndpointId, Sequence},
 };
 
-/// Pushes that are grouped at once: enough for several of each repository, and some 3 MiB.
-const BATCH: usize = 16 * 1024;
+/// Pushes that are grouped at once: enough for several of each repository, and some 5 MiB.
+const BATCH: usize = 64 * 1024;
 
 /// Why what is owed could not be handed over.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +43,15 @@ pub enum HandOverError {
 pub struct OwedRun<'a> {
     /// Where they were pushed.
     pub repository: &'a RepositoryName,
-    /// Who owes them, each with its place among those who owed them at first.
-    pub owed: &'a [(u16, EndpointId)],
+    /// Who owes them, each with its place among those who owed them at first. Runs that come one after the other
+    /// share the list where it is the same.
+    pub owed: &'a OwedBy,
     /// What is owed.
     pub pushes: &'a [OwedPush<'a>],
 }
+
+/// Who owes some pushes, each with its place among those who owed them at first.
+pub type OwedBy = Arc<[(u16, EndpointId)]>;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +103,7 @@ struct Batch {
 #[derive(Debug)]
 struct Run {
     repository: RepositoryName,
-    owed: Vec<(u16, EndpointId)>,
+    owed: OwedBy,
     /// How many of the items are its pushes.
     items: usize,
 }
@@ -217,7 +224,8 @@ impl Gathering {
         let runs = self
             .items
             .chunk_by(|one, next| (one.repository, one.owing) == (next.repository, next.owing));
-        let runs = runs.filter_map(|run| self.run(run, names)).collect();
+        let mut shared = None;
+        let runs = runs.filter_map(|run| self.run(run, names, &mut shared)).collect();
         Batch {
             runs,
             items: self.items,
@@ -225,13 +233,24 @@ impl Gathering {
         }
     }
 
-    fn run(&self, items: &[Item], names: &Names) -> Option<Run> {
+    /// A run of these items. `shared` is the list that was made last, by number, if it is the same for every
+    /// repository.
+    fn run(&self, items: &[Item], names: &Names, shared: &mut Option<(u32, OwedBy)>) -> Option<Run> {
         let first = items.first()?;
         let repository = names.name(first.repository)?;
-        let (list, unsettled) = self.owing.get(first.owing as usize)?;
-        let all = (0..).zip(names.endpoints(*list, repository));
+        let owed = match shared {
+            Some((number, owed)) if *number == first.owing => Arc::clone(owed),
+            _ => {
+                let (list, unsettled) = self.owing.get(first.owing as usize)?;
+                let all = (0..).zip(names.endpoints(*list, repository));
+                let owed: OwedBy = all.filter(|(place, _)| unsettled.contains(*place)).collect();
+                let is_same = |(_, id): &(u16, EndpointId)| matches!(id, EndpointId::Named(_));
+                *shared = (owed.iter().all(is_same)).then(|| (first.owing, Arc::clone(&owed)));
+                owed
+            }
+        };
         Some(Run {
-            owed: all.filter(|(place, _)| unsettled.contains(*place)).collect(),
+            owed,
             repository: repository.clone(),
             items: items.len(),
         })
@@ -240,17 +259,18 @@ impl Gathering {
 
 impl Batch {
     fn hand_over(&self, take: &mut impl FnMut(OwedRun<'_>)) {
-        let pushes: Vec<_> = self.items.iter().map(|item| self.push(item)).collect();
-        let mut rest = pushes.as_slice();
+        let (mut rest, mut pushes) = (self.items.as_slice(), Vec::new());
         for run in &self.runs {
-            let Some((pushes, behind)) = rest.split_at_checked(run.items) else {
+            let Some((items, behind)) = rest.split_at_checked(run.items) else {
                 return;
             };
             rest = behind;
+            pushes.clear();
+            pushes.extend(items.iter().map(|item| self.push(item)));
             take(OwedRun {
                 repository: &run.repository,
                 owed: &run.owed,
-                pushes,
+                pushes: &pushes,
             });
         }
     }

@@ -128,7 +128,7 @@ mod writer;
 pub use cut::Cut;
 pub use error::{AppendError, OpenError, ToolError, repair_command};
 pub use examine::{Finding, Progress, SegmentFigures, Torn};
-pub use hand_over::{HandOverError, OwedPush, OwedRun};
+pub use hand_over::{HandOverError, OwedBy, OwedPush, OwedRun};
 pub use holder::{Holder, holder};
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
 pub use notes::Notes;

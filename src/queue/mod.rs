@@ -2,7 +2,7 @@
 //!
 //! The journal's thread inserts what became durable, in order ([`Queue::apply`]); the dispatcher takes
 //! what is due ([`Queue::due`], [`Queue::advance`]) and gives back how it went ([`Queue::complete`]).
-//! Memory follows the journal, never the other way round: after a restart [`Queue::restore`] builds the
+//! Memory follows the journal, never the other way round: after a restart [`Queue::restoring`] builds the
 //! same queues from what the journal still holds.
 //!
 //! # Invariants
@@ -33,7 +33,7 @@ use tokio::{
 
 use crate::{
     image::{RepositoryName, Tag},
-    journal::{Durable, OwedRun},
+    journal::Durable,
     push::{EndpointId, Pair, Sequence},
     webhook::Endpoints,
 };
@@ -48,10 +48,12 @@ mod lines;
 mod passages;
 mod record;
 mod repository;
+mod restoring;
 
 pub use accounts::{Bounds, Excess};
 pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled, Waiting};
 pub use lines::Passage;
+pub use restoring::Restoring;
 
 use accounts::Accounts;
 use batch::Ahead;
@@ -184,44 +186,6 @@ impl Queue {
             self.schedule(&name, &mut queue, now);
         }
         orphans
-    }
-
-    /// Inserts pushes that the journal found to be owed at the start, each repository's in order. Before anything
-    /// is applied. Nothing of it is due before [`Queue::close_windows`].
-    ///
-    /// Returns what is owed by endpoints that no longer exist.
-    pub fn restore(&self, run: &OwedRun<'_>, endpoints: &Endpoints, now: Instant) -> Orphans {
-        let mut gone = Vec::new();
-        let bytes = run.pushes.iter().map(|push| u64::from(push.bytes)).sum();
-        let owing = run.owed.iter().map(|(place, endpoint)| (*place, endpoint));
-        let owed = self.take_on(bytes, endpoints, owing, |place, endpoint| {
-            gone.push((place, endpoint.clone()));
-        });
-        let arrivals = run.pushes.iter().map(|push| Arrival {
-            sequence: push.sequence,
-            bytes: push.bytes,
-            tag: push.tag,
-        });
-        self.insert(run.repository, arrivals, &owed, now);
-        let orphans = run.pushes.iter().flat_map(|push| {
-            let sequence = push.sequence;
-            let gone = gone.iter();
-            gone.map(move |(place, endpoint)| {
-                let place = *place;
-                (Pair { sequence, place }, endpoint.clone())
-            })
-        });
-        orphans.collect()
-    }
-
-    /// Closes every window once all is restored: nobody waits for a window that was open when the process
-    /// ended.
-    pub fn close_windows(&self, now: Instant) {
-        for mut entry in self.repositories.iter_mut() {
-            let (name, queue) = entry.pair_mut();
-            queue.close_windows(&self.ahead, now);
-            self.schedule(name, queue, now);
-        }
     }
 
     /// Waits until some repository has work due, and returns its name.

@@ -387,7 +387,9 @@ impl RepositoryQueue {
     }
 
     fn lane(&mut self, endpoint: &Arc<EndpointId>) -> &mut Lane {
-        let index = self.lane_of(endpoint).unwrap_or_else(|| {
+        let same = |lane: &Lane| Arc::ptr_eq(&lane.endpoint, endpoint);
+        let index = self.lanes.iter().position(same);
+        let index = index.or_else(|| self.lane_of(endpoint)).unwrap_or_else(|| {
             self.lanes.reserve_exact(1);
             self.lanes.push(Lane::new(Arc::clone(endpoint)));
             self.lanes.len() - 1

@@ -114,7 +114,7 @@ fn a_push_that_can_not_be_read_for_a_while_is_delivered_once_it_can() {
     let receiver = Receiver::start();
     let config = Config::without_registry()
         .endpoint("hook", &receiver.url("/hook"))
-        .with("batch.window = '2s'");
+        .with("batch.window = '4s'");
     let mut shipbell = Shipbell::start(config);
     let tags = ["whole", "broken", "late"];
     shipbell.take(envelope::of(

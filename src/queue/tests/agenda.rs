@@ -71,7 +71,7 @@ async fn an_earlier_push_wakes_the_one_who_waits_for_a_later() {
 #[tokio::test(start_paused = true)]
 async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
     let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
-    let mut orphans = Orphans::new();
+    let (mut orphans, mut restoring) = (Orphans::new(), queue.restoring(&endpoints, Instant::now()));
     for (number, repository, owed) in [
         (1, "acme/app", vec![(3, named("ci")), (5, named("gone"))]),
         (2, "acme/other", vec![(0, named("gone"))]),
@@ -83,17 +83,17 @@ async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
         };
         let run = OwedRun {
             repository: &repository.parse().unwrap(),
-            owed: &owed,
+            owed: &owed.into(),
             pushes: &[push],
         };
-        orphans.extend(queue.restore(&run, &endpoints, Instant::now()));
+        orphans.extend(restoring.take(&run));
     }
     let places: Vec<_> = orphans
         .iter()
         .map(|(pair, id)| (pair.sequence.get(), pair.place, id.to_string()))
         .collect();
     assert_eq!(places, [(1, 5, "gone".to_owned()), (2, 0, "gone".to_owned())]);
-    queue.close_windows(Instant::now());
+    restoring.finish();
     assert_eq!(queue.pending(), 1);
     let start = Instant::now();
     let name = queue.due().await;

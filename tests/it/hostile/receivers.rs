@@ -31,7 +31,7 @@ use cases::{
 
 /// One attempt's time limit, and what a busy machine may add to it.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
-const BUSY: Duration = Duration::from_millis(1_500);
+const BUSY: Duration = Duration::from_secs(10);
 
 /// What shipbell may grow by while all of them are at it.
 const GROWTH_MAX: u64 = 64 * MIB;
@@ -214,7 +214,7 @@ fn http_date(ahead: Duration) -> String {
 fn retry_after_is_honoured_within_a_day_and_nonsense_is_passed_over() {
     const SCHEDULE_S: i64 = 40;
     const DAY_S: i64 = 24 * 60 * 60;
-    let date = http_date(Duration::from_hours(2));
+    let (date, dated) = (http_date(Duration::from_hours(2)), Instant::now());
     let cases = [
         ("120", 120),
         ("5", SCHEDULE_S),
@@ -261,8 +261,13 @@ fn retry_after_is_honoured_within_a_day_and_nonsense_is_passed_over() {
                 let at = |key: &str| chrono::DateTime::parse_from_rfc3339(attempt[key].as_str()?).ok();
                 Some((at("retry_at")? - at("at")?).num_milliseconds() / 1000)
             });
+            // A date comes nearer.
+            let nearer_s = match *value == date {
+                true => i64::try_from(dated.elapsed().as_secs()).unwrap(),
+                false => 0,
+            };
             assert!(
-                (expected_s - 2..=expected_s + 5).contains(&wait_s),
+                (expected_s - 2 - nearer_s..=expected_s + 5).contains(&wait_s),
                 "{status} with {value:?}: {wait_s} s, not {expected_s}"
             );
         }

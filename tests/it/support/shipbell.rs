@@ -32,10 +32,11 @@ pub(crate) struct Config {
 
 impl Config {
     /// Ports and data of its own, a token, the registry at `registry_url`, and no endpoint; a short window,
-    /// no pace, no pause for who fails, and a log that tells all.
+    /// no pace, no pause for who fails, time for a disk that others keep busy, and a log that tells all.
     pub(crate) fn new(registry_url: &str) -> Self {
         Self::with_defaults(registry_url).with(
-            "batch.window = '100ms'\nlog.level = 'debug'\ndelivery.rate = '0'\ndelivery.pause_after = 1000",
+            "ingest.ack_deadline = '20s'\nbatch.window = '100ms'\nlog.level = 'debug'\n\
+             delivery.rate = '0'\ndelivery.pause_after = 1000",
         )
     }
 

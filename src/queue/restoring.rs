@@ -1,0 +1,122 @@
+//! How a start fills the queues with what the journal still owes.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    Orphans, Queue,
+    repository::{Arrival, Owing},
+};
+use crate::{
+    journal::{OwedBy, OwedRun},
+    push::{EndpointId, Pair},
+    webhook::Endpoints,
+};
+
+/// The queues while a start fills them. What is taken stands in them at once, and in the accounts once it
+/// [ends](Restoring::finish).
+#[derive(Debug)]
+#[must_use = "nothing is due before it ends"]
+pub struct Restoring<'a> {
+    queue: &'a Queue,
+    endpoints: &'a Endpoints,
+    now: Instant,
+    /// The list that was met last: most runs have the same one.
+    last: Option<Known>,
+}
+
+/// Those on a list of who owes some pushes.
+#[derive(Debug)]
+struct Known {
+    list: OwedBy,
+    owing: Vec<Owing>,
+    /// Those that no longer exist.
+    gone: Vec<(u16, EndpointId)>,
+    /// What they owe that is not put down to their accounts yet.
+    bytes: u64,
+}
+
+impl Queue {
+    /// Begins to insert what the journal found to be owed at the start. Before anything is applied.
+    pub fn restoring<'a>(&'a self, endpoints: &'a Endpoints, now: Instant) -> Restoring<'a> {
+        Restoring {
+            queue: self,
+            endpoints,
+            now,
+            last: None,
+        }
+    }
+}
+
+impl Restoring<'_> {
+    /// Inserts pushes, each repository's in order.
+    ///
+    /// Returns what is owed by endpoints that no longer exist.
+    pub fn take(&mut self, run: &OwedRun<'_>) -> Orphans {
+        let bytes = run.pushes.iter().map(|push| u64::from(push.bytes)).sum();
+        let known = match self.last.take() {
+            Some(mut known) if Arc::ptr_eq(&known.list, run.owed) => {
+                known.bytes += bytes;
+                known
+            }
+            before => {
+                self.put_down(before);
+                self.look_up(run.owed, bytes)
+            }
+        };
+        let arrivals = run.pushes.iter().map(|push| Arrival {
+            sequence: push.sequence,
+            bytes: push.bytes,
+            tag: push.tag,
+        });
+        self.queue
+            .insert(run.repository, arrivals, &known.owing, self.now);
+        let orphans = run.pushes.iter().flat_map(|push| {
+            let sequence = push.sequence;
+            let gone = known.gone.iter();
+            gone.map(move |(place, endpoint)| {
+                let place = *place;
+                (Pair { sequence, place }, endpoint.clone())
+            })
+        });
+        let orphans = orphans.collect();
+        self.last = Some(known);
+        orphans
+    }
+
+    /// Closes every window: nobody waits for one that was open when the process ended. From here on things are due.
+    pub fn finish(mut self) {
+        let last = self.last.take();
+        self.put_down(last);
+        for mut entry in self.queue.repositories.iter_mut() {
+            let (name, queue) = entry.pair_mut();
+            queue.close_windows(&self.queue.ahead, self.now);
+            self.queue.schedule(name, queue, self.now);
+        }
+    }
+
+    fn look_up(&self, list: &OwedBy, bytes: u64) -> Known {
+        let mut gone = Vec::new();
+        let owed = list.iter().map(|(place, endpoint)| (*place, endpoint));
+        let owing = self
+            .queue
+            .take_on(bytes, self.endpoints, owed, |place, endpoint| {
+                gone.push((place, endpoint.clone()));
+            });
+        Known {
+            list: Arc::clone(list),
+            owing,
+            gone,
+            bytes: 0,
+        }
+    }
+
+    fn put_down(&self, known: Option<Known>) {
+        let Some(known) = known.filter(|known| known.bytes > 0) else {
+            return;
+        };
+        let owing = known.owing.iter().map(|owing| &*owing.endpoint);
+        self.queue.accounts.add(known.bytes, owing);
+    }
+}
