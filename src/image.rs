@@ -94,22 +94,22 @@ impl Tag {
 
     /// Whether the text is a tag.
     #[must_use]
-    pub fn is_valid(text: &str) -> bool {
+    pub fn is_valid(text: &[u8]) -> bool {
         Self::check(text).is_ok()
     }
 
-    fn check(text: &str) -> Result<(), &'static str> {
+    fn check(text: &[u8]) -> Result<(), &'static str> {
         if text.is_empty() || text.len() > 128 {
             return Err("it has between 1 and 128 characters");
         }
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if !text
-            .bytes()
-            .all(|byte| is_word(byte) || byte == b'.' || byte == b'-')
+            .iter()
+            .all(|&byte| is_word(byte) || byte == b'.' || byte == b'-')
         {
             return Err("it is of A-Z, a-z, 0-9, '_', '.' and '-'");
         }
-        if !text.bytes().next().is_some_and(is_word) {
+        if !text.iter().copied().next().is_some_and(is_word) {
             return Err("it does not begin with '.' or '-'");
         }
         Ok(())
@@ -138,7 +138,7 @@ impl FromStr for Tag {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        Self::check(text).map_err(|reason| InvalidName::new("tag", text, reason))?;
+        Self::check(text.as_bytes()).map_err(|reason| InvalidName::new("tag", text, reason))?;
         Ok(Self(text.into()))
     }
 }

@@ -84,7 +84,7 @@ type Owing = (u32, Unsettled);
 #[derive(Debug, Default)]
 struct Gathering {
     items: Vec<Item>,
-    tags: String,
+    tags: Vec<u8>,
     owing: Vec<Owing>,
     by_owing: HashMap<Owing, u32>,
     /// The one that was met last.
@@ -96,7 +96,7 @@ struct Gathering {
 struct Batch {
     runs: Vec<Run>,
     items: Vec<Item>,
-    tags: String,
+    tags: Vec<u8>,
 }
 
 /// What an [`OwedRun`] is made of.
@@ -194,7 +194,7 @@ impl Gathering {
         let owing = self.owing((note.owing, push.unsettled));
         // A tag has at most 128 bytes, so all of a batch have far less than 4 GiB.
         let tag_at = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);
-        self.tags.push_str(note.tag);
+        self.tags.extend_from_slice(note.tag);
         self.items.push(Item {
             sequence: push.sequence,
             bytes: push.standing.bytes,
@@ -281,7 +281,10 @@ impl Batch {
         OwedPush {
             sequence: item.sequence,
             bytes: item.bytes,
-            tag: tag.unwrap_or_default(),
+            // It was found to be valid, so it is ASCII.
+            tag: tag
+                .and_then(|tag| std::str::from_utf8(tag).ok())
+                .unwrap_or_default(),
         }
     }
 }

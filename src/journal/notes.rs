@@ -45,8 +45,8 @@ pub(super) struct Note<'a> {
     /// Numbers of its repository, and of the list of those who owed it.
     pub(super) repository: u32,
     pub(super) owing: u32,
-    /// Empty for none.
-    pub(super) tag: &'a str,
+    /// A valid one; empty for none.
+    pub(super) tag: &'a [u8],
 }
 
 impl Notes {
@@ -73,7 +73,7 @@ impl Notes {
         };
         put_varint(bytes, u64::from(note.repository) + 1);
         put_varint(bytes, note.owing.into());
-        put_sized(bytes, note.tag.as_bytes());
+        put_sized(bytes, note.tag);
     }
 
     /// The note of a push. To be asked for in the order of the sequence numbers: what comes before is let go.
@@ -106,7 +106,7 @@ fn decode<'a>(decoder: &mut Decoder<'a>) -> Option<Option<Note<'a>>> {
     Some(Some(Note {
         repository: u32::try_from(repository).ok()?,
         owing: u32::try_from(decoder.varint().ok()?).ok()?,
-        tag: decoder.text().ok()?,
+        tag: decoder.sized().ok()?,
     }))
 }
 
@@ -153,7 +153,7 @@ impl Names {
         .unwrap_or_default()
     }
 
-    fn repository(&mut self, name: &str) -> Result<u32, RecordError> {
+    fn repository(&mut self, name: &[u8]) -> Result<u32, RecordError> {
         let Self {
             hasher,
             repositories,
@@ -163,7 +163,7 @@ impl Names {
         let hash = hasher.hash_one(name);
         let is_it = |number: &u32| {
             let known = repositories.get(*number as usize);
-            known.is_some_and(|known| known.as_str() == name)
+            known.is_some_and(|known| known.as_str().as_bytes() == name)
         };
         if let Some(known) = by_name.find(hash, is_it) {
             return Ok(*known);
@@ -173,7 +173,7 @@ impl Names {
         repositories.push(parsed);
         by_name.insert_unique(hash, number, |number| {
             let known = repositories.get(*number as usize);
-            known.map_or(0, |known| hasher.hash_one(known.as_str()))
+            known.map_or(0, |known| hasher.hash_one(known.as_str().as_bytes()))
         });
         Ok(number)
     }

@@ -42,18 +42,19 @@ pub(super) const KEY_BYTES: usize = 12;
 
 impl EventKey {
     /// The key of an event id; none for the empty one, which is nobody's.
-    pub(super) fn of(event_id: &str) -> Option<Self> {
+    pub(super) fn of(event_id: impl AsRef<[u8]>) -> Option<Self> {
+        let event_id = event_id.as_ref();
         if event_id.is_empty() {
             return None;
         }
-        if let Some([a, b, c, d, rest @ ..]) = uuid(event_id.as_bytes()) {
+        if let Some([a, b, c, d, rest @ ..]) = uuid(event_id) {
             let mut key = rest;
             for (byte, folded) in key.iter_mut().zip([a, b, c, d]) {
                 *byte ^= folded;
             }
             return Some(Self(key));
         }
-        let hash = sha2::Sha256::digest(event_id.as_bytes());
+        let hash = sha2::Sha256::digest(event_id);
         hash.first_chunk().copied().map(Self)
     }
 
@@ -72,27 +73,45 @@ impl EventKey {
 /// come to the same bits.
 fn uuid(text: &[u8]) -> Option<[u8; 16]> {
     let text: &[u8; 36] = text.try_into().ok()?;
-    let mut bits = [0; 16];
-    let mut at = 0;
-    for (index, byte) in bits.iter_mut().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            if text.get(at) != Some(&b'-') {
-                return None;
-            }
-            at += 1;
+    let mut digits = [0; 32];
+    let mut rest = text.as_slice();
+    let mut into = digits.as_mut_slice();
+    for (number, length) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+        if number > 0 {
+            rest = rest.strip_prefix(b"-")?;
         }
-        *byte = nibble(*text.get(at)?)? << 4 | nibble(*text.get(at + 1)?)?;
-        at += 2;
+        let (group, behind) = rest.split_at_checked(length)?;
+        let (slot, free) = into.split_at_mut_checked(length)?;
+        slot.copy_from_slice(group);
+        (rest, into) = (behind, free);
     }
-    Some(bits)
+    let mut bits = [0; 16];
+    let mut wrong = 0;
+    for (byte, [high, low]) in bits.iter_mut().zip(digits.as_chunks().0) {
+        let (high, low) = (nibble(*high), nibble(*low));
+        wrong |= high | low;
+        *byte = high << 4 | low;
+    }
+    (wrong <= 0xf).then_some(bits)
 }
 
-fn nibble(character: u8) -> Option<u8> {
-    match character {
-        b'0'..=b'9' => Some(character - b'0'),
-        b'a'..=b'f' => Some(character - b'a' + 10),
-        _ => None,
-    }
+/// A digit's value, or more than 15 of what is no digit. Without a branch: digits come in no order.
+fn nibble(character: u8) -> u8 {
+    const VALUES: [u8; 256] = {
+        let mut values = [0xff; 256];
+        let mut value = 0;
+        while value < 16 {
+            #[expect(clippy::indexing_slicing, reason = "of a constant")]
+            let digit = b"0123456789abcdef"[value as usize];
+            #[expect(clippy::indexing_slicing, reason = "of a constant")]
+            {
+                values[digit as usize] = value;
+            }
+            value += 1;
+        }
+        values
+    };
+    VALUES.get(usize::from(character)).copied().unwrap_or(0xff)
 }
 
 /// An id's place in the order of all ids since the start.
@@ -100,6 +119,11 @@ pub(super) type Place = u64;
 
 /// Ids of which only the last one's time is kept. An id is remembered too long rather than too short.
 const RUN_LENGTH_MAX: u64 = 64;
+
+/// Ids that are put into the table together are parted by where in it they go, if they are so many.
+const PARTED_MIN: usize = 10_000;
+const PARTS_BITS: u32 = 8;
+const PARTS: usize = 1 << PARTS_BITS;
 
 /// The ids, oldest first.
 #[derive(Debug, Default)]
@@ -135,17 +159,67 @@ impl Recent {
 
     /// Remembers an id that is not remembered yet.
     pub(super) fn push(&mut self, key: EventKey, taken_at: Timestamp) {
+        let place = low(self.end());
+        self.add_untabled(key, taken_at);
+        let (ring, front) = (&self.ring, self.front);
+        self.table.insert_unique(key.hash(), place, |place| {
+            ring.get(index(*place, front)).map_or(0, |key| key.hash())
+        });
+    }
+
+    /// The same, but it is not found before [`Recent::table_from`].
+    fn add_untabled(&mut self, key: EventKey, taken_at: Timestamp) {
         let end = self.end();
         match self.times.back_mut() {
             Some((first, time)) if end - *first < RUN_LENGTH_MAX => *time = taken_at.max(*time),
             _ => self.times.push_back((end, taken_at)),
         }
-        let place = low(end);
         self.ring.push_back(key);
+    }
+
+    /// Has all ids from this one of the ring on found. Many are put in by where in the table they go, so that it is
+    /// walked through once, and not missed in the processor's caches for each.
+    fn table_from(&mut self, index_from: usize) {
         let (ring, front) = (&self.ring, self.front);
-        self.table.insert_unique(key.hash(), place, |place| {
-            ring.get(index(*place, front)).map_or(0, |key| key.hash())
-        });
+        let hash_of = |place: &u32| ring.get(index(*place, front)).map_or(0, |key| key.hash());
+        let new = ring.len().saturating_sub(index_from);
+        self.table.reserve(new, hash_of);
+        // The table takes a hash's lowest bits for the place to begin at.
+        let bits = self.table.capacity().next_power_of_two().trailing_zeros();
+        let shift = bits.saturating_sub(PARTS_BITS);
+        let part = |hash: u64| usize::try_from(hash >> shift).unwrap_or_default() % PARTS;
+        let places = (front..).map(low).zip(ring).skip(index_from);
+        if new < PARTED_MIN {
+            for (place, key) in places {
+                self.table.insert_unique(key.hash(), place, hash_of);
+            }
+            return;
+        }
+        let mut ends = [0; PARTS];
+        for (_, key) in places.clone() {
+            if let Some(count) = ends.get_mut(part(key.hash())) {
+                *count += 1;
+            }
+        }
+        let mut end = 0;
+        for count in &mut ends {
+            // Where the part begins; it moves to its end as the part fills.
+            end += std::mem::replace(count, end);
+        }
+        let mut parted = vec![(0, 0); new];
+        for (place, key) in places {
+            let hash = key.hash();
+            let at = ends.get_mut(part(hash)).map(|at| {
+                *at += 1;
+                *at - 1
+            });
+            if let Some(slot) = at.and_then(|at| parted.get_mut(at)) {
+                *slot = (hash, place);
+            }
+        }
+        for (hash, place) in parted {
+            self.table.insert_unique(hash, place, hash_of);
+        }
     }
 
     /// Takes back every id from that place on.

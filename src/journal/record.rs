@@ -166,13 +166,14 @@ enum Origin {
     Carried,
 }
 
-/// The part of a push that recovery looks at in every push, with the rest not yet looked at.
+/// The part of a push that recovery looks at in every push, with the rest not yet looked at. Its texts are not looked
+/// into either.
 #[derive(Clone, Debug)]
 pub(super) struct PushHead<'a> {
     pub(super) sequence: Sequence,
     pub(super) taken_at: Timestamp,
-    pub(super) event_id: &'a str,
-    pub(super) repository: &'a str,
+    pub(super) event_id: &'a [u8],
+    pub(super) repository: &'a [u8],
     /// How many endpoints owed it when it was taken.
     pub(super) owed: u16,
     /// In a copy that was carried forward: which pairs were unsettled then.
@@ -197,8 +198,8 @@ impl<'a> PushHead<'a> {
             Origin::Carried => Some(decoder.sized()?),
         };
         let taken_at = Timestamp::from_unix_millis(decoder.i64()?);
-        let event_id = decoder.text()?;
-        let repository = decoder.text()?;
+        let event_id = decoder.sized()?;
+        let repository = decoder.sized()?;
         let owed = u16::try_from(decoder.count()?)
             .map_err(|_| RecordError::Malformed("more endpoints owe a push than can be"))?;
         let carried = unsettled
@@ -221,7 +222,7 @@ impl<'a> PushHead<'a> {
 
     /// Who owed it when it was taken, and by which tag it was pushed, as they stand here: the names in them are
     /// not looked at.
-    pub(super) fn raw_addresses(&self) -> Result<(&'a [u8], &'a str), RecordError> {
+    pub(super) fn raw_addresses(&self) -> Result<(&'a [u8], &'a [u8]), RecordError> {
         let (mut decoder, rest) = (self.rest, self.rest.rest());
         for _ in 0..self.owed {
             skip_endpoint(&mut decoder)?;
@@ -229,7 +230,7 @@ impl<'a> PushHead<'a> {
         let endpoints = rest.get(..rest.len() - decoder.rest().len());
         decoder.u8()?;
         decoder.varint()?;
-        Ok((endpoints.unwrap_or_default(), decoder.text()?))
+        Ok((endpoints.unwrap_or_default(), decoder.sized()?))
     }
 
     /// Who owes it, and by which tag it was pushed.
@@ -254,7 +255,7 @@ impl<'a> PushHead<'a> {
             .and_then(|index| MediaType::ALL.get(usize::from(index)).copied())
             .ok_or(RecordError::Malformed("a media type of no known number"))?;
         let manifest_size = decoder.varint()?;
-        let tag = parse_tag(decoder.text()?)?;
+        let tag = parse_tag(decoder.sized()?)?;
         let digest = decode_digest(&mut decoder)?;
         let actor = decoder.text()?.to_owned();
         let references = (0..decoder.count()?)
@@ -262,7 +263,7 @@ impl<'a> PushHead<'a> {
             .collect::<Result<_, _>>()?;
         end(decoder)?;
         Ok(Push {
-            event_id: self.event_id.to_owned(),
+            event_id: text(self.event_id)?.to_owned(),
             repository,
             tag,
             digest,
@@ -293,6 +294,10 @@ impl Iterator for EventIds<'_> {
         };
         Some(one().map_err(RecordError::from))
     }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, RecordError> {
+    std::str::from_utf8(bytes).map_err(|_| RecordError::Malformed("a text is not UTF-8"))
 }
 
 fn end(decoder: Decoder<'_>) -> Result<(), RecordError> {
@@ -338,13 +343,13 @@ fn decode_endpoint(decoder: &mut Decoder<'_>, own: &RepositoryName) -> Result<En
     }
 }
 
-pub(super) fn parse_repository(name: &str) -> Result<RepositoryName, RecordError> {
+pub(super) fn parse_repository(name: &[u8]) -> Result<RepositoryName, RecordError> {
     let malformed = |_| RecordError::Malformed("a repository's name is not valid");
-    name.parse().map_err(malformed)
+    text(name)?.parse().map_err(malformed)
 }
 
-fn parse_tag(tag: &str) -> Result<Option<Tag>, RecordError> {
-    let tag = (!tag.is_empty()).then(|| tag.parse());
+fn parse_tag(tag: &[u8]) -> Result<Option<Tag>, RecordError> {
+    let tag = (!tag.is_empty()).then(|| text(tag).map(str::parse)).transpose()?;
     tag.transpose()
         .map_err(|_| RecordError::Malformed("a tag is not valid"))
 }

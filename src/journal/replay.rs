@@ -70,6 +70,7 @@ impl Replay {
             u32::try_from(offset).map_err(too_large)?,
             u32::try_from(bytes).map_err(too_large)?,
         );
+        let is_new = push.carried.is_none();
         match push.carried {
             None if push.sequence == self.next_sequence => {
                 self.live.push(push.sequence, offset, bytes, push.owed);
@@ -91,7 +92,11 @@ impl Replay {
             }
         }
         if let Some(key) = EventKey::of(push.event_id) {
-            self.found.add(key, push.taken_at, segment);
+            if is_new {
+                self.found.add_new(key, push.taken_at, segment);
+            } else {
+                self.found.add(key, push.taken_at, segment);
+            }
         }
         Ok(())
     }

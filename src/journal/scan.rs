@@ -289,7 +289,10 @@ impl Window {
             let Some(bytes) = self.bytes(offset, count)? else {
                 break;
             };
-            if let Some(index) = bytes.iter().rposition(|byte| *byte != 0) {
+            // Mostly there is nothing: that is seen without a look at each byte.
+            if bytes.iter().fold(0, |all, byte| all | byte) != 0
+                && let Some(index) = bytes.iter().rposition(|byte| *byte != 0)
+            {
                 end = offset + index as u64 + 1;
             }
             offset += count as u64;

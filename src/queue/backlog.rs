@@ -172,19 +172,22 @@ impl Backlog {
             .near_offset(self.unsealed)
             .filter(|(_, record)| record.is_live());
         let window: Vec<usize> = window.map(|(at, _)| at).collect();
+        if let Some(index) = &mut self.index {
+            index.expect(window.len(), &self.records);
+        }
         let mut superseded = Vec::new();
         for at in window {
             let tag = tag_at(&self.records, at);
             if coalesce == Coalesce::None || tag.is_empty() {
                 continue;
             }
-            let older = self.newest(tag);
+            let older = match &mut self.index {
+                Some(index) => index.replace_newest(at, &self.records),
+                None => self.newest(tag),
+            };
             let older = older.filter(|older| *older > self.start || !is_first_in_flight);
             superseded.extend(older.and_then(|older| self.kill(older)));
             self.mark(at, COALESCES);
-            if let Some(index) = &mut self.index {
-                index.set_newest(at, &self.records);
-            }
         }
         let window = self
             .near_offset(self.unsealed)
@@ -289,7 +292,7 @@ impl Backlog {
             if first.next().is_some_and(|(_, first)| first.coalesces(tag))
                 && index.newest(tag, &self.records).is_none()
             {
-                index.set_newest(self.start, &self.records);
+                index.replace_newest(self.start, &self.records);
             }
         }
         self.live -= 1;

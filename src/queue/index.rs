@@ -2,7 +2,7 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
 use super::record::{COALESCES, Records, tag_at};
 use crate::push::Sequence;
@@ -42,7 +42,7 @@ impl Index {
             index.pass(at, before);
             before = record.sequence.get();
             if record.is_live() && record.marks & COALESCES != 0 {
-                index.set_newest(at, all);
+                index.replace_newest(at, all);
             }
         }
         index
@@ -82,13 +82,24 @@ impl Index {
         self.newest.find(hash, |at| tag_at(all, *at) == tag).copied()
     }
 
-    /// Makes the record at `at` the newest of its tag.
-    pub(super) fn set_newest(&mut self, at: usize, all: &[u8]) {
+    /// Makes the record at `at` the newest of its tag; tells which was before.
+    pub(super) fn replace_newest(&mut self, at: usize, all: &[u8]) -> Option<usize> {
         let tag = tag_at(all, at);
         let rehash = |at: &usize| self.hasher.hash_one(tag_at(all, *at));
         let hash = self.hasher.hash_one(tag);
-        let entry = self.newest.entry(hash, |at| tag_at(all, *at) == tag, rehash);
-        entry.insert(at);
+        match self.newest.entry(hash, |at| tag_at(all, *at) == tag, rehash) {
+            Entry::Occupied(mut entry) => Some(std::mem::replace(entry.get_mut(), at)),
+            Entry::Vacant(entry) => {
+                entry.insert(at);
+                None
+            }
+        }
+    }
+
+    /// Makes room for so many more tags.
+    pub(super) fn expect(&mut self, tags: usize, all: &[u8]) {
+        let rehash = |at: &usize| self.hasher.hash_one(tag_at(all, *at));
+        self.newest.reserve(tags, rehash);
     }
 
     /// Forgets the record at `at`, whose tag this is, if it is the newest.

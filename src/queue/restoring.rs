@@ -1,6 +1,6 @@
 //! How a start fills the queues with what the journal still owes.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use tokio::time::Instant;
 
@@ -9,10 +9,14 @@ use super::{
     repository::{Arrival, Owing},
 };
 use crate::{
+    image::RepositoryName,
     journal::{OwedBy, OwedRun},
     push::{EndpointId, Pair},
     webhook::Endpoints,
 };
+
+/// The windows of fewer repositories are closed by one thread: another would take longer to begin.
+const CLOSED_ALONE_MAX: usize = 1_000;
 
 /// The queues while a start fills them. What is taken stands in them at once, and in the accounts once it
 /// [ends](Restoring::finish).
@@ -89,10 +93,27 @@ impl Restoring<'_> {
     pub fn finish(mut self) {
         let last = self.last.take();
         self.put_down(last);
-        for mut entry in self.queue.repositories.iter_mut() {
-            let (name, queue) = entry.pair_mut();
-            queue.close_windows(&self.queue.ahead, self.now);
-            self.queue.schedule(name, queue, self.now);
+        let names = self.queue.names();
+        let (half, other) = names.split_at(names.len() / 2);
+        if names.len() < CLOSED_ALONE_MAX {
+            return self.close(&names);
+        }
+        thread::scope(|scope| {
+            let helping = thread::Builder::new().name("queue-restore".to_owned());
+            let helping = helping.spawn_scoped(scope, || self.close(half));
+            self.close(other);
+            if helping.is_err() {
+                self.close(half);
+            }
+        });
+    }
+
+    fn close(&self, names: &[RepositoryName]) {
+        for name in names {
+            if let Some(mut queue) = self.queue.repositories.get_mut(name) {
+                queue.close_windows(&self.queue.ahead, self.now);
+                self.queue.schedule(name, &mut queue, self.now);
+            }
         }
     }
 

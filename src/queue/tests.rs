@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     clock::Timestamp,
     image::{Digest, MediaType},
-    journal::OwedPush,
+    journal::{OwedBy, OwedPush, OwedRun},
     push::{Push, Sequence, Settlement},
     secret::Secret,
     webhook::{Batching, Coalesce, Endpoint, Format, Rate, guard::Author},

@@ -21,14 +21,28 @@ struct FoundId {
     key: EventKey,
     taken_at: Timestamp,
     segment: u64,
+    /// Whether nothing was to be known of it when it was written.
+    is_new: bool,
 }
 
 impl Found {
+    /// Adds the id of a push where it was taken.
+    pub(in crate::journal) fn add_new(&mut self, key: EventKey, taken_at: Timestamp, segment: u64) {
+        self.put(FoundId {
+            key,
+            taken_at,
+            segment,
+            is_new: true,
+        });
+    }
+
+    /// Adds an id that may be known: one that was written again.
     pub(in crate::journal) fn add(&mut self, key: EventKey, taken_at: Timestamp, segment: u64) {
         self.put(FoundId {
             key,
             taken_at,
             segment,
+            is_new: false,
         });
     }
 
@@ -87,10 +101,13 @@ impl Gathering {
     }
 }
 
-/// Ids in the order in which they were taken.
+/// Ids in the order in which they were taken. They come into the table together, when one is looked for or at the end:
+/// that takes a fraction of what one after the other does.
 #[derive(Debug)]
 pub(in crate::journal) struct InOrder {
     recent: Recent,
+    /// How many of them are in the table.
+    tabled: usize,
     /// Where each has its home.
     homes: Vec<u64>,
     last: Timestamp,
@@ -100,9 +117,9 @@ impl InOrder {
     fn new(ids: usize) -> Self {
         let mut recent = Recent::default();
         recent.ring.reserve(ids);
-        recent.table.reserve(ids, |_| 0);
         Self {
             recent,
+            tabled: 0,
             homes: Vec::with_capacity(ids),
             last: Timestamp::from_unix_millis(i64::MIN),
         }
@@ -121,26 +138,46 @@ impl InOrder {
             key: *key,
             taken_at: recent.taken_at(place),
             segment,
+            is_new: false,
         });
         Found(ids.collect())
     }
 
     fn add(&mut self, id: FoundId) {
         self.last = id.taken_at.max(self.last);
-        let known = self.recent.place(id.key);
-        let known = known.and_then(|place| usize::try_from(place).ok());
+        // One that was new then is new here, or remembered twice for a while, which does no harm.
+        let known = match id.is_new {
+            true => None,
+            false => self.place(id.key),
+        };
         if let Some(home) = known.and_then(|place| self.homes.get_mut(place)) {
             *home = id.segment.max(*home);
         } else {
-            self.recent.push(id.key, self.last);
+            self.recent.add_untabled(id.key, self.last);
             self.homes.push(id.segment);
         }
     }
 
-    fn finish(self, now: Timestamp) -> Recent {
-        let mut recent = self.recent;
-        for (place, segment) in (0..).zip(self.homes) {
-            add(recent.homes.entry(segment).or_default(), place..place + 1);
+    fn place(&mut self, key: EventKey) -> Option<usize> {
+        self.table_all();
+        let place = self.recent.place(key);
+        place.and_then(|place| usize::try_from(place).ok())
+    }
+
+    fn table_all(&mut self) {
+        self.recent.table_from(self.tabled);
+        self.tabled = self.recent.len();
+    }
+
+    fn finish(mut self, now: Timestamp) -> Recent {
+        self.table_all();
+        let (mut recent, mut place) = (self.recent, 0);
+        for run in self.homes.chunk_by(|one, next| one == next) {
+            let end = place + run.len() as u64;
+            if let Some(segment) = run.first() {
+                add(recent.homes.entry(*segment).or_default(), place..end);
+            }
+            place = end;
         }
         recent.forget(now);
         recent
@@ -153,7 +190,8 @@ impl Recent {
         found.sort_by_key(|id| id.taken_at);
         let mut in_order = InOrder::new(found.len());
         for id in found {
-            in_order.add(id);
+            // In another order than they were written: each may be there.
+            in_order.add(FoundId { is_new: false, ..id });
         }
         in_order.finish(now)
     }
@@ -194,5 +232,45 @@ mod tests {
                 (0, 2, 1)
             );
         }
+    }
+
+    #[test]
+    fn many_new_ids_are_all_known_and_one_written_again_moves_its_home() {
+        const IDS: u32 = 3 * super::super::PARTED_MIN as u32;
+        let key = |number: u32| EventKey::of(format!("event-{number}")).unwrap();
+        let mut gathering = Gathering::new(0);
+        // Some are looked for on the way, so that they come into the table in parts of their own.
+        for numbers in [0..IDS / 3, IDS / 3..IDS / 3 + 5, IDS / 3 + 5..IDS] {
+            let mut found = Found::default();
+            for number in numbers.clone() {
+                found.add_new(key(number), at(i64::from(number)), 1);
+            }
+            found.add(key(numbers.start), at(i64::from(numbers.start)), 2);
+            gathering.add(found);
+        }
+        let recent = gathering.finish(at(0));
+        for number in 0..IDS {
+            assert_eq!(recent.place(key(number)), Some(u64::from(number)));
+        }
+        assert_eq!(recent.place(key(IDS)), None);
+        assert_eq!((recent.count_in(1), recent.count_in(2)), (u64::from(IDS) - 3, 3));
+    }
+
+    #[test]
+    fn an_id_that_was_new_twice_is_known_until_the_younger_is_forgotten() {
+        const HOUR_MS: i64 = 3_600_000;
+        let mut gathering = Gathering::new(0);
+        let mut found = Found::default();
+        found.add_new(key(1), at(0), 1);
+        for number in 0..super::super::KEPT as u32 {
+            found.add_new(EventKey::of(format!("{number}")).unwrap(), at(1), 1);
+        }
+        found.add_new(key(1), at(2), 2);
+        gathering.add(found);
+        let mut recent = gathering.finish(at(0));
+        assert!(recent.place(key(1)).is_some());
+        recent.forget(at(HOUR_MS + 2));
+        assert_eq!(recent.len(), super::super::KEPT);
+        assert_eq!(recent.place(key(1)), Some(super::super::KEPT as u64 + 1));
     }
 }

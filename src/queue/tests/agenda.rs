@@ -104,3 +104,46 @@ async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
     assert_eq!(effects.settled[0].pair().place, 3);
     assert_eq!((queue.pending(), queue.repositories()), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_puts_down_what_is_owed_by_list_and_makes_every_repository_due() {
+    const REPOSITORIES: u64 = 1_500;
+    let queue = Queue::bounded(Bounds {
+        endpoint_bytes_max: 400 * REPOSITORIES + 399,
+        ..Bounds::default()
+    });
+    let endpoints = endpoints(&["ci", "cd"]);
+    let mut restoring = queue.restoring(&endpoints, Instant::now());
+    let lists: [OwedBy; 2] = [
+        [(0, named("ci"))].into(),
+        [(0, named("ci")), (1, named("cd"))].into(),
+    ];
+    // Each list is met again after the other; `ci` owes one push too many, `cd` does not.
+    for (number, list) in (1..=REPOSITORIES + 1).zip(lists.iter().cycle()) {
+        let push = OwedPush {
+            sequence: Sequence::new(number).unwrap(),
+            bytes: 400,
+            tag: "v1",
+        };
+        let run = OwedRun {
+            repository: &format!("acme/app-{}", number % REPOSITORIES).parse().unwrap(),
+            owed: list,
+            pushes: &[push],
+        };
+        assert_eq!(restoring.take(&run), []);
+    }
+    restoring.finish();
+    let over = queue.excesses().await;
+    assert_eq!(over, [Excess::Endpoint(Arc::new(named("ci")))]);
+    // The repository of the first and the last push has one of them left: the newer supersedes the older.
+    for _ in 0..REPOSITORIES {
+        let name = queue.due().await;
+        let mut effects = queue.advance(&name, Instant::now());
+        for lease in std::mem::take(&mut effects.leases) {
+            let after = queue.complete(&name, &lease, DELIVERED, Instant::now());
+            assert!(after.leases.is_empty());
+        }
+    }
+    assert_eq!((queue.pending(), queue.repositories()), (0, 0));
+    assert!(!queue.owes_anything(&named("ci")) && !queue.owes_anything(&named("cd")));
+}
