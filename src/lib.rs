@@ -61,6 +61,8 @@ pub mod telemetry;
 pub mod clock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod glob;
 pub mod lifecycle;
 pub mod secret;
 pub mod stamp;
+mod trust;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{GlobSet, GlobSetBuilder};
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
@@ -336,7 +336,7 @@ pub(super) fn tag_patterns(tags: &[String]) -> Result<Arc<GlobSet>, Vec<FieldErr
     }
     let (mut builder, mut errors) = (GlobSetBuilder::new(), Vec::new());
     for (index, tag) in tags.iter().enumerate() {
-        let glob = GlobBuilder::new(tag).literal_separator(true).build();
+        let glob = crate::glob::parse(tag);
         match glob {
             Ok(glob) if !tag.is_empty() && tag.len() <= TAG_BYTES_MAX => {
                 builder.add(glob);

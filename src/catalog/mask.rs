@@ -14,6 +14,9 @@ pub(super) const MASK: &str = "[masked]";
 /// What is shorter is no secret worth the name, and stands in any text.
 const SECRET_BYTES_MIN: usize = 4;
 
+/// A character's number in HTML has no more digits, but for zeros in front.
+const ENTITY_DIGITS_MAX: usize = 8;
+
 /// Headers that carry credentials, whoever set them.
 const CREDENTIALS: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
 
@@ -78,24 +81,128 @@ impl Mask {
         Self { secrets }
     }
 
-    /// `text` without the secrets.
+    /// `text` without the secrets, also where it escapes some of their characters, see [`escape`].
     pub(crate) fn apply(&self, text: &Bytes) -> Bytes {
-        let holds = |secret: &Vec<u8>| text.windows(secret.len()).any(|window| window == secret);
-        if !self.secrets.iter().any(holds) {
+        if self.secrets.is_empty() {
             return text.clone();
         }
-        let mut masked = Vec::with_capacity(text.len());
-        let mut rest: &[u8] = text;
-        while let Some((first, after)) = rest.split_first() {
-            let secret = self.secrets.iter().find(|secret| rest.starts_with(secret));
-            if let Some(behind) = secret.and_then(|secret| rest.get(secret.len()..)) {
-                masked.extend_from_slice(MASK.as_bytes());
-                rest = behind;
-            } else {
-                masked.push(*first);
+        let mut masked = Vec::new();
+        let (mut rest, mut kept): (&[u8], &[u8]) = (text, text);
+        while let Some((_, after)) = rest.split_first() {
+            let found = self.secrets.iter().find_map(|secret| behind(secret, rest));
+            let Some(behind) = found else {
                 rest = after;
-            }
+                continue;
+            };
+            masked.extend(kept.get(..kept.len() - rest.len()).unwrap_or_default());
+            masked.extend_from_slice(MASK.as_bytes());
+            (rest, kept) = (behind, behind);
         }
+        if kept.len() == text.len() {
+            return text.clone();
+        }
+        masked.extend_from_slice(kept);
         masked.into()
+    }
+}
+
+/// What stands behind the secret that `text` begins with, as it is or with some of its characters escaped.
+fn behind<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
+    secret.iter().try_fold(text, |rest, byte| {
+        let escaped = escape(rest).filter(|(value, _)| value == byte);
+        let (first, after) = rest.split_first()?;
+        match escaped {
+            Some((_, after)) => Some(after),
+            None => (first == byte).then_some(after),
+        }
+    })
+}
+
+/// The character that is escaped at the front of `text`, and what follows: as URLs and forms do it (`%2F`, `+`), JSON
+/// and scripts (`\/`, `\u002f`, `\x2f`), and HTML (`&#47;`, `&#x2f;`, `&amp;`).
+fn escape(text: &[u8]) -> Option<(u8, &[u8])> {
+    const ENTITIES: [(&[u8], u8); 9] = [
+        (b"&amp;", b'&'),
+        (b"&lt;", b'<'),
+        (b"&gt;", b'>'),
+        (b"&quot;", b'"'),
+        (b"&apos;", b'\''),
+        (b"&plus;", b'+'),
+        (b"&equals;", b'='),
+        (b"&sol;", b'/'),
+        (b"&nbsp;", b' '),
+    ];
+    match text {
+        [b'+', rest @ ..] => Some((b' ', rest)),
+        [b'%', rest @ ..] | [b'\\', b'x', rest @ ..] | [b'\\', b'u', b'0', b'0', rest @ ..] => {
+            let (digits, rest) = rest.split_at_checked(2)?;
+            Some((number(digits, 16)?, rest))
+        }
+        [b'\\', escaped @ (b'/' | b'"' | b'\'' | b'\\'), rest @ ..] => Some((*escaped, rest)),
+        [b'&', b'#', rest @ ..] => {
+            let (rest, radix) = match rest {
+                [b'x' | b'X', rest @ ..] => (rest, 16),
+                _ => (rest, 10),
+            };
+            let end = rest
+                .iter()
+                .take(ENTITY_DIGITS_MAX)
+                .position(|byte| *byte == b';')?;
+            Some((number(rest.get(..end)?, radix)?, rest.get(end + 1..)?))
+        }
+        [b'&', ..] => ENTITIES
+            .iter()
+            .find_map(|(entity, value)| Some((*value, text.strip_prefix(*entity)?))),
+        _ => None,
+    }
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(secret: &str, text: &str) -> String {
+        let mask = Mask {
+            secrets: vec![secret.as_bytes().to_vec()],
+        };
+        String::from_utf8(mask.apply(&Bytes::copy_from_slice(text.as_bytes())).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_masked_however_its_characters_are_escaped() {
+        const SECRET: &str = "ab+cd/HUSH== &x";
+        for said in [
+            SECRET,
+            "ab%2Bcd%2FHUSH%3D%3D%20%26x",
+            "ab%2bcd%2fHUSH%3d%3d+%26x",
+            r"ab+cd\/HUSH== &x",
+            r"ab\u002bcd\u002FHUSH\u003d= \u0026x",
+            r"ab\x2bcd\x2fHUSH== &x",
+            "ab&#43;cd&#x2F;HUSH&#061;=&#32;&amp;x",
+            "ab&plus;cd&sol;HUSH&equals;=&nbsp;&amp;x",
+            "&#97;b+cd/HUSH==+&x",
+        ] {
+            let text = format!("<a>{said}</a>, {said}");
+            assert_eq!(masked(SECRET, &text), "<a>[masked]</a>, [masked]", "{said}");
+        }
+        for other in [
+            "ab+cd/hush== &x",
+            "ab%2Bcd%2FHUS",
+            "ab&#43cd/HUSH== &x",
+            "%",
+            "&#",
+            r"\u00",
+            "",
+        ] {
+            assert_eq!(masked(SECRET, other), other);
+        }
+        assert_eq!(
+            masked("a%2Bb", "it was a%2Bb, a%252Bb"),
+            "it was [masked], [masked]"
+        );
     }
 }

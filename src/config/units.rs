@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
-use globset::{Glob, GlobBuilder};
+use globset::Glob;
 use ipnet::IpNet;
 use url::{Host, Url};
 
@@ -105,15 +105,12 @@ pub(super) fn glob(text: &str) -> Result<Glob, String> {
     if text.is_empty() {
         return Err("an empty pattern matches nothing; write \"**\" for everything".to_owned());
     }
-    GlobBuilder::new(text)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| {
-            format!(
-                "not a pattern: {}; write one such as \"acme/*\" or \"acme/**\"",
-                error.kind()
-            )
-        })
+    crate::glob::parse(text).map_err(|error| {
+        format!(
+            "not a pattern: {}; write one such as \"acme/*\" or \"acme/**\"",
+            error.kind()
+        )
+    })
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, String> {

@@ -79,12 +79,13 @@ impl RegistryError {
         }
     }
 
-    /// Whether nobody was there to answer, the gateway before the registry aside.
+    /// Whether there was no answer of a registry that works: none at all, or one that tells of its own trouble, or
+    /// of that of a gateway before it.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Timeout(_) => true,
-            Self::Status { status, .. } => matches!(status, 502 | 504),
+            Self::Status { status, .. } => matches!(status, 500..=599),
             _ => false,
         }
     }

@@ -393,26 +393,15 @@ fn base_url(mut url: Url) -> Result<Url, BuildError> {
 }
 
 fn tls(ca_pem: Option<&[u8]>) -> Result<rustls::ClientConfig, BuildError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut listed = Vec::new();
     if let Some(pem) = ca_pem {
-        let certificates = CertificateDer::pem_slice_iter(pem)
+        listed = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| BuildError::Certificates(error.to_string()))?;
-        if certificates.is_empty() {
+        if listed.is_empty() {
             return Err(BuildError::Certificates("there are none in the file".to_owned()));
         }
-        for certificate in certificates {
-            roots
-                .add(certificate)
-                .map_err(|error| BuildError::Certificates(error.to_string()))?;
-        }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| BuildError::Http(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+    let config = crate::trust::client(listed).map_err(|error| BuildError::Certificates(error.to_string()))?;
+    Ok(config.with_no_client_auth())
 }

@@ -42,8 +42,8 @@ pub(super) struct Health {
 #[derive(Debug, Default)]
 struct State {
     answered_at: Option<Instant>,
-    /// When a request was last left without an answer.
-    missed: Option<Instant>,
+    /// When a request was last left without an answer, and what came instead.
+    missed: Option<(Instant, RegistryError)>,
     /// When it was last found silent, if it is known to be down.
     silent_at: Option<Instant>,
 }
@@ -73,8 +73,10 @@ impl Health {
     /// Takes note of how a request ended.
     pub(super) fn note<T>(&self, answer: &Result<T, RegistryError>) {
         let mut state = self.state();
-        if answer.as_ref().is_err_and(RegistryError::is_silence) {
-            state.missed = Some(Instant::now());
+        if let Err(error) = answer
+            && error.is_silence()
+        {
+            state.missed = Some((Instant::now(), error.clone()));
             return;
         }
         state.answered_at = Some(Instant::now());
@@ -86,7 +88,8 @@ impl Health {
     /// Whether the registry answered last.
     pub(super) fn reach(&self) -> Reach {
         let state = self.state();
-        match (state.answered_at, state.missed) {
+        let missed = state.missed.as_ref().map(|(at, _)| *at);
+        match (state.answered_at, missed) {
             (None, None) => Reach::Unknown,
             (Some(answered), missed) if missed.is_none_or(|missed| missed <= answered) => {
                 Reach::Answers(answered.elapsed())
@@ -100,7 +103,9 @@ impl Health {
         let mut state = self.state();
         let was_answered = state.answered_at.is_some_and(|answered_at| answered_at >= since);
         if !was_answered && state.silent_at.replace(Instant::now()).is_none() {
-            warn!("the registry does not answer: webhooks go out without sizes until it does");
+            let error = state.missed.as_ref().map(|(_, error)| error.to_string());
+            let error = error.as_deref().unwrap_or("no answer by the deadline");
+            warn!(%error, "the registry does not answer: webhooks go out without sizes until it does");
         }
     }
 
@@ -140,6 +145,26 @@ mod tests {
         assert!(ask(Err(RegistryError::NotFound)).await, "an answer is an answer");
         assert!(ask(SILENCE).await);
         assert_eq!(tried.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_tells_of_its_own_trouble_alone_is_down() {
+        for (status, is_down) in [
+            (500, true),
+            (502, true),
+            (503, true),
+            (504, true),
+            (429, false),
+            (403, false),
+        ] {
+            let (health, since) = (Health::default(), Instant::now());
+            health.note(&Err::<(), _>(RegistryError::Status {
+                status,
+                retry_after: None,
+            }));
+            health.waited_in_vain(since);
+            assert_eq!(health.admits(async { SILENCE }).await, !is_down, "{status}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -105,7 +105,14 @@ impl fmt::Display for Refusal {
         if special.is_never_allowed() {
             return f.write_str(": webhooks never go there");
         }
-        let network = IpNet::from(*address);
+        // Of an IPv4 address within an IPv6 one it is the IPv4 one that is not public.
+        let inner = match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => {
+                embedded(*address).filter(|inner| self::special((*inner).into()).is_some())
+            }
+        };
+        let network = IpNet::from(inner.map_or(*address, IpAddr::V4));
         write!(
             f,
             ": webhooks go there only once the operator allows it, with allow_networks = [\"{network}\"] under [delivery]"

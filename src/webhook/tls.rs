@@ -5,12 +5,10 @@ use std::{
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
-    crypto::ring,
+    CertificateError, ClientConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
@@ -18,6 +16,7 @@ use super::{
     connect::{causes, io_words},
     way::{ClientCert, TlsFiles},
 };
+use crate::trust;
 
 /// What a bundle of all public authorities has, several times over.
 const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -48,26 +47,21 @@ pub enum InvalidTls {
     Setup(String),
 }
 
-/// TLS by rustls with ring; trusts the web's authorities, those of `ca_file` and those of `own`, and shows the
+/// TLS that trusts the web's authorities, what `ca_file` lists and what `own` lists, and shows the
 /// certificate of `own`. Reads the files as they stand now.
 ///
 /// # Errors
 /// See [`InvalidTls`].
 pub(super) fn config(ca_file: Option<&Path>, own: Option<&TlsFiles>) -> Result<ClientConfig, InvalidTls> {
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
     let own_ca_file = own.and_then(|own| own.ca_file.as_deref());
+    let mut listed = Vec::new();
     for path in ca_file.into_iter().chain(own_ca_file) {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|error| file(path, &error))?;
-        }
+        let all = certificates(path)?;
+        // Those that can't be used are told with their file.
+        trust::client(all.clone()).map_err(|error| file(path, &error))?;
+        listed.extend(all);
     }
-    let setup = |error: rustls::Error| InvalidTls::Setup(error.to_string());
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(setup)?
-        .with_root_certificates(roots);
+    let builder = trust::client(listed).map_err(|error| InvalidTls::Setup(error.to_string()))?;
     let Some(ClientCert { cert_file, key_file }) = own.and_then(|own| own.client_cert.as_ref()) else {
         return Ok(builder.with_no_client_auth());
     };
@@ -135,6 +129,10 @@ pub(super) fn tls_words(error: &(dyn StdError + 'static)) -> String {
 pub(super) fn rustls_words(error: &rustls::Error) -> String {
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, PeerIncompatible};
     match error {
+        error if trust::is_of_authority(error) => {
+            "certificate is an authority's own: trusted only where that very one is listed under ca_file"
+                .into()
+        }
         InvalidCertificate(error) => certificate_words(error),
         InvalidMessage(_) => "the receiver doesn't speak TLS on this port".into(),
         AlertReceived(alert) => format!("the receiver refused the handshake ({alert:?})"),
@@ -153,6 +151,7 @@ fn certificate_words(error: &CertificateError) -> String {
         // What a private authority that was made anew under its old name leads to.
         E::BadSignature => "certificate signed by another authority of the same name".into(),
         E::Revoked => "certificate revoked".into(),
+        E::Other(error) => format!("certificate not accepted: {}", error.0),
         other => format!("certificate not accepted: {other}"),
     }
 }

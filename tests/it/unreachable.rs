@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    SOON, envelope,
+    SOON, envelope, eventually,
     image::{Blob, Image, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST},
     receiver::{Receiver, Request},
     registry::Options,
@@ -67,6 +67,22 @@ fn with_a_registry_that_never_answers_the_webhook_waits_for_the_deadline_and_no_
     assert_eq!(request.text(), expected);
     assert!(elapsed >= Duration::from_secs(1), "{elapsed:?}");
     assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
+}
+
+#[test]
+fn why_the_registry_can_not_be_asked_stands_in_the_log() {
+    let receiver = Receiver::start();
+    let config = Config::without_registry().endpoint("hook", &receiver.url("/hook"));
+    let shipbell = Shipbell::start(config);
+    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "unknown")]));
+    receiver.wait_for(1, SOON);
+    eventually("it is said", SOON, || {
+        let log = shipbell.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("the registry does not answer"))?;
+        (line.contains("the registry can't be reached: ") && line.contains("refused")).then_some(())
+    });
 }
 
 #[test]

@@ -85,6 +85,26 @@ fn a_private_authority_is_trusted_by_its_endpoint_and_read_again_when_it_changes
 }
 
 #[test]
+fn a_server_that_signs_itself_is_trusted_where_its_certificate_is_listed() {
+    let folder = folder();
+    let ca_file = folder.path().join("ca.pem");
+    // As `openssl req -x509` makes it: an authority's, and a server's.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own = params.self_signed(&key).unwrap();
+    let pem = own.pem();
+    let receiver = TlsReceiver::start(server_config(&(own, key), None));
+    fs::write(&ca_file, &Authority::new("another").pem).unwrap();
+    let settings = format!("ca_file = '{}'", ca_file.display());
+    let shipbell = Shipbell::start(config(&receiver.url("/hook"), &settings));
+    take(&shipbell, "1");
+    wait_for_reason(&shipbell, "1", "certificate is an authority's own");
+    fs::write(&ca_file, pem).unwrap();
+    wait_for_delivery(&shipbell, "1");
+}
+
+#[test]
 fn a_client_certificate_is_shown_and_the_renewed_one_at_the_next_attempt() {
     let folder = folder();
     let (authority, clients) = (Authority::new("servers"), Authority::new("clients"));

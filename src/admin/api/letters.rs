@@ -1,7 +1,7 @@
 //! `/api/v1/dead-letters`: pushes that were given up on.
 
 use axum::{Extension, Json, extract::State};
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tracing::info;
@@ -118,7 +118,7 @@ impl LetterQuery {
 }
 
 fn pattern(text: &str) -> Result<GlobMatcher, Problem> {
-    let glob = GlobBuilder::new(text).literal_separator(true).build();
+    let glob = crate::glob::parse(text);
     let glob = glob.map_err(|_| Problem::parameter("repository", "a name, or a pattern such as acme/**"))?;
     Ok(glob.compile_matcher())
 }

@@ -291,6 +291,33 @@ fn a_connection_that_ends_at_a_listener_of_ours_is_refused() {
 }
 
 #[test]
+fn the_line_that_a_refusal_names_allows_it() {
+    for address in [
+        "10.1.2.3",
+        "[fd12::1]",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::127.0.0.1]",
+        "[2002:7f00:1::]",
+        "[2002:808:808::]",
+        "100.64.0.1",
+        "198.18.0.1",
+    ] {
+        let target = Target::parse(&format!("http://{address}/")).unwrap();
+        let refusal = guard(&[])
+            .check_url(&target, Author::User)
+            .unwrap_err()
+            .to_string();
+        let network = refusal.split('"').nth(1).unwrap();
+        assert!(
+            guard(&[network]).check_url(&target, Author::User).is_ok(),
+            "{address}: {refusal}"
+        );
+    }
+}
+
+#[test]
 fn a_refusal_says_what_is_wrong_and_what_would_allow_it() {
     let guard = guard(&[]);
     let refusal = |url: &str| {
