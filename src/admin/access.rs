@@ -360,6 +360,10 @@ fn named_by(proxy: &Proxy, headers: &HeaderMap, peer: SocketAddr) -> Result<Who,
             return refused("the proxy did not show its secret (admin.proxy.secret_file)");
         }
     }
+    // A proxy that adds its own to what a client sent lets the client choose.
+    if headers.get_all(&proxy.user_header).iter().count() > 1 {
+        return refused("the proxy let somebody else's name through (admin.proxy.user_header came twice)");
+    }
     match text(headers, &proxy.user_header).map(str::trim) {
         Some(name) if !name.is_empty() => by_groups(proxy, headers, name),
         _ => refused("the proxy did not say who this is (admin.proxy.user_header)"),

@@ -95,6 +95,8 @@ impl Client {
     }
 }
 
+/// Where the next page is: at the path and query that the registry names, and always at the origin that was asked. A
+/// registry that knows itself by another name than its proxy's says that one.
 fn next_page(url: &Url, headers: &http::HeaderMap) -> Result<Option<Url>, RegistryError> {
     let Some(target) = headers
         .get_all(header::LINK)
@@ -105,9 +107,12 @@ fn next_page(url: &Url, headers: &http::HeaderMap) -> Result<Option<Url>, Regist
         return Ok(None);
     };
     let malformed = |what: &str| RegistryError::Malformed(format!("the next page of tags is {what}"));
-    let next = url.join(target).map_err(|_| malformed("at no URL"))?;
-    if next.origin() != url.origin() || !next.username().is_empty() || next.password().is_some() {
-        return Err(malformed("not at the registry's own origin"));
+    let named = url.join(target).map_err(|_| malformed("at no URL"))?;
+    if !matches!(named.scheme(), "http" | "https") {
+        return Err(malformed("at no URL that a registry can have"));
     }
+    let mut next = url.clone();
+    next.set_path(named.path());
+    next.set_query(named.query());
     Ok(Some(next))
 }

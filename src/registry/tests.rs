@@ -156,14 +156,17 @@ async fn tags_are_gathered_over_pages_named_relatively_or_absolutely() {
 }
 
 #[tokio::test]
-async fn a_page_at_another_origin_is_never_asked_for() {
+async fn a_page_that_is_said_to_be_elsewhere_is_asked_for_at_the_registry() {
     let (fake, stranger) = (Fake::start().await, Fake::start().await);
     fake.tag(&repository(), "a", &image().digest);
     fake.tag(&repository(), "b", &image().digest);
     fake.pages(1, Links::At(stranger.url()));
+    let tags = fake.client().tags(&repository()).await.unwrap();
+    assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(stranger.calls(), 0);
+    fake.pages(1, Links::At("ftp://registry.example".to_owned()));
     let error = fake.client().tags(&repository()).await.unwrap_err();
     assert!(matches!(error, RegistryError::Malformed(_)), "{error}");
-    assert_eq!(stranger.calls(), 0);
 }
 
 #[tokio::test]

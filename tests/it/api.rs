@@ -174,6 +174,13 @@ fn a_proxy_names_whoever_comes_and_shows_its_secret() {
         201
     );
     assert_eq!(ann.json(&webhook_of("acme/app"))["saved_by"], "ann");
+    let two = ann.with("X-Forwarded-User", "bea").get("/api/v1/repositories");
+    assert_eq!(
+        two.status,
+        401,
+        "a client's own name, and the proxy's: {}",
+        two.text()
+    );
 }
 
 #[test]
