@@ -76,4 +76,5 @@ mod ways;
 #[cfg(test)]
 mod webhooks;
 #[cfg(test)]
+mod why;
 mod wire;
