@@ -225,6 +225,12 @@ impl States {
         self.0.changed.send_replace(());
     }
 
+    /// Has the next attempt of an endpoint that is failing or paused made now, of its oldest push.
+    pub fn hurry_one(&self, endpoint: &EndpointId) {
+        // It is as it is for the same reason as before.
+        self.happen(endpoint, Event::Hurried, &self.reason(endpoint));
+    }
+
     /// How an endpoint is.
     #[must_use]
     pub fn state(&self, endpoint: &EndpointId) -> State {

@@ -46,6 +46,8 @@ mod history;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hurry;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod journal_tools;
@@ -77,4 +79,5 @@ mod ways;
 mod webhooks;
 #[cfg(test)]
 mod why;
+#[cfg(test)]
 mod wire;

@@ -56,7 +56,7 @@ fn waits(state: &str, next_attempt: Option<Timestamp>, next_at: Option<Timestamp
 
 #[test]
 fn what_a_push_waits_for_is_its_endpoint_when_that_is_not_healthy() {
-    let soon = Some(NOW.after(Duration::from_secs(60)));
+    let soon = Some(NOW.after(Duration::from_mins(1)));
     let later = Some(NOW.after(Duration::from_secs(90)));
     for (state, next_attempt, next_at, said) in [
         ("held", None, soon, "which is held, until somebody enables it"),
