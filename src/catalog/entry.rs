@@ -135,8 +135,10 @@ pub(super) enum Entry {
     Waits(Box<Which>, Timestamp),
     /// It ended.
     Ended(Box<Which>, Settlement, Timestamp),
-    /// Pushes ended, of which it is not known any more what they were.
-    Buried(Vec<(Sequence, EndpointId)>, Timestamp),
+    /// It ended as a dead letter, for this reason.
+    GivenUp(Box<(Which, String)>, Timestamp),
+    /// Pushes ended as dead letters for one reason, of which it is not known any more what they were.
+    Buried(Vec<(Sequence, EndpointId)>, String, Timestamp),
     /// A repository has a webhook of its own.
     Known(RepositoryName),
     /// An endpoint's state changed.
@@ -158,7 +160,8 @@ impl Entry {
             }
             Self::Dropped(dropped) => BASE + dropped.len() * (size_of::<Dropped>() + 200),
             Self::Attempted(attempted) => BASE + attempted.1.bytes(),
-            Self::Buried(buried, _) => BASE + buried.len() * 32,
+            Self::GivenUp(given_up, _) => BASE + given_up.1.len(),
+            Self::Buried(buried, reason, _) => BASE + buried.len() * 32 + reason.len(),
             Self::Changed(transition) => BASE + transition.reason.len(),
             Self::Waits(..) | Self::Ended(..) | Self::Known(_) | Self::Close(_) => BASE,
         }
@@ -168,7 +171,7 @@ impl Entry {
     pub(super) fn count(&self) -> u64 {
         match self {
             Self::Dropped(dropped) => dropped.len() as u64,
-            Self::Buried(buried, _) => buried.len() as u64,
+            Self::Buried(buried, ..) => buried.len() as u64,
             Self::Close(_) => 0,
             _ => 1,
         }

@@ -148,10 +148,17 @@ impl History {
         self.send(Entry::Ended(Box::new(which), how, at));
     }
 
-    /// These ended as dead letters, because their endpoints are gone from the configuration.
-    pub fn buried(&self, pairs: Vec<(Sequence, EndpointId)>, at: Timestamp) {
+    /// The delivery ended as a dead letter. `reason` says why, without any secret.
+    pub fn given_up(&self, which: Which, reason: &str, at: Timestamp) {
+        if self.0.is_some() {
+            self.send(Entry::GivenUp(Box::new((which, reason.to_owned())), at));
+        }
+    }
+
+    /// These ended as dead letters that could not be written. `reason` says why they ended, without any secret.
+    pub fn buried(&self, pairs: Vec<(Sequence, EndpointId)>, reason: &str, at: Timestamp) {
         if !pairs.is_empty() {
-            self.send(Entry::Buried(pairs, at));
+            self.send(Entry::Buried(pairs, reason.to_owned(), at));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AttemptStory, DeliveryStory, DroppedStory, PushStory, Stories};
+use super::{AttemptStory, DeliveryStory, DroppedStory, EndpointHealth, PushStory, Stories};
 use crate::clock::Timestamp;
 
 /// What was found, as an object of lists.
@@ -40,11 +40,21 @@ pub fn delivery(delivery: &DeliveryStory) -> Value {
         "state": delivery.state,
         "ended_at": moment(delivery.ended_at),
         "next_at": moment(delivery.next_at),
+        "reason": delivery.reason,
+        "endpoint_health": delivery.endpoint_health.as_ref().map(health),
         "image_size": delivery.image_size,
         "layers": delivery.layers,
         "repository_size": delivery.repository_size,
         "attempts_made": delivery.attempts_made,
         "attempts": delivery.attempts.iter().map(attempt).collect::<Vec<_>>(),
+    })
+}
+
+fn health(health: &EndpointHealth) -> Value {
+    json!({
+        "state": health.state,
+        "since": moment(health.since),
+        "next_attempt": moment(health.next_attempt),
     })
 }
 

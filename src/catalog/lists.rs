@@ -55,7 +55,7 @@ pub struct ListedDelivery {
     pub attempts: u64,
     /// What was answered to the last attempt, if anything was.
     pub status: Option<u16>,
-    /// What went wrong with the last attempt, if anything did.
+    /// Why it was given up, or else what went wrong with the last attempt, if anything did.
     pub reason: Option<String>,
 }
 
@@ -124,7 +124,7 @@ impl Reader {
         after: Option<&DeliveryPlace>,
         limit: usize,
     ) -> Result<Vec<ListedDelivery>, ReadError> {
-        listed(self.connection(), filter, after, limit).map_err(|error| self.explain(&error))
+        listed(self.connection(), self.reason(), filter, after, limit).map_err(|error| self.explain(&error))
     }
 
     /// The delivery of that `webhook-id` with the push it is about, which has no other.
@@ -136,7 +136,7 @@ impl Reader {
             let Some(mut push) = super::reader::push_of(self.connection(), webhook_id)? else {
                 return Ok(None);
             };
-            let all = deliveries(self.connection(), push.id)?;
+            let all = deliveries(self.connection(), push.id, self.reason())?;
             push.deliveries.clear();
             let delivery = all.into_iter().find(|delivery| delivery.webhook_id == webhook_id);
             Ok(delivery.map(|delivery| (push, delivery)))
@@ -235,6 +235,7 @@ fn repository(row: &Row<'_>) -> rusqlite::Result<ListedRepository> {
 
 fn listed(
     connection: &Connection,
+    reason: &str,
     filter: &DeliveryFilter,
     after: Option<&DeliveryPlace>,
     limit: usize,
@@ -247,7 +248,7 @@ fn listed(
     };
     if let Some(place) = after {
         demand(
-            "d.push <= ? AND (d.push < ? OR d.endpoint > ?)",
+            "deliveries.push <= ? AND (deliveries.push < ? OR deliveries.endpoint > ?)",
             vec![
                 Box::new(place.push),
                 Box::new(place.push),
@@ -259,10 +260,10 @@ fn listed(
         demand("p.repository = ?", vec![Box::new(repository.clone())]);
     }
     if let Some(endpoint) = &filter.endpoint {
-        demand("d.endpoint = ?", vec![Box::new(endpoint.clone())]);
+        demand("deliveries.endpoint = ?", vec![Box::new(endpoint.clone())]);
     }
     if let Some(state) = &filter.state {
-        demand("d.state = ?", vec![Box::new(state.clone())]);
+        demand("deliveries.state = ?", vec![Box::new(state.clone())]);
     }
     if let Some(since) = filter.since {
         demand("p.taken_at >= ?", vec![Box::new(since.unix_millis())]);
@@ -278,14 +279,15 @@ fn listed(
     };
     // The table that is read in order: a push's deliveries stand together, so its number orders both.
     let order = if filter.repository.is_some() {
-        "p.id DESC, d.endpoint"
+        "p.id DESC, deliveries.endpoint"
     } else {
-        "d.push DESC, d.endpoint"
+        "deliveries.push DESC, deliveries.endpoint"
     };
     let sql = format!(
-        "SELECT d.push, d.endpoint, p.repository, p.tag, p.digest, p.taken_at, d.webhook_id, d.state, d.ended_at, \
-         d.next_at, d.attempts, a.status, a.reason FROM deliveries d JOIN pushes p ON p.id = d.push \
-         LEFT JOIN attempts a ON a.push = d.push AND a.endpoint = d.endpoint AND a.number = d.attempts \
+        "SELECT deliveries.push, deliveries.endpoint, p.repository, p.tag, p.digest, p.taken_at, deliveries.webhook_id, deliveries.state, deliveries.ended_at, \
+         deliveries.next_at, deliveries.attempts, a.status, ifnull({reason}, a.reason) \
+         FROM deliveries JOIN pushes p ON p.id = deliveries.push \
+         LEFT JOIN attempts a ON a.push = deliveries.push AND a.endpoint = deliveries.endpoint AND a.number = deliveries.attempts \
          WHERE {condition} ORDER BY {order} LIMIT ?"
     );
     let mut statement = connection.prepare(&sql)?;

@@ -2,7 +2,7 @@
 //!
 //! A diary, not a truth: what is owed stands in the journal, and nothing here is ever read to decide what to do.
 //! One thread writes it ([`start`]), many read it, beside a running server too ([`Reader`]); the tables are
-//! described in `schema.sql` and `schema_2.sql`.
+//! described in `schema.sql` and what follows it.
 //!
 //! # What it survives
 //! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
@@ -61,7 +61,7 @@ pub use lists::{
 pub use lookup::PastDelivery;
 pub use reader::{ReadError, Reader};
 pub use store::VERSION;
-pub use story::{AttemptStory, DeliveryStory, DroppedStory, PushStory, Sought, Stories};
+pub use story::{AttemptStory, DeliveryStory, DroppedStory, EndpointHealth, PushStory, Sought, Stories};
 pub use transitions::{ListedTransition, Transition};
 
 /// The file's name in the data directory.

@@ -17,6 +17,9 @@ use crate::clock::Timestamp;
 /// How long to wait for the writer, which holds no lock that readers meet but while it opens the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The first format that says why a push was given up.
+const REASONS_SINCE: i32 = 3;
+
 /// Why the history can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -115,6 +118,15 @@ impl Reader {
         self.format
     }
 
+    /// What an SQL query asks of `deliveries` to learn why they were given up.
+    pub(super) fn reason(&self) -> &'static str {
+        if self.format < REASONS_SINCE {
+            "NULL"
+        } else {
+            "deliveries.reason"
+        }
+    }
+
     /// What is known of `sought`, newest first: at most `limit` pushes older than `before`, and as many dropped ones.
     ///
     /// # Errors
@@ -126,12 +138,13 @@ impl Reader {
         limit: u32,
     ) -> Result<Stories, ReadError> {
         let path = self.path.clone();
+        let reason = self.reason();
         let mut read = || -> rusqlite::Result<Stories> {
             // One state of the file throughout.
             let begun = self.connection.transaction()?;
             let mut pushes = pushes(&begun, sought, before, limit)?;
             for push in &mut pushes {
-                push.deliveries = deliveries(&begun, push.id)?;
+                push.deliveries = deliveries(&begun, push.id, reason)?;
             }
             let dropped = dropped(&begun, sought, limit)?;
             Ok(Stories { pushes, dropped })
@@ -259,10 +272,17 @@ pub(super) fn push_of(connection: &Connection, webhook_id: &str) -> rusqlite::Re
     Ok(found.into_iter().next())
 }
 
-pub(super) fn deliveries(connection: &Connection, push: i64) -> rusqlite::Result<Vec<DeliveryStory>> {
-    let sql = "SELECT endpoint, webhook_id, state, ended_at, next_at, image_size, layers, repository_size, attempts \
-               FROM deliveries WHERE push = ?1 ORDER BY endpoint";
-    let mut statement = connection.prepare_cached(sql)?;
+/// What became of a push for each endpoint; `reason` is what [`Reader::reason`] says.
+pub(super) fn deliveries(
+    connection: &Connection,
+    push: i64,
+    reason: &str,
+) -> rusqlite::Result<Vec<DeliveryStory>> {
+    let sql = format!(
+        "SELECT endpoint, webhook_id, state, ended_at, next_at, image_size, layers, repository_size, attempts, {reason} \
+         FROM deliveries WHERE push = ?1 ORDER BY endpoint"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map([push], |row| {
         Ok(DeliveryStory {
             endpoint: row.get(0)?,
@@ -273,6 +293,8 @@ pub(super) fn deliveries(connection: &Connection, push: i64) -> rusqlite::Result
             image_size: natural(row, 5)?,
             layers: natural(row, 6)?,
             repository_size: natural(row, 7)?,
+            reason: row.get(9)?,
+            endpoint_health: None,
             attempts_made: natural(row, 8)?.unwrap_or_default(),
             attempts: Vec::new(),
         })

@@ -73,12 +73,23 @@ pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry) -> r
             .try_fold(0, |rows, one| Ok(rows + sink.dropped(one)?)),
         Entry::Attempted(attempted) => sink.attempted(&attempted.0, &attempted.1),
         Entry::Waits(which, at) => sink.waits(which, *at),
-        Entry::Ended(which, how, at) => sink.ended(which, *how, *at),
-        Entry::Buried(pairs, at) => pairs.iter().try_fold(0, |rows, (sequence, endpoint)| {
+        Entry::Ended(which, how, at) => sink.ended(which, *how, None, *at),
+        Entry::GivenUp(given_up, at) => {
+            let (which, reason) = &**given_up;
+            sink.ended(which, Settlement::DeadLetter, Some(reason), *at)
+        }
+        Entry::Buried(pairs, reason, at) => pairs.iter().try_fold(0, |rows, (sequence, endpoint)| {
             let Some(push) = origin.push(*sequence) else {
                 return Ok(rows);
             };
-            Ok(rows + sink.end(push, &endpoint.to_string(), Settlement::DeadLetter, *at)?)
+            Ok(rows
+                + sink.end(
+                    push,
+                    &endpoint.to_string(),
+                    Settlement::DeadLetter,
+                    Some(reason),
+                    *at,
+                )?)
         }),
         Entry::Known(name) => sink.known(name),
         Entry::Changed(transition) => transitions::write(connection, transition),
@@ -259,23 +270,37 @@ impl Sink<'_> {
         Ok(0)
     }
 
-    fn ended(&self, which: &Which, how: Settlement, at: Timestamp) -> rusqlite::Result<u64> {
+    fn ended(
+        &self,
+        which: &Which,
+        how: Settlement,
+        reason: Option<&str>,
+        at: Timestamp,
+    ) -> rusqlite::Result<u64> {
         let Some(push) = self.origin.push(which.sequence) else {
             return Ok(0);
         };
         let endpoint = which.endpoint.to_string();
-        match self.end(push, &endpoint, how, at)? {
+        match self.end(push, &endpoint, how, reason, at)? {
             0 => {
                 self.make_up(push, which, None)?;
-                self.end(push, &endpoint, how, at)
+                self.end(push, &endpoint, how, reason, at)
             }
             ended => Ok(ended),
         }
     }
 
-    fn end(&self, push: i64, endpoint: &str, how: Settlement, at: Timestamp) -> rusqlite::Result<u64> {
-        let sql = "UPDATE deliveries SET state = ?3, ended_at = ?4, next_at = NULL WHERE push = ?1 AND endpoint = ?2";
-        let values = params![push, endpoint, word(how), at.unix_millis()];
+    fn end(
+        &self,
+        push: i64,
+        endpoint: &str,
+        how: Settlement,
+        reason: Option<&str>,
+        at: Timestamp,
+    ) -> rusqlite::Result<u64> {
+        let sql = "UPDATE deliveries SET state = ?3, ended_at = ?4, next_at = NULL, reason = ?5 \
+                   WHERE push = ?1 AND endpoint = ?2";
+        let values = params![push, endpoint, word(how), at.unix_millis(), reason];
         Ok(self.connection.prepare_cached(sql)?.execute(values)? as u64)
     }
 }

@@ -121,10 +121,25 @@ pub struct DeliveryStory {
     pub layers: Option<u64>,
     /// As it was sent last; `None`: not known in time.
     pub repository_size: Option<u64>,
+    /// Why it was given up, if it was and that was written down.
+    pub reason: Option<String>,
+    /// How its endpoint is, if that holds it up. Not of the history: whoever tells the story knows, or doesn't.
+    pub endpoint_health: Option<EndpointHealth>,
     /// How many attempts there were.
     pub attempts_made: u64,
     /// Those that are kept, in order.
     pub attempts: Vec<AttemptStory>,
+}
+
+/// How an endpoint is that is not healthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// `failing`, `paused`, `ignored`, `disabled`, or `held`.
+    pub state: String,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// The earliest moment of the next attempt of any push; `None` when there is none.
+    pub next_attempt: Option<Timestamp>,
 }
 
 /// One request.

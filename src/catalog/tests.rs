@@ -249,6 +249,39 @@ fn drop_one(rule: &'static str, tag: &str, number: u64, at: Timestamp) -> Droppe
 }
 
 #[test]
+fn why_a_push_was_given_up_is_told_until_it_is_sent_after_all() {
+    let stage = Stage::new(ROOMY);
+    let running = stage.start();
+    let (history, at) = (&running.history, stage.now());
+    for number in [1, 2, 3] {
+        history.taken(&durable(number, "1", at));
+        attempt(history, number, "1", at, &failed(503));
+    }
+    history.given_up(which(1, "1"), "its endpoint is disabled", at);
+    history.buried(
+        vec![(sequence(2), ci())],
+        "its repository's webhook was removed",
+        at,
+    );
+    history.given_up(which(3, "1"), "answered 400", at);
+    history.ended(which(3, "1"), Settlement::Delivered, at);
+    running.close();
+    let told: Vec<_> = stage
+        .tag("1")
+        .into_iter()
+        .map(|push| push.deliveries[0].reason.clone())
+        .collect();
+    let [disabled, removed] = ["its endpoint is disabled", "its repository's webhook was removed"];
+    assert_eq!(told, [None, Some(removed.to_owned()), Some(disabled.to_owned())]);
+    let listed = stage
+        .reader()
+        .deliveries(&DeliveryFilter::default(), None, 10)
+        .unwrap();
+    let told: Vec<_> = listed.iter().map(|one| one.reason.as_deref()).collect();
+    assert_eq!(told, [Some("answered 503"), Some(removed), Some(disabled)]);
+}
+
+#[test]
 fn the_story_of_a_push_is_told_from_its_taking_to_its_end() {
     let stage = Stage::new(ROOMY);
     let running = stage.start();

@@ -129,6 +129,8 @@ impl From<io::Error> for Failure {
 
 fn exit_of_io(error: &io::Error) -> Exit {
     match error.kind() {
+        // Who has the address may let go of it.
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Exit::TryAgain,
         io::ErrorKind::PermissionDenied => Exit::Permission,
         _ => Exit::Io,
     }

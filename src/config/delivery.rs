@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use super::{endpoint::sets_itself, reader::Section, units};
 use crate::{
     secret::Secret,
-    webhook::{Batching, Coalesce, Rate},
+    webhook::{Batching, Coalesce, Rate, guard::Guard},
 };
 
 /// The longest wait before an attempt, as for `Retry-After`.
@@ -117,7 +117,8 @@ impl Delivery {
                 .unwrap_or(HeaderValue::from_static("")),
             header_name: section
                 .header_name("header_name")
-                .unwrap_or(HeaderName::from_static("x")),
+                // No endpoint can have that one in any case.
+                .unwrap_or(HeaderName::from_static("x-alin-webhook")),
             allow_networks: section.networks("allow_networks").unwrap_or_default(),
             proxy: section.secret_url("proxy", units::proxy_url),
             ca_file: section.certificates("ca_file"),
@@ -145,7 +146,7 @@ impl Delivery {
                 "delivery.probe_max must be at least delivery.probe_first",
             );
         }
-        if section.clean(&["header_name"]) && sets_itself(&self.header_name) {
+        if section.clean(&["header_name"]) && has_a_meaning(&self.header_name) {
             section.report(
                 "header_name",
                 "this header already has a meaning; choose another name",
@@ -154,10 +155,22 @@ impl Delivery {
     }
 }
 
+/// Whether a header can't name the image: it is set otherwise, by shipbell or by an endpoint's credentials, or says what
+/// the body is.
+fn has_a_meaning(name: &HeaderName) -> bool {
+    const MORE: [HeaderName; 4] = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::CONTENT_ENCODING,
+        header::DATE,
+    ];
+    sets_itself(name) || MORE.contains(name)
+}
+
 impl Alerts {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, guard: &Guard) -> Self {
         Self {
-            url: section.secret_url("url", |text| units::webhook_url(text).map(drop)),
+            url: section.secret_url("url", |text| units::webhook_url(text, guard).map(drop)),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use globset::GlobSet;
 use http::{HeaderName, HeaderValue, header};
+use secrecy::ExposeSecret;
+use url::Url;
 
 use super::{
     Tls,
@@ -18,7 +20,7 @@ use crate::{
     secret::Secret,
     webhook::{
         self, Batching, Coalesce, Format, Rate,
-        guard::Author,
+        guard::{Author, Guard},
         way::{ClientCert, Credentials, TlsFiles, Way},
     },
 };
@@ -101,8 +103,9 @@ impl Endpoint {
         }
     }
 
-    /// Reads one block; `image_header` is `delivery.header_name`. `None` without a name or a URL.
-    pub(super) fn read(section: &mut Section<'_>, image_header: &HeaderName) -> Option<Self> {
+    /// Reads one block; `image_header` is `delivery.header_name`, and `guard` knows our own listeners. `None` without a
+    /// name or a URL.
+    pub(super) fn read(section: &mut Section<'_>, image_header: &HeaderName, guard: &Guard) -> Option<Self> {
         if !section.is_set("name") {
             section.report("name", "missing: every endpoint has a name of its own");
         }
@@ -110,7 +113,7 @@ impl Endpoint {
         let repositories = wanted(section, "repositories");
         let tags = wanted(section, "tags");
         let exclude_tags = section.patterns("exclude_tags");
-        let url = section.secret_url("url", |text| units::webhook_url(text).map(drop));
+        let url = section.secret_url("url", |text| units::webhook_url(text, guard).map(drop));
         if !section.is_set("url") && !section.is_set("url_file") {
             section.report("url", "missing: set this or url_file");
         }
@@ -121,7 +124,7 @@ impl Endpoint {
         let max_pushes = section.integer("max_pushes", 1..=PUSHES_MAX);
         let coalesce = section.choice("coalesce", &COALESCE);
         let rate = section.rate("rate");
-        let way = way(section, &headers);
+        let way = way(section, &headers, url.as_ref());
         Some(Self {
             name: name?,
             repositories: repositories.unwrap_or_else(everything),
@@ -157,12 +160,16 @@ fn secrets(section: &mut Section<'_>) -> (Option<Secret>, Option<Secret>) {
     (secret, previous)
 }
 
-fn way(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)]) -> Option<Arc<Way>> {
+fn way(
+    section: &mut Section<'_>,
+    headers: &[(HeaderName, HeaderValue)],
+    url: Option<&Secret>,
+) -> Option<Arc<Way>> {
     let ca_file = section.certificates("ca_file");
     let client_cert = section.tls("client_cert_file", "client_key_file");
     let client_cert = client_cert.map(|Tls { cert_file, key_file }| ClientCert { cert_file, key_file });
     let proxy = section.secret_url("proxy", units::own_proxy_url);
-    let credentials = credentials(section, headers);
+    let credentials = credentials(section, headers, url);
     let tls =
         (ca_file.is_some() || client_cert.is_some()).then(|| Arc::new(TlsFiles { ca_file, client_cert }));
     let has_any = tls.is_some() || proxy.is_some() || credentials.is_some();
@@ -175,11 +182,19 @@ fn way(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)]) -> Opti
     })
 }
 
-fn credentials(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)]) -> Option<Credentials> {
+fn credentials(
+    section: &mut Section<'_>,
+    headers: &[(HeaderName, HeaderValue)],
+    url: Option<&Secret>,
+) -> Option<Credentials> {
     let login = Login::read(section);
     let bearer = section.secret("bearer_token", units::token);
     let in_headers = headers.iter().any(|(name, _)| *name == header::AUTHORIZATION);
-    if [login.is_some(), bearer.is_some(), in_headers]
+    let url = url
+        .and_then(|url| url.get().ok())
+        .and_then(|url| Url::parse(url.expose_secret()).ok());
+    let in_url = url.is_some_and(|url| units::has_user_info(&url));
+    if [login.is_some(), bearer.is_some(), in_headers, in_url]
         .into_iter()
         .filter(|set| *set)
         .count()
@@ -189,12 +204,17 @@ fn credentials(section: &mut Section<'_>, headers: &[(HeaderName, HeaderValue)])
             "username"
         } else if section.is_set("bearer_token") {
             "bearer_token"
-        } else {
+        } else if bearer.is_some() {
             "bearer_token_file"
+        } else if section.is_set("url") {
+            "url"
+        } else {
+            "url_file"
         };
         section.report(
             key,
-            "there is one Authorization header: set username and password, or bearer_token, or the header itself",
+            "there is one Authorization header: set username and password, or bearer_token, or the header itself, or a \
+             user name and password in the URL",
         );
     }
     login

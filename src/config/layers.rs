@@ -38,6 +38,13 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The lists of tables that the defaults don't have an example of.
 pub(super) const TABLE_LISTS: [&str; 1] = ["endpoints"];
 
+/// What is not looked for in a file with syntax errors, said along with the last of them.
+const UNCHECKED: &str = "; what doesn't go together is looked for once the file is valid";
+
+/// The same when it isn't sure which section a key stands in.
+const UNKNOWN_UNCHECKED: &str =
+    "; keys that there aren't, and what doesn't go together, are looked for once the file is valid";
+
 /// The merged tree, its provenance, and what was wrong with its parts.
 pub(super) struct Layers {
     figment: Figment,
@@ -79,11 +86,22 @@ impl Layers {
             let (parsed, errors) = Parsed::new(text);
             torn = !errors.is_empty();
             torn_header = errors.iter().any(|(line, _)| is_header(text, *line));
-            problems.extend(errors.into_iter().map(|(line, message)| Problem {
-                key: String::new(),
-                source: at(path, line),
-                message,
-            }));
+            let last = errors.len().saturating_sub(1);
+            let unchecked = if torn_header { UNKNOWN_UNCHECKED } else { UNCHECKED };
+            problems.extend(
+                errors
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, (line, message))| Problem {
+                        key: String::new(),
+                        source: at(path, line),
+                        message: if index == last {
+                            message + unchecked
+                        } else {
+                            message
+                        },
+                    }),
+            );
             lines = parsed.lines;
             let mut dict = parsed.dict;
             Fit {
@@ -258,6 +276,8 @@ impl Parsed {
         let dict = walk.table("", document.get_ref());
         errors.append(&mut walk.errors);
         errors.sort_by_key(|(line, _)| *line);
+        // The parser tells some mistakes at the header and once more for what is in it.
+        errors.dedup();
         let lines = walk.lines;
         (Self { dict, lines }, errors)
     }

@@ -207,16 +207,6 @@ impl Admin {
         if !section.clean(&["listen", "auth", "tokens", "proxy"]) {
             return;
         }
-        for (index, token) in self.tokens.iter().enumerate() {
-            if self
-                .tokens
-                .iter()
-                .take(index)
-                .any(|other| other.name == token.name)
-            {
-                section.report("tokens", format!("two tokens have the name \"{}\"", token.name));
-            }
-        }
         let proxied = !self.proxy.trusted_networks.is_empty() || self.proxy.secret.is_some();
         match self.auth {
             AdminAuth::None if !self.listen.ip().is_loopback() => section.report_together(

@@ -19,7 +19,7 @@ use globset::{Glob, GlobSet};
 
 use crate::{
     stamp::Stamp,
-    webhook::{self, Batching, Endpoints},
+    webhook::{self, Batching, Endpoints, guard::Guard},
 };
 
 mod changes;
@@ -155,17 +155,19 @@ impl Config {
         let journal = Journal::read(&mut root.section("journal"));
         let size = Size::read(&mut root.section("size"));
         let delivery = Delivery::read(&mut root.section("delivery"));
-        let alerts = Alerts::read(&mut root.section("alerts"));
+        let listeners = Guard::new(Vec::new(), vec![ingest.listen, ops.listen, admin.listen]);
+        let alerts = Alerts::read(&mut root.section("alerts"), &listeners);
         let shutdown = Shutdown::read(&mut root.section("shutdown"));
         let log = Log::read(&mut root.section("log"));
         let telemetry = Telemetry::read(&mut root.section("telemetry"));
         let endpoints = root.tables("endpoints", |section| {
-            Endpoint::read(section, &delivery.header_name)
+            Endpoint::read(section, &delivery.header_name, &listeners)
         });
         if !layers.torn {
             check_segments(&ingest, &journal, findings);
             check_listeners(&ingest, &ops, &admin, findings);
-            check_names(findings);
+            check_names("endpoints", "endpoint", findings);
+            check_names("admin.tokens", "token", findings);
         }
         Some(Self {
             data_dir: data_dir?,
@@ -262,12 +264,13 @@ fn check_listeners(ingest: &Ingest, ops: &Ops, admin: &Admin, findings: &mut Fin
     }
 }
 
-/// No two endpoints have the same name, whatever else may be wrong with them.
-fn check_names(findings: &mut Findings) {
+/// No two of a list have the same name, whatever else may be wrong with them. `what` is one of them, in words.
+fn check_names(list: &str, what: &str, findings: &mut Findings) {
+    let begins = format!("{list}[");
     let names: Vec<(String, toml::Value)> = findings
         .settings
         .iter()
-        .filter(|setting| setting.key.starts_with("endpoints[") && setting.key.ends_with("].name"))
+        .filter(|setting| setting.key.starts_with(&begins) && setting.key.ends_with("].name"))
         .map(|setting| (setting.key.clone(), setting.value.clone()))
         .collect();
     let mut first_of: HashMap<&str, &str> = HashMap::new();
@@ -277,7 +280,7 @@ fn check_names(findings: &mut Findings) {
         if first != key && findings.clean(&[key]) {
             findings.report(
                 &[key],
-                format!("{first} is the same; every endpoint has a name of its own"),
+                format!("{first} is the same; every {what} has a name of its own"),
             );
         }
     }

@@ -12,7 +12,7 @@
 //! dead-letter store that is full or broken closes ingest for nobody.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -296,10 +296,16 @@ impl Dispatcher {
                 why, "given up without a dead letter; see settings.db and its disk"
             );
         }
-        let lost = lost
-            .into_iter()
-            .map(|one| (one.pair.sequence, EndpointId::clone(&one.endpoint)));
-        parts.history.buried(lost.collect(), parts.clock.now());
+        let mut buried: HashMap<String, Vec<_>> = HashMap::new();
+        for one in lost {
+            let pair = (one.pair.sequence, EndpointId::clone(&one.endpoint));
+            let reason = one.death.reason.as_str().to_owned();
+            buried.entry(reason).or_default().push(pair);
+        }
+        for (reason, pairs) in buried {
+            let reason = format!("{reason}; without a dead letter: {why}");
+            parts.history.buried(pairs, &reason, parts.clock.now());
+        }
     }
 
     /// Writes letters as they come, and lets go of old ones, until the soft token is cancelled.
@@ -391,7 +397,7 @@ impl Dispatcher {
                 &letter.endpoint,
                 letter.tag.as_ref(),
             );
-            self.write_end(which, Settlement::DeadLetter);
+            parts.history.given_up(which, &letter.reason, parts.clock.now());
         }
         self.forget(count);
         let mut line = dying.line();

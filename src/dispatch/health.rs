@@ -169,6 +169,8 @@ pub enum Event {
     },
     /// A test of it passed, or its URL was saved anew.
     Healed,
+    /// Somebody wants its next attempt to be made now.
+    Hurried,
     /// It was enabled by hand.
     Enabled,
     /// It was disabled by hand.
@@ -214,6 +216,7 @@ impl Health {
                 Verdict::Gone => self.gone(now),
             },
             Event::Healed if !self.state.is_by_hand() => self.enter(State::Healthy, now),
+            Event::Hurried => self.hurry(now),
             Event::Attempt { .. } | Event::Healed => {}
             Event::Enabled => self.enter(State::Healthy, now),
             Event::Disabled => self.enter(State::Disabled, now),
@@ -287,6 +290,15 @@ impl Health {
             self.since = now;
         }
         self.streak = None;
+    }
+
+    /// What it is waited for is over. It is as failing as before.
+    fn hurry(&mut self, now: Timestamp) {
+        let waits = matches!(self.state, State::Failing | State::Paused);
+        if let Some(streak) = self.streak.as_mut().filter(|_| waits) {
+            streak.waits_since = now;
+            streak.wait = Some(Duration::ZERO);
+        }
     }
 
     fn refused(&mut self, now: Timestamp, policy: &Policy) {

@@ -15,7 +15,12 @@ use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use super::{
-    Dispatcher, again::WAITING_MAX, delivery::Attempted, health::Event, letters::LettersError, replay::Newer,
+    Dispatcher, Parts,
+    again::WAITING_MAX,
+    delivery::Attempted,
+    health::{Event, State},
+    letters::LettersError,
+    replay::Newer,
     which,
 };
 use crate::{
@@ -150,7 +155,8 @@ pub enum Redelivered {
 impl Dispatcher {
     /// Sends a delivery again, now, whether it was delivered, is a dead letter, or was superseded; of a push that
     /// `journal` took, or this one if `None`. Its `webhook-id` is the same. If it is a dead letter, it goes on 2xx. One
-    /// that was refused and waits for its next attempt waits no longer.
+    /// that was refused and waits for its next attempt waits no longer, nor does one that is the next to be sent to an
+    /// endpoint that is failing or paused.
     ///
     /// # Errors
     /// See [`SendAgainError`]. A failed attempt is none.
@@ -187,12 +193,7 @@ impl Dispatcher {
         let is_own = journal == self.0.parts.journal.id();
         let queue = &self.0.parts.queue;
         if is_own && queue.owes(&letter.repository, endpoint, sequence) {
-            let did = queue.hurry(&letter.repository, endpoint, sequence, Instant::now());
-            return if did {
-                Ok(Redelivered::Due)
-            } else {
-                Err(SendAgainError::Owed)
-            };
+            return self.hurry(&letter.repository, endpoint, sequence);
         }
         let sizes = self.sizes_of(letter).await;
         let turn = match request::target(&settings) {
@@ -219,6 +220,48 @@ impl Dispatcher {
         }
         let id = webhook_id(journal, sequence, endpoint);
         Ok(Redelivered::Sent(Box::new(sent(id, attempted))))
+    }
+
+    /// Has an owed push sent now that waits for its next attempt, or says why not.
+    fn hurry(
+        &self,
+        repository: &RepositoryName,
+        endpoint: &EndpointId,
+        sequence: Sequence,
+    ) -> Result<Redelivered, SendAgainError> {
+        let Parts { queue, states, .. } = &self.0.parts;
+        let view = states.view(endpoint);
+        let waits = matches!(view.state, State::Failing | State::Paused);
+        let next = view
+            .next_attempt
+            .filter(|next| waits && *next > self.0.parts.steady.now());
+        let Some(next) = next else {
+            let did = queue.hurry(repository, endpoint, sequence, Instant::now());
+            return if did {
+                Ok(Redelivered::Due)
+            } else {
+                Err(SendAgainError::Owed)
+            };
+        };
+        let first = queue.first_in_line(endpoint);
+        if first.as_ref() == Some(&(repository.clone(), sequence)) {
+            states.hurry_one(endpoint);
+            return Ok(Redelivered::Due);
+        }
+        // Whoever may see this repository may not know of others.
+        let ahead = match first {
+            Some((other, first)) if other == *repository => {
+                let id = webhook_id(self.0.parts.journal.id(), first, endpoint);
+                format!(", and an older push ({id}) goes first")
+            }
+            Some(_) => ", and an older push of another repository goes first".to_owned(),
+            None => String::new(),
+        };
+        Err(SendAgainError::Refused(format!(
+            "The endpoint {endpoint} is {}: its next attempt is at {next}{ahead}. Enable the endpoint, or send it a test \
+             that passes, and all that it is owed goes at once, in order.",
+            view.state
+        )))
     }
 
     /// Sends a test to an endpoint, now, as if something had been pushed to `repository`. One that passes heals the

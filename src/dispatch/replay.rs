@@ -315,10 +315,6 @@ impl Dispatcher {
             Outcome::Delivered { .. } => None,
             Outcome::Failed { reason, .. } => Some(reason.clone()),
         };
-        let how = match failure {
-            None => Settlement::Delivered,
-            Some(_) => Settlement::DeadLetter,
-        };
         let letter = &kept.letter;
         if letter.journal == self.0.parts.journal.id() {
             let which = which(
@@ -327,7 +323,10 @@ impl Dispatcher {
                 &letter.endpoint,
                 letter.tag.as_ref(),
             );
-            self.write_end(which, how);
+            match &failure {
+                None => self.write_end(which, Settlement::Delivered),
+                Some(reason) => self.0.parts.history.given_up(which, reason, now),
+            }
         }
         loop {
             let failure = failure.clone();

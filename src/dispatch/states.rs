@@ -27,7 +27,7 @@ use super::{
     health::{Event, Health, Policy, State, Verdict},
 };
 use crate::{
-    catalog::{History, Transition},
+    catalog::{EndpointHealth, History, Transition},
     clock::{Clock, Timestamp},
     push::EndpointId,
     queue::{Passage, Queue},
@@ -104,6 +104,18 @@ pub struct View {
     pub failures: u32,
     /// When the next attempt may be made, if it is waited for.
     pub next_attempt: Option<Timestamp>,
+}
+
+impl View {
+    /// How the endpoint is, for the story of what it is owed; `None` for a healthy one.
+    #[must_use]
+    pub fn told(&self) -> Option<EndpointHealth> {
+        (self.state != State::Healthy).then(|| EndpointHealth {
+            state: self.state.as_str().to_owned(),
+            since: self.since,
+            next_attempt: self.next_attempt,
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -211,6 +223,12 @@ impl States {
         drop(inner);
         self.0.unsaved.notify_one();
         self.0.changed.send_replace(());
+    }
+
+    /// Has the next attempt of an endpoint that is failing or paused made now, of its oldest push.
+    pub fn hurry_one(&self, endpoint: &EndpointId) {
+        // It is as it is for the same reason as before.
+        self.happen(endpoint, Event::Hurried, &self.reason(endpoint));
     }
 
     /// How an endpoint is.

@@ -233,6 +233,15 @@ impl Lines {
         inner.tidy(endpoint);
     }
 
+    /// Whose lane is called next, if nobody has been called before.
+    pub(super) fn first(&self, endpoint: &EndpointId) -> Option<RepositoryName> {
+        let inner = self.inner();
+        let line = inner.lines.get(endpoint).filter(|line| line.at_once == 0)?;
+        line.waiting
+            .first_key_value()
+            .map(|(_, repository)| repository.clone())
+    }
+
     /// Whether a push may be sent whose lane is lent from.
     pub(super) fn may_send(&self, endpoint: &EndpointId, push: Sequence, now: Instant) -> bool {
         let inner = self.inner();

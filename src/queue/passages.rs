@@ -60,6 +60,15 @@ impl Queue {
         self.earlier.notify_one();
     }
 
+    /// The push that is sent next to an endpoint of which one is sent at a time, once it may be: the oldest that waits
+    /// in its line. `None` if none waits there, or one is under way.
+    #[must_use]
+    pub fn first_in_line(&self, endpoint: &EndpointId) -> Option<(RepositoryName, Sequence)> {
+        let repository = self.lines.first(endpoint)?;
+        let first = self.repositories.get(&repository)?.first(endpoint)?;
+        Some((repository, first))
+    }
+
     /// Has a lane wait no longer for the next attempt of this push, which was refused and is its first. Whether it
     /// did.
     pub fn hurry(

@@ -196,6 +196,12 @@ impl RepositoryQueue {
         self.lanes.get_mut(index)?.call(place)
     }
 
+    /// The oldest push that is owed there.
+    pub(super) fn first(&self, endpoint: &EndpointId) -> Option<Sequence> {
+        let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get(index))?;
+        lane.backlog.oldest()
+    }
+
     /// Has an endpoint's lane wait no longer for the sake of this push, its first. Whether it did.
     pub(super) fn hurry(&mut self, endpoint: &EndpointId, sequence: Sequence) -> bool {
         let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get_mut(index));

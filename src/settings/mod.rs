@@ -17,7 +17,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -162,6 +162,32 @@ impl Settings {
             connection: Mutex::new(connection),
             tally,
         })))
+    }
+
+    /// The states that are in the file at `path`, in no order, beside a running server too; none if there is no file.
+    /// Changes nothing, and does not look for damage where it doesn't read.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn states_in(path: &Path) -> Result<Vec<SavedState>, OpenError> {
+        match fs::metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(OpenError::from_io(path, error)),
+        }
+        let fail = |error| OpenError::from_sqlite(path, error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
+        match schema::version(&connection).map_err(fail)? {
+            // It is just being made.
+            0 => Ok(Vec::new()),
+            1..=schema::VERSION => states::all(&connection).map_err(fail),
+            version => Err(OpenError::Newer {
+                file: path.to_owned(),
+                version,
+            }),
+        }
     }
 
     /// The states that were saved, in no order.

@@ -40,6 +40,15 @@ pub struct SavedStreak {
     pub wait: Option<Duration>,
 }
 
+impl SavedState {
+    /// When the next attempt may be made; `None` if any time, or never.
+    #[must_use]
+    pub fn next_attempt(&self) -> Option<Timestamp> {
+        let streak = self.streak?;
+        Some(streak.waits_since.after(streak.wait?))
+    }
+}
+
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<SavedState>> {
     let mut statement = connection.prepare("SELECT * FROM endpoint_states")?;
     let rows = statement.query_map((), read)?;

@@ -405,6 +405,50 @@ fn tests_holds_and_lists_by_command_and_without_a_server_a_sentence() {
         "{told}"
     );
     asked(&shipbell, &["webhook", "test", "acme/app"]);
+    // The repository's webhook by its plain name; an endpoint of the configuration comes first.
+    for (name, verb, said) in [
+        ("acme/app", "hold", "repository:acme/app is held\n"),
+        ("acme/app", "enable", "repository:acme/app is healthy\n"),
+        ("plain", "hold", "repository:plain is held\n"),
+        ("repository:ci", "hold", "repository:ci is held\n"),
+    ] {
+        let name_of_it = name.strip_prefix("repository:").unwrap_or(name);
+        if name_of_it != "acme/app" {
+            assert_eq!(
+                api.set(name_of_it, &json!({"url": receiver.url("/own")})).status,
+                201
+            );
+        }
+        assert_eq!(asked(&shipbell, &["endpoints", verb, name]), said);
+    }
+    let history = asked(&shipbell, &["endpoints", "history", "acme/app"]);
+    assert!(history.contains("TO"), "{history}");
+    assert_eq!(
+        ask(&shipbell, &["endpoints", "hold", "nobody"]).status.code(),
+        Some(1)
+    );
+    // What can't be asked for is a usage mistake, and what would be right is said.
+    for (arguments, said) in [
+        (
+            &["endpoints", "ls", "--state", "bogus"][..],
+            "failing, paused, ignored",
+        ),
+        (
+            &["dead-letters", "ls", "--since", "yesterday"],
+            "2026-11-24T09:00:00Z",
+        ),
+        (
+            &["dead-letters", "replay", "--until", "1"],
+            "2026-11-24T09:00:00Z",
+        ),
+        (&["repositories", "ls", "--sort", "luck"], "last_push"),
+        (&["queue", "ls", "--repository", "A B"], "between slashes"),
+    ] {
+        let refused = ask(&shipbell, arguments);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(said), "{arguments:?}: no {said:?} in {told}");
+    }
     let tests = receiver.wait_for(2, SOON);
     assert_eq!(tests[1].json()["event"], "test");
     assert_eq!(tests[1].json()["image"], "acme/app:shipbell-test");

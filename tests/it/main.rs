@@ -46,6 +46,8 @@ mod history;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hurry;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod journal_tools;
@@ -75,5 +77,7 @@ mod unreachable;
 mod ways;
 #[cfg(test)]
 mod webhooks;
+#[cfg(test)]
+mod why;
 #[cfg(test)]
 mod wire;

@@ -91,3 +91,18 @@ fn adnanh_webhook_runs_its_command_with_image_and_size_when_its_rule_matches() {
         "once, and not for the other"
     );
 }
+
+#[test]
+fn a_port_that_somebody_has_is_to_be_tried_again() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_shipbell"));
+    let output = command
+        .env_clear()
+        .args(["webhook", "listen", "--listen", &address])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert!(said.contains(&address), "{said}");
+}

@@ -286,17 +286,21 @@ fn a_proxy_that_is_down_is_the_endpoints_failure_and_told_from_the_endpoint() {
 #[test]
 fn addresses_in_urls_are_judged_with_a_proxy_too() {
     let proxy = TestProxy::http();
-    let config = config(
-        "http://127.0.0.1:1/hook",
-        &format!("proxy = 'http://127.0.0.1:{}'", proxy.port()),
-    );
-    // Shipbell's own listener, by its address.
-    let port = config.ingest();
-    let mut shipbell = Shipbell::launch(config);
-    shipbell.wait_until_it_listens();
-    shipbell.stop();
-    shipbell.set_url("hook", &format!("http://127.0.0.1:{port}/events"));
-    shipbell.start_again();
+    let folder = folder();
+    let url_file = folder.path().join("url");
+    fs::write(&url_file, "http://127.0.0.1:1/hook").unwrap();
+    let config = Config::without_registry().with(&format!(
+        "batch.window = '0s'\n[[endpoints]]\nname = 'hook'\nurl_file = '{}'\nproxy = 'http://127.0.0.1:{}'",
+        url_file.display(),
+        proxy.port()
+    ));
+    let shipbell = Shipbell::start(config);
+    // Shipbell's own listener, by its address, after the configuration was checked.
+    fs::write(
+        &url_file,
+        format!("http://127.0.0.1:{}/events", shipbell.ingest()),
+    )
+    .unwrap();
     take(&shipbell, "1");
     wait_for_reason(
         &shipbell,

@@ -32,9 +32,14 @@ pub(in super::super) fn identity(text: &str) -> EndpointId {
         .map_or_else(|| EndpointId::Named(text.into()), EndpointId::Repository)
 }
 
-/// Leaves out of a delivery where it went.
+/// Tells how the endpoint of a pending delivery is, and leaves out of a delivery where it went.
 pub(super) fn delivery(admin: &Admin, who: &Who, story: &mut DeliveryStory) {
     let endpoint = identity(&story.endpoint);
+    if story.state == "pending" {
+        story.endpoint_health = admin.parts().states.view(&endpoint).told();
+    }
+    let given_up = story.reason.take();
+    story.reason = given_up.map(|told| reason(admin, who, &endpoint, told));
     if who.may_locate(&endpoint) {
         return;
     }

@@ -84,7 +84,9 @@ fn a_file_of_the_version_before_is_read_as_it_is_and_brought_up_to_date_when_it_
     running.close();
     let connection = Connection::open(stage.file()).unwrap();
     connection
-        .execute_batch("DROP TABLE transitions; PRAGMA user_version = 1;")
+        .execute_batch(
+            "DROP TABLE transitions; ALTER TABLE deliveries DROP COLUMN reason; PRAGMA user_version = 1;",
+        )
         .unwrap();
     drop(connection);
     assert_eq!(stage.tag("1").len(), 1);

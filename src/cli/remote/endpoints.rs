@@ -1,6 +1,6 @@
 //! `shipbell endpoints …`: where webhooks go, and how that is.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use http::Method;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     cli::{Failure, Output, print},
     config::{Config, Problems},
+    dispatch::health::State,
 };
 
 /// Subcommands of `shipbell endpoints`.
@@ -22,8 +23,8 @@ Examples:
   shipbell endpoints ls
   shipbell endpoints ls --state ignored --output json")]
     Ls {
-        /// Only those in this state: healthy, failing, paused, ignored, disabled or held
-        #[arg(long)]
+        /// Only those in this state
+        #[arg(long, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
         state: Option<String>,
         #[command(flatten)]
         /// How much, and how.
@@ -36,9 +37,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   shipbell endpoints history ci
-  shipbell endpoints history repository:acme/app --output json")]
+  shipbell endpoints history acme/app --output json")]
     History {
-        /// Its name in the configuration, or `repository:` and the repository's name
+        /// Its name in the configuration, or a repository that has a webhook of its own, such as acme/app
         #[arg(value_name = "ENDPOINT")]
         id: String,
         #[command(flatten)]
@@ -52,7 +53,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   shipbell endpoints enable ci
-  shipbell endpoints enable repository:acme/app")]
+  shipbell endpoints enable acme/app")]
     Enable(One),
     /// Switch an endpoint off: it owes nothing, and what it owed becomes dead letters.
     #[command(after_help = "\
@@ -88,7 +89,10 @@ Examples:
 /// One endpoint.
 #[derive(Debug, Args)]
 pub struct One {
-    /// Its name in the configuration, or `repository:` and the repository's name
+    /// Its name in the configuration, or a repository that has a webhook of its own, such as acme/app
+    ///
+    /// A name without a slash means the endpoint of the configuration, if there is one of that name; write
+    /// `repository:NAME` for the repository's.
     #[arg(value_name = "ENDPOINT")]
     id: String,
     /// How to print what it is then
@@ -127,8 +131,9 @@ pub fn run(command: &Command, load: impl FnOnce() -> Result<Config, Problems>) -
             );
         }
         Command::History { id, listing, server } => {
-            return Client::of(server, load)?.print_list(
-                &path_of("/api/v1/endpoints/", id, "/states"),
+            let client = Client::of(server, load)?;
+            return client.print_list(
+                &path_of("/api/v1/endpoints/", &client.identity(id)?, "/states"),
                 &Query::default(),
                 listing,
                 &[
@@ -146,11 +151,12 @@ pub fn run(command: &Command, load: impl FnOnce() -> Result<Config, Problems>) -
         Command::Export(arguments) => return exchange::export(arguments, load),
         Command::Import(arguments) => return exchange::import(arguments, load),
     };
-    let path = path_of("/api/v1/endpoints/", &one.id, verb);
-    let set = Client::of(&one.server, load)?.ask(Method::POST, &path)?;
+    let client = Client::of(&one.server, load)?;
+    let id = client.identity(&one.id)?;
+    let set = client.ask(Method::POST, &path_of("/api/v1/endpoints/", &id, verb))?;
     match one.output {
         Output::Json => print(&format!("{set:#}\n"))?,
-        Output::Text => print(&format!("{} is {}\n", one.id, text(&set, "state")))?,
+        Output::Text => print(&format!("{id} is {}\n", text(&set, "state")))?,
     }
     Ok(())
 }

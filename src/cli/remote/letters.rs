@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::Value;
 
-use super::{Client, Listing, Query, Server, text};
+use super::{Client, Listing, Query, Server, moment, text};
 use crate::{
     cli::{Failure, Output, complain, print},
     config::{Config, Problems},
@@ -77,10 +77,10 @@ pub struct Which {
     #[arg(long)]
     tag: Option<String>,
     /// Those given up on then or later, such as 2026-11-24T09:00:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<String>,
     /// Those given up on before
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<String>,
 }
 

@@ -37,6 +37,9 @@ const ANSWER_MAX: Duration = Duration::from_mins(2);
 /// The largest answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// What the identities of repositories' own webhooks begin with.
+const OWN: &str = "repository:";
+
 /// Items of a page, and of a list unless told.
 const PAGE: usize = 1000;
 
@@ -150,9 +153,16 @@ impl Client {
 
     /// What the server answers, which is JSON.
     fn ask(&self, method: Method, path: &str) -> Result<Value, Failure> {
-        let Asked {
+        self.send(method, path, &[], Bytes::new())?.success()
+    }
+}
+
+impl Asked {
+    /// What was answered, if that was what was asked for.
+    fn success(self) -> Result<Value, Failure> {
+        let Self {
             status, body: value, ..
-        } = self.send(method, path, &[], Bytes::new())?;
+        } = self;
         if status.is_success() {
             return Ok(value);
         }
@@ -163,9 +173,33 @@ impl Client {
             .to_owned();
         let exit = match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Exit::TryAgain,
+            // What was asked for can't be.
+            StatusCode::BAD_REQUEST => Exit::Usage,
             _ => Exit::Failure,
         };
         Err(Failure::new(exit, anyhow!(detail)))
+    }
+}
+
+impl Client {
+    /// The identity of the endpoint that somebody calls so: by its identity, or by a repository's plain name. A name
+    /// that is one of the configuration's means that one.
+    fn identity(&self, called: &str) -> Result<String, Failure> {
+        if called.starts_with(OWN) {
+            return Ok(called.to_owned());
+        }
+        let own = format!("{OWN}{called}");
+        // The configuration's names have no slash.
+        if called.contains('/') {
+            return Ok(own);
+        }
+        for id in [called, &own] {
+            let path = path_of("/api/v1/endpoints/", id, "");
+            if self.send(Method::GET, &path, &[], Bytes::new())?.status != StatusCode::NOT_FOUND {
+                return Ok(id.to_owned());
+            }
+        }
+        Ok(called.to_owned())
     }
 
     /// The items of a list, page after page, at most `limit`; and whether there are more.
@@ -260,6 +294,13 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
         ),
         _ => Failure::new(Exit::Unreachable, anyhow!("{shown} can't be reached: {error}")),
     }
+}
+
+/// A time as somebody types it, for clap.
+fn moment(text: &str) -> Result<String, String> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| "write a time as RFC 3339 has it, such as 2026-11-24T09:00:00Z".to_owned())
 }
 
 /// A text of an item; a dash without one.

@@ -22,8 +22,8 @@ Examples:
         /// Only those with this in their names
         #[arg(long, value_name = "TEXT")]
         search: Option<String>,
-        /// `name`, `last_push` or `size`: the newest, the largest first
-        #[arg(long, default_value = "name")]
+        /// By what: the newest, the largest first
+        #[arg(long, default_value = "name", value_parser = ["name", "last_push", "size"])]
         sort: String,
         #[command(flatten)]
         /// How much, and how.

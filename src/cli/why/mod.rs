@@ -1,6 +1,7 @@
 //! `shipbell why …`: what became of a push.
 
 use std::{
+    collections::HashMap,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
@@ -10,10 +11,11 @@ use clap::Args;
 
 use super::{Exit, Failure, Output, print};
 use crate::{
-    catalog::{self, ReadError, Reader, Sought, Stories},
+    catalog::{self, EndpointHealth, ReadError, Reader, Sought, Stories},
     clock::Clock,
     config::{Config, Problems, no_color},
     journal::{self, Holder},
+    settings::{self, SavedState, Settings},
 };
 
 mod text;
@@ -59,10 +61,12 @@ fn parse(text: &str) -> Result<Asked, String> {
     })
 }
 
-/// Where the history is, and who writes it.
+/// Where the history is, and who writes it; and how the endpoints are.
 struct Place {
     file: PathBuf,
     holder: Holder,
+    /// Those that are not healthy; or why that can't be read.
+    health: Result<HashMap<String, EndpointHealth>, settings::OpenError>,
 }
 
 impl Place {
@@ -70,21 +74,50 @@ impl Place {
         Self {
             file: data_dir.join(catalog::FILE),
             holder: journal::holder(&data_dir.join(journal::DIRECTORY)),
+            health: Settings::states_in(&data_dir.join(settings::FILE)).map(by_endpoint),
         }
     }
 
-    /// What may not have been written down yet.
-    fn note(&self) -> Option<&'static str> {
-        match self.holder {
+    /// Tells of each pending delivery how its endpoint is.
+    fn complete(&self, found: &mut Stories) {
+        let Ok(health) = &self.health else { return };
+        let deliveries = found.pushes.iter_mut().flat_map(|push| &mut push.deliveries);
+        for delivery in deliveries.filter(|delivery| delivery.state == "pending") {
+            delivery.endpoint_health = health.get(&delivery.endpoint).cloned();
+        }
+    }
+
+    /// What may not have been written down yet, and what else a reader can't see in what was found.
+    fn note(&self, found: &Stories) -> Option<String> {
+        let mut deliveries = found.pushes.iter().flat_map(|push| &push.deliveries);
+        let is_pending = deliveries.any(|delivery| delivery.state == "pending");
+        let missing = match self.holder {
             Holder::Process(_) => Some(
                 "a server is running, and writes what happens within a second: the newest may be missing",
             ),
+            Holder::Nobody if is_pending => Some("no server is running: nothing is sent until one does"),
             Holder::Nobody => None,
             Holder::Unknown => Some(
                 "it is not known whether a server is running: what happened in the last second may be missing",
             ),
-        }
+        };
+        let unread = self.health.as_ref().err().filter(|_| is_pending);
+        let unread = unread.map(|error| format!("how endpoints are is not known: {error}"));
+        let notes: Vec<String> = missing.map(ToOwned::to_owned).into_iter().chain(unread).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
+}
+
+fn by_endpoint(saved: Vec<SavedState>) -> HashMap<String, EndpointHealth> {
+    let health = |saved: SavedState| {
+        let health = EndpointHealth {
+            since: Some(saved.since),
+            next_attempt: saved.next_attempt(),
+            state: saved.state,
+        };
+        (saved.endpoint.to_string(), health)
+    };
+    saved.into_iter().map(health).collect()
 }
 
 /// Runs the command.
@@ -102,14 +135,16 @@ pub fn run(arguments: &WhyArgs, load: impl FnOnce() -> Result<Config, Problems>)
         Place::of(&config.data_dir)
     };
     let mut reader = Reader::open(&place.file)?;
-    let found = find(&mut reader, &asked, arguments.limit)?;
+    let mut found = find(&mut reader, &asked, arguments.limit)?;
+    place.complete(&mut found);
+    let note = place.note(&found);
     match arguments.output {
         Output::Json => {
             let mut value = catalog::json::stories(&found);
             if let Some(told) = value.as_object_mut() {
                 told.insert("asked".to_owned(), arguments.sought.text.clone().into());
                 told.insert("file".to_owned(), place.file.display().to_string().into());
-                told.insert("note".to_owned(), place.note().into());
+                told.insert("note".to_owned(), note.into());
             }
             print(&format!("{value:#}\n"))?;
         }
@@ -120,7 +155,7 @@ pub fn run(arguments: &WhyArgs, load: impl FnOnce() -> Result<Config, Problems>)
             } else {
                 text::Colour::Plain
             };
-            print(&text::all(&found, place.note(), colour, Clock::system().now()))?;
+            print(&text::all(&found, note.as_deref(), colour, Clock::system().now()))?;
         }
     }
     if found.pushes.is_empty() && found.dropped.is_empty() {
@@ -151,9 +186,9 @@ fn unknown(asked: &Asked, place: &Place, reader: &Reader) -> Result<Failure, Rea
         words.join(", then for "),
         place.file.display()
     );
-    if let Some(note) = place.note() {
+    if let Some(note) = place.note(&Stories::default()) {
         message.push_str("; ");
-        message.push_str(note);
+        message.push_str(&note);
     }
     Ok(Failure::new(Exit::Failure, anyhow!(message)))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    catalog::{AttemptStory, DeliveryStory, DroppedStory, PushStory, Stories},
+    catalog::{AttemptStory, DeliveryStory, DroppedStory, EndpointHealth, PushStory, Stories},
     clock::Timestamp,
 };
 
@@ -73,7 +73,7 @@ impl Page {
         let _ = if word.is_empty() {
             writeln!(self.text, "{what}")
         } else {
-            writeln!(self.text, "  {word:<10}{what}")
+            writeln!(self.text, "  {word:<9} {what}")
         };
     }
 
@@ -132,7 +132,7 @@ impl Page {
             self.attempt(attempt);
         }
         if kept == 0 && delivery.attempts_made == 0 && delivery.state == "pending" {
-            self.line("  attempts", "none yet");
+            self.line("  tried", "not yet");
         }
     }
 
@@ -149,10 +149,14 @@ impl Page {
         match delivery.state.as_str() {
             "delivered" => format!("{}{at}, {made}", self.colour.paint(Tone::Good, "delivered")),
             "superseded" => format!("superseded{at} by a newer push of the same tag, {made}"),
-            "dead_letter" => format!(
-                "{}{at}, {made}",
-                self.colour.paint(Tone::Bad, "given up: a dead letter")
-            ),
+            "dead_letter" => {
+                let reason = delivery.reason.as_ref().map(|reason| format!(": {reason}"));
+                format!(
+                    "{}{at}, {made}{}",
+                    self.colour.paint(Tone::Bad, "given up: a dead letter"),
+                    reason.unwrap_or_default()
+                )
+            }
             "unknown" => format!("ended, {made}; how was not written down"),
             _ => self.waits(delivery),
         }
@@ -160,6 +164,9 @@ impl Page {
 
     /// What a pending delivery waits for.
     fn waits(&self, delivery: &DeliveryStory) -> String {
+        if let Some(health) = &delivery.endpoint_health {
+            return self.waits_for_endpoint(delivery, health);
+        }
         match delivery.next_at {
             Some(at) if at > self.now => {
                 format!(
@@ -175,6 +182,32 @@ impl Page {
         }
     }
 
+    /// What one waits for whose endpoint is not healthy.
+    fn waits_for_endpoint(&self, delivery: &DeliveryStory, health: &EndpointHealth) -> String {
+        let since = health.since.map(|since| format!(" since {since}"));
+        let state = format!("{}{}", health.state, since.unwrap_or_default());
+        let endpoint = &delivery.endpoint;
+        match health.state.as_str() {
+            "held" => format!(
+                "waits for its endpoint, which is {state}, until somebody enables it: `shipbell endpoints enable {endpoint}`"
+            ),
+            "disabled" => format!("its endpoint is {state}: it is given up, and becomes a dead letter"),
+            "ignored" => format!(
+                "its endpoint is {state}: it becomes a dead letter, unless it is what is sent as a probe"
+            ),
+            // What this push waits for itself may be longer.
+            _ => match health.next_attempt.max(delivery.next_at) {
+                Some(at) if at > self.now => format!(
+                    "waits for its endpoint, which is {state}: the next attempt, of the oldest push for it, is in {} at {at}",
+                    span(at.since(self.now))
+                ),
+                _ => format!(
+                    "waits for its endpoint, which is {state}: the next attempt, of the oldest push for it, is due"
+                ),
+            },
+        }
+    }
+
     fn attempt(&mut self, attempt: &AttemptStory) {
         let number = format!("  {}", attempt.number);
         let took = span(attempt.elapsed);
@@ -184,8 +217,12 @@ impl Page {
                 let reason = self
                     .colour
                     .paint(Tone::Bad, reason.as_deref().unwrap_or("failed"));
-                let fault = attempt.fault.as_deref().unwrap_or("endpoint");
-                format!("{reason} (the {fault}'s fault)")
+                let fault = match attempt.fault.as_deref() {
+                    Some("push") => "the push's fault",
+                    Some("gone") => "the endpoint says that it is gone for good",
+                    _ => "the endpoint's fault",
+                };
+                format!("{reason} ({fault})")
             }
         };
         self.line(&number, format!("{}  {took:>8}  {what}", attempt.at));
@@ -312,3 +349,6 @@ fn span(span: Duration) -> String {
         format!("{:.0} h", ms / 3_600_000.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -330,3 +330,115 @@ fn sections_are_held_against_each_other() {
         "username is missing",
     );
 }
+
+#[test]
+fn a_mistake_of_the_file_as_a_whole_is_told_once_with_what_it_hides() {
+    let file = "foo = 1\n[foo.bar]\nx = 1\n[[endpoints]]\nname = \"a\"\nbogus = 1\n[batch]\nwindow = \"x\"\n";
+    let problems = problems_with(file, &[]);
+    let whole: Vec<_> = problems.iter().filter(|(key, ..)| key.is_empty()).collect();
+    assert_eq!(whole.len(), 1, "{problems:?}");
+    assert_eq!(whole[0].1, "shipbell.toml:2");
+    let hidden =
+        "keys that there aren't, and what doesn't go together, are looked for once the file is valid";
+    assert!(whole[0].2.ends_with(hidden), "{}", whole[0].2);
+    assert!(
+        problems.iter().any(|(key, ..)| key == "batch.window"),
+        "{problems:?}"
+    );
+
+    let file = "[batch]\nwindow = 2s\nwindov = 1\nmax_pushes = 1x\n";
+    let problems = problems_with(file, &[]);
+    let hints = problems
+        .iter()
+        .filter(|(.., message)| message.contains("what doesn't go together"));
+    assert_eq!(hints.count(), 1, "{problems:?}");
+    assert!(
+        problems.iter().any(|(key, ..)| key == "batch.windov"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn tokens_of_one_name_are_told_though_another_thing_is_wrong_with_them() {
+    let token = |name: &str, role: &str| {
+        format!("[[admin.tokens]]\nname = \"{name}\"\nrole = \"{role}\"\ntoken = \"a-token-of-{name}\"\n")
+    };
+    let file = format!(
+        "{}{}{}",
+        token("a", "admin"),
+        token("b", "bogus"),
+        token("a", "viewer")
+    );
+    let found: Vec<_> = problems_with(&file, &[])
+        .into_iter()
+        .map(|(key, ..)| key)
+        .collect();
+    assert_eq!(found, ["admin.tokens[1].role", "admin.tokens[2].name"]);
+}
+
+#[test]
+fn a_header_that_shipbell_or_credentials_set_can_not_name_the_image() {
+    for name in [
+        "authorization",
+        "Host",
+        "content-length",
+        "Webhook-Id",
+        "user-agent",
+        "Content-Encoding",
+        "cookie",
+    ] {
+        refused(
+            &format!("[delivery]\nheader_name = \"{name}\""),
+            "delivery.header_name",
+            2,
+            "already has a meaning",
+        );
+    }
+    // A wrong one is held against no endpoint.
+    let file = "[delivery]\nheader_name = \"X y\"\n[[endpoints]]\nname = \"a\"\nurl = \"http://a/\"\nheaders = { X = 5 }\n";
+    let found = problems_with(file, &[]);
+    let keys: Vec<_> = found.iter().map(|(key, ..)| key.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["delivery.header_name", "endpoints[0].headers.X"],
+        "{found:?}"
+    );
+    assert!(!found[1].2.contains("itself"), "{}", found[1].2);
+}
+
+#[test]
+fn urls_of_our_own_listeners_are_refused_where_the_configuration_tells() {
+    for (url, listen) in [
+        ("http://127.0.0.1:8580/events", ""),
+        ("http://localhost:8582/", ""),
+        (
+            "http://127.0.0.1:9000/",
+            "listen = \"0.0.0.0:9000\"\nallow_anonymous = true",
+        ),
+    ] {
+        let file = format!("[ingest]\n{listen}\n[[endpoints]]\nname = \"a\"\nurl = \"{url}\"");
+        let line = file.lines().count();
+        refused(&file, "endpoints[0].url", line, "shipbell's own listener");
+        let file = format!("[ingest]\n{listen}\n[alerts]\nurl = \"{url}\"");
+        let line = file.lines().count();
+        refused(&file, "alerts.url", line, "shipbell's own listener");
+    }
+    load("[[endpoints]]\nname = \"a\"\nurl = \"http://127.0.0.1:8583/\"");
+}
+
+#[test]
+fn user_info_in_a_url_goes_with_no_other_credentials() {
+    let endpoint = |more: &str| format!("[[endpoints]]\nname = \"a\"\nurl = \"http://u:hunter2@a/\"\n{more}");
+    for (more, key) in [
+        ("bearer_token = \"t\"", "bearer_token"),
+        ("username = \"u\"\npassword = \"p\"", "username"),
+        ("headers = { Authorization = \"x\" }", "url"),
+    ] {
+        let problems = problems_with(&endpoint(more), &[]);
+        let keys: Vec<_> = problems.iter().map(|(key, ..)| key.as_str()).collect();
+        assert_eq!(keys, [format!("endpoints[0].{key}")], "{problems:?}");
+        assert!(problems[0].2.contains("one Authorization header"), "{problems:?}");
+        assert!(!format!("{problems:?}").contains("hunter2"));
+    }
+    load(&endpoint(""));
+}

@@ -328,6 +328,42 @@ fn a_clock_that_was_set_neither_storms_nor_stalls_nor_ages_a_streak() {
     }
 }
 
+#[test]
+fn who_is_hurried_is_tried_now_and_is_as_failing_as_before() {
+    for (failures, state) in [(1, State::Failing), (6, State::Paused)] {
+        let mut life = Life::new();
+        for _ in 0..failures {
+            life.wait(DAY);
+            life.attempt(FAILED);
+        }
+        life.wait(SECOND);
+        life.happen(Event::Hurried);
+        assert_eq!(life.state(), (state, failures));
+        assert_eq!(life.health.next_attempt(), Some(life.now));
+        life.attempt_of(Duration::ZERO, FAILED);
+        assert_eq!(life.health.failures(), failures + 1);
+        assert!(
+            life.wait_for_next() >= 30 * SECOND,
+            "it is waited for as after any failure"
+        );
+    }
+    for event in [
+        Event::Held,
+        Event::Disabled,
+        Event::Healed,
+        Event::Attempt {
+            began: Life::new().now,
+            verdict: Verdict::Gone,
+        },
+    ] {
+        let mut life = Life::new();
+        life.happen(event);
+        let before = life.health;
+        life.happen(Event::Hurried);
+        assert_eq!(life.health, before, "{event:?}");
+    }
+}
+
 /// All that happened, and nothing else: each answer is looked for in the whole of it.
 #[derive(Default)]
 struct Model {
@@ -344,6 +380,7 @@ impl Model {
                 Event::Disabled => (true, Some(State::Disabled)),
                 Event::Held => (true, Some(State::Held)),
                 Event::Healed => (by_hand.is_none(), by_hand),
+                Event::Hurried => (false, by_hand),
                 Event::Attempt { verdict, .. } => {
                     (by_hand.is_none() && *verdict == Verdict::Delivered, by_hand)
                 }
@@ -417,6 +454,7 @@ proptest! {
                 37 => Event::Enabled,
                 38 if took > 18 * SECOND => Event::Disabled,
                 38 if took > 16 * SECOND => Event::Held,
+                39 if took > 10 * SECOND => Event::Hurried,
                 _ => {
                     // At once, so that no time is left out of the streak.
                     let before = life.health;

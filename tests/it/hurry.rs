@@ -1,0 +1,98 @@
+//! A push that is owed still, sent by hand: now, or with the reason why not (CONTRACT 8).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU16, Ordering},
+};
+
+use crate::support::{
+    SOON,
+    api::Api,
+    envelope, eventually,
+    receiver::{Answer, Receiver, Request},
+    shipbell::{Config, Shipbell},
+};
+
+/// The `webhook-id` of an image's delivery, once it is written down.
+fn id_of(api: &Api, image: &str) -> String {
+    eventually(&format!("{image} is known"), SOON, || {
+        let answer = api.get(&format!("/api/v1/why?image={image}"));
+        let story = (answer.status == 200).then(|| answer.json())?;
+        let id = story["pushes"][0]["deliveries"][0]["webhook_id"].as_str()?;
+        Some(id.to_owned())
+    })
+}
+
+#[test]
+fn what_a_paused_endpoint_is_owed_goes_now_if_it_is_the_next_and_else_says_what_is() {
+    let status = Arc::new(AtomicU16::new(503));
+    let told = Arc::clone(&status);
+    let receiver = Receiver::scripted(move |_| Answer::Status(told.load(Ordering::Acquire)));
+    let config = Config::without_registry()
+        .with(
+            "batch.window = '0s'\n[delivery]\nretry_schedule = ['10ms']\njitter = 0.0\npause_after = 2\n\
+             probe_first = '1h'\nprobe_max = '1h'",
+        )
+        .endpoint("hook", &receiver.url("/"));
+    let shipbell = Shipbell::start(config);
+    let api = Api::at(shipbell.admin_port());
+    let take = |repository: &str, tag: &str| {
+        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+    };
+    take("acme/app", "1");
+    eventually("it is paused", SOON, || {
+        let endpoint = api.json("/api/v1/endpoints/hook");
+        (endpoint["state"] == "paused" && receiver.requests().len() == 2).then_some(())
+    });
+    take("acme/app", "2");
+    take("acme/other", "3");
+
+    // Those behind it say what is ahead of them, when it goes, and what helps.
+    let redeliver = |id: &str| api.post(&format!("/api/v1/deliveries/{id}/redeliver"));
+    let (first, second, third) = (
+        id_of(&api, "acme/app:1"),
+        id_of(&api, "acme/app:2"),
+        id_of(&api, "acme/other:3"),
+    );
+    for (id, ahead) in [
+        (&second, format!("an older push ({first}) goes first")),
+        (
+            &third,
+            "an older push of another repository goes first".to_owned(),
+        ),
+    ] {
+        let refused = redeliver(id);
+        let said = refused.text();
+        assert_eq!(refused.status, 409, "{said}");
+        for part in [
+            "hook is paused: its next attempt is at 20",
+            &ahead,
+            "Enable the endpoint",
+        ] {
+            assert!(said.contains(part), "no {part:?} in {said}");
+        }
+    }
+    assert_eq!(receiver.requests().len(), 2);
+
+    // The oldest is tried at once, once; and the endpoint is as paused as it was.
+    assert_eq!(redeliver(&first).status, 202);
+    let requests = receiver.wait_for(3, SOON);
+    assert_eq!(
+        (requests[2].image(), requests[2].id()),
+        ("acme/app:1".to_owned(), &*first)
+    );
+    eventually("it waits for its next probe", SOON, || {
+        let endpoint = api.json("/api/v1/endpoints/hook");
+        (endpoint["failures"] == 3 && endpoint["state"] == "paused").then_some(())
+    });
+    assert_eq!(receiver.requests().len(), 3);
+
+    // Once it is taken, so is all else, in order.
+    status.store(200, Ordering::Release);
+    assert_eq!(redeliver(&first).status, 202);
+    receiver.wait_for(6, SOON);
+    let requests = receiver.requests();
+    let of_app: Vec<_> = requests.iter().skip(3).map(Request::image).collect();
+    assert_eq!(of_app[0], "acme/app:1");
+    assert!(of_app.contains(&"acme/app:2".to_owned()) && of_app.contains(&"acme/other:3".to_owned()));
+}
