@@ -61,6 +61,7 @@ pub mod telemetry;
 pub mod clock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod json;
 pub mod lifecycle;
 pub mod secret;
 pub mod stamp;

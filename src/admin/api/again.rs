@@ -8,7 +8,7 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
+    super::{Admin, access::Who, problem::Problem, rate::Act},
     Params,
     deliveries::DeliveryQuery,
     history,
@@ -64,6 +64,10 @@ pub(in super::super) struct AgainView {
     responses(
         (status = 200, body = AgainView),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "These are too many"),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "So many wait already, or one had 60 sets sent again (or 60 counted) within a minute",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
     )
 )]
 pub(super) async fn redeliver(
@@ -89,6 +93,7 @@ pub(in super::super) async fn redelivered(
     };
     let dry_run = query.dry_run == Some(true);
     let run = if dry_run { Run::Dry } else { Run::Real };
+    admin.parts().rates.allow(Act::Set(who.name.clone(), run))?;
     let wanted = history(admin, move |reader| found(reader, &filter)).await?;
     if wanted.len() > WAITING_MAX {
         return Err(SendAgainError::TooMany.into());

@@ -42,7 +42,7 @@ pub(super) async fn why(
         (None, Some(event)) => ("event", event),
         _ => {
             let detail = "say either image or event";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
     };
     let readings = Sought::readings(asked.trim()).map_err(|error| Problem::parameter(name, error))?;
@@ -58,7 +58,7 @@ pub(super) async fn why(
     .await?;
     found.pushes.retain(|push| who.may_see(&push.repository));
     for delivery in found.pushes.iter_mut().flat_map(|push| &mut push.deliveries) {
-        veiled::delivery(&admin, &who, delivery);
+        veiled::delivery(&who, delivery);
     }
     found.dropped.retain(|push| who.may_see(&push.repository));
     if found.pushes.is_empty() && found.dropped.is_empty() {
