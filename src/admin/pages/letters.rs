@@ -151,7 +151,6 @@ impl Row {
 struct LettersPage {
     frame: Frame,
     filter: Filter,
-    filtered: bool,
     notice: String,
     problem: String,
     rows: Vec<Row>,
@@ -171,7 +170,6 @@ pub(super) async fn list(
     let filter = filter.tidy();
     let found = listed(&admin, &visitor.who, &filter.query()).await;
     let mut shown = LettersPage {
-        filtered: !filter.is_empty(),
         notice: (admin.parts().notes).read(&visitor.who.name, LIST, filter.note.as_deref()),
         problem: String::new(),
         rows: Vec::new(),

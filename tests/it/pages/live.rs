@@ -106,7 +106,7 @@ fn what_happens_comes_by_itself() {
             !live.contains("Kept up to date"),
             "only the stream may say so: {page}"
         );
-        let paused = between(&live, "sse-swap=\"alive\"></span> <a href=\"", "\"").replace("&#38;", "&");
+        let paused = between(&live, "<p class=\"live quiet small\"><a href=\"", "\"").replace("&#38;", "&");
         let paused = browser.page(&paused);
         assert!(
             !paused.contains("sse-connect") && !paused.contains("<script"),
