@@ -8,10 +8,7 @@ use std::{fmt, slice, vec};
 
 use serde::{
     Deserializer,
-    de::{
-        self, DeserializeOwned, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
-        value::StrDeserializer,
-    },
+    de::{self, DeserializeOwned, MapAccess, SeqAccess, Unexpected, Visitor, value::StrDeserializer},
     forward_to_deserialize_any,
 };
 use serde_json::{Map, Value, error::Category};
@@ -173,14 +170,6 @@ impl<'de> Deserializer<'de> for Node<'_> {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
         tuple_struct map struct enum identifier ignored_any
-    }
-}
-
-impl<'de> IntoDeserializer<'de, Fault> for Node<'_> {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
     }
 }
 

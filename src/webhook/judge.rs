@@ -106,8 +106,7 @@ pub fn without_place(reason: &str) -> Cow<'_, str> {
     if let Some(why) = reason.strip_prefix(IGNORED) {
         return format!("{IGNORED}{}", without_place(why)).into();
     }
-    let is_placeless = |begin: &&str| reason.starts_with(*begin);
-    if reason.is_empty() || PLACELESS.iter().any(|begin| is_placeless(&begin)) {
+    if reason.is_empty() || PLACELESS.iter().any(|begin| reason.starts_with(begin)) {
         return reason.into();
     }
     let place = PLACES.iter().find(|(begin, _)| reason.starts_with(begin));

@@ -314,7 +314,6 @@ fn what_was_pushed_sent_and_answered_is_listed_page_by_page() {
         ("/api/v1/deliveries?limit=many", 400),
         ("/api/v1/deliveries?cursor=x", 422),
         ("/api/v1/deliveries?endpoint=a%20b", 400),
-        ("/api/v1/queue?endpoint=repository%3AAcme", 400),
         ("/api/v1/deliveries?since=yesterday", 400),
         ("/api/v1/repositories?sort=luck", 400),
         ("/api/v1/why", 422),

@@ -258,7 +258,7 @@ fn socket(data: &Path, takes: usize, is_silent: bool) -> mpsc::Receiver<()> {
     let (reached, end) = mpsc::channel();
     // It ends with the process of the test.
     thread::spawn(move || {
-        let (mut taken, mut open) = (0, Vec::new());
+        let (mut count, mut open) = (0, Vec::new());
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let (mut head, mut byte) = (Vec::new(), [0]);
@@ -270,14 +270,14 @@ fn socket(data: &Path, takes: usize, is_silent: bool) -> mpsc::Receiver<()> {
             let length = length.map_or(0, |rest| rest.split('\r').next().unwrap().parse().unwrap());
             stream.read_exact(&mut vec![0; length]).unwrap();
             let is_set = head.starts_with(b"PUT ") && !head.windows(7).any(|part| part == b"dry_run");
-            if is_set && taken == takes {
+            if is_set && count == takes {
                 reached.send(()).unwrap();
                 if is_silent {
                     open.push(stream);
                 }
                 continue;
             }
-            taken += usize::from(is_set);
+            count += usize::from(is_set);
             let status = if head.starts_with(b"GET ") {
                 "404 Not Found"
             } else {

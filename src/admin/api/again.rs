@@ -13,7 +13,7 @@ use super::{
     deliveries::DeliveryQuery,
     history,
     letters::{RefusedView, allowed},
-    veiled,
+    order, run, veiled,
 };
 use crate::{
     catalog::{DeliveryFilter, ReadError, Reader},
@@ -86,20 +86,14 @@ pub(in super::super) async fn redelivered(
 ) -> Result<AgainView, Problem> {
     allowed(who, query.repository.as_deref())?;
     let filter = query.filter()?;
-    let order = if query.force == Some(true) {
-        Order::Force
-    } else {
-        Order::KeepNewest
-    };
-    let dry_run = query.dry_run == Some(true);
-    let run = if dry_run { Run::Dry } else { Run::Real };
+    let (order, run) = (order(query.force), run(query.dry_run));
     admin.parts().rates.allow(Act::Set(who.name.clone(), run))?;
     let wanted = history(admin, move |reader| found(reader, &filter)).await?;
     if wanted.len() > WAITING_MAX {
         return Err(SendAgainError::TooMany.into());
     }
     let counted = admin.parts().dispatcher.redeliver_all(wanted, order, run).await?;
-    if !dry_run {
+    if run == Run::Real {
         info!(
             target: "shipbell::audit", by = %who.name, deliveries = counted.again, repository = query.repository,
             endpoint = query.endpoint, state = query.state, since = query.since, until = query.until,
@@ -107,7 +101,7 @@ pub(in super::super) async fn redelivered(
         );
     }
     Ok(AgainView {
-        dry_run,
+        dry_run: run == Run::Dry,
         matched: counted.matched,
         redelivered: counted.again,
         passed_over: counted.passed_over,

@@ -242,7 +242,7 @@ pub(in super::super) async fn found(
     let found = history(admin, move |reader| reader.delivery_of(&wanted)).await?;
     let found = found.filter(|(push, _)| who.may_see(&push.repository));
     let (push, mut delivery) =
-        found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))?;
+        found.ok_or_else(|| Problem::absent(format!("the history knows of no delivery with the id {id}")))?;
     veiled::delivery(who, &mut delivery);
     Ok((push, delivery))
 }

@@ -11,11 +11,11 @@ use super::{
     super::{Admin, access::Who, problem::Problem, rate::Act},
     Page, Paging, Params, cursor,
     deliveries::moment,
-    named, veiled,
+    named, order, run, veiled,
 };
 use crate::{
     dispatch::letters::{LettersError, Refused, Run},
-    settings::{KeptLetter, LetterFilter, Order},
+    settings::{KeptLetter, LetterFilter},
     webhook::sign::webhook_id,
 };
 
@@ -272,23 +272,17 @@ pub(in super::super) async fn replayed(
     query: &LetterQuery,
 ) -> Result<ReplayView, Problem> {
     allowed(who, query.repository.as_deref())?;
-    let order = if query.force == Some(true) {
-        Order::Force
-    } else {
-        Order::KeepNewest
-    };
-    let dry_run = query.dry_run == Some(true);
-    let run = if dry_run { Run::Dry } else { Run::Real };
+    let (order, run) = (order(query.force), run(query.dry_run));
     let filter = query.filter()?;
     admin.parts().rates.allow(Act::Set(who.name.clone(), run))?;
     let letters = admin.parts().dispatcher.dead_letters();
     let replayed = letters.replay(filter, order, run).await?;
-    if !dry_run {
+    if run == Run::Real {
         let letters = replayed.replayed;
         info!(target: "shipbell::audit", by = %who.name, letters, "dead letters replayed");
     }
     Ok(ReplayView {
-        dry_run,
+        dry_run: run == Run::Dry,
         matched: replayed.matched,
         replayed: replayed.replayed,
         passed_over: replayed.passed_over,

@@ -24,7 +24,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(super) use veiled::identity;
 
 use super::{Admin, problem::Problem};
-use crate::{catalog::Reader, image::RepositoryName, json, settings::Expected};
+use crate::{
+    catalog::Reader,
+    dispatch::letters::Run,
+    image::RepositoryName,
+    json,
+    settings::{Expected, Order},
+};
 
 pub(super) mod again;
 mod configuration;
@@ -268,6 +274,24 @@ pub(super) async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// Whether an older image may be sent after a newer one of its tag: only if that is forced.
+pub(super) fn order(force: Option<bool>) -> Order {
+    if force == Some(true) {
+        Order::Force
+    } else {
+        Order::KeepNewest
+    }
+}
+
+/// Whether something is done, or only counted.
+pub(super) fn run(dry_run: Option<bool>) -> Run {
+    if dry_run == Some(true) {
+        Run::Dry
+    } else {
+        Run::Real
+    }
 }
 
 /// Seconds, to the millisecond.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, problem::Problem, rate::Act},
-    Params, history, named,
+    Params, history, named, order,
     schemas::EndpointState,
     seconds, veiled,
 };
@@ -20,7 +20,6 @@ use crate::{
     dispatch::redeliver::{Redelivered, SendAgainError, Sent},
     image::RepositoryName,
     push::{EndpointId, Sequence},
-    settings::Order,
     webhook::Outcome,
 };
 
@@ -196,15 +195,17 @@ pub(in super::super) async fn redelivered(
     });
     let found = found.await?.filter(|(push, ..)| who.may_see(&push.repository));
     let (push, delivery, journal) =
-        found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))?;
+        found.ok_or_else(|| Problem::absent(format!("the history knows of no delivery with the id {id}")))?;
     who.edit(&super::repository(&push.repository)?)?;
     let endpoint = veiled::identity(&delivery.endpoint);
     let unknown = || Problem::absent("There is nothing known of this delivery any more that could be sent.");
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
-    let order = if force { Order::Force } else { Order::KeepNewest };
     admin.parts().rates.allow(Act::Redelivery(endpoint.clone()))?;
     let dispatcher = &admin.parts().dispatcher;
-    let sent = match dispatcher.redeliver(journal, sequence, &endpoint, order).await? {
+    let sent = match dispatcher
+        .redeliver(journal, sequence, &endpoint, order(Some(force)))
+        .await?
+    {
         Redelivered::Sent(sent) => *sent,
         Redelivered::Due => {
             info!(

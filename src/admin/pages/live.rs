@@ -55,7 +55,7 @@ const RETRY_MS: u32 = 5_000;
 enum Part {
     Overview,
     /// Those that are looked for.
-    Deliveries(Search),
+    Deliveries(Box<Search>),
     /// The last ones of a repository.
     Repository(RepositoryName),
 }
@@ -250,7 +250,7 @@ pub(super) async fn deliveries(
     let search = Search::of(query);
     // What is wrong with it is said at once.
     listed(&admin, &who, search.query.clone()).await?;
-    stream(admin, asked, Part::Deliveries(search))
+    stream(admin, asked, Part::Deliveries(Box::new(search)))
 }
 
 pub(super) async fn repository(

@@ -76,9 +76,12 @@ fn no_address_has_a_page_say_that_something_was_done() {
 fn what_is_sent_again_is_shown_as_that_and_afterwards_as_what_came_of_it() {
     let (status, holds) = (Arc::new(AtomicU16::new(404)), Arc::new(AtomicBool::new(false)));
     let (answers, held) = (Arc::clone(&status), Arc::clone(&holds));
-    let receiver = Receiver::scripted(move |_| match held.load(Ordering::Acquire) {
-        true => Answer::Hold,
-        false => Answer::Status(answers.load(Ordering::Acquire)),
+    let receiver = Receiver::scripted(move |_| {
+        if held.load(Ordering::Acquire) {
+            Answer::Hold
+        } else {
+            Answer::Status(answers.load(Ordering::Acquire))
+        }
     });
     let config = own().with("[delivery]\nretry_schedule = ['10ms']\njitter = 0.0");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
@@ -125,9 +128,12 @@ fn what_is_sent_again_is_shown_as_that_and_afterwards_as_what_came_of_it() {
 fn a_dead_letter_that_is_replayed_is_shown_as_that() {
     let holds = Arc::new(AtomicBool::new(false));
     let held = Arc::clone(&holds);
-    let receiver = Receiver::scripted(move |_| match held.load(Ordering::Acquire) {
-        true => Answer::Hold,
-        false => Answer::Status(404),
+    let receiver = Receiver::scripted(move |_| {
+        if held.load(Ordering::Acquire) {
+            Answer::Hold
+        } else {
+            Answer::Status(404)
+        }
     });
     let config = own().with("[delivery]\nretry_schedule = ['10ms']\njitter = 0.0");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
@@ -198,7 +204,8 @@ fn a_history_that_cant_be_read_is_told_and_what_needs_none_still_works() {
     fs::rename(&file, file.with_extension("aside")).unwrap();
     fs::write(&file, [7; 8192]).unwrap();
     assert_eq!(api.get("/api/v1/deliveries").status, 503);
-    for path in ["/deliveries", "/overview", PAGE] {
+    let own = "/endpoints/repository%3Aacme%2Fapp";
+    for path in ["/deliveries", "/overview", PAGE, own] {
         let page = browser.page(path);
         assert!(page.contains("The history can&#39;t be read"), "{path}: {page}");
         assert!(!page.contains("Nothing was sent"), "{path}: {page}");
@@ -209,6 +216,7 @@ fn a_history_that_cant_be_read_is_told_and_what_needs_none_still_works() {
         ("tags", "**"),
     ];
     assert_eq!(browser.submit(PAGE, &form).status, 303, "a webhook can be set");
+    assert_eq!(browser.submit(&format!("{own}/hold"), &[]).status, 303, "or held");
 }
 
 #[test]
