@@ -287,6 +287,7 @@ fn a_page_counts_asks_and_says_what_it_did() {
     // What comes after it was counted is not meant.
     push(&shipbell, "acme/app", "new");
     receiver.wait_for(5, SOON);
+    wait_for(&Api::at(shipbell.admin_port()).bearer(ADMIN), "delivered", 5);
     let sent = eve.submit("/deliveries/redeliver", &fields);
     assert_eq!(sent.status, 303, "{}", sent.text());
     let page = eve.page(sent.header("location").unwrap());
