@@ -90,8 +90,13 @@ fn what_happens_comes_by_itself() {
     }
     let (_, _, mut all) = Stream::open(&shipbell, "/live/deliveries", "");
     all.until(|text| text.contains("Send all of them again") && text.contains("event: alive"));
+    // What comes behind the part changes with it.
+    let (_, _, mut first) = Stream::open(&shipbell, "/live/deliveries?limit=1", "");
+    let text = first.until(|text| text.contains("event: alive"));
+    assert!(!text.contains("rel=\"next\""), "{text}");
     push(&shipbell, "other/app", "2");
     let text = other.until(|text| text.contains("other/app:2"));
+    first.until(|text| text.contains("rel=\"next\""));
     assert!(!text.contains("acme/app"), "{text}");
     browser.submit("/endpoints/ci/hold", &[]);
     overview.until(|text| text.contains("badge held"));

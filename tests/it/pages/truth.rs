@@ -19,7 +19,7 @@ use crate::support::{
     SOON,
     api::Api,
     browser::{Browser, between, version},
-    eventually, ports,
+    envelope, eventually, ports,
     receiver::{Answer, Receiver},
     shipbell::Shipbell,
 };
@@ -250,4 +250,38 @@ fn where_an_endpoint_was_is_told_to_nobody_who_may_not_know_where_it_is() {
         assert!(!told.contains(old), "{told}");
     }
     assert!(eve.get(&attempt).text().contains("its name can't be resolved"));
+}
+
+#[test]
+fn what_was_not_looked_through_to_its_end_is_not_said_to_have_nothing() {
+    let receiver = Receiver::scripted(|_| Answer::Status(404));
+    let config = with_tokens().with("[delivery]\nretry_schedule = ['10ms']\njitter = 0.0\nrate = '0'");
+    let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
+    let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    let tags: Vec<String> = (0..50).map(|number| format!("t{number}")).collect();
+    let pushes: Vec<Value> = (tags.iter())
+        .map(|tag| envelope::push("other/app", tag, tag))
+        .collect();
+    shipbell.take(envelope::of(&pushes));
+    eventually("all are given up, and written down", SOON, || {
+        let count = |path: &str| api.json(path)["items"].as_array().unwrap().len();
+        let letters = count("/api/v1/dead-letters?limit=1000");
+        (letters == 50 && count("/api/v1/deliveries?state=dead_letter&limit=1000") == 50).then_some(())
+    });
+    let eve = Browser::at(&shipbell).logged_in(EDITOR);
+    for path in ["/deliveries", "/dead-letters"] {
+        let mut page = eve.page(&format!("{path}?limit=1"));
+        assert!(
+            page.contains("not all was looked through") && page.contains("rel=\"next\""),
+            "{path}: {page}"
+        );
+        let mut pages = 1;
+        while page.contains("rel=\"next\"") {
+            let next = between(&page, "rel=\"next\" href=\"", "\"").replace("&#38;", "&");
+            page = eve.page(&next);
+            pages += 1;
+            assert!(pages < 60, "it comes to an end");
+        }
+        assert!(page.contains("There is nothing more here."), "{path}: {page}");
+    }
 }
