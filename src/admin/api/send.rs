@@ -17,7 +17,11 @@ use super::{
     seconds, veiled,
 };
 use crate::{
-    dispatch::redeliver::{Redelivered, SendAgainError, Sent},
+    clock::Timestamp,
+    dispatch::{
+        health::State as Health,
+        redeliver::{Redelivered, SendAgainError, Sent},
+    },
     image::RepositoryName,
     push::{EndpointId, Sequence},
     webhook::Outcome,
@@ -165,16 +169,35 @@ impl DueView {
         let (state, next) = (view.state, view.next_attempt.filter(|at| *at > parts.clock.now()));
         let detail = match next {
             None => "It waited for its next attempt, which is made now.".to_owned(),
-            Some(at) => format!(
-                "It waits for its endpoint, which is {state}: nothing is sent there before {at}, unless the endpoint is \
-                 enabled or takes a test."
-            ),
+            Some(at) => format!("It waits for its endpoint: {}", waits_until(state, at)),
         };
         Self {
             detail,
             state: state.as_str().to_owned(),
             next_attempt: next.map(|at| at.to_string()),
         }
+    }
+}
+
+/// What is said of an endpoint that is waited for.
+fn waits_until(state: Health, at: Timestamp) -> String {
+    format!(
+        "that is {state}, and nothing is sent there before {at}, unless the endpoint is enabled or takes a test."
+    )
+}
+
+/// Why a delivery was not sent again; of one that is not over, also what it waits for.
+fn refusal(admin: &Admin, endpoint: &EndpointId, error: SendAgainError) -> Problem {
+    let view = admin.parts().states.view(endpoint);
+    match (&error, view.next_attempt) {
+        (SendAgainError::Owed, Some(at)) if at > admin.parts().clock.now() => Problem::new(
+            StatusCode::CONFLICT,
+            format!(
+                "This delivery is not over yet. It waits for its endpoint: {}",
+                waits_until(view.state, at)
+            ),
+        ),
+        _ => error.into(),
     }
 }
 
@@ -202,10 +225,10 @@ pub(in super::super) async fn redelivered(
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
     admin.parts().rates.allow(Act::Redelivery(endpoint.clone()))?;
     let dispatcher = &admin.parts().dispatcher;
-    let sent = match dispatcher
+    let again = dispatcher
         .redeliver(journal, sequence, &endpoint, order(Some(force)))
-        .await?
-    {
+        .await;
+    let sent = match again.map_err(|error| refusal(admin, &endpoint, error))? {
         Redelivered::Sent(sent) => *sent,
         Redelivered::Due => {
             info!(

@@ -178,7 +178,16 @@ fn a_push_of_a_paused_endpoint_is_said_to_wait_for_it() {
     assert_eq!((&told["state"], &told["next_attempt"]), (&json!("paused"), &next));
     let words = told["detail"].as_str().unwrap();
     assert!(
-        words.contains("waits for its endpoint, which is paused") && words.contains(next.as_str().unwrap()),
+        words.contains("waits for its endpoint: that is paused") && words.contains(next.as_str().unwrap()),
+        "{words}"
+    );
+    // One that failed for the sake of the endpoint can't wait less.
+    let other = id(&delivery(&api, "acme/other", "pending"));
+    let refused = api.post(&format!("/api/v1/deliveries/{other}/redeliver"));
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    let words = refused.text();
+    assert!(
+        words.contains("not over yet. It waits for its endpoint: that is paused"),
         "{words}"
     );
     let sent = receiver.requests().len();
