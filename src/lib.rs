@@ -62,6 +62,7 @@ pub mod clock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod glob;
+pub mod json;
 pub mod lifecycle;
 pub mod secret;
 pub mod stamp;

@@ -42,24 +42,25 @@ pub const ROTATION: Duration = Duration::from_hours(24);
 
 /// A repository's webhook as somebody wants it. What is left out stays as it is.
 #[derive(Clone, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct WebhookDraft {
     /// Where it goes: http or https. A query that is left out or masked (`?…`) stays as it is; one that is empty (`?`)
     /// goes.
-    #[schema(example = "https://ci.example.com/hook?token=secret")]
+    #[schema(example = "https://ci.example.com/hook?token=secret", max_length = 4096)]
     pub url: Option<String>,
     /// What its requests are signed with, `whsec_` or `whsk_` (Ed25519) and base64; null for none. The one before it signs too for a day.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 1024)]
     pub secret: Option<Option<String>>,
     /// How bodies are written.
-    #[schema(example = "native")]
+    #[schema(example = "native", pattern = "^native$")]
     pub format: Option<String>,
     /// Headers of its own, by name; a masked value (`…`) stays as it is, as long as the URL's scheme, host and port do.
     pub headers: Option<BTreeMap<String, String>>,
     /// Whether it is sent to. One that is not owes nothing.
     pub enabled: Option<bool>,
     /// Patterns of the tags it wants: `*` within a part, `**` for everything.
+    #[schema(min_items = 1, max_items = 64)]
     pub tags: Option<Vec<String>>,
 }
 

@@ -36,6 +36,7 @@ mod api;
 pub mod configuration;
 pub mod draft;
 pub mod live;
+pub mod notes;
 pub mod owed;
 mod pages;
 pub mod problem;
@@ -98,8 +99,10 @@ pub struct Parts {
     pub journal: Journal,
     /// Who sends again, and keeps dead letters.
     pub dispatcher: Dispatcher,
-    /// How often tests are sent.
-    pub tests: rate::Tests,
+    /// What pages say once.
+    pub notes: notes::Notes,
+    /// How often things are done by hand.
+    pub rates: rate::Rates,
     /// How much happens.
     pub pulse: pulse::Pulse,
     /// What endpoints owe.

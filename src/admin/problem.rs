@@ -115,7 +115,7 @@ impl From<ChangeError> for Problem {
                 "it is not as you saw it: somebody changed it meanwhile; read it again",
             ),
             ChangeError::Absent => Self::absent("the repository has no webhook of its own"),
-            ChangeError::Unsaved(_) => {
+            ChangeError::Unsaved(_) | ChangeError::Unwritten(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(5)
             }
         }

@@ -10,37 +10,93 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::problem::Problem;
-use crate::push::EndpointId;
+use crate::{dispatch::letters::Run, push::EndpointId};
 
-/// So many tests an endpoint may be sent, within this time.
+/// Within this time, each of the following.
+const WITHIN: Duration = Duration::from_mins(1);
+
+/// Tests that an endpoint is sent.
 const TESTS_MAX: u32 = 10;
-const TESTS_WITHIN: Duration = Duration::from_mins(1);
 
-/// Endpoints that are remembered; past that, everybody waits until the oldest is forgotten.
-const ENDPOINTS_MAX: usize = 10_000;
+/// Deliveries that an endpoint is sent again, one by one.
+const REDELIVERIES_MAX: u32 = 60;
 
-/// How often each endpoint was sent a test lately. Cheap to clone.
+/// Sets that somebody has sent again, and as many that are counted only: either walks through all that is kept.
+const SETS_MAX: u32 = 60;
+
+/// Acts that are remembered; past that, everybody waits until the oldest is forgotten.
+const ACTS_MAX: usize = 10_000;
+
+/// Something that is done by hand, to whom or by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// An endpoint is sent a test.
+    Test(EndpointId),
+    /// An endpoint is sent a delivery again.
+    Redelivery(EndpointId),
+    /// Somebody of this name has a set of deliveries or of dead letters sent again, or only counted.
+    Set(Arc<str>, Run),
+}
+
+impl Act {
+    fn max(&self) -> u32 {
+        match self {
+            Self::Test(_) => TESTS_MAX,
+            Self::Redelivery(_) => REDELIVERIES_MAX,
+            Self::Set(..) => SETS_MAX,
+        }
+    }
+
+    fn refusal(&self) -> String {
+        let max = self.max();
+        match self {
+            Self::Test(_) => format!("an endpoint is sent at most {max} tests a minute"),
+            Self::Redelivery(_) => format!(
+                "an endpoint is sent at most {max} deliveries again a minute one by one: all that a filter finds go \
+                 together"
+            ),
+            Self::Set(_, Run::Real) => {
+                format!("one has at most {max} sets sent again a minute: ask for more in each")
+            }
+            Self::Set(_, Run::Dry) => format!("one counts at most {max} sets a minute"),
+        }
+    }
+}
+
+/// How often each was done lately. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Tests(Arc<Mutex<HashMap<EndpointId, (Instant, u32)>>>);
+pub struct Rates(Arc<Mutex<HashMap<Act, (Instant, u32)>>>);
 
-impl Tests {
-    /// One more test of this endpoint.
+impl Rates {
+    /// It is done once more.
     ///
     /// # Errors
-    /// There were too many.
-    pub fn allow(&self, endpoint: &EndpointId) -> Result<(), Problem> {
-        let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.retain(|_, (since, _)| since.elapsed() < TESTS_WITHIN);
-        let is_full = sent.len() >= ENDPOINTS_MAX && !sent.contains_key(endpoint);
-        let (since, tests) = sent.entry(endpoint.clone()).or_insert((Instant::now(), 0));
-        if *tests >= TESTS_MAX || is_full {
-            let left = TESTS_WITHIN.saturating_sub(since.elapsed()).as_secs() + 1;
-            let detail = format!("an endpoint is sent at most {TESTS_MAX} tests a minute");
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(left));
+    /// It was done too often.
+    pub fn allow(&self, act: Act) -> Result<(), Problem> {
+        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        done.retain(|_, (since, _)| since.elapsed() < WITHIN);
+        let is_full = done.len() >= ACTS_MAX && !done.contains_key(&act);
+        if is_full {
+            let oldest = done.values().map(|(since, _)| since.elapsed()).max();
+            return Err(refused(
+                "too much is done by hand just now",
+                oldest.unwrap_or_default(),
+            ));
         }
-        *tests += 1;
+        let (max, refusal) = (act.max(), act.refusal());
+        let (since, times) = done.entry(act).or_insert((Instant::now(), 0));
+        if *times >= max {
+            return Err(refused(&refusal, since.elapsed()));
+        }
+        *times += 1;
         Ok(())
     }
+}
+
+/// What is said to whoever did it too often since so long.
+fn refused(words: &str, since: Duration) -> Problem {
+    let left = WITHIN.saturating_sub(since).as_secs() + 1;
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, words).retry_after(left)
 }
 
 #[cfg(test)]
@@ -48,16 +104,41 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn ten_tests_a_minute_and_each_endpoint_has_its_own() {
-        let tests = Tests::default();
-        let (ci, other) = (EndpointId::Named("ci".into()), EndpointId::Named("other".into()));
-        for _ in 0..TESTS_MAX {
-            assert!(tests.allow(&ci).is_ok());
+    async fn so_many_a_minute_and_each_has_its_own() {
+        let rates = Rates::default();
+        let ci = || EndpointId::Named("ci".into());
+        let set = |name: &str, run| Act::Set(name.into(), run);
+        let all = [
+            (Act::Test(ci()), 10, "10 tests a minute"),
+            (Act::Redelivery(ci()), 60, "60 deliveries again a minute"),
+            (set("ann", Run::Real), 60, "60 sets sent again"),
+            (set("ann", Run::Dry), 60, "counts at most 60"),
+        ];
+        for (act, max, words) in &all {
+            for _ in 0..*max {
+                assert!(rates.allow(act.clone()).is_ok(), "{act:?}");
+            }
+            let refused = rates.allow(act.clone()).unwrap_err();
+            assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert!(refused.detail.contains(words), "{}", refused.detail);
         }
-        let refused = tests.allow(&ci).unwrap_err();
-        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert!(tests.allow(&other).is_ok());
-        tokio::time::advance(TESTS_WITHIN).await;
-        assert!(tests.allow(&ci).is_ok());
+        assert!(rates.allow(Act::Test(EndpointId::Named("other".into()))).is_ok());
+        assert!(rates.allow(set("eve", Run::Real)).is_ok());
+        tokio::time::advance(WITHIN).await;
+        for (act, ..) in all {
+            assert!(rates.allow(act).is_ok());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn past_so_many_acts_somebody_new_waits_and_leaves_nothing_behind() {
+        let rates = Rates::default();
+        let act = |number: usize| Act::Test(EndpointId::Named(format!("e{number}").into()));
+        for number in 0..ACTS_MAX {
+            rates.allow(act(number)).unwrap();
+        }
+        assert!(rates.allow(act(ACTS_MAX)).is_err());
+        assert!(rates.allow(act(0)).is_ok(), "one that is known goes on");
+        assert_eq!(rates.0.lock().unwrap().len(), ACTS_MAX);
     }
 }

@@ -180,6 +180,9 @@ pub enum ChangeError {
     Absent,
     /// It could not be saved; nothing was changed.
     Unsaved(String),
+    /// The webhook is saved and in effect. How its endpoint is, healed, enabled or disabled, is so from now on too, but
+    /// could not be written yet; that is tried again.
+    Unwritten(String),
 }
 
 impl fmt::Display for ChangeError {
@@ -192,7 +195,12 @@ impl fmt::Display for ChangeError {
             Self::Unconditional => f.write_str("the repository has a webhook already"),
             Self::Changed => f.write_str("somebody changed it meanwhile"),
             Self::Absent => f.write_str("the repository has no webhook of its own"),
-            Self::Unsaved(error) => write!(f, "it could not be saved: {error}"),
+            Self::Unsaved(error) => write!(f, "it could not be saved, and nothing was changed: {error}"),
+            Self::Unwritten(error) => write!(
+                f,
+                "the webhook is saved and in effect; whether it is sent to could not be written yet, which is tried \
+                 again by itself: {error}"
+            ),
         }
     }
 }
@@ -233,6 +241,9 @@ impl Webhooks {
     /// Saves a repository's webhook, if what is `expected` is so; and whether there was none before. A webhook that
     /// is there is only changed by somebody who says which one that was.
     ///
+    /// One that is given its URL, another or the same, whole, is healed by that. One whose URL is left out or comes back
+    /// as it is shown, masked, stays as it is; what was refused there is tried at once all the same.
+    ///
     /// # Errors
     /// See [`ChangeError`].
     pub async fn put(
@@ -245,17 +256,24 @@ impl Webhooks {
         let parts = &self.0.parts;
         self.look_at(&draft).await?;
         let _one_at_a_time = self.0.changing.lock().await;
-        let (enabled, now) = (draft.enabled, parts.clock.now());
+        let (enabled, now, typed) = (draft.enabled, parts.clock.now(), draft.url.clone());
         let wanted = self.wanted(repository, draft, expected, (by, now));
-        let (saved, is_new) = self
+        let (saved, before) = self
             .change(repository, move |there| wanted(there).map(Some))
             .await?;
-        let saved = saved.ok_or(ChangeError::Absent)?;
+        let (saved, is_new) = (saved.ok_or(ChangeError::Absent)?, before.is_none());
         let id = EndpointId::Repository(repository.clone());
         parts.endpoints.put(parts.defaults.endpoint(&saved, now));
-        parts
-            .states
-            .came(&HashSet::from([id.clone()]), &format!("saved by {by}"));
+        let these = HashSet::from([id.clone()]);
+        if is_new
+            || before.is_some_and(|before| before != saved.url)
+            || typed.is_some_and(|url| url.trim() == saved.url)
+        {
+            parts.states.came(&these, &format!("saved by {by}"));
+        } else {
+            // The same place: what it is sent is another thing than how it is.
+            parts.states.hurry(&these);
+        }
         parts.history.known(repository.clone());
         match enabled {
             Some(false) => parts
@@ -268,12 +286,15 @@ impl Webhooks {
             }
             _ => {}
         }
-        parts.states.save().await?;
+        let written = parts.states.save().await;
         let view = self.view(&saved);
         info!(
             target: "shipbell::audit", %repository, by, url = view.url, enabled = view.enabled, is_new, "webhook saved"
         );
-        Ok((view, is_new))
+        match written {
+            Ok(()) => Ok((view, is_new)),
+            Err(error) => Err(ChangeError::Unwritten(error.to_string())),
+        }
     }
 
     /// What [`put`](Self::put) would save, without saving it: the same checks, the same refusals.
@@ -368,20 +389,20 @@ impl Webhooks {
         Ok(())
     }
 
-    /// What is there after `change`, and whether there was none before.
+    /// What is there after `change`, and the URL of the one before, if there was one.
     async fn change(
         &self,
         repository: &RepositoryName,
         change: impl FnOnce(Option<SavedWebhook>) -> Result<Option<SavedWebhook>, ChangeError> + Send + 'static,
-    ) -> Result<(Option<SavedWebhook>, bool), ChangeError> {
+    ) -> Result<(Option<SavedWebhook>, Option<String>), ChangeError> {
         let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
         let changed = spawn_blocking(move || {
-            let mut is_new = false;
+            let mut before = None;
             let after = settings.change_webhook(&name, |there| {
-                is_new = there.is_none();
+                before = there.as_ref().map(|there| there.url.clone());
                 change(there)
             })?;
-            Ok((after, is_new))
+            Ok((after, before))
         });
         changed.await.map_err(io::Error::other)?
     }

@@ -222,9 +222,13 @@ fn credentials(
         .or_else(|| bearer.map(Credentials::Bearer))
 }
 
-fn name(text: &str) -> Result<Arc<str>, String> {
+/// What an endpoint may be called.
+///
+/// # Errors
+/// It is no name, which is said in a sentence that doesn't quote it.
+pub(crate) fn name(text: &str) -> Result<Arc<str>, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if text.len() <= NAME_BYTES_MAX && text.bytes().all(allowed) {
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
         Ok(Arc::from(text))
     } else {
         Err(format!(

@@ -41,7 +41,7 @@ mod variables;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::endpoint::refuse_header;
+pub(crate) use self::endpoint::{name as endpoint_name, refuse_header};
 pub use self::{
     changes::Changes,
     delivery::{Alerts, Delivery},

@@ -195,6 +195,32 @@ impl Dispatcher {
         Ok(counted)
     }
 
+    /// Whether a delivery of a push that `journal` took, or this one if `None`, is being sent again: it waits for that
+    /// in a set, or is a dead letter that is replayed. Blocks on the disk.
+    #[must_use]
+    pub fn is_sent_again(
+        &self,
+        journal: Option<JournalId>,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+    ) -> bool {
+        let (current, settings) = (self.0.parts.journal.id(), &self.0.parts.settings);
+        let journal = journal.unwrap_or(current);
+        if self
+            .0
+            .again
+            .has(endpoint, &(journal == current, sequence, journal.0))
+        {
+            return true;
+        }
+        if settings.letter_stats().replaying == 0 {
+            return false;
+        }
+        // What can't be looked up is not said.
+        let letter = settings.letter_of(journal, sequence, endpoint).ok().flatten();
+        letter.is_some_and(|letter| letter.state == LetterState::Replaying)
+    }
+
     /// Those whose endpoints can be sent to.
     fn possible(&self, wanted: &[Past], refused: &mut BTreeMap<EndpointId, Refused>) -> Vec<Past> {
         let mut possible = Vec::with_capacity(wanted.len());

@@ -124,7 +124,8 @@ fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
 
 fn read(row: &Row<'_>) -> rusqlite::Result<SavedWebhook> {
     fn parsed<T: serde::de::DeserializeOwned>(row: &Row<'_>, name: &str) -> rusqlite::Result<T> {
-        serde_json::from_str(&row.get::<_, String>(name)?).map_err(unreadable)
+        // Without what stands there: values of headers may be secrets.
+        crate::json::read(row.get::<_, String>(name)?.as_bytes()).map_err(unreadable)
     }
     let until: Option<i64> = row.get("previous_until_ms")?;
     let previous: Option<String> = row.get("previous_secret")?;

@@ -1,6 +1,6 @@
 //! The one place that says what an answer, or its absence, means for a delivery.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use chrono::{DateTime, NaiveDateTime};
 use http::{HeaderValue, StatusCode};
@@ -69,6 +69,50 @@ fn reason(status: StatusCode) -> String {
     format!("answered {}{name}{hint}", status.as_u16())
 }
 
+/// How a reason begins that says nothing of where an endpoint is: what was answered, how long it took, what a hand did.
+const PLACELESS: [&str; 16] = [
+    "answered ",
+    "a test was answered ",
+    "no connection within ",
+    "connected, but no answer within ",
+    "connection ",
+    "no route to the ",
+    "the receiver closed the connection",
+    "by ",
+    "saved by ",
+    "given up",
+    "its endpoint is disabled",
+    "its endpoint is gone from the configuration",
+    "its repository's webhook was removed",
+    "its URL was changed in the configuration",
+    "it is in the configuration again",
+    "too much is owed ",
+];
+
+/// Reasons that say where an endpoint is, or was, by how they begin; and what is left of them.
+const PLACES: [(&str, &str); 5] = [
+    ("the name ", "its name can't be resolved"),
+    ("the proxy ", "its proxy does not let it through"),
+    ("refused: ", "it points where webhooks may not go"),
+    ("TLS: ", "TLS did not come about"),
+    ("the endpoint's ", "its settings are not usable"),
+];
+
+/// The reason of a failure or of a state without where the endpoint is or was, its proxy and its files: for those who may
+/// not know that. What isn't known to say nothing of it is left out.
+#[must_use]
+pub fn without_place(reason: &str) -> Cow<'_, str> {
+    const IGNORED: &str = "its endpoint is ignored: ";
+    if let Some(why) = reason.strip_prefix(IGNORED) {
+        return format!("{IGNORED}{}", without_place(why)).into();
+    }
+    if reason.is_empty() || PLACELESS.iter().any(|begin| reason.starts_with(begin)) {
+        return reason.into();
+    }
+    let place = PLACES.iter().find(|(begin, _)| reason.starts_with(begin));
+    place.map_or("no answer came", |(_, left)| *left).into()
+}
+
 /// How long a `Retry-After` (RFC 9110, section 10.2.3) asks to wait: seconds, or until a date. At most
 /// [`RETRY_AFTER_MAX`]; `None` when it makes no sense or is over.
 fn retry_after(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
@@ -98,7 +142,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::webhook::{answer::BodyEnd, connect::ConnectError};
+    use crate::webhook::{answer::BodyEnd, connect::ConnectError, tunnel::ProxyFailure};
 
     /// Sun, 06 Nov 1994 08:49:37 GMT
     const NOW: Timestamp = Timestamp::from_unix_millis(784_111_777_000);
@@ -117,6 +161,60 @@ mod tests {
             Outcome::Delivered { .. } => None,
             Outcome::Failed { fault, .. } => Some(fault),
         }
+    }
+
+    #[test]
+    fn where_an_endpoint_is_or_was_stands_in_no_reason_without_its_place() {
+        let connect = [
+            ConnectError::Resolve {
+                host: "secret.example".into(),
+                reason: "no such host secret.example".into(),
+            },
+            ConnectError::Tcp("secret.example: strange".into()),
+            ConnectError::Tcp("connection refused".into()),
+            ConnectError::Proxy {
+                proxy: "http://secret.example:3128".into(),
+                failure: ProxyFailure::Protocol("HTTP"),
+            },
+            ConnectError::Tls("the certificate is for secret.example".into()),
+            ConnectError::Late(Duration::from_secs(1)),
+        ];
+        let sent = [
+            SendError::Unreadable {
+                what: "URL",
+                reason: "/run/secret.example/url: gone".into(),
+            },
+            SendError::NoAnswer(Duration::from_secs(15)),
+            SendError::Lost("connection reset by the receiver".into()),
+            SendError::BadAnswer("the answer is no HTTP"),
+        ];
+        let all = connect.map(SendError::Connect).into_iter().chain(sent);
+        for error in all {
+            let reason = error.to_string();
+            for reason in [reason.clone(), format!("its endpoint is ignored: {reason}")] {
+                let left = without_place(&reason);
+                assert!(
+                    !left.contains("secret.example") && !left.is_empty(),
+                    "{reason}: {left}"
+                );
+            }
+        }
+        for kept in [
+            "answered 503 Service Unavailable",
+            "a test was answered 204",
+            "connection refused",
+            "connected, but no answer within 15s",
+            "by ann",
+            "its endpoint is ignored: answered 410 Gone",
+            "",
+        ] {
+            assert_eq!(without_place(kept), kept);
+        }
+        assert_eq!(
+            without_place("refused: 10.1.2.3 is private"),
+            "it points where webhooks may not go"
+        );
+        assert_eq!(without_place("whatever secret.example says"), "no answer came");
     }
 
     #[test]

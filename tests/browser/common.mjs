@@ -88,3 +88,19 @@ export async function fits(page, name) {
   }));
   assert(content <= window, `${name} is ${content} px wide, in ${window}`);
 }
+
+/** Presses Tab until what has the focus is this, which must show. */
+export async function tabTo(page, locator, what) {
+  for (let presses = 0; presses < 200; presses += 1) {
+    await page.keyboard.press("Tab");
+    if (await locator.evaluate((element) => element === document.activeElement).catch(() => false)) {
+      const shows = await locator.evaluate((element) => {
+        const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(element);
+        return (outlineStyle !== "none" && outlineWidth !== "0px") || boxShadow !== "none";
+      });
+      assert(shows, `the focus on ${what} can't be seen`);
+      return;
+    }
+  }
+  assert.fail(`${what} can't be reached by Tab`);
+}

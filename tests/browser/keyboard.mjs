@@ -1,23 +1,7 @@
 // Everything by keyboard, among 10,000 repositories.
 
 import assert from "node:assert/strict";
-import { shot, stage, withBrowser, withPage } from "./common.mjs";
-
-/** Presses Tab until what has the focus is this, which must show. */
-async function tabTo(page, locator, what) {
-  for (let presses = 0; presses < 200; presses += 1) {
-    await page.keyboard.press("Tab");
-    if (await locator.evaluate((element) => element === document.activeElement).catch(() => false)) {
-      const shows = await locator.evaluate((element) => {
-        const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(element);
-        return (outlineStyle !== "none" && outlineWidth !== "0px") || boxShadow !== "none";
-      });
-      assert(shows, `the focus on ${what} can't be seen`);
-      return;
-    }
-  }
-  assert.fail(`${what} can't be reached by Tab`);
-}
+import { shot, stage, tabTo, withBrowser, withPage } from "./common.mjs";
 
 const { url: target } = await stage("receiver", {});
 

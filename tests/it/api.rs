@@ -319,10 +319,11 @@ fn what_was_pushed_sent_and_answered_is_listed_page_by_page() {
         ("/api/v1/deliveries?state=lost", 400),
         ("/api/v1/deliveries?limit=0", 400),
         ("/api/v1/deliveries?limit=many", 400),
-        ("/api/v1/deliveries?cursor=x", 400),
+        ("/api/v1/deliveries?cursor=x", 422),
+        ("/api/v1/deliveries?endpoint=a%20b", 400),
         ("/api/v1/deliveries?since=yesterday", 400),
         ("/api/v1/repositories?sort=luck", 400),
-        ("/api/v1/why", 400),
+        ("/api/v1/why", 422),
         ("/api/v1/why?image=acme/none:1", 404),
         ("/api/v2", 404),
     ] {

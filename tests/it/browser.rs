@@ -169,7 +169,10 @@ fn every_page_is_for_everybody() {
         .endpoint("broken", &receiver.url("/broken"));
     let shipbell = Shipbell::start(config);
     let api = Api::at(shipbell.admin_port());
-    let own = json!({"url": receiver.url("/own?token=hunter2"), "headers": {"X-Team": "a"}, "tags": ["1.*", "latest"]});
+    let own = json!({
+        "url": receiver.url("/own?token=hunter2"), "headers": {"X-Team": "a"}, "tags": ["1.*", "latest"],
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    });
     assert_eq!(api.set("acme/app", &own).status, 201);
     let long =
         "acme/a-rather-long-name-of-a-repository/with-several-parts/so-that-it-has-to-be-broken-somewhere";
@@ -187,6 +190,17 @@ fn every_page_is_for_everybody() {
         deliveries["items"][0]["id"].as_str().map(ToOwned::to_owned)
     });
     let letter = &letters[0]["id"];
+    for (id, verb) in [
+        ("broken", "disable"),
+        ("broken", "enable"),
+        ("repository%3Aacme%2Fapp", "hold"),
+    ] {
+        assert_eq!(api.post(&format!("/api/v1/endpoints/{id}/{verb}")).status, 200);
+    }
+    let more = eventually("the changes are in the history", SOON, || {
+        let states = api.json("/api/v1/endpoints/broken/states?limit=1");
+        states["next"].as_str().map(ToOwned::to_owned)
+    });
     let pages = json!([
         ["overview", "/overview"],
         ["repositories", "/repositories"],
@@ -197,9 +211,19 @@ fn every_page_is_for_everybody() {
         ["deliveries", "/deliveries"],
         ["deliveries-none", "/deliveries?state=superseded"],
         ["delivery", format!("/deliveries/{dead}")],
+        ["deliveries-again", "/deliveries/redeliver?repository=acme%2Fapp"],
+        ["deliveries-again-none", "/deliveries/redeliver?state=superseded"],
         ["endpoints", "/endpoints"],
+        ["endpoint", "/endpoints/broken"],
+        [
+            "endpoint-more",
+            format!("/endpoints/broken?limit=1&cursor={more}")
+        ],
+        ["endpoint-own", "/endpoints/repository%3Aacme%2Fapp"],
+        ["endpoint-disable", "/endpoints/ci/disable"],
         ["dead-letters", "/dead-letters"],
         ["dead-letter", format!("/dead-letters/{letter}")],
+        ["dead-letters-again", "/dead-letters/replay"],
         ["absent", "/nothing-here"],
     ]);
     run("pages", &shipbell, |_, _| json!({ "pages": pages }));
@@ -234,4 +258,60 @@ fn ten_thousand_repositories_by_keyboard() {
         &shipbell,
         |_, _| json!({ "url": receiver.url("/hook") }),
     );
+}
+
+#[test]
+fn many_are_sent_again_an_endpoint_is_held_and_a_secret_comes_and_goes() {
+    let receiver = Receiver::scripted(|request| {
+        Answer::Status(if request.line().contains("/broken") {
+            404
+        } else {
+            204
+        })
+    });
+    let config = Config::without_registry()
+        .with(
+            "batch.window = '0s'\nbatch.coalesce = 'none'\n\
+             [delivery]\nallow_networks = ['127.0.0.0/8']\nretry_schedule = ['10ms']\njitter = 0.0",
+        )
+        .endpoint("ci", &receiver.url("/hook"))
+        .endpoint("broken", &receiver.url("/broken"));
+    let shipbell = Shipbell::start(config);
+    let api = Api::at(shipbell.admin_port());
+    let came = |image: &str| {
+        let all = receiver.requests();
+        let is_it = |request: &&crate::support::receiver::Request| {
+            request.image() == image && !request.line().contains("/broken")
+        };
+        all.iter().filter(is_it).count()
+    };
+    run("again", &shipbell, |what, word| {
+        let repository = word["repository"].as_str().unwrap_or_default();
+        match what {
+            "pushes" => {
+                for tag in ["1", "latest", "latest"] {
+                    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+                }
+                assert_eq!(
+                    api.set(repository, &json!({"url": receiver.url("/own")})).status,
+                    201
+                );
+                let list = format!("/api/v1/deliveries?repository={}", repository.replace('/', "%2F"));
+                eventually("all of them are over", SOON, || {
+                    let items = api.json(&list)["items"].as_array().unwrap().clone();
+                    let is_over = |item: &Value| item["state"] != "pending" && item["state"] != "unknown";
+                    (items.len() == 6 && items.iter().all(is_over)).then_some(())
+                });
+            }
+            "arrived" => {
+                let image = format!("{repository}:1");
+                eventually("it came again", SOON, || (came(&image) == 2).then_some(()));
+            }
+            "end" => shipbell.terminate(),
+            other => panic!("{other}"),
+        }
+        json!({})
+    });
+    let log = shipbell.log();
+    assert!(!log.contains("whsec_"), "{log}");
 }

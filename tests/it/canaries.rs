@@ -1,6 +1,6 @@
 //! A secret in every place where one can be typed, and none of them in anything that is shown (CONTRACT 6.7).
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn signing(number: u32) -> String {
 }
 
 /// How many there are of either kind.
-const CANARIES: u32 = 15;
+const CANARIES: u32 = 16;
 const SIGNING: u32 = 3;
 
 /// The forms in which any of them would show.
@@ -111,6 +111,25 @@ fn refusals(shipbell: &Shipbell, api: &Api) -> Vec<Shown> {
         assert_eq!(refused.status, 422, "{}", refused.text());
         shown.push(("refused", refused.text()));
     }
+    // In a place of the wrong type, or as a name.
+    let misplaced = canary(15);
+    for body in [
+        json!({"url": "https://ci.example.com/", "enabled": misplaced}),
+        json!({"url": "https://ci.example.com/", "headers": misplaced}),
+        json!({"url": "https://ci.example.com/", "tags": {"secret": misplaced}}),
+        json!({ misplaced.as_str(): true }),
+        json!(misplaced),
+    ] {
+        let refused = api.put(&webhook_of("acme/other"), &body);
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.text().contains("(line 1, column "), "{}", refused.text());
+        shown.push(("misplaced", refused.text()));
+    }
+    let torn = format!("{{\"url\": {misplaced}}}");
+    shown.push((
+        "torn",
+        api.send("PUT", &webhook_of("acme/other"), torn.as_bytes()).text(),
+    ));
     let stranger = Api::at(shipbell.admin_port()).bearer(&canary(14));
     let refused = stranger.get("/api/v1/endpoints");
     assert_eq!(refused.status, 401);
@@ -200,7 +219,49 @@ fn told(shipbell: &Shipbell) -> Vec<Shown> {
             output(&mut shipbell::command(arguments, &file)),
         ));
     }
+    shown.extend(misplaced(shipbell, &data));
     shown.push(("the log", shipbell.log()));
+    shown
+}
+
+/// Files with a secret in a place of the wrong type.
+fn misplaced(shipbell: &Shipbell, data: &str) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    let (folder, secret) = (crate::support::folder(), canary(15));
+    let file = folder.path().join("file");
+    for webhooks in [
+        json!([{"repository": "acme/app", "url": "https://ci.example.com/", "secret": [secret]}]),
+        json!([{"repository": "acme/app", "url": "https://ci.example.com/", "headers": secret}]),
+        json!(secret),
+    ] {
+        let export = json!({"version": 1, "webhooks": webhooks}).to_string();
+        fs::write(&file, export).unwrap();
+        let mut import = Command::new(shipbell::command(&[], Path::new("/dev/null")).get_program());
+        import.env_clear().args(["endpoints", "import"]).arg(&file);
+        let said = output(import.args(["--data-dir", data]));
+        assert!(said.contains("/webhooks") && said.contains("is wanted"), "{said}");
+        shown.push(("an import", said));
+    }
+    for line in [
+        format!("ingest.tokens = '{secret}'"),
+        format!("ingest.tokens = [{{ token = '{secret}' }}]"),
+        format!("admin.tokens = ['{secret}']"),
+        format!("registry.password = ['{secret}']"),
+        format!("registry.password = {{ it = '{secret}' }}"),
+        format!("registry.timeout = '{secret}'"),
+        format!("registry.password = '{secret}\n"),
+        format!("registry.password = {secret}"),
+        format!(
+            "[[endpoints]]\nname = 'ci'\nurl = ['https://ci.example.com/?token={secret}']\nheaders = '{secret}'"
+        ),
+    ] {
+        fs::write(&file, line).unwrap();
+        shown.push((
+            "a wrong type",
+            output(&mut shipbell::command(&["config", "check"], &file)),
+        ));
+    }
+    assert!(!shipbell.log().is_empty());
     shown
 }
 

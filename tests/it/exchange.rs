@@ -2,9 +2,12 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
 };
 
 use serde_json::{Value, json};
@@ -226,11 +229,11 @@ fn what_is_no_export_and_what_is_not_there_is_said() {
         ("{", "is not what `shipbell endpoints export` writes"),
         (
             r#"{"version": 1, "webhooks": [{"repository": "a"}]}"#,
-            "missing field `url`",
+            "/webhooks/0: the field url is missing (line 1, column ",
         ),
         (
             r#"{"version": 1, "webhooks": [], "more": 1}"#,
-            "unknown field `more`",
+            "a field is none of version, webhooks",
         ),
         (r#"{"version": 2, "webhooks": []}"#, "version 2"),
         (
@@ -247,4 +250,89 @@ fn what_is_no_export_and_what_is_not_there_is_said() {
     )
     .unwrap();
     says(&run(kept.path(), &["import", name]), 69, "no server is running");
+}
+
+/// A server's socket that takes webhooks, as many as `takes` for good, and hangs up, or is silent, at the next.
+fn socket(data: &Path, takes: usize, is_silent: bool) -> mpsc::Receiver<()> {
+    let listener = UnixListener::bind(data.join("admin.sock")).unwrap();
+    let (reached, end) = mpsc::channel();
+    // It ends with the process of the test.
+    thread::spawn(move || {
+        let (mut count, mut open) = (0, Vec::new());
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                head.extend(byte);
+            }
+            let length = String::from_utf8_lossy(&head).to_lowercase();
+            let length = length.split("content-length: ").nth(1);
+            let length = length.map_or(0, |rest| rest.split('\r').next().unwrap().parse().unwrap());
+            stream.read_exact(&mut vec![0; length]).unwrap();
+            let is_set = head.starts_with(b"PUT ") && !head.windows(7).any(|part| part == b"dry_run");
+            if is_set && count == takes {
+                reached.send(()).unwrap();
+                if is_silent {
+                    open.push(stream);
+                }
+                continue;
+            }
+            count += usize::from(is_set);
+            let status = if head.starts_with(b"GET ") {
+                "404 Not Found"
+            } else {
+                "201 Created"
+            };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    end
+}
+
+#[test]
+fn an_import_that_is_cut_off_tells_how_far_it_came() {
+    let webhooks: Vec<Value> = ["a", "b", "c"]
+        .map(|name| json!({"repository": name, "url": "https://ci.example.com/"}))
+        .to_vec();
+    let document = json!({"version": 1, "webhooks": webhooks}).to_string();
+    for (is_silent, output_as) in [(false, "text"), (true, "text"), (false, "json")] {
+        let kept = folder();
+        let file = kept.path().join("webhooks.json");
+        fs::write(&file, &document).unwrap();
+        let reached = socket(kept.path(), 1, is_silent);
+        let import = ["import", file.to_str().unwrap(), "--output", output_as];
+        let mut command = command(kept.path(), &import);
+        let process = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        reached.recv_timeout(SOON).unwrap();
+        if is_silent {
+            let id = rustix::process::Pid::from_child(&process);
+            rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        }
+        let ended = process.wait_with_output().unwrap();
+        let (said, why) = (text(&ended.stdout), text(&ended.stderr));
+        assert_eq!(
+            ended.status.code(),
+            Some(if is_silent { 75 } else { 69 }),
+            "{why}"
+        );
+        if output_as == "json" {
+            let told: Value = serde_json::from_str(&said).unwrap();
+            assert_eq!(
+                (&told["imported"], &told["added"], &told["left"]),
+                (&json!(false), &json!(["a"]), &json!(["b", "c"]))
+            );
+        } else {
+            assert_eq!(said, "1 added, 0 changed\nb: not come to\nc: not come to\n");
+        }
+        assert!(
+            why.contains("of 2 webhooks it is not known for the first") && why.contains("import again"),
+            "{why}"
+        );
+        assert_eq!(why.contains("interrupted"), is_silent, "{why}");
+    }
 }

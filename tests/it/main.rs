@@ -56,7 +56,11 @@ mod kills;
 #[cfg(test)]
 mod letters;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod own_states;
 #[cfg(test)]
 mod own_webhooks;
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod live;
 mod overview;
 mod people;
 mod secrets;
+mod truth;
 
 fn own() -> Config {
     Config::without_registry().with("delivery.allow_networks = ['127.0.0.0/8']")
@@ -293,7 +294,7 @@ fn what_goes_wrong_is_a_page_for_people_and_a_problem_document_for_programs() {
     for (method, path, body, status) in [
         ("GET", "/nowhere", &[][..], 404),
         ("GET", "/repositories?limit=many", &[], 400),
-        ("GET", "/repositories?cursor=x", &[], 400),
+        ("GET", "/repositories?cursor=x", &[], 422),
         ("GET", "/repositories/Acme", &[], 400),
         ("GET", "/repositories/%FF", &[], 400),
         ("GET", "/repository?name=Acme", &[], 400),

@@ -8,12 +8,12 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
+    super::{Admin, access::Who, problem::Problem, rate::Act},
     Params,
     deliveries::DeliveryQuery,
     history,
     letters::{RefusedView, allowed},
-    veiled,
+    order, run, veiled,
 };
 use crate::{
     catalog::{DeliveryFilter, ReadError, Reader},
@@ -64,6 +64,10 @@ pub(in super::super) struct AgainView {
     responses(
         (status = 200, body = AgainView),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "These are too many"),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "So many wait already, or one had 60 sets sent again (or 60 counted) within a minute",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
     )
 )]
 pub(super) async fn redeliver(
@@ -82,19 +86,14 @@ pub(in super::super) async fn redelivered(
 ) -> Result<AgainView, Problem> {
     allowed(who, query.repository.as_deref())?;
     let filter = query.filter()?;
-    let order = if query.force == Some(true) {
-        Order::Force
-    } else {
-        Order::KeepNewest
-    };
-    let dry_run = query.dry_run == Some(true);
-    let run = if dry_run { Run::Dry } else { Run::Real };
+    let (order, run) = (order(query.force), run(query.dry_run));
+    admin.parts().rates.allow(Act::Set(who.name.clone(), run))?;
     let wanted = history(admin, move |reader| found(reader, &filter)).await?;
     if wanted.len() > WAITING_MAX {
         return Err(SendAgainError::TooMany.into());
     }
     let counted = admin.parts().dispatcher.redeliver_all(wanted, order, run).await?;
-    if !dry_run {
+    if run == Run::Real {
         info!(
             target: "shipbell::audit", by = %who.name, deliveries = counted.again, repository = query.repository,
             endpoint = query.endpoint, state = query.state, since = query.since, until = query.until,
@@ -102,7 +101,7 @@ pub(in super::super) async fn redelivered(
         );
     }
     Ok(AgainView {
-        dry_run,
+        dry_run: run == Run::Dry,
         matched: counted.matched,
         redelivered: counted.again,
         passed_over: counted.passed_over,

@@ -1,5 +1,7 @@
 //! `/api/v1/deliveries`: what was sent, and what came of it.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use axum::{
     Extension, Json,
     extract::{Path, State},
@@ -14,8 +16,10 @@ use super::{
     Page, Paging, Params, cursor, history, named, veiled,
 };
 use crate::{
-    catalog::{DeliveryFilter, DeliveryPlace, DeliveryStory, ListedDelivery, PushStory, json},
+    catalog::{DeliveryFilter, DeliveryPlace, DeliveryStory, ListedDelivery, PushStory, Reader, json},
     clock::Timestamp,
+    journal::JournalId,
+    push::{EndpointId, Sequence},
 };
 
 /// How often the history is asked for one page, when most of what it has may not be seen.
@@ -53,10 +57,12 @@ pub(in super::super) struct DeliveryView {
     pub(in super::super) status: Option<u16>,
     /// What went wrong last, if anything did.
     pub(in super::super) reason: Option<String>,
+    /// Whether it is being sent again, whatever it came to before: it waits for that, or is on its way.
+    pub(in super::super) sending_again: bool,
 }
 
-impl From<ListedDelivery> for DeliveryView {
-    fn from(listed: ListedDelivery) -> Self {
+impl DeliveryView {
+    fn of(listed: ListedDelivery, sending_again: bool) -> Self {
         let moment = |at: Option<Timestamp>| at.map(|at| at.to_string());
         Self {
             id: listed.webhook_id,
@@ -71,6 +77,7 @@ impl From<ListedDelivery> for DeliveryView {
             attempts: listed.attempts,
             status: listed.status,
             reason: listed.reason,
+            sending_again,
         }
     }
 }
@@ -101,12 +108,16 @@ impl DeliveryQuery {
         let repository = self.repository.as_deref().map(super::repository).transpose()?;
         Ok(DeliveryFilter {
             repository: repository.map(|name| name.to_string()),
-            endpoint: self.endpoint.clone(),
+            endpoint: self.endpoint.as_deref().map(endpoint_of).transpose()?,
             state: self.state.clone(),
             since: moment("since", self.since.as_deref())?,
             until: moment("until", self.until.as_deref())?,
         })
     }
+}
+
+fn endpoint_of(text: &str) -> Result<String, Problem> {
+    super::endpoints::named(text).map(|id| id.to_string())
 }
 
 /// Deliveries, the newest push first.
@@ -146,7 +157,7 @@ pub(in super::super) async fn listed(
     let mut after = after.map(|(push, endpoint)| DeliveryPlace { push, endpoint });
     let (who, desk) = (who.clone(), admin.clone());
     history(admin, move |reader| {
-        let mut items: Vec<DeliveryView> = Vec::new();
+        let (mut items, mut journals) = (Vec::<DeliveryView>::new(), HashMap::new());
         for _ in 0..READS_MAX {
             let found = reader.deliveries(&filter, after.as_ref(), limit + 1 - items.len())?;
             let is_end = found.len() < limit + 1 - items.len();
@@ -157,11 +168,16 @@ pub(in super::super) async fn listed(
                 }
                 after = Some(delivery.place.clone());
                 if who.may_see(&delivery.repository) {
-                    let mut view = DeliveryView::from(delivery);
-                    let endpoint = veiled::identity(&view.endpoint);
-                    view.reason = view
-                        .reason
-                        .map(|reason| veiled::reason(&desk, &who, &endpoint, reason));
+                    let endpoint = veiled::identity(&delivery.place.endpoint);
+                    let push = delivery.place.push;
+                    let number = Reader::journal_number(push);
+                    let journal = match journals.entry(number) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(new) => *new.insert(reader.journal_of(push)?),
+                    };
+                    let again = is_sent_again(&desk, journal, Reader::sequence(push), &endpoint);
+                    let mut view = DeliveryView::of(delivery, again);
+                    view.reason = view.reason.map(|reason| veiled::reason(&who, &endpoint, reason));
                     items.push(view);
                 }
             }
@@ -183,9 +199,31 @@ pub(in super::super) async fn listed(
     })
 }
 
+/// Whether a delivery of a push is being sent again. Blocks on the disk.
+fn is_sent_again(admin: &Admin, journal: Option<JournalId>, sequence: u64, endpoint: &EndpointId) -> bool {
+    let sequence = Sequence::new(sequence);
+    let dispatcher = &admin.parts().dispatcher;
+    sequence.is_some_and(|sequence| dispatcher.is_sent_again(journal, sequence, endpoint))
+}
+
+/// Whether a delivery is being sent again, whatever it came to before.
+pub(in super::super) async fn sending_again(
+    admin: &Admin,
+    push: &PushStory,
+    delivery: &DeliveryStory,
+) -> Result<bool, Problem> {
+    let (id, sequence, endpoint) = (push.id, push.sequence, veiled::identity(&delivery.endpoint));
+    let desk = admin.clone();
+    history(admin, move |reader| {
+        let journal = reader.journal_of(id)?;
+        Ok(is_sent_again(&desk, journal, sequence, &endpoint))
+    })
+    .await
+}
+
 /// A moment in a query.
 pub(in super::super) fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
+    let Some(text) = text else {
         return Ok(None);
     };
     let parsed = DateTime::parse_from_rfc3339(text);
@@ -204,7 +242,7 @@ pub(in super::super) async fn found(
     let found = history(admin, move |reader| reader.delivery_of(&wanted)).await?;
     let found = found.filter(|(push, _)| who.may_see(&push.repository));
     let (push, mut delivery) =
-        found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))?;
+        found.ok_or_else(|| Problem::absent(format!("the history knows of no delivery with the id {id}")))?;
     veiled::delivery(admin, who, &mut delivery);
     Ok((push, delivery))
 }
@@ -224,6 +262,7 @@ pub(super) async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let (push, delivery) = found(&admin, &who, &id).await?;
+    let again = sending_again(&admin, &push, &delivery).await?;
     let mut told = json::delivery(&delivery);
     if let Some(told) = told.as_object_mut() {
         let mut push = json::push(&push);
@@ -231,6 +270,7 @@ pub(super) async fn one(
             push.remove("deliveries");
         }
         told.insert("id".to_owned(), delivery.webhook_id.into());
+        told.insert("sending_again".to_owned(), again.into());
         told.insert("push".to_owned(), push);
     }
     Ok(Json(told))

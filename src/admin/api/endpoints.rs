@@ -16,6 +16,7 @@ use super::{
     seconds, veiled,
 };
 use crate::{
+    config::endpoint_name,
     dispatch::health::{self, Event},
     image::RepositoryName,
     push::EndpointId,
@@ -59,7 +60,7 @@ impl EndpointView {
             .then(|| parts.owed.by_endpoint(&parts.queue).get(&endpoint.id).copied());
         let oldest = owed.flatten().map(|owed| owed.oldest);
         let oldest_at = oldest.and_then(|oldest| parts.journal.taken_at(oldest).ok().flatten());
-        let reason = veiled::reason(admin, who, &endpoint.id, view.reason);
+        let reason = veiled::reason(who, &endpoint.id, view.reason);
         Self {
             id: endpoint.id.to_string(),
             repository: match &endpoint.id {
@@ -253,7 +254,9 @@ pub(super) fn visible(
 /// The identity that a text is, as lists and paths have it.
 pub(super) fn named(text: &str) -> Result<EndpointId, Problem> {
     Ok(match text.strip_prefix("repository:") {
-        None => EndpointId::Named(text.into()),
+        None => {
+            EndpointId::Named(endpoint_name(text).map_err(|error| Problem::parameter("endpoint", error))?)
+        }
         Some(name) => EndpointId::Repository(super::repository(name)?),
     })
 }

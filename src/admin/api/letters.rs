@@ -8,16 +8,20 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
+    super::{Admin, access::Who, problem::Problem, rate::Act},
     Page, Paging, Params, cursor,
     deliveries::moment,
-    named, veiled,
+    named, order, run, veiled,
 };
 use crate::{
     dispatch::letters::{LettersError, Refused, Run},
-    settings::{KeptLetter, LetterFilter, Order},
+    settings::{KeptLetter, LetterFilter},
     webhook::sign::webhook_id,
 };
+
+/// A repository's name, or a pattern for several: characters of names, `*` within a part, `**` across, `?`.
+pub(super) const PATTERN: &str = "[a-z0-9._/*?-]+";
+pub(super) const PATTERN_MAX: usize = 255;
 
 /// Letters that are named one by one at most.
 const IDS_MAX: usize = 1000;
@@ -93,23 +97,20 @@ pub(in super::super) struct LetterQuery {
 impl LetterQuery {
     /// What is asked for.
     pub(in super::super) fn filter(&self) -> Result<LetterFilter, Problem> {
-        fn given(text: Option<&String>) -> Option<&str> {
-            text.map(String::as_str).filter(|text| !text.is_empty())
-        }
-        let ids = given(self.id.as_ref()).map(|ids| ids.split(',').map(str::parse).collect());
+        // One that is empty is refused: a script's variable may have been unset, and a filter that is left out lets more in.
+        let ids = self.id.as_ref().map(|ids| ids.split(',').map(number).collect());
         let ids: Vec<i64> = ids
-            .transpose()
-            .map_err(|_| Problem::parameter("id", "numbers of dead letters, with commas between them"))?
-            .unwrap_or_default();
+            .unwrap_or(Some(Vec::new()))
+            .ok_or_else(|| Problem::parameter("id", "numbers of dead letters, with commas between them"))?;
         if ids.len() > IDS_MAX {
             return Err(Problem::parameter("id", format!("at most {IDS_MAX} at once")));
         }
-        let endpoint = given(self.endpoint.as_ref()).map(super::endpoints::named);
-        let tag = given(self.tag.as_ref()).map(str::parse).transpose();
+        let endpoint = self.endpoint.as_deref().map(super::endpoints::named);
+        let tag = self.tag.as_deref().map(str::parse).transpose();
         Ok(LetterFilter {
             ids,
             endpoint: endpoint.transpose()?,
-            repository: given(self.repository.as_ref()).map(pattern).transpose()?,
+            repository: self.repository.as_deref().map(pattern).transpose()?,
             tag: tag.map_err(|error| Problem::parameter("tag", format!("{error}")))?,
             since: moment("since", self.since.as_deref())?,
             until: moment("until", self.until.as_deref())?,
@@ -117,9 +118,20 @@ impl LetterQuery {
     }
 }
 
+/// A number of digits alone.
+fn number(text: &str) -> Option<i64> {
+    text.parse()
+        .ok()
+        .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 fn pattern(text: &str) -> Result<GlobMatcher, Problem> {
-    let glob = crate::glob::parse(text);
-    let glob = glob.map_err(|_| Problem::parameter("repository", "a name, or a pattern such as acme/**"))?;
+    let is_known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._/*?-".contains(&byte);
+    let glob = crate::glob::parse(text)
+        .ok()
+        .filter(|_| (1..=PATTERN_MAX).contains(&text.len()) && text.bytes().all(is_known));
+    let glob =
+        glob.ok_or_else(|| Problem::parameter("repository", "a name, or a pattern such as acme/**"))?;
     Ok(glob.compile_matcher())
 }
 
@@ -172,7 +184,7 @@ pub(in super::super) async fn listed(
             .filter(|kept| who.may_see(kept.letter.repository.as_str()));
         items.extend(seen.map(|mut kept| {
             let (endpoint, reason) = (&kept.letter.endpoint, kept.letter.reason);
-            kept.letter.reason = veiled::reason(admin, who, endpoint, reason);
+            kept.letter.reason = veiled::reason(who, endpoint, reason);
             LetterView::from(kept)
         }));
         if after.is_none() || items.len() == limit {
@@ -222,7 +234,13 @@ pub(in super::super) struct RefusedView {
         ("dry_run" = Option<bool>, Query, description = "Count only"),
         ("force" = Option<bool>, Query, description = "Also those of which a newer push of the same tag is known"),
     ),
-    responses((status = 200, body = ReplayView))
+    responses(
+        (status = 200, body = ReplayView),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "One had 60 sets sent again (or 60 counted) within a minute",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
+    )
 )]
 pub(super) async fn replay(
     State(admin): State<Admin>,
@@ -253,21 +271,17 @@ pub(in super::super) async fn replayed(
     query: &LetterQuery,
 ) -> Result<ReplayView, Problem> {
     allowed(who, query.repository.as_deref())?;
-    let order = if query.force == Some(true) {
-        Order::Force
-    } else {
-        Order::KeepNewest
-    };
-    let dry_run = query.dry_run == Some(true);
-    let run = if dry_run { Run::Dry } else { Run::Real };
+    let (order, run) = (order(query.force), run(query.dry_run));
+    let filter = query.filter()?;
+    admin.parts().rates.allow(Act::Set(who.name.clone(), run))?;
     let letters = admin.parts().dispatcher.dead_letters();
-    let replayed = letters.replay(query.filter()?, order, run).await?;
-    if !dry_run {
+    let replayed = letters.replay(filter, order, run).await?;
+    if run == Run::Real {
         let letters = replayed.replayed;
         info!(target: "shipbell::audit", by = %who.name, letters, "dead letters replayed");
     }
     Ok(ReplayView {
-        dry_run,
+        dry_run: run == Run::Dry,
         matched: replayed.matched,
         replayed: replayed.replayed,
         passed_over: replayed.passed_over,
@@ -312,6 +326,7 @@ pub(super) async fn discard(
     Params(query): Params<LetterQuery>,
 ) -> Result<Json<Discarded>, Problem> {
     allowed(&who, query.repository.as_deref())?;
+    let filter = query.filter()?;
     let given = [
         &query.id,
         &query.endpoint,
@@ -320,16 +335,15 @@ pub(super) async fn discard(
         &query.since,
         &query.until,
     ];
-    // An empty one is as good as none: a script's variable may have been unset.
-    if given.into_iter().flatten().all(String::is_empty) {
+    if given.into_iter().all(Option::is_none) {
         let detail = "say which: by id, endpoint, repository (** for all), tag, since or until";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let letters = admin.parts().dispatcher.dead_letters();
     let discarded = if query.dry_run == Some(true) {
-        letters.count(query.filter()?).await?
+        letters.count(filter).await?
     } else {
-        let discarded = letters.discard(query.filter()?).await?;
+        let discarded = letters.discard(filter).await?;
         info!(target: "shipbell::audit", by = %who.name, letters = discarded, "dead letters discarded");
         discarded
     };

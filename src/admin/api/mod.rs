@@ -24,7 +24,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(super) use veiled::identity;
 
 use super::{Admin, problem::Problem};
-use crate::{catalog::Reader, image::RepositoryName, settings::Expected};
+use crate::{
+    catalog::Reader,
+    dispatch::letters::Run,
+    image::RepositoryName,
+    json,
+    settings::{Expected, Order},
+};
 
 pub(super) mod again;
 mod configuration;
@@ -91,6 +97,7 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(configuration::get))
         .split_for_parts();
     refuse(&mut description);
+    schemas::sharpen(&mut description);
     let served = Arc::new(description.clone());
     let router = router.route(
         "/openapi.json",
@@ -103,12 +110,13 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
 }
 
 /// What any call may be answered with, besides what is its own.
-const REFUSALS: [(&str, &str); 7] = [
+const REFUSALS: [(&str, &str); 8] = [
     ("400", "What was sent can't be understood"),
     ("401", "Nobody who may come in"),
     ("403", "It is not allowed"),
     ("413", "The body is too large"),
     ("421", "Reached by a name that is not its own"),
+    ("422", "It is well formed, and can't be so"),
     ("429", "Too much of it: see Retry-After"),
     ("503", "Not now: see Retry-After"),
 ];
@@ -172,9 +180,10 @@ impl Paging {
         };
         let decoded = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
         let place = decoded.and_then(|place| serde_json::from_slice(&place).ok());
-        place
-            .map(Some)
-            .ok_or_else(|| Problem::parameter("cursor", "take it from `next` of the page before"))
+        place.map(Some).ok_or_else(|| {
+            let detail = "cursor: take it from `next` of the page before";
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        })
     }
 }
 
@@ -206,7 +215,7 @@ pub(super) fn repository(name: &str) -> Result<RepositoryName, Problem> {
 
 /// What a body says, which is JSON.
 pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+    json::read(body).map_err(|error| {
         let detail = format!("the body is not the JSON that is wanted here: {error}");
         Problem::new(StatusCode::BAD_REQUEST, detail)
     })
@@ -265,6 +274,24 @@ pub(super) async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// Whether an older image may be sent after a newer one of its tag: only if that is forced.
+pub(super) fn order(force: Option<bool>) -> Order {
+    if force == Some(true) {
+        Order::Force
+    } else {
+        Order::KeepNewest
+    }
+}
+
+/// Whether something is done, or only counted.
+pub(super) fn run(dry_run: Option<bool>) -> Run {
+    if dry_run == Some(true) {
+        Run::Dry
+    } else {
+        Run::Real
+    }
 }
 
 /// Seconds, to the millisecond.

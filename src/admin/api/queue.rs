@@ -58,7 +58,12 @@ pub(super) async fn list(
     let paging = Paging::new(query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<(String, String)>()?);
     let only = query.repository.as_deref().map(super::repository).transpose()?;
-    let endpoint = query.endpoint;
+    let endpoint = query
+        .endpoint
+        .as_deref()
+        .map(super::endpoints::named)
+        .transpose()?;
+    let endpoint = endpoint.map(|id| id.to_string());
     blocking(move || listed(&admin, &who, only, endpoint.as_deref(), after.as_ref(), limit))
         .await
         .map(Json)
@@ -117,7 +122,7 @@ fn owed(admin: &Admin, who: &Who, name: &RepositoryName, waiting: &crate::queue:
         oldest_at: taken_at.map(|at| at.to_string()),
         oldest_age_s: taken_at.map(|at| seconds(now.since(at))),
         state: view.state.as_str().to_owned(),
-        reason: named(&veiled::reason(admin, who, &waiting.endpoint, view.reason)),
+        reason: named(&veiled::reason(who, &waiting.endpoint, view.reason)),
         next_attempt: view.next_attempt.map(|at| at.to_string()),
     }
 }

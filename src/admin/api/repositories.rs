@@ -18,8 +18,11 @@ use crate::{
     push::EndpointId,
 };
 
-/// Longest text that is looked for in names, bytes.
-const PART_BYTES_MAX: usize = 255;
+/// Longest text that is looked for in names, characters.
+pub(super) const PART_MAX: usize = 255;
+
+/// In which orders they come.
+pub(super) const ORDERS: [&str; 3] = ["name", "last_push", "size"];
 
 /// How often the history is asked for one page, when most of what it has may not be seen.
 const READS_MAX: usize = 20;
@@ -91,13 +94,18 @@ pub(in super::super) async fn listed(
     query: RepositoryQuery,
 ) -> Result<Page<RepositoryView>, Problem> {
     let order = match query.sort.as_deref() {
-        None | Some("" | "name") => RepositoryOrder::Name,
+        None | Some("name") => RepositoryOrder::Name,
         Some("last_push") => RepositoryOrder::LastPush,
         Some("size") => RepositoryOrder::Size,
-        Some(_) => return Err(Problem::parameter("sort", "one of name, last_push, size")),
+        Some(_) => {
+            return Err(Problem::parameter(
+                "sort",
+                format!("one of {}", ORDERS.join(", ")),
+            ));
+        }
     };
     let part = query.q.unwrap_or_default();
-    if part.len() > PART_BYTES_MAX {
+    if part.chars().count() > PART_MAX {
         return Err(Problem::parameter("q", "a name has at most 255 characters"));
     }
     let paging = Paging::new(query.limit, query.cursor);

@@ -11,14 +11,19 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
-    Params, history, named, seconds, veiled,
+    super::{Admin, access::Who, problem::Problem, rate::Act},
+    Params, history, named, order,
+    schemas::EndpointState,
+    seconds, veiled,
 };
 use crate::{
-    dispatch::redeliver::{Redelivered, SendAgainError, Sent},
+    clock::Timestamp,
+    dispatch::{
+        health::State as Health,
+        redeliver::{Redelivered, SendAgainError, Sent},
+    },
     image::RepositoryName,
     push::{EndpointId, Sequence},
-    settings::Order,
     webhook::Outcome,
 };
 
@@ -112,9 +117,13 @@ pub(super) struct SendQuery {
     ),
     responses(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
-        (status = 202, description = "It waited for its next attempt, which is due now"),
+        (status = 202, body = DueView, description = "It was not over, and waits for its own next attempt no longer"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent again"),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 60 deliveries again within a minute, or is busy",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
     )
 )]
 pub(super) async fn redeliver(
@@ -123,20 +132,82 @@ pub(super) async fn redeliver(
     Path(id): Path<String>,
     Params(query): Params<SendQuery>,
 ) -> Result<Response, Problem> {
-    let sent = redelivered(&admin, &who, &id, query.force == Some(true)).await?;
-    Ok(match sent {
-        Some(sent) => Json(sent).into_response(),
-        None => StatusCode::ACCEPTED.into_response(),
-    })
+    Ok(
+        match redelivered(&admin, &who, &id, query.force == Some(true)).await? {
+            Again::Sent(sent) => Json(sent).into_response(),
+            Again::Due(due) => (StatusCode::ACCEPTED, Json(due)).into_response(),
+        },
+    )
 }
 
-/// Sends a delivery again; `None` when it was not over, and its next attempt is due now.
+/// What came of sending a delivery again.
+pub(in super::super) enum Again {
+    /// It was sent.
+    Sent(Box<SentView>),
+    /// It was not over yet, and waits for its own next attempt no longer.
+    Due(DueView),
+}
+
+/// A delivery that was not over yet, and waits no longer for its own sake.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct DueView {
+    /// What happens now.
+    #[schema(example = "It waited for its next attempt, which is made now.")]
+    pub(in super::super) detail: String,
+    /// How its endpoint is.
+    #[schema(value_type = EndpointState, example = "healthy")]
+    pub(in super::super) state: String,
+    /// When the endpoint may be sent something again, if that is waited for; null if the delivery is due now.
+    #[schema(format = DateTime)]
+    pub(in super::super) next_attempt: Option<String>,
+}
+
+impl DueView {
+    fn of(admin: &Admin, endpoint: &EndpointId) -> Self {
+        let parts = admin.parts();
+        let view = parts.states.view(endpoint);
+        let (state, next) = (view.state, view.next_attempt.filter(|at| *at > parts.clock.now()));
+        let detail = match next {
+            None => "It waited for its next attempt, which is made now.".to_owned(),
+            Some(at) => format!("It waits for its endpoint: {}", waits_until(state, at)),
+        };
+        Self {
+            detail,
+            state: state.as_str().to_owned(),
+            next_attempt: next.map(|at| at.to_string()),
+        }
+    }
+}
+
+/// What is said of an endpoint that is waited for.
+fn waits_until(state: Health, at: Timestamp) -> String {
+    format!(
+        "that is {state}, and nothing is sent there before {at}, unless the endpoint is enabled or takes a test."
+    )
+}
+
+/// Why a delivery was not sent again; of one that is not over, also what it waits for.
+fn refusal(admin: &Admin, endpoint: &EndpointId, error: SendAgainError) -> Problem {
+    let view = admin.parts().states.view(endpoint);
+    match (&error, view.next_attempt) {
+        (SendAgainError::Owed, Some(at)) if at > admin.parts().clock.now() => Problem::new(
+            StatusCode::CONFLICT,
+            format!(
+                "This delivery is not over yet. It waits for its endpoint: {}",
+                waits_until(view.state, at)
+            ),
+        ),
+        _ => error.into(),
+    }
+}
+
+/// Sends a delivery again, or has it wait no longer if it was not over.
 pub(in super::super) async fn redelivered(
     admin: &Admin,
     who: &Who,
     id: &str,
     force: bool,
-) -> Result<Option<SentView>, Problem> {
+) -> Result<Again, Problem> {
     let wanted = id.to_owned();
     let found = history(admin, move |reader| {
         let Some((push, delivery)) = reader.delivery_of(&wanted)? else {
@@ -147,21 +218,24 @@ pub(in super::super) async fn redelivered(
     });
     let found = found.await?.filter(|(push, ..)| who.may_see(&push.repository));
     let (push, delivery, journal) =
-        found.ok_or_else(|| Problem::absent(format!("no delivery has the id {id}")))?;
+        found.ok_or_else(|| Problem::absent(format!("the history knows of no delivery with the id {id}")))?;
     who.edit(&super::repository(&push.repository)?)?;
     let endpoint = veiled::identity(&delivery.endpoint);
     let unknown = || Problem::absent("There is nothing known of this delivery any more that could be sent.");
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
-    let order = if force { Order::Force } else { Order::KeepNewest };
+    admin.parts().rates.allow(Act::Redelivery(endpoint.clone()))?;
     let dispatcher = &admin.parts().dispatcher;
-    let sent = match dispatcher.redeliver(journal, sequence, &endpoint, order).await? {
+    let again = dispatcher
+        .redeliver(journal, sequence, &endpoint, order(Some(force)))
+        .await;
+    let sent = match again.map_err(|error| refusal(admin, &endpoint, error))? {
         Redelivered::Sent(sent) => *sent,
         Redelivered::Due => {
             info!(
                 target: "shipbell::audit", by = %who.name, repository = push.repository, delivery_id = id, %endpoint,
                 "not waited for any longer"
             );
-            return Ok(None);
+            return Ok(Again::Due(DueView::of(admin, &endpoint)));
         }
     };
     info!(
@@ -169,8 +243,8 @@ pub(in super::super) async fn redelivered(
         outcome = ?sent.outcome, "sent again by hand"
     );
     let mut sent = SentView::from(sent);
-    veiled::sent(admin, who, &endpoint, &mut sent);
-    Ok(Some(sent))
+    veiled::sent(who, &endpoint, &mut sent);
+    Ok(Again::Sent(Box::new(sent)))
 }
 
 /// Sends a test to the repository's own webhook, now. One that is taken heals its endpoint.
@@ -181,6 +255,10 @@ pub(in super::super) async fn redelivered(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent to"),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 10 tests within a minute, or is busy",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
     )
 )]
 pub(super) async fn test(
@@ -213,6 +291,10 @@ pub(in super::super) async fn tested(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent to"),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 10 tests within a minute, or is busy",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
     )
 )]
 pub(super) async fn test_endpoint(
@@ -225,7 +307,7 @@ pub(super) async fn test_endpoint(
 }
 
 async fn send_test(admin: &Admin, who: &Who, id: &EndpointId) -> Result<SentView, Problem> {
-    admin.parts().tests.allow(id)?;
+    admin.parts().rates.allow(Act::Test(id.clone()))?;
     let sent = admin.parts().dispatcher.test(id, None).await?;
     info!(target: "shipbell::audit", by = %who.name, endpoint = %id, outcome = ?sent.outcome, "test sent by hand");
     Ok(sent.into())

@@ -113,7 +113,7 @@ pub(in super::super) async fn listed(
         from: one.before,
         to: one.after,
         failures: one.failures,
-        reason: named(&veiled::reason(admin, who, &id, one.reason)),
+        reason: named(&veiled::reason(who, &id, one.reason)),
     };
     Ok(Page {
         items: found.into_iter().map(view).collect(),

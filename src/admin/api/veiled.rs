@@ -3,26 +3,18 @@
 //! Whoever may see a repository sees which endpoints get its pushes, how they are, and what became of each delivery.
 //! Where the operator's endpoints are is for those who may see every repository.
 
-use secrecy::ExposeSecret;
-
 use super::{
-    super::{Admin, access::Who, draft::MASK},
+    super::{Admin, access::Who},
     send::SentView,
 };
-use crate::{catalog::DeliveryStory, push::EndpointId, webhook::target::Target};
+use crate::{catalog::DeliveryStory, push::EndpointId, webhook::judge::without_place};
 
-/// Leaves out of a reason where the endpoint is.
-pub(super) fn reason(admin: &Admin, who: &Who, endpoint: &EndpointId, reason: String) -> String {
-    if reason.is_empty() || who.may_locate(endpoint) {
+/// Leaves out of a reason where the endpoint is, or was when that was written down.
+pub(super) fn reason(who: &Who, endpoint: &EndpointId, reason: String) -> String {
+    if who.may_locate(endpoint) {
         return reason;
     }
-    let endpoint = admin.parts().endpoints.get(endpoint);
-    let url = endpoint.and_then(|endpoint| endpoint.url.get().ok());
-    let target = url.and_then(|url| Target::parse(url.expose_secret()).ok());
-    match target {
-        Some(target) => reason.replace(target.host(), MASK),
-        None => reason,
-    }
+    without_place(&reason).into_owned()
 }
 
 /// The identity that a text names; one of a repository whose name is none is the operator's.
@@ -39,7 +31,7 @@ pub(super) fn delivery(admin: &Admin, who: &Who, story: &mut DeliveryStory) {
         story.endpoint_health = admin.parts().states.view(&endpoint).told();
     }
     let given_up = story.reason.take();
-    story.reason = given_up.map(|told| reason(admin, who, &endpoint, told));
+    story.reason = given_up.map(|told| reason(who, &endpoint, told));
     if who.may_locate(&endpoint) {
         return;
     }
@@ -49,21 +41,18 @@ pub(super) fn delivery(admin: &Admin, who: &Who, story: &mut DeliveryStory) {
             let kept: Vec<&str> = headers.lines().filter(|line| !is_host(line)).collect();
             kept.join("\n")
         });
-        attempt.reason = attempt
-            .reason
-            .take()
-            .map(|told| reason(admin, who, &endpoint, told));
+        attempt.reason = attempt.reason.take().map(|told| reason(who, &endpoint, told));
     }
 }
 
 /// Leaves out of an attempt by hand where it went.
-pub(super) fn sent(admin: &Admin, who: &Who, endpoint: &EndpointId, sent: &mut SentView) {
+pub(super) fn sent(who: &Who, endpoint: &EndpointId, sent: &mut SentView) {
     if who.may_locate(endpoint) {
         return;
     }
     sent.url = None;
     sent.request_headers.retain(|line| !is_host(line));
-    sent.reason = sent.reason.take().map(|told| reason(admin, who, endpoint, told));
+    sent.reason = sent.reason.take().map(|told| reason(who, endpoint, told));
 }
 
 fn is_host(line: &str) -> bool {

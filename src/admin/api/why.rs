@@ -42,7 +42,7 @@ pub(super) async fn why(
         (None, Some(event)) => ("event", event),
         _ => {
             let detail = "say either image or event";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
     };
     let readings = Sought::readings(asked.trim()).map_err(|error| Problem::parameter(name, error))?;

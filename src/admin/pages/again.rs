@@ -17,17 +17,17 @@ use super::{
         api::{
             Params,
             again::{AgainView, redelivered},
-            deliveries::DeliveryQuery,
+            deliveries::{DeliveryQuery, moment},
             letters::{RefusedView, ReplayView},
         },
         problem::Problem,
     },
+    deliveries::LIST,
     field, form,
     frame::{Frame, Visitor},
-    given, link, page, tidy,
+    given, page,
+    search::Search,
 };
-
-const DELIVERIES: &str = "/deliveries";
 
 /// Says what sending a set again would come to, and asks whether that is meant.
 #[derive(Template)]
@@ -39,8 +39,8 @@ pub(super) struct AgainPage {
     pub(super) back: String,
     /// What they are filtered by.
     pub(super) fields: Vec<(&'static str, String)>,
-    /// Up to when they are meant: those that were counted.
-    pub(super) until: String,
+    /// When they were counted.
+    pub(super) at: String,
     pub(super) counted: Counted,
 }
 
@@ -121,16 +121,15 @@ impl From<AgainView> for Counted {
 }
 
 /// What is said on the list once a set is sent again.
-pub(super) fn notice(sent: Option<u64>, of: Set) -> String {
+pub(super) fn notice(sent: u64, of: Set) -> String {
     let goes = match of {
         Set::Letters => " Each goes from here once it is taken.",
         Set::Deliveries => "",
     };
     match sent {
-        None => String::new(),
-        Some(0) => "None was sent again.".to_owned(),
-        Some(1) => format!("One is sent again now.{goes}"),
-        Some(sent) => {
+        0 => "None was sent again.".to_owned(),
+        1 => format!("One is sent again now.{goes}"),
+        sent => {
             format!(
                 "{sent} are sent again now, in the order of their pushes, at the pace of their endpoints.{goes}"
             )
@@ -144,28 +143,13 @@ pub(super) fn may_send(who: &Who, repository: &str) -> bool {
     who.may_administer() || is_one && who.may_edit(repository)
 }
 
-/// What deliveries are filtered by, as it was typed.
-fn typed(query: &DeliveryQuery) -> Vec<(&'static str, String)> {
-    let fields = [
-        ("repository", &query.repository),
-        ("endpoint", &query.endpoint),
-        ("state", &query.state),
-        ("since", &query.since),
-        ("until", &query.until),
-    ];
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    fields
-        .into_iter()
-        .map(|(name, field)| (name, text(field)))
-        .collect()
-}
-
-fn list(fields: &[(&'static str, String)], more: &[(&str, &str)]) -> String {
-    let fields = fields.iter().map(|(name, value)| (*name, value.as_str()));
-    link(
-        DELIVERIES,
-        &fields.chain(more.iter().copied()).collect::<Vec<_>>(),
-    )
+/// The earlier of what a filter ends at and the moment at which it was counted: what comes after that is never meant.
+pub(super) fn before(until: Option<String>, counted: String) -> Result<String, Problem> {
+    let end = moment("until", until.as_deref())?;
+    Ok(match (end, moment("counted", Some(&counted))?) {
+        (Some(end), Some(at)) if end > at => counted,
+        _ => until.unwrap_or(counted),
+    })
 }
 
 /// Says what sending all deliveries again that a filter finds would come to.
@@ -174,10 +158,10 @@ pub(super) async fn confirm(
     visitor: Visitor,
     Params(query): Params<DeliveryQuery>,
 ) -> Result<Response, Problem> {
-    let fields = typed(&query);
+    let search = Search::of(query);
     let now = admin.parts().clock.now().to_string();
-    let mut query = tidy(query);
-    let until = query.until.get_or_insert(now).clone();
+    let mut query = search.query.clone();
+    query.until = Some(before(query.until, now.clone())?);
     (query.dry_run, query.force) = (Some(true), None);
     let counted = redelivered(&admin, &visitor.who, &query).await?;
     Ok(page(
@@ -185,9 +169,9 @@ pub(super) async fn confirm(
         &AgainPage {
             frame: visitor.frame,
             set: Set::Deliveries,
-            back: list(&fields, &[]),
-            fields,
-            until,
+            back: search.link(LIST, &[]),
+            fields: search.typed().to_vec(),
+            at: now,
             counted: counted.into(),
         },
     ))
@@ -200,16 +184,21 @@ pub(super) async fn redeliver(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let form = form(&body);
-    let query = filled(&form);
-    let fields = typed(&query);
-    let mut query = tidy(query);
-    let mut counted = Some(field(&form, "counted"));
-    given(&mut counted);
-    query.until = query.until.or(counted);
+    let search = Search::of(filled(&form));
+    let mut query = search.query.clone();
+    query.until = Some(before(query.until, counted_at(&admin, &form))?);
     query.force = Some(form.contains_key("force"));
     let done = redelivered(&admin, &visitor.who, &query).await?;
-    let sent = done.redelivered.to_string();
-    Ok(Redirect::to(&list(&fields, &[("sent", &sent)])).into_response())
+    let words = notice(done.redelivered, Set::Deliveries);
+    let note = admin.parts().notes.leave(&visitor.who.name, LIST, words);
+    Ok(Redirect::to(&search.link(LIST, &[("note", &note)])).into_response())
+}
+
+/// When it was counted; now, if the form doesn't say.
+pub(super) fn counted_at(admin: &Admin, form: &HashMap<String, String>) -> String {
+    let mut counted = Some(field(form, "counted"));
+    given(&mut counted);
+    counted.unwrap_or_else(|| admin.parts().clock.now().to_string())
 }
 
 fn filled(form: &HashMap<String, String>) -> DeliveryQuery {
@@ -221,5 +210,22 @@ fn filled(form: &HashMap<String, String>) -> DeliveryQuery {
         since: text("since"),
         until: text("until"),
         ..DeliveryQuery::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_it_was_counted_is_never_meant() {
+        let counted = "2026-11-28T09:00:00.000Z";
+        let end = |until: Option<&str>| before(until.map(ToOwned::to_owned), counted.to_owned());
+        assert_eq!(end(None).unwrap(), counted);
+        assert_eq!(end(Some("2099-01-01T00:00:00Z")).unwrap(), counted);
+        for early in ["2026-11-28T08:59:59Z", "2026-11-28T09:30:00+01:00"] {
+            assert_eq!(end(Some(early)).unwrap(), early);
+        }
+        assert!(end(Some("yesterday")).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! `/deliveries`: what was sent, and what came of it.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::{
     extract::{Path, State},
@@ -7,20 +9,23 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     super::{
         Admin,
         api::{
             Params,
-            deliveries::{DeliveryQuery, DeliveryView, STATES, found, listed},
-            send::redelivered,
+            deliveries::{DeliveryQuery, STATES, found, sending_again},
+            send::{Again, SentView, redelivered},
         },
         problem::Problem,
     },
-    again::{Set, may_send, notice},
     frame::{Frame, Visitor},
-    given, href, link, page, refused, sentence, tidy,
+    href, page, refused,
+    search::Search,
+    sentence,
+    table::{DeliveriesPart, words},
     when::{When, span},
 };
 use crate::{
@@ -28,128 +33,56 @@ use crate::{
     clock::Timestamp,
 };
 
-/// A delivery in a table.
-pub(super) struct Row {
-    pub(super) id: String,
-    pub(super) image: String,
-    pub(super) state: String,
-    pub(super) words: String,
-    pub(super) endpoint: String,
-    pub(super) taken: Option<When>,
-    pub(super) next: Option<When>,
-    pub(super) answer: String,
-}
+/// Where the list is.
+pub(super) const LIST: &str = "/deliveries";
 
-impl Row {
-    pub(super) fn of(view: DeliveryView, now: Timestamp) -> Self {
-        let status = view.status.map(|status| status.to_string());
-        let image = match (view.tag, view.digest) {
-            (Some(tag), _) => format!("{}:{tag}", view.repository),
-            (None, Some(digest)) => format!("{}@{digest}", view.repository),
-            (None, None) => view.repository,
-        };
-        Self {
-            image,
-            words: words(&view.state),
-            taken: When::read(view.taken_at.as_deref(), now),
-            next: When::read(view.next_attempt.as_deref(), now).filter(When::is_ahead),
-            answer: view.reason.or(status).unwrap_or_default(),
-            id: view.id,
-            state: view.state,
-            endpoint: view.endpoint,
-        }
-    }
-}
-
-/// What a state is called by people.
-pub(super) fn words(state: &str) -> String {
-    state.replace('_', " ")
-}
+/// How long a page waits for the history to have what was sent just now.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Template)]
 #[template(path = "deliveries.html")]
 struct DeliveriesPage {
     frame: Frame,
-    repository: String,
-    endpoint: String,
-    state: String,
-    since: String,
-    until: String,
+    search: Search,
     states: [&'static str; 5],
     notice: String,
     problem: String,
-    deliveries: Vec<Row>,
-    /// Where those that were found can be sent again; empty for those who may not.
-    again: String,
-    only_looks: bool,
-    filtered: bool,
-    later: bool,
-    next: Option<String>,
+    /// What was found, unless that can't be looked for.
+    part: Option<DeliveriesPart>,
 }
 
 #[derive(Default, Deserialize)]
 pub(super) struct ShowQuery {
     live: Option<String>,
-    /// How many were sent again just now.
-    sent: Option<u64>,
+    /// The number of what is said of what was done just now.
+    note: Option<String>,
 }
 
 pub(super) async fn list(
     State(admin): State<Admin>,
     visitor: Visitor,
-    Params(mut query): Params<DeliveryQuery>,
+    Params(query): Params<DeliveryQuery>,
     Params(show): Params<ShowQuery>,
 ) -> Response {
-    given(&mut query.since);
-    given(&mut query.until);
-    let typed = (query.since.clone(), query.until.clone());
-    let query = tidy(query);
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let search = Search::of(query);
+    let mut frame = visitor.frame;
+    if search.query.cursor.is_none() && search.query.limit.is_none() {
+        let (here, stream) = (search.link(LIST, &[]), search.link("/live/deliveries", &[]));
+        frame.keep_up(show.live.as_deref(), &here, stream);
+    }
+    let found = DeliveriesPart::of(&admin, &visitor.who, &search).await;
+    let notes = &admin.parts().notes;
     let mut shown = DeliveriesPage {
-        only_looks: visitor.only_looks(),
-        notice: notice(show.sent, Set::Deliveries),
-        frame: visitor.frame,
-        repository: text(&query.repository),
-        endpoint: text(&query.endpoint),
-        state: text(&query.state),
-        since: text(&typed.0),
-        until: text(&typed.1),
+        notice: notes.read(&visitor.who.name, LIST, show.note.as_deref()),
+        frame,
+        search,
         states: STATES,
         problem: String::new(),
-        deliveries: Vec::new(),
-        again: String::new(),
-        filtered: false,
-        later: query.cursor.is_some(),
-        next: None,
+        part: None,
     };
-    let parameters = [
-        ("repository", shown.repository.clone()),
-        ("endpoint", shown.endpoint.clone()),
-        ("state", shown.state.clone()),
-        ("since", shown.since.clone()),
-        ("until", shown.until.clone()),
-    ];
-    if may_send(&visitor.who, &shown.repository) {
-        let filter = parameters.each_ref().map(|(name, value)| (*name, value.as_str()));
-        shown.again = link("/deliveries/redeliver", &filter);
-    }
-    shown.filtered = parameters.iter().any(|(_, value)| !value.is_empty());
-    if !shown.later && query.limit.is_none() {
-        let filter = parameters.each_ref().map(|(name, value)| (*name, value.as_str()));
-        let (here, stream) = (link("/deliveries", &filter), link("/live/deliveries", &filter));
-        shown.frame.keep_up(show.live.as_deref(), &here, stream);
-    }
-    match listed(&admin, &visitor.who, query).await {
+    match found {
         Ok(found) => {
-            let now = admin.parts().clock.now();
-            shown.deliveries = found.items.into_iter().map(|one| Row::of(one, now)).collect();
-            shown.next = found.next.map(|next| {
-                let filter = parameters.iter().map(|(name, value)| (*name, value.as_str()));
-                link(
-                    "/deliveries",
-                    &filter.chain([("cursor", next.as_str())]).collect::<Vec<_>>(),
-                )
-            });
+            shown.part = Some(found);
             page(StatusCode::OK, &shown)
         }
         Err(error) => {
@@ -176,6 +109,8 @@ struct DeliveryPage {
     ended: Option<When>,
     next: Option<When>,
     delivery: DeliveryStory,
+    /// Whether it is sent again just now, whatever it was before.
+    again: bool,
     attempts: Vec<Attempted>,
 }
 
@@ -202,6 +137,7 @@ impl Attempted {
 impl DeliveryPage {
     async fn of(admin: &Admin, visitor: &Visitor, id: &str) -> Result<Self, Problem> {
         let (push, mut delivery) = found(admin, &visitor.who, id).await?;
+        let again = sending_again(admin, &push, &delivery).await?;
         let now = admin.parts().clock.now();
         let digest = push.digest.unwrap_or_default();
         let image = match (push.tag.as_str(), digest.as_str()) {
@@ -230,7 +166,28 @@ impl DeliveryPage {
             // The last one is what people come for.
             attempts: attempts.rev().map(|story| Attempted::of(story, now)).collect(),
             delivery,
+            again,
         })
+    }
+
+    /// With what was sent just now, once the history has it; it may not have it in time.
+    async fn after(admin: &Admin, visitor: &Visitor, id: &str, sent: &SentView) -> Result<Self, Problem> {
+        let deadline = Instant::now() + WRITTEN_WITHIN;
+        let mut written = admin.parts().history.changes();
+        loop {
+            if let Some(written) = &mut written {
+                written.mark_unchanged();
+            }
+            let shown = Self::of(admin, visitor, id).await?;
+            let has_attempt = (shown.attempts.iter()).any(|one| one.story.at.to_string() == sent.at);
+            let has_all = has_attempt && (!sent.delivered || shown.delivery.state == "delivered");
+            let Some(written) = written.as_mut().filter(|_| !has_all) else {
+                return Ok(shown);
+            };
+            if !matches!(timeout_at(deadline, written.changed()).await, Ok(Ok(()))) {
+                return Ok(shown);
+            }
+        }
     }
 }
 
@@ -255,14 +212,15 @@ pub(super) async fn redeliver(
     body: bytes::Bytes,
 ) -> Result<Response, Problem> {
     let force = super::form(&body).contains_key("force");
-    let sent = redelivered(&admin, &visitor.who, &id, force).await;
-    let mut shown = DeliveryPage::of(&admin, &visitor, &id).await?;
-    Ok(match sent {
-        Ok(None) => {
-            "It waited for its next attempt, which is made now.".clone_into(&mut shown.notice);
+    Ok(match redelivered(&admin, &visitor.who, &id, force).await {
+        Ok(Again::Due(due)) => {
+            let mut shown = DeliveryPage::of(&admin, &visitor, &id).await?;
+            shown.next = shown.next.filter(|_| due.next_attempt.is_some());
+            shown.notice = due.detail;
             page(StatusCode::OK, &shown)
         }
-        Ok(Some(sent)) => {
+        Ok(Again::Sent(sent)) => {
+            let mut shown = DeliveryPage::after(&admin, &visitor, &id, &sent).await?;
             if sent.delivered {
                 "Sent again, and taken.".clone_into(&mut shown.notice);
             } else {
@@ -272,6 +230,7 @@ pub(super) async fn redeliver(
             page(StatusCode::OK, &shown)
         }
         Err(error) => {
+            let mut shown = DeliveryPage::of(&admin, &visitor, &id).await?;
             shown.newer = !force && error.status() == StatusCode::CONFLICT && error.detail.contains("newer");
             shown.problem = sentence(&error.detail);
             refused(&error, &shown)

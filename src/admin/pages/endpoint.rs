@@ -19,7 +19,7 @@ use super::{
     },
     endpoints::Row,
     frame::{Frame, Visitor},
-    link, page, segment,
+    link, page, segment, sentence,
     when::When,
 };
 use crate::clock::Timestamp;
@@ -68,6 +68,8 @@ pub(super) async fn transitions(
 struct EndpointPage {
     frame: Frame,
     row: Row,
+    /// Why the history can't be read; empty when it can.
+    unread: String,
     transitions: Vec<Transition>,
     later: bool,
     next: Option<String>,
@@ -81,13 +83,22 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let view = one(&admin, &visitor.who, &id).await?;
     let later = query.cursor.is_some();
-    let (transitions, next) = transitions(&admin, &visitor.who, &id, query).await?;
+    let mut unread = String::new();
+    let (transitions, next) = match transitions(&admin, &visitor.who, &id, query).await {
+        // The endpoint can be changed all the same.
+        Err(error) if error.status().is_server_error() => {
+            unread = sentence(&error.detail);
+            Default::default()
+        }
+        found => found?,
+    };
     let next = next.map(|next| link(&address(&id), &[("cursor", &next)]));
     Ok(page(
         StatusCode::OK,
         &EndpointPage {
             row: Row::of(view, &visitor.who, admin.parts().clock.now()),
             frame: visitor.frame,
+            unread,
             transitions,
             later,
             next,

@@ -21,7 +21,7 @@ use super::{
         },
         problem::Problem,
     },
-    again::{AgainPage, Set, may_send, notice},
+    again::{AgainPage, Set, before, counted_at, may_send, notice},
     deliveries::Attempted,
     field, form,
     frame::{Frame, Visitor},
@@ -43,8 +43,8 @@ pub(super) struct Filter {
     until: Option<String>,
     limit: Option<u32>,
     cursor: Option<String>,
-    /// How many were sent again just now.
-    sent: Option<u64>,
+    /// The number of what is said of what was done just now.
+    note: Option<String>,
 }
 
 impl Filter {
@@ -151,7 +151,6 @@ impl Row {
 struct LettersPage {
     frame: Frame,
     filter: Filter,
-    filtered: bool,
     notice: String,
     problem: String,
     rows: Vec<Row>,
@@ -160,6 +159,7 @@ struct LettersPage {
     /// Where those that were found can be sent again; empty for those who may not.
     replay: String,
     only_looks: bool,
+    restricted: bool,
 }
 
 pub(super) async fn list(
@@ -170,8 +170,7 @@ pub(super) async fn list(
     let filter = filter.tidy();
     let found = listed(&admin, &visitor.who, &filter.query()).await;
     let mut shown = LettersPage {
-        filtered: !filter.is_empty(),
-        notice: notice(filter.sent, Set::Letters),
+        notice: (admin.parts().notes).read(&visitor.who.name, LIST, filter.note.as_deref()),
         problem: String::new(),
         rows: Vec::new(),
         later: filter.cursor.is_some(),
@@ -182,6 +181,7 @@ pub(super) async fn list(
             String::new()
         },
         only_looks: visitor.only_looks(),
+        restricted: !visitor.who.sees_all(),
         frame: visitor.frame,
         filter,
     };
@@ -217,6 +217,8 @@ struct LetterPage {
     replay: String,
     /// Where its delivery is, if the history knows it.
     delivery: String,
+    /// Why the history can't be read; empty when it can.
+    unread: String,
     last: Option<Attempted>,
 }
 
@@ -233,11 +235,16 @@ pub(super) async fn show(
     let letter = letter.ok_or_else(|| Problem::absent(format!("there is no dead letter {id} any more")))?;
     let now = admin.parts().clock.now();
     let known = found(&admin, &visitor.who, &letter.webhook_id).await;
+    let mut unread = String::new();
     let (delivery, last) = match known {
         Ok((_, mut delivery)) => (
             format!("/deliveries/{}", letter.webhook_id),
             delivery.attempts.pop().map(|last| Attempted::of(last, now)),
         ),
+        Err(error) if error.status().is_server_error() => {
+            unread = sentence(&error.detail);
+            (String::new(), None)
+        }
         Err(_) => (String::new(), None),
     };
     let replay = if visitor.who.may_edit(&letter.repository) && letter.state == "dead" {
@@ -259,6 +266,7 @@ pub(super) async fn show(
             letter,
             replay,
             delivery,
+            unread,
             last,
         },
     ))
@@ -273,7 +281,7 @@ pub(super) async fn confirm(
     let filter = filter.tidy();
     let now = admin.parts().clock.now().to_string();
     let mut query = filter.query();
-    let until = query.until.get_or_insert(now).clone();
+    query.until = Some(before(query.until, now.clone())?);
     query.dry_run = Some(true);
     let counted = replayed(&admin, &visitor.who, &query).await?;
     Ok(page(
@@ -286,7 +294,7 @@ pub(super) async fn confirm(
                 .parameters()
                 .map(|(name, value)| (name, value.to_owned()))
                 .to_vec(),
-            until,
+            at: now,
             counted: counted.into(),
         },
     ))
@@ -301,12 +309,11 @@ pub(super) async fn replay(
     let fields = form(&body);
     let filter = Filter::typed(&fields);
     let mut query = filter.query();
-    let mut counted = Some(field(&fields, "counted"));
-    given(&mut counted);
-    query.until = query.until.or(counted);
+    query.until = Some(before(query.until, counted_at(&admin, &fields))?);
     query.force = Some(fields.contains_key("force"));
     let done = replayed(&admin, &visitor.who, &query).await?;
-    let sent = done.replayed.to_string();
+    let words = notice(done.replayed, Set::Letters);
+    let note = admin.parts().notes.leave(&visitor.who.name, LIST, words);
     // One alone is not what people want to see the list of.
     let shown = if filter.id.is_some() {
         Filter::default()
@@ -314,6 +321,6 @@ pub(super) async fn replay(
         filter
     };
     let mut parameters = shown.parameters().to_vec();
-    parameters.push(("sent", &sent));
+    parameters.push(("note", &note));
     Ok(Redirect::to(&link(LIST, &parameters)).into_response())
 }

@@ -33,15 +33,18 @@ use super::{
         live::Pass,
         problem::Problem,
     },
-    deliveries::Row,
     overview::OverviewParts,
-    repository, tidy,
+    repository,
+    search::Search,
+    table::{DeliveriesPart, Table},
 };
+use crate::image::RepositoryName;
 
 /// No part is sent more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Nor less often: a comment at least, so that everybody on the way knows that it is alive.
+/// Nor less often, so that everybody on the way knows that it is alive, and whoever looks at the page too: the style
+/// sheet takes 15 s without an event for an end.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How long a browser waits before it asks again, milliseconds.
@@ -51,29 +54,24 @@ const RETRY_MS: u32 = 5_000;
 #[derive(Clone, Debug)]
 enum Part {
     Overview,
-    /// Those that are asked for, and whether that is not all there are.
-    Deliveries(DeliveryQuery, bool),
+    /// Those that are looked for.
+    Deliveries(Box<Search>),
+    /// The last ones of a repository.
+    Repository(RepositoryName),
 }
 
-/// A table of deliveries, as it stands in a page.
-#[derive(Template)]
-#[template(path = "deliveries_table.html")]
-struct Table {
-    deliveries: Vec<Row>,
-    filtered: bool,
-}
+/// Said with every event: that the page is kept up to date, and what holds once none comes any more.
+const ALIVE: &str = "event: alive\ndata: <span class=\"alive\">Kept up to date as things happen.</span>\
+                     <span class=\"stale\">Not kept up to date any more: load the page again.</span>\n\n";
 
 impl Part {
     async fn render(&self, admin: &Admin, who: &Who) -> Result<String, Problem> {
         let rendered = match self {
             Self::Overview => OverviewParts::of(admin, who).await?.render(),
-            Self::Deliveries(query, filtered) => {
-                let found = listed(admin, who, query.clone()).await?.items;
-                let now = admin.parts().clock.now();
-                let table = Table {
-                    deliveries: found.into_iter().map(|one| Row::of(one, now)).collect(),
-                    filtered: *filtered,
-                };
+            Self::Deliveries(search) => DeliveriesPart::of(admin, who, search).await?.render(),
+            Self::Repository(name) => {
+                who.see(name)?;
+                let (table, _) = Table::of(admin, who, repository::recent(name), false).await?;
                 table.render()
             }
         };
@@ -130,7 +128,7 @@ impl Feed {
                         if cause == Cause::Change {
                             continue;
                         }
-                        Bytes::from_static(b":\n\n")
+                        Bytes::from_static(ALIVE.as_bytes())
                     }
                     sent => {
                         let event = event(&html, sent.is_none());
@@ -186,7 +184,7 @@ impl Feed {
     }
 }
 
-/// A part as an event; the first says how long to wait should the stream break.
+/// A part as an event, and that it is alive; the first says how long to wait should the stream break.
 fn event(html: &str, is_first: bool) -> Bytes {
     let mut text = String::with_capacity(html.len() + html.len() / 8);
     if is_first {
@@ -201,6 +199,7 @@ fn event(html: &str, is_first: bool) -> Bytes {
         text.push('\n');
     }
     text.push('\n');
+    text.push_str(ALIVE);
     text.into()
 }
 
@@ -248,18 +247,10 @@ pub(super) async fn deliveries(
     Extension(who): Extension<Who>,
     Params(query): Params<DeliveryQuery>,
 ) -> Result<Response, Problem> {
-    let query = tidy(query);
+    let search = Search::of(query);
     // What is wrong with it is said at once.
-    listed(&admin, &who, query.clone()).await?;
-    let fields = [
-        &query.repository,
-        &query.endpoint,
-        &query.state,
-        &query.since,
-        &query.until,
-    ];
-    let filtered = fields.into_iter().any(Option::is_some);
-    stream(admin, asked, Part::Deliveries(query, filtered))
+    listed(&admin, &who, search.query.clone()).await?;
+    stream(admin, asked, Part::Deliveries(Box::new(search)))
 }
 
 pub(super) async fn repository(
@@ -270,7 +261,7 @@ pub(super) async fn repository(
 ) -> Result<Response, Problem> {
     let name = api::repository(&name)?;
     who.see(&name)?;
-    stream(admin, asked, Part::Deliveries(repository::recent(&name), false))
+    stream(admin, asked, Part::Repository(name))
 }
 
 #[cfg(test)]
@@ -280,7 +271,10 @@ mod tests {
     #[test]
     fn each_line_is_data_and_an_empty_one_ends_no_event() {
         let text = event("<p>\n\n a</p>\n", true);
-        assert_eq!(text, "retry: 5000\nevent: part\ndata: <p>\ndata:  a</p>\n\n");
-        assert!(event("", false).ends_with(b"\n\n"));
+        assert_eq!(
+            text,
+            format!("retry: 5000\nevent: part\ndata: <p>\ndata:  a</p>\n\n{ALIVE}")
+        );
+        assert!(event("", false).starts_with(b"event: part\n\nevent: alive\ndata: "));
     }
 }

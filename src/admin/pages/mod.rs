@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::{Admin, Asked, access::host_name, api::deliveries::DeliveryQuery, problem::Problem};
+use super::{Admin, Asked, access::host_name, problem::Problem};
 
 mod again;
 mod assets;
@@ -30,6 +30,8 @@ mod login;
 mod overview;
 mod repositories;
 mod repository;
+mod search;
+mod table;
 mod webhook_form;
 mod when;
 
@@ -167,22 +169,6 @@ fn given(field: &mut Option<String>) {
         .take()
         .map(|text| text.trim().to_owned())
         .filter(|text| !text.is_empty());
-}
-
-/// A search for deliveries as a form sends it: empty fields are none, and times are UTC.
-fn tidy(mut query: DeliveryQuery) -> DeliveryQuery {
-    let fields = [
-        &mut query.repository,
-        &mut query.endpoint,
-        &mut query.state,
-        &mut query.since,
-        &mut query.until,
-        &mut query.cursor,
-    ];
-    fields.into_iter().for_each(given);
-    when::moment(&mut query.since);
-    when::moment(&mut query.until);
-    query
 }
 
 /// Whether a page is to be kept up to date.

@@ -13,15 +13,16 @@ use super::{
         access::Who,
         api::{
             Params,
-            deliveries::{DeliveryQuery, listed},
+            deliveries::DeliveryQuery,
             overview::{Figures, seen},
         },
         problem::Problem,
         pulse::Often,
     },
-    LiveQuery, deliveries, endpoints,
+    LiveQuery, endpoints,
     frame::{Frame, Visitor},
     page,
+    table::Table,
     when::span,
 };
 
@@ -45,8 +46,7 @@ pub(super) struct OverviewParts {
     figures: Option<Figures>,
     rows: Vec<endpoints::Row>,
     more: usize,
-    deliveries: Vec<deliveries::Row>,
-    filtered: bool,
+    table: Table,
 }
 
 impl OverviewParts {
@@ -56,7 +56,7 @@ impl OverviewParts {
             limit: Some(DELIVERIES),
             ..DeliveryQuery::default()
         };
-        let found = listed(admin, who, query).await?.items;
+        let (table, _) = Table::of(admin, who, query, false).await?;
         let now = admin.parts().clock.now();
         let shown = overview.troubled.len();
         let troubled = overview.troubled.into_iter();
@@ -72,11 +72,7 @@ impl OverviewParts {
             figures: overview.figures,
             rows: troubled.map(|view| endpoints::Row::of(view, who, now)).collect(),
             more: overview.troubled_in_all - shown,
-            deliveries: found
-                .into_iter()
-                .map(|one| deliveries::Row::of(one, now))
-                .collect(),
-            filtered: false,
+            table,
         })
     }
 }

@@ -15,7 +15,7 @@ use super::{
         access::Who,
         api::{
             self, Params,
-            deliveries::{DeliveryQuery, listed},
+            deliveries::DeliveryQuery,
             endpoints::{EndpointView, concerned},
             send::{SentView, tested},
             states::TransitionQuery,
@@ -24,11 +24,11 @@ use super::{
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
-    deliveries::Row,
     endpoint::{Transition, address, transitions},
     form,
     frame::{Frame, Visitor},
-    href, page, refused, sentence,
+    href, link, page, refused, sentence,
+    table::Table,
     webhook_form::{WebhookForm, version},
     when::When,
 };
@@ -54,8 +54,7 @@ struct RepositoryPage {
     there: Option<There>,
     sent: Option<SentView>,
     operators: Vec<Operator>,
-    deliveries: Vec<Row>,
-    filtered: bool,
+    table: Table,
 }
 
 /// The webhook that is there.
@@ -97,7 +96,7 @@ impl RepositoryPage {
         who.see(name)?;
         let now = admin.parts().clock.now();
         let webhook = admin.parts().webhooks.get(name).await?;
-        let deliveries = listed(admin, who, recent(name)).await?.items;
+        let (table, _) = Table::of(admin, who, recent(name), false).await?;
         let operators = concerned(admin, who, name).await?;
         let operators = operators.into_iter().filter(|view| view.repository.is_none());
         let operator = |view: EndpointView| Operator {
@@ -122,8 +121,7 @@ impl RepositoryPage {
             there,
             sent: None,
             operators: operators.map(operator).collect(),
-            deliveries: deliveries.into_iter().map(|one| Row::of(one, now)).collect(),
-            filtered: false,
+            table,
         })
     }
 }
@@ -149,7 +147,11 @@ impl There {
             ..TransitionQuery::default()
         };
         let id = id.to_string();
-        let (transitions, more) = transitions(admin, who, &id, query).await?;
+        let (transitions, more) = match transitions(admin, who, &id, query).await {
+            // That the history can't be read is told where the deliveries are.
+            Err(error) if error.status().is_server_error() => Default::default(),
+            found => found?,
+        };
         Ok(Self {
             transitions,
             history: more.map(|_| address(&id)),
@@ -178,8 +180,9 @@ pub(super) async fn open(Params(query): Params<OpenQuery>) -> Result<Redirect, P
 
 #[derive(Deserialize)]
 pub(super) struct ShowQuery {
-    done: Option<String>,
     live: Option<String>,
+    /// The number of what is said of what was done just now.
+    note: Option<String>,
 }
 
 pub(super) async fn show(
@@ -192,14 +195,16 @@ pub(super) async fn show(
     let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
     let stream = format!("/live{}", shown.href);
     shown.frame.keep_up(query.live.as_deref(), &shown.href, stream);
-    let notice = match query.done.as_deref() {
-        Some("saved") if shown.form.enabled => "Saved. The next push goes there.",
-        Some("saved") => "Saved. It is disabled: nothing is sent.",
-        Some("removed") => "Removed. What it was still owed became dead letters.",
-        _ => "",
-    };
-    notice.clone_into(&mut shown.notice);
+    let notes = &admin.parts().notes;
+    shown.notice = notes.read(&visitor.who.name, &shown.href, query.note.as_deref());
     Ok(page(StatusCode::OK, &shown))
+}
+
+/// The way to the repository's page, which says this once.
+fn shown_with(admin: &Admin, visitor: &Visitor, name: &RepositoryName, words: &str) -> Response {
+    let path = href(name.as_str());
+    let note = admin.parts().notes.leave(&visitor.who.name, &path, words);
+    Redirect::to(&link(&path, &[("note", &note)])).into_response()
 }
 
 pub(super) async fn save(
@@ -217,14 +222,35 @@ pub(super) async fn save(
     }
     let webhooks = &admin.parts().webhooks;
     let put = match typed.draft() {
-        Ok(draft) => {
+        Ok(mut draft) => {
+            // The form has the URL in any case: as it was shown, it is not typed.
+            let there = webhooks.get(&name).await?;
+            draft.url = draft
+                .url
+                .filter(|url| there.is_none_or(|there| there.url != *url));
             let expected = Some(typed.expected());
             webhooks.put(&name, draft, expected, &visitor.who.name).await
         }
         Err(error) => Err(error),
     };
-    let Err(refusal) = put else {
-        return Ok(Redirect::to(&format!("{}?done=saved", href(name.as_str()))).into_response());
+    let refusal = match put {
+        Ok((view, _)) if view.enabled => {
+            return Ok(shown_with(
+                &admin,
+                &visitor,
+                &name,
+                "Saved. The next push goes there.",
+            ));
+        }
+        Ok(_) => {
+            return Ok(shown_with(
+                &admin,
+                &visitor,
+                &name,
+                "Saved. It is disabled: nothing is sent.",
+            ));
+        }
+        Err(refusal) => refusal,
     };
     let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
     match &refusal {
@@ -240,6 +266,10 @@ pub(super) async fn save(
                 None => "Somebody else removed it meanwhile; nothing was saved. Save again to set it anew."
                     .to_owned(),
             };
+        }
+        ChangeError::Unwritten(_) => {
+            shown.problem = sentence(&refusal.to_string());
+            return Ok(refused(&refusal.into(), &shown));
         }
         other => shown.problem = sentence(&other.to_string()),
     }
@@ -348,7 +378,8 @@ pub(super) async fn remove(
         Err(error) => Err(error),
     };
     let Err(error) = removed else {
-        return Ok(Redirect::to(&format!("{}?done=removed", href(name.as_str()))).into_response());
+        let words = "Removed. What it was still owed becomes dead letters.";
+        return Ok(shown_with(&admin, &visitor, &name, words));
     };
     let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
     shown.problem = sentence(&error.detail);

@@ -26,6 +26,7 @@ use crate::{
     admin::draft::MASK,
     cli::{Exit, Failure, Output, complain, print},
     config::{Config, Problems},
+    json,
     push::EndpointId,
     settings::{self, OpenError, SavedWebhook, Settings},
     webhook::target::Target,
@@ -67,14 +68,14 @@ pub struct ImportArgs {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Document {
     version: u32,
     webhooks: Vec<Item>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Item {
     repository: String,
     url: String,
@@ -190,7 +191,8 @@ enum Done {
     Changed,
 }
 
-/// Runs `shipbell endpoints import`: everything is checked by the server before anything is changed.
+/// Runs `shipbell endpoints import`: everything is checked by the server before anything is changed. One that is cut off,
+/// because the server is gone or somebody interrupts it, tells how far it came.
 ///
 /// # Errors
 /// The file is not what `export` writes, the server can't be asked, or it refuses some of it.
@@ -199,43 +201,42 @@ pub(super) fn import(
     load: impl FnOnce() -> Result<Config, Problems>,
 ) -> Result<(), Failure> {
     let document = read(&arguments.file)?;
-    let client = Client::of(&arguments.server, load)?;
+    let mut client = Client::of(&arguments.server, load)?;
+    client.heed_interrupts()?;
     let bar = bar(document.webhooks.len() * if arguments.dry_run { 1 } else { 2 });
-    let mut checked = Vec::new();
-    let mut refused = Vec::new();
-    for item in &document.webhooks {
-        match put(&client, item, true)? {
-            Ok(done) => checked.push((item, done)),
-            Err(problem) => refused.push(json!({"repository": item.repository, "problem": problem})),
-        }
-        bar.inc(1);
-    }
-    let is_done = refused.is_empty() && !arguments.dry_run;
-    let mut done = Vec::new();
-    if is_done {
-        for (item, _) in &checked {
-            match put(&client, item, false)? {
-                Ok(how) => done.push((*item, how)),
-                Err(problem) => refused.push(json!({"repository": item.repository, "problem": problem})),
-            }
-            bar.inc(1);
-        }
-    } else {
-        done = checked;
+    let mut report = walk(&client, &document.webhooks, true, &bar);
+    if report.refused.is_empty() && report.cut.is_none() && !arguments.dry_run {
+        report = walk(&client, &document.webhooks, false, &bar);
     }
     bar.finish_and_clear();
-    let report = Report {
-        is_done,
-        done,
-        refused,
+    let mut cut = report.cut.take();
+    if report.left.len() == document.webhooks.len()
+        && report.is_dry
+        && let Some(failure) = cut
+    {
+        // It has not begun.
+        return Err(failure);
+    }
+    let (all, left) = (document.webhooks.len(), report.left.len());
+    let words = match (report.is_dry, arguments.dry_run) {
+        (true, true) => format!("cut off: {left} of {all} webhooks were not checked"),
+        (true, false) => "cut off while they were checked: none was imported".to_owned(),
+        (false, _) => format!(
+            "cut off: of {left} webhooks it is not known for the first, and the others were not imported; import again, \
+             which repeats nothing"
+        ),
     };
+    cut = cut.map(|failure| Failure::new(failure.exit, failure.error.context(words)));
     print(&match arguments.output {
         Output::Text => report.text(),
         Output::Json => report.json(),
     })?;
+    if let Some(failure) = cut {
+        return Err(failure);
+    }
     match report.refused.len() {
         0 => Ok(()),
-        count if is_done => Err(refusal(format!(
+        count if !report.is_dry => Err(refusal(format!(
             "{count} of the webhooks could not be set any more; import again, which repeats nothing"
         ))),
         count if arguments.dry_run => Err(refusal(format!("{count} of the webhooks can't be used"))),
@@ -249,14 +250,49 @@ fn refusal(words: String) -> Failure {
     Failure::new(Exit::Failure, anyhow!(words))
 }
 
+/// Has the server take the webhooks one after another, or only check them, until it can't be asked.
+fn walk<'a>(client: &Client, items: &'a [Item], is_dry: bool, bar: &ProgressBar) -> Report<'a> {
+    let mut report = Report::new(is_dry);
+    for (index, item) in items.iter().enumerate() {
+        match put(client, item, is_dry) {
+            Ok(Ok(how)) => report.done.push((item, how)),
+            Ok(Err(problem)) => {
+                let refusal = json!({"repository": item.repository, "problem": problem});
+                report.refused.push(refusal);
+            }
+            Err(failure) => {
+                report.left = items.iter().skip(index).collect();
+                report.cut = Some(failure);
+                break;
+            }
+        }
+        bar.inc(1);
+    }
+    report
+}
+
 struct Report<'a> {
-    /// Whether it is done, or only would be.
-    is_done: bool,
+    /// Whether it only would be done.
+    is_dry: bool,
     done: Vec<(&'a Item, Done)>,
     refused: Vec<Value>,
+    /// Those that it did not come to, because it was cut off; of the first it is not known.
+    left: Vec<&'a Item>,
+    /// Why it was cut off.
+    cut: Option<Failure>,
 }
 
 impl Report<'_> {
+    fn new(is_dry: bool) -> Self {
+        Self {
+            is_dry,
+            done: Vec::new(),
+            refused: Vec::new(),
+            left: Vec::new(),
+            cut: None,
+        }
+    }
+
     fn those(&self, how: Done) -> Vec<&str> {
         let those = self.done.iter().filter(|(_, done)| *done == how);
         those.map(|(item, _)| item.repository.as_str()).collect()
@@ -264,22 +300,25 @@ impl Report<'_> {
 
     fn json(&self) -> String {
         let told = json!({
-            "imported": self.is_done,
+            "imported": !self.is_dry && self.left.is_empty(),
             "added": self.those(Done::Added),
             "changed": self.those(Done::Changed),
             "refused": self.refused,
+            "left": self.left.iter().map(|item| &item.repository).collect::<Vec<_>>(),
         });
         format!("{told:#}\n")
     }
 
     fn text(&self) -> String {
-        let would = if self.is_done { "" } else { "would be " };
+        let would = if self.is_dry { "would be " } else { "" };
         let [added, changed] = [Done::Added, Done::Changed].map(|how| self.those(how).len());
         let mut lines = vec![format!("{added} {would}added, {changed} {would}changed")];
         lines.extend(self.refused.iter().map(|refusal| {
             let text = |key: &str| refusal.get(key).and_then(Value::as_str).unwrap_or_default();
             format!("{}: {}", text("repository"), text("problem"))
         }));
+        let left = self.left.iter();
+        lines.extend(left.map(|item| format!("{}: not come to", item.repository)));
         lines.join("\n") + "\n"
     }
 }
@@ -340,7 +379,7 @@ fn read(path: &Path) -> Result<Document, Failure> {
     };
     let text = read().with_context(|| format!("{shown} can't be read"))?;
     let wrong = |error: anyhow::Error| Failure::new(Exit::Failure, error);
-    let document: Document = serde_json::from_str(&text).map_err(|error| {
+    let document: Document = json::read(text.as_bytes()).map_err(|error| {
         wrong(anyhow!(
             "{shown} is not what `shipbell endpoints export` writes: {error}"
         ))

@@ -15,7 +15,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
 use super::{Exit, Failure, Output, print};
@@ -112,6 +117,8 @@ struct Asked {
 struct Client {
     socket: PathBuf,
     runtime: tokio::runtime::Runtime,
+    /// Cancelled by an interrupt, once those are heeded.
+    interrupted: CancellationToken,
 }
 
 impl Client {
@@ -123,7 +130,19 @@ impl Client {
         Ok(Self {
             socket: data_dir.join(socket::FILE),
             runtime,
+            interrupted: CancellationToken::new(),
         })
+    }
+
+    /// From now on an interrupt ends what is being asked with a failure, and not the process at once.
+    fn heed_interrupts(&mut self) -> Result<(), Failure> {
+        let _entered = self.runtime.enter();
+        let (mut interrupts, token) = (signal(SignalKind::interrupt())?, self.interrupted.clone());
+        self.runtime.spawn(async move {
+            interrupts.recv().await;
+            token.cancel();
+        });
+        Ok(())
     }
 
     /// What the server answers, whatever that is.
@@ -141,7 +160,13 @@ impl Client {
         let request = request.header(header::HOST, "localhost").body(Full::new(body));
         let request = request.map_err(anyhow::Error::from)?;
         self.runtime.block_on(async {
-            let asked = timeout(ANSWER_MAX, ask(&self.socket, request)).await;
+            let asked = tokio::select! {
+                biased;
+                () = self.interrupted.cancelled() => {
+                    return Err(Failure::new(Exit::TryAgain, anyhow!("interrupted")));
+                }
+                asked = timeout(ANSWER_MAX, ask(&self.socket, request)) => asked,
+            };
             asked.unwrap_or_else(|_| {
                 Err(Failure::new(
                     Exit::Unreachable,

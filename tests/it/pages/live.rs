@@ -65,7 +65,17 @@ fn what_happens_comes_by_itself() {
     assert_eq!(status, 200);
     assert!(head.contains("content-type: text/event-stream"), "{head}");
     assert!(head.contains("cache-control: no-store"), "{head}");
-    overview.until(|text| text.contains("All of them are healthy") && text.contains("Nothing was sent yet"));
+    let text =
+        overview.until(|text| text.contains("Nothing was sent yet") && text.contains("event: alive\ndata: "));
+    assert!(
+        text.contains("All of them are healthy") && text.contains("Kept up to date as things happen."),
+        "{text}"
+    );
+    // Also while nothing happens: the page says that it is kept up to date for as long as this comes.
+    for _ in 0..2 {
+        let text = overview.until(|text| text.ends_with("event: alive\n") || text.contains("event: part"));
+        assert!(!text.contains("event: ended"), "{text}");
+    }
     let (_, _, mut own) = Stream::open(&shipbell, &format!("/live{PAGE}"), "");
     let (_, _, mut other) = Stream::open(&shipbell, "/live/deliveries?repository=other%2Fapp&state=", "");
     own.until(|text| text.contains("Nothing was sent yet"));
@@ -78,8 +88,15 @@ fn what_happens_comes_by_itself() {
             "{text}"
         );
     }
+    let (_, _, mut all) = Stream::open(&shipbell, "/live/deliveries", "");
+    all.until(|text| text.contains("Send all of them again") && text.contains("event: alive"));
+    // What comes behind the part changes with it.
+    let (_, _, mut first) = Stream::open(&shipbell, "/live/deliveries?limit=1", "");
+    let text = first.until(|text| text.contains("event: alive"));
+    assert!(!text.contains("rel=\"next\""), "{text}");
     push(&shipbell, "other/app", "2");
     let text = other.until(|text| text.contains("other/app:2"));
+    first.until(|text| text.contains("rel=\"next\""));
     assert!(!text.contains("acme/app"), "{text}");
     browser.submit("/endpoints/ci/hold", &[]);
     overview.until(|text| text.contains("badge held"));
@@ -90,7 +107,11 @@ fn what_happens_comes_by_itself() {
         assert_eq!(Stream::open(&shipbell, &stream, "").0, 200, "{page}");
         let script = between(&live, "<script src=\"", "\"");
         assert_eq!(browser.get(script).status, 200);
-        let paused = between(&live, "happen. <a href=\"", "\"").replace("&#38;", "&");
+        assert!(
+            !live.contains("Kept up to date"),
+            "only the stream may say so: {page}"
+        );
+        let paused = between(&live, "<p class=\"live quiet small\"><a href=\"", "\"").replace("&#38;", "&");
         let paused = browser.page(&paused);
         assert!(
             !paused.contains("sse-connect") && !paused.contains("<script"),
