@@ -285,8 +285,21 @@ where
     }
     request.extensions_mut().insert(asked);
     match router.oneshot(request).await {
-        Ok(response) => response,
+        Ok(response) => explained(response).await,
         Err(never) => match never {},
+    }
+}
+
+/// A refusal of the router itself, such as of a path that is no text, as a problem; any other answer as it is.
+async fn explained(response: Response<AxumBody>) -> Response<AxumBody> {
+    let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    let status = response.status();
+    if !status.is_client_error() || !response.headers().get(header::CONTENT_TYPE).is_some_and(is_text) {
+        return response;
+    }
+    match collected(response.into_body()).await {
+        Ok(words) => Problem::new(status, String::from_utf8_lossy(&words)).into_response(),
+        Err(problem) => problem.into_response(),
     }
 }
 

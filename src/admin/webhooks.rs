@@ -389,6 +389,16 @@ impl Webhooks {
         Ok(())
     }
 
+    /// Has a repository's webhook, which is enabled or disabled elsewhere, be another than it was: who knows it as it
+    /// was before is told so, and doesn't change it back unknowingly.
+    pub async fn switched(&self, repository: &RepositoryName) {
+        let _one_at_a_time = self.0.changing.lock().await;
+        let same = |there: Option<SavedWebhook>| there.map(Some).ok_or(ChangeError::Absent);
+        if let Err(error) = self.change(repository, same).await {
+            warn!(%repository, %error, "the webhook keeps its ETag, though it was enabled or disabled");
+        }
+    }
+
     /// What is there after `change`, and the URL of the one before, if there was one.
     async fn change(
         &self,

@@ -166,7 +166,8 @@ fn no_secret_is_shown() {
          [[admin.tokens]]\nname = \"n\"\nrole = \"viewer\"\ntoken = \"hunter-admin\"\n\
          [[endpoints]]\nname = \"a\"\nurl = \"https://hunter-user@b/c?t=hunter-query\"\nsecret = \"{SECRET}\"\n\
          previous_secret = \"{SECRET}\"\nheaders = {{ X-A = \"hunter-header\" }}\n\
-         bearer_token = \"hunter-bearer\"\nproxy = \"http://u:hunter-proxy@p:1\"\n"
+         proxy = \"http://u:hunter-proxy@p:1\"\n\
+         [[endpoints]]\nname = \"b\"\nurl = \"https://b/\"\nbearer_token = \"hunter-bearer\"\n"
     );
     let config = load(&file);
     let shown = [

@@ -74,6 +74,8 @@ mod signatures;
 #[cfg(test)]
 mod states;
 #[cfg(test)]
+mod strict;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod unreachable;

@@ -75,7 +75,7 @@ fn a_push_that_waits_for_its_endpoint_says_how_that_is_and_until_when() {
             "until somebody enables it: `shipbell endpoints enable stopped`",
             "waits for its endpoint, which is paused since",
             &format!("the next attempt, of the oldest push for it, is in 60 min at {next}"),
-            "tried     not yet",
+            "tried   not yet",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

@@ -276,7 +276,11 @@ pub(in super::super) async fn set(
     let (id, endpoint) = changeable(admin, who, id)?;
     let states = &admin.parts().states;
     let reason = format!("by {}", who.name);
+    let was_disabled = states.is_disabled(&id);
     states.happen(&id, event, &reason);
+    if let (EndpointId::Repository(name), true) = (&id, states.is_disabled(&id) != was_disabled) {
+        admin.parts().webhooks.switched(name).await;
+    }
     states.save().await.map_err(|error| {
         let detail = format!("it is so from now on, but could not be saved yet: {error}");
         Problem::new(http::StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{FromRequestParts, Query},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -43,6 +44,7 @@ pub(super) mod repositories;
 mod schemas;
 pub(super) mod send;
 pub(super) mod states;
+mod strict;
 mod veiled;
 pub(super) mod webhooks;
 mod why;
@@ -99,13 +101,16 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
     refuse(&mut description);
     schemas::sharpen(&mut description);
     let served = Arc::new(description.clone());
-    let router = router.route(
-        "/openapi.json",
-        get(move || {
-            let served = Arc::clone(&served);
-            async move { Json((*served).clone()) }
-        }),
-    );
+    let calls = strict::calls(&description);
+    let router = router
+        .route_layer(from_fn_with_state(calls, strict::check))
+        .route(
+            "/openapi.json",
+            get(move || {
+                let served = Arc::clone(&served);
+                async move { Json((*served).clone()) }
+            }),
+        );
     (router, description)
 }
 

@@ -86,7 +86,7 @@ fn what_a_push_waits_for_is_its_endpoint_when_that_is_not_healthy() {
     }
     let text = told(delivery("pending"));
     assert!(text.contains("waits for its batch to close"), "{text}");
-    assert!(text.contains("  tried     not yet\n"), "{text}");
+    assert!(text.contains("    tried   not yet\n"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! What the API refuses rather than take it for something else (CONTRACT 8).
+
+use serde_json::json;
+
+use crate::support::{
+    api::{Api, webhook_of},
+    shipbell::{Config, Shipbell},
+};
+
+fn start() -> (Shipbell, Api) {
+    let shipbell = Shipbell::start(Config::without_registry());
+    let api = Api::at(shipbell.admin_port());
+    (shipbell, api)
+}
+
+#[test]
+fn a_parameter_that_a_call_does_not_have_and_a_body_that_it_does_not_read_are_refused() {
+    let (_shipbell, api) = start();
+    let problem = |method: &str, path: &str, body: &str| {
+        let refused = api.send(method, path, body.as_bytes());
+        assert_eq!(refused.status, 400, "{method} {path} {body}: {}", refused.text());
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        refused.json()["detail"].as_str().unwrap().to_owned()
+    };
+    let replay = "/api/v1/dead-letters/replay";
+    for (method, path, wrong) in [
+        ("POST", format!("{replay}?endpont=ci"), "endpont"),
+        ("POST", format!("{replay}?dry-run=true"), "dry-run"),
+        (
+            "POST",
+            "/api/v1/deliveries/redeliver?endpont=ci".to_owned(),
+            "endpont",
+        ),
+        (
+            "POST",
+            "/api/v1/endpoints/ci/hold?dry_run=true".to_owned(),
+            "dry_run",
+        ),
+        ("PUT", format!("{}?dryrun=true", webhook_of("acme/app")), "dryrun"),
+        ("GET", "/api/v1/deliveries?repo=acme%2Fapp".to_owned(), "repo"),
+        ("HEAD", "/api/v1/overview?x".to_owned(), ""),
+    ] {
+        if method == "HEAD" {
+            assert_eq!(api.send(method, &path, b"").status, 400, "{path}");
+            continue;
+        }
+        let body = if method == "PUT" {
+            r#"{"url":"https://ci.example.com/"}"#
+        } else {
+            ""
+        };
+        let detail = problem(method, &path, body);
+        assert!(
+            detail.contains(&format!("\"{wrong}\" is no parameter")),
+            "{path}: {detail}"
+        );
+    }
+    let detail = problem("POST", &format!("{replay}?p%40ssw0rd-that-somebody-typed=1"), "");
+    assert!(!detail.contains("ssw0rd"), "{detail}");
+    let detail = problem("POST", replay, r#"{"endpoint":"ci"}"#);
+    assert!(detail.contains("in the query"), "{detail}");
+    for nothing in ["", "{}"] {
+        let answer = api.send("POST", &format!("{replay}?dry_run=true"), nothing.as_bytes());
+        assert_eq!(answer.status, 200, "{nothing:?}: {}", answer.text());
+    }
+    assert_eq!(api.get(&webhook_of("acme/app")).status, 404, "nothing was saved");
+}
+
+#[test]
+fn a_path_that_is_no_text_is_a_problem_too() {
+    let (_shipbell, api) = start();
+    for (method, path) in [
+        ("GET", "/api/v1/repositories/%FF"),
+        ("GET", "/api/v1/deliveries/%FF"),
+        ("POST", "/api/v1/endpoints/%FF/hold"),
+    ] {
+        let refused = api.send(method, path, b"");
+        assert_eq!(refused.status, 400, "{path}");
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        assert_eq!(refused.json()["status"], 400, "{}", refused.text());
+    }
+    let page = api.with("Accept", "text/html").get("/repositories/%FF");
+    assert_eq!(page.status, 400);
+    assert!(page.text().contains("<h1>"), "{}", page.text());
+}
+
+#[test]
+fn who_knows_a_webhook_as_it_was_before_it_was_disabled_does_not_enable_it_unknowingly() {
+    let (_shipbell, api) = start();
+    let body = json!({"url": "https://ci.example.com/hook", "enabled": true});
+    let saved = api.set("acme/app", &body);
+    assert_eq!(saved.status, 201, "{}", saved.text());
+    let known = saved.header("etag").unwrap().to_owned();
+    let act = |verb: &str| {
+        let path = format!("/api/v1/endpoints/repository%3Aacme%2Fapp/{verb}");
+        assert_eq!(api.post(&path).status, 200, "{verb}");
+    };
+    act("hold");
+    act("enable");
+    let there = api.get(&webhook_of("acme/app"));
+    assert_eq!(there.header("etag"), Some(known.as_str()), "it is as it was");
+    act("disable");
+    let late = api.with("If-Match", &known).put(&webhook_of("acme/app"), &body);
+    assert_eq!(late.status, 412, "{}", late.text());
+    let there = api.get(&webhook_of("acme/app"));
+    assert_eq!(there.json()["enabled"], false);
+    let now = there.header("etag").unwrap().to_owned();
+    assert_ne!(now, known);
+    let knowing = api.with("If-Match", &now).put(&webhook_of("acme/app"), &body);
+    assert_eq!((knowing.status, &knowing.json()["enabled"]), (200, &true.into()));
+}
