@@ -244,12 +244,9 @@ pub(super) async fn save(
         }
         Err(error) => Err(error),
     };
-    let refusal = match put {
-        Ok(_) => {
-            let state = admin.parts().states.state(&EndpointId::Repository(name.clone()));
-            return Ok(shown_with(&admin, &visitor, &name, saved_words(state)));
-        }
-        Err(refusal) => refusal,
+    let Err(refusal) = put else {
+        let state = admin.parts().states.state(&EndpointId::Repository(name.clone()));
+        return Ok(shown_with(&admin, &visitor, &name, saved_words(state)));
     };
     let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
     match &refusal {
