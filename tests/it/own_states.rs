@@ -112,8 +112,15 @@ fn a_form_that_shows_the_whole_url_does_not_heal_by_it_either() {
             ("tags", tags),
             ("enabled", "yes"),
         ];
-        assert_eq!(browser.submit(PAGE, &form).status, 303);
+        let saved = browser.submit(PAGE, &form);
+        assert_eq!(saved.status, 303);
         assert_eq!(state(&api), state_then, "{url}");
+        let page = browser.page(saved.header("location").unwrap());
+        let words = match state_then {
+            "paused" => "Saved. It stays paused",
+            _ => "Saved. The next push goes there.",
+        };
+        assert!(page.contains(words), "{page}");
     }
 }
 

@@ -32,7 +32,7 @@ use super::{
     webhook_form::{WebhookForm, version},
     when::When,
 };
-use crate::{image::RepositoryName, push::EndpointId};
+use crate::{dispatch::health::State as Health, image::RepositoryName, push::EndpointId};
 
 /// So many deliveries stand on the page.
 const DELIVERIES: u32 = 20;
@@ -200,6 +200,17 @@ pub(super) async fn show(
     Ok(page(StatusCode::OK, &shown))
 }
 
+/// What is said of a webhook that was saved, which may be stopped all the same.
+fn saved_words(state: Health) -> &'static str {
+    match state {
+        Health::Healthy | Health::Failing => "Saved. The next push goes there.",
+        Health::Paused => "Saved. It stays paused: what is pushed waits until it is tried again.",
+        Health::Held => "Saved. It stays on hold: what is pushed waits until it is enabled.",
+        Health::Ignored => "Saved. It stays ignored: what is pushed becomes a dead letter.",
+        Health::Disabled => "Saved. It is disabled: nothing is sent.",
+    }
+}
+
 /// The way to the repository's page, which says this once.
 fn shown_with(admin: &Admin, visitor: &Visitor, name: &RepositoryName, words: &str) -> Response {
     let path = href(name.as_str());
@@ -233,24 +244,9 @@ pub(super) async fn save(
         }
         Err(error) => Err(error),
     };
-    let refusal = match put {
-        Ok((view, _)) if view.enabled => {
-            return Ok(shown_with(
-                &admin,
-                &visitor,
-                &name,
-                "Saved. The next push goes there.",
-            ));
-        }
-        Ok(_) => {
-            return Ok(shown_with(
-                &admin,
-                &visitor,
-                &name,
-                "Saved. It is disabled: nothing is sent.",
-            ));
-        }
-        Err(refusal) => refusal,
+    let Err(refusal) = put else {
+        let state = admin.parts().states.state(&EndpointId::Repository(name.clone()));
+        return Ok(shown_with(&admin, &visitor, &name, saved_words(state)));
     };
     let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
     match &refusal {

@@ -209,7 +209,7 @@ pub(super) fn import(
         report = walk(&client, &document.webhooks, false, &bar);
     }
     bar.finish_and_clear();
-    let mut cut = report.cut.take();
+    let cut = report.cut.take();
     if report.left.len() == document.webhooks.len()
         && report.is_dry
         && let Some(failure) = cut
@@ -217,22 +217,13 @@ pub(super) fn import(
         // It has not begun.
         return Err(failure);
     }
-    let (all, left) = (document.webhooks.len(), report.left.len());
-    let words = match (report.is_dry, arguments.dry_run) {
-        (true, true) => format!("cut off: {left} of {all} webhooks were not checked"),
-        (true, false) => "cut off while they were checked: none was imported".to_owned(),
-        (false, _) => format!(
-            "cut off: of {left} webhooks it is not known for the first, and the others were not imported; import again, \
-             which repeats nothing"
-        ),
-    };
-    cut = cut.map(|failure| Failure::new(failure.exit, failure.error.context(words)));
     print(&match arguments.output {
         Output::Text => report.text(),
         Output::Json => report.json(),
     })?;
     if let Some(failure) = cut {
-        return Err(failure);
+        let words = report.cut_words(arguments.dry_run);
+        return Err(Failure::new(failure.exit, failure.error.context(words)));
     }
     match report.refused.len() {
         0 => Ok(()),
@@ -290,6 +281,19 @@ impl Report<'_> {
             refused: Vec::new(),
             left: Vec::new(),
             cut: None,
+        }
+    }
+
+    /// How far it came that was cut off; `only_checks` when nothing else was asked for.
+    fn cut_words(&self, only_checks: bool) -> String {
+        let left = self.left.len();
+        match (self.is_dry, only_checks) {
+            (true, true) => format!("cut off: {left} webhooks were not checked"),
+            (true, false) => "cut off while they were checked: none was imported".to_owned(),
+            (false, _) => format!(
+                "cut off: of {left} webhooks it is not known for the first, and the others were not imported; import \
+                 again, which repeats nothing"
+            ),
         }
     }
 
