@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_listed_certificate_is_trusted_under_its_name_and_in_its_time_whatever_it_is() {
         for is_ca in [IsCa::NoCa, IsCa::Ca(BasicConstraints::Unconstrained)] {
-            let (listed, other) = (made(is_ca.clone()), made(is_ca));
+            let (listed, other) = (made(is_ca), made(is_ca));
             let all = [&listed];
             assert_eq!(verify(&listed, &all, "hooks.internal", 2025), Ok(()));
             for (shown, name, year) in [

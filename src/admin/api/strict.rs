@@ -53,21 +53,23 @@ impl Call {
         let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
         if let Some(name) = names.find(|name| !self.query.iter().any(|known| known == name)) {
             let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-            let shown = match name.len() <= NAME_BYTES_MAX && name.bytes().all(is_name) {
-                true => format!("\"{name}\" is no parameter of this call"),
-                false => "the query has a parameter that this call does not".to_owned(),
+            let shown = if name.len() <= NAME_BYTES_MAX && name.bytes().all(is_name) {
+                format!("\"{name}\" is no parameter of this call")
+            } else {
+                "the query has a parameter that this call does not".to_owned()
             };
-            let known = self.query.join(", ");
-            return Some(match self.query.is_empty() {
-                true => format!("{shown}, which has none"),
-                false => format!("{shown}; it has {known}"),
+            return Some(if self.query.is_empty() {
+                format!("{shown}, which has none")
+            } else {
+                format!("{shown}; it has {}", self.query.join(", "))
             });
         }
         let bytes = request.body().size_hint();
         if !self.has_body && bytes.upper().is_none_or(|bytes| bytes > EMPTY_BYTES_MAX) {
-            let instead = match self.query.is_empty() {
-                true => "",
-                false => ": what is meant is said in the query",
+            let instead = if self.query.is_empty() {
+                ""
+            } else {
+                ": what is meant is said in the query"
             };
             return Some(format!("this call takes no body{instead}"));
         }

@@ -146,10 +146,7 @@ impl InOrder {
     fn add(&mut self, id: FoundId) {
         self.last = id.taken_at.max(self.last);
         // One that was new then is new here, or remembered twice for a while, which does no harm.
-        let known = match id.is_new {
-            true => None,
-            false => self.place(id.key),
-        };
+        let known = if id.is_new { None } else { self.place(id.key) };
         if let Some(home) = known.and_then(|place| self.homes.get_mut(place)) {
             *home = id.segment.max(*home);
         } else {
@@ -236,11 +233,11 @@ mod tests {
 
     #[test]
     fn many_new_ids_are_all_known_and_one_written_again_moves_its_home() {
-        const IDS: u32 = 3 * super::super::PARTED_MIN as u32;
+        let ids = u32::try_from(3 * super::super::PARTED_MIN).unwrap();
         let key = |number: u32| EventKey::of(format!("event-{number}")).unwrap();
         let mut gathering = Gathering::new(0);
         // Some are looked for on the way, so that they come into the table in parts of their own.
-        for numbers in [0..IDS / 3, IDS / 3..IDS / 3 + 5, IDS / 3 + 5..IDS] {
+        for numbers in [0..ids / 3, ids / 3..ids / 3 + 5, ids / 3 + 5..ids] {
             let mut found = Found::default();
             for number in numbers.clone() {
                 found.add_new(key(number), at(i64::from(number)), 1);
@@ -249,11 +246,11 @@ mod tests {
             gathering.add(found);
         }
         let recent = gathering.finish(at(0));
-        for number in 0..IDS {
+        for number in 0..ids {
             assert_eq!(recent.place(key(number)), Some(u64::from(number)));
         }
-        assert_eq!(recent.place(key(IDS)), None);
-        assert_eq!((recent.count_in(1), recent.count_in(2)), (u64::from(IDS) - 3, 3));
+        assert_eq!(recent.place(key(ids)), None);
+        assert_eq!((recent.count_in(1), recent.count_in(2)), (u64::from(ids) - 3, 3));
     }
 
     #[test]
@@ -262,7 +259,7 @@ mod tests {
         let mut gathering = Gathering::new(0);
         let mut found = Found::default();
         found.add_new(key(1), at(0), 1);
-        for number in 0..super::super::KEPT as u32 {
+        for number in 0..super::super::KEPT {
             found.add_new(EventKey::of(format!("{number}")).unwrap(), at(1), 1);
         }
         found.add_new(key(1), at(2), 2);

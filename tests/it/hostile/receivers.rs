@@ -262,9 +262,10 @@ fn retry_after_is_honoured_within_a_day_and_nonsense_is_passed_over() {
                 Some((at("retry_at")? - at("at")?).num_milliseconds() / 1000)
             });
             // A date comes nearer.
-            let nearer_s = match *value == date {
-                true => i64::try_from(dated.elapsed().as_secs()).unwrap(),
-                false => 0,
+            let nearer_s = if *value == date {
+                i64::try_from(dated.elapsed().as_secs()).unwrap()
+            } else {
+                0
             };
             assert!(
                 (expected_s - 2 - nearer_s..=expected_s + 5).contains(&wait_s),
