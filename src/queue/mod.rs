@@ -9,7 +9,8 @@
 //! - Due work comes from one ordered agenda; the map is never scanned for it. A repository stands in it at
 //!   most once, with the moment its state machine asked for (`scheduled`). The map's shard is locked before
 //!   the agenda, never after it.
-//! - What is owed is in the accounts from before it is in its queue until after it has left it.
+//! - What is owed is in the accounts from before it is in its queue until after it has left it; at a start, before
+//!   anything is due.
 //! - The locks of the accounts and of the lines are taken last, and nothing is locked under them.
 //! - No map guard lives across an `.await`: every method that touches the map is synchronous.
 
