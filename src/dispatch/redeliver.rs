@@ -235,13 +235,12 @@ impl Dispatcher {
         let next = view
             .next_attempt
             .filter(|next| waits && *next > self.0.parts.steady.now());
+        // One that waited for its own sake waits for its endpoint at most from now on.
+        if queue.hurry(repository, endpoint, sequence, Instant::now()) {
+            return Ok(Redelivered::Due);
+        }
         let Some(next) = next else {
-            let did = queue.hurry(repository, endpoint, sequence, Instant::now());
-            return if did {
-                Ok(Redelivered::Due)
-            } else {
-                Err(SendAgainError::Owed)
-            };
+            return Err(SendAgainError::Owed);
         };
         let first = queue.first_in_line(endpoint);
         if first.as_ref() == Some(&(repository.clone(), sequence)) {

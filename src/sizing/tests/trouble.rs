@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_list_that_leads_elsewhere_costs_only_the_repositorys_size() {
+async fn a_list_that_is_said_to_go_on_elsewhere_is_read_at_the_registry() {
     let bench = Bench::start().await;
     let stranger = Fake::start().await;
     let image = Made::image(("c", 1), &[]);
@@ -11,7 +11,10 @@ async fn a_list_that_leads_elsewhere_costs_only_the_repositorys_size() {
     bench.push("v2", &image);
     bench.fake.pages(1, Links::At(stranger.url()));
     let sizes = bench.size(pushed(&image)).await;
-    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+    assert_eq!(
+        (sizes.image_size, sizes.repository_size),
+        (Some(1), Some(1 + image.bytes()))
+    );
     assert_eq!(stranger.calls(), 0);
 }
 
