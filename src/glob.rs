@@ -30,7 +30,11 @@ fn crossing(text: &str) -> String {
                 while characters.next_if_eq(&'*').is_some() {}
                 let begins = before.is_none_or(|before| matches!(before, '/' | '{' | ','));
                 let ends = (characters.peek()).is_none_or(|after| matches!(after, '/' | '}' | ','));
+                // One that is all of an alternative does not cross for the library either.
+                let is_alternative =
+                    matches!(before, Some('{' | ',')) && matches!(characters.peek(), Some('}' | ','));
                 written.push_str(match (begins, ends) {
+                    (true, true) if is_alternative => "{*,*/**}",
                     (true, true) => "**",
                     (true, false) => "{*,**/*}",
                     (false, true) => "{*,*/**}",
@@ -88,6 +92,9 @@ mod tests {
             ("a**/z", &["a/z", "ab/z", "a/b/c/z"], &["z", "a/zz"]),
             ("{acme**,**lib}", &["acme/app", "x/mylib"], &["x/app", "libs"]),
             ("a***", &["a", "a/b"], &["b"]),
+            ("{**,lib}", &["a", "a/b"], &[]),
+            ("a/{**,x}", &["a/b", "a/b/c"], &["b/c"]),
+            ("{x,**/app,y/**}", &["x", "app", "b/app", "y/z/z"], &["a/b"]),
             ("v[*]*", &["v*1"], &["v1"]),
             ("[]**]x", &["]x", "*x"], &["ax", "a/x"]),
             (r"a\**", &["a*", "a*b"], &["ab", "a*/b"]),

@@ -108,6 +108,10 @@ impl Mask {
 
 /// What stands behind the secret that `text` begins with, as it is or with some of its characters escaped.
 fn behind<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
+    text.strip_prefix(secret).or_else(|| behind_escaped(secret, text))
+}
+
+fn behind_escaped<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
     secret.iter().try_fold(text, |rest, byte| {
         let escaped = escape(rest).filter(|(value, _)| value == byte);
         let (first, after) = rest.split_first()?;
@@ -199,6 +203,9 @@ mod tests {
             "",
         ] {
             assert_eq!(masked(SECRET, other), other);
+        }
+        for secret in ["a%25b", r"a\\b", "a&amp;b", r"a\x5cb", "a&#38;b"] {
+            assert_eq!(masked(secret, &format!("<{secret}>")), "<[masked]>", "{secret}");
         }
         assert_eq!(
             masked("a%2Bb", "it was a%2Bb, a%252Bb"),

@@ -333,7 +333,7 @@ impl Dispatcher {
             let sent = tokio::select! {
                 biased;
                 () = tasks.hard().cancelled() => break Some("shipbell stops"),
-                sent = self.redeliver(Some(JournalId(place.2)), place.1, &endpoint, order) => sent,
+                sent = self.redeliver(Some(JournalId(place.2)), place.1, &endpoint, order, false) => sent,
             };
             if matches!(sent, Err(SendAgainError::Busy)) {
                 tokio::select! {

@@ -156,7 +156,7 @@ impl Dispatcher {
     /// Sends a delivery again, now, whether it was delivered, is a dead letter, or was superseded; of a push that
     /// `journal` took, or this one if `None`. Its `webhook-id` is the same. If it is a dead letter, it goes on 2xx. One
     /// that was refused and waits for its next attempt waits no longer, nor does one that is the next to be sent to an
-    /// endpoint that is failing or paused.
+    /// endpoint that is failing or paused, if `may_hurry`: the endpoint is as well waited for on behalf of others.
     ///
     /// # Errors
     /// See [`SendAgainError`]. A failed attempt is none.
@@ -166,6 +166,7 @@ impl Dispatcher {
         sequence: Sequence,
         endpoint: &EndpointId,
         order: Order,
+        may_hurry: bool,
     ) -> Result<Redelivered, SendAgainError> {
         let journal = journal.unwrap_or(self.0.parts.journal.id());
         if let Some(sentence) = self.refusal(endpoint) {
@@ -193,7 +194,7 @@ impl Dispatcher {
         let is_own = journal == self.0.parts.journal.id();
         let queue = &self.0.parts.queue;
         if is_own && queue.owes(&letter.repository, endpoint, sequence) {
-            return self.hurry(&letter.repository, endpoint, sequence);
+            return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
         let sizes = self.sizes_of(letter).await;
         let turn = match request::target(&settings) {
@@ -228,6 +229,7 @@ impl Dispatcher {
         repository: &RepositoryName,
         endpoint: &EndpointId,
         sequence: Sequence,
+        may_hurry: bool,
     ) -> Result<Redelivered, SendAgainError> {
         let Parts { queue, states, .. } = &self.0.parts;
         let view = states.view(endpoint);
@@ -243,12 +245,13 @@ impl Dispatcher {
             return Err(SendAgainError::Owed);
         };
         let first = queue.first_in_line(endpoint);
-        if first.as_ref() == Some(&(repository.clone(), sequence)) {
+        let is_first = first.as_ref() == Some(&(repository.clone(), sequence));
+        if is_first && may_hurry {
             states.hurry_one(endpoint);
             return Ok(Redelivered::Due);
         }
         // Whoever may see this repository may not know of others.
-        let ahead = match first {
+        let ahead = match first.filter(|_| !is_first) {
             Some((other, first)) if other == *repository => {
                 let id = webhook_id(self.0.parts.journal.id(), first, endpoint);
                 format!(", and an older push ({id}) goes first")

@@ -183,12 +183,17 @@ impl Recent {
         let (ring, front) = (&self.ring, self.front);
         let hash_of = |place: &u32| ring.get(index(*place, front)).map_or(0, |key| key.hash());
         let new = ring.len().saturating_sub(index_from);
+        if new == 0 {
+            return;
+        }
         self.table.reserve(new, hash_of);
         // The table takes a hash's lowest bits for the place to begin at.
         let bits = self.table.capacity().next_power_of_two().trailing_zeros();
         let shift = bits.saturating_sub(PARTS_BITS);
         let part = |hash: u64| usize::try_from(hash >> shift).unwrap_or_default() % PARTS;
-        let places = (front..).map(low).zip(ring).skip(index_from);
+        let places = (front + index_from as u64..)
+            .map(low)
+            .zip(ring.iter().skip(index_from));
         if new < PARTED_MIN {
             for (place, key) in places {
                 self.table.insert_unique(key.hash(), place, hash_of);

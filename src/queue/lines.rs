@@ -233,13 +233,14 @@ impl Lines {
         inner.tidy(endpoint);
     }
 
-    /// Whose lane is called next, if nobody has been called before.
-    pub(super) fn first(&self, endpoint: &EndpointId) -> Option<RepositoryName> {
+    /// Whose lanes are called next, if nobody has been called before, with their places: at most `count`.
+    pub(super) fn first(&self, endpoint: &EndpointId, count: usize) -> Vec<(Sequence, RepositoryName)> {
         let inner = self.inner();
-        let line = inner.lines.get(endpoint).filter(|line| line.at_once == 0)?;
-        line.waiting
-            .first_key_value()
-            .map(|(_, repository)| repository.clone())
+        let line = inner.lines.get(endpoint).filter(|line| line.at_once == 0);
+        let waiting = line.into_iter().flat_map(|line| &line.waiting).take(count);
+        waiting
+            .map(|(place, repository)| (*place, repository.clone()))
+            .collect()
     }
 
     /// Whether a push may be sent whose lane is lent from.

@@ -10,6 +10,9 @@ use crate::{
     push::{EndpointId, Sequence},
 };
 
+/// Of a line so many lanes are looked at for the push that comes next: of those whose oldest push has ended since.
+const LOOKED_AT_IN_LINE_MAX: usize = 256;
+
 impl Queue {
     /// Sets how an endpoint's lanes may be lent from, from now on. What is lent already is asked for again right
     /// before it is sent: see [`Queue::may_send`].
@@ -64,9 +67,21 @@ impl Queue {
     /// in its line. `None` if none waits there, or one is under way.
     #[must_use]
     pub fn first_in_line(&self, endpoint: &EndpointId) -> Option<(RepositoryName, Sequence)> {
-        let repository = self.lines.first(endpoint)?;
-        let first = self.repositories.get(&repository)?.first(endpoint)?;
-        Some((repository, first))
+        // A lane's oldest push may have ended since it took its place: what is its oldest now is never older.
+        let mut first: Option<(RepositoryName, Sequence)> = None;
+        for (place, repository) in self.lines.first(endpoint, LOOKED_AT_IN_LINE_MAX) {
+            if first.as_ref().is_some_and(|(_, first)| *first <= place) {
+                break;
+            }
+            let queue = self.repositories.get(&repository);
+            let oldest = queue.and_then(|queue| queue.first(endpoint));
+            if let Some(oldest) = oldest
+                && first.as_ref().is_none_or(|(_, first)| oldest < *first)
+            {
+                first = Some((repository, oldest));
+            }
+        }
+        first
     }
 
     /// Has a lane wait no longer for the next attempt of this push, which was refused and is its first. Whether it

@@ -225,8 +225,10 @@ pub(in super::super) async fn redelivered(
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
     admin.parts().rates.allow(Act::Redelivery(endpoint.clone()))?;
     let dispatcher = &admin.parts().dispatcher;
+    // An operator's endpoint is waited for on behalf of all its repositories.
+    let may_hurry = matches!(endpoint, EndpointId::Repository(_)) || who.administer().is_ok();
     let again = dispatcher
-        .redeliver(journal, sequence, &endpoint, order(Some(force)))
+        .redeliver(journal, sequence, &endpoint, order(Some(force)), may_hurry)
         .await;
     let sent = match again.map_err(|error| refusal(admin, &endpoint, error))? {
         Redelivered::Sent(sent) => *sent,

@@ -17,8 +17,8 @@ use utoipa::openapi::{
 
 use super::super::problem::Problem;
 
-/// A body of so many bytes says nothing: some clients send `{}` with every request.
-const EMPTY_BYTES_MAX: u64 = 2;
+/// A body of so many bytes says nothing: some clients send `{}` or `null` with every request, and a line's end.
+const EMPTY_BYTES_MAX: u64 = 6;
 
 /// A parameter's name is repeated in a refusal if it is no longer.
 const NAME_BYTES_MAX: usize = 32;

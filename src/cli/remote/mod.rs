@@ -220,7 +220,9 @@ impl Client {
         }
         for id in [called, &own] {
             let path = path_of("/api/v1/endpoints/", id, "");
-            if self.send(Method::GET, &path, &[], Bytes::new())?.status != StatusCode::NOT_FOUND {
+            // The name of a repository may be none of the configuration's.
+            let status = self.send(Method::GET, &path, &[], Bytes::new())?.status;
+            if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
                 return Ok(id.to_owned());
             }
         }

@@ -192,7 +192,7 @@ async fn a_delivery_is_sent_again_by_hand_whether_it_was_delivered_or_died() {
     let ci = named("ci");
     let again = async |number, order| match stage
         .dispatcher
-        .redeliver(None, sequence(number), &ci, order)
+        .redeliver(None, sequence(number), &ci, order, true)
         .await?
     {
         Redelivered::Sent(sent) => Ok(*sent),

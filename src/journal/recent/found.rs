@@ -254,6 +254,23 @@ mod tests {
     }
 
     #[test]
+    fn as_many_ids_as_are_kept_are_found_again_after_they_were_written_again() {
+        // One look at each, or this takes minutes.
+        let kept = u32::try_from(super::super::KEPT).unwrap();
+        let key = |number: u32| EventKey::of(number.to_string()).unwrap();
+        let mut found = Found::default();
+        for number in 0..kept {
+            found.add(key(number), at(i64::from(kept - number)), 1);
+        }
+        let recent = Recent::restore(found, at(0));
+        assert_eq!(
+            (recent.len(), recent.count_in(1)),
+            (super::super::KEPT, u64::from(kept))
+        );
+        assert_eq!(recent.place(key(0)), Some(u64::from(kept) - 1));
+    }
+
+    #[test]
     fn an_id_that_was_new_twice_is_known_until_the_younger_is_forgotten() {
         const HOUR_MS: i64 = 3_600_000;
         let mut gathering = Gathering::new(0);
