@@ -40,6 +40,14 @@ pub(crate) fn client(
         .with_custom_certificate_verifier(verifier))
 }
 
+/// Whether a certificate can be listed.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check(certificate: &CertificateDer<'_>) -> Result<(), webpki::Error> {
+    webpki::anchor_from_trusted_cert(certificate).map(drop)
+}
+
 /// Verifies as the library does, but that a server may also show an authority's own certificate if that very one is
 /// listed: it is what `openssl req -x509` makes, and what people list for a server that has no authority.
 #[derive(Debug)]

@@ -56,10 +56,10 @@ pub(super) fn config(ca_file: Option<&Path>, own: Option<&TlsFiles>) -> Result<C
     let own_ca_file = own.and_then(|own| own.ca_file.as_deref());
     let mut listed = Vec::new();
     for path in ca_file.into_iter().chain(own_ca_file) {
-        let all = certificates(path)?;
-        // Those that can't be used are told with their file.
-        trust::client(all.clone()).map_err(|error| file(path, &error))?;
-        listed.extend(all);
+        for certificate in certificates(path)? {
+            trust::check(&certificate).map_err(|error| file(path, &error))?;
+            listed.push(certificate);
+        }
     }
     let builder = trust::client(listed).map_err(|error| InvalidTls::Setup(error.to_string()))?;
     let Some(ClientCert { cert_file, key_file }) = own.and_then(|own| own.client_cert.as_ref()) else {

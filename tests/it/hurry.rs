@@ -96,3 +96,38 @@ fn what_a_paused_endpoint_is_owed_goes_now_if_it_is_the_next_and_else_says_what_
     assert_eq!(of_app[0], "acme/app:1");
     assert!(of_app.contains(&"acme/app:2".to_owned()) && of_app.contains(&"acme/other:3".to_owned()));
 }
+
+#[test]
+fn an_operators_endpoint_is_hurried_by_who_may_administer_it_alone() {
+    let receiver = Receiver::scripted(|_| Answer::Status(503));
+    let config = Config::without_registry()
+        .with(
+            "batch.window = '0s'\n[delivery]\nretry_schedule = ['1h']\njitter = 0.0\n\
+             [admin]\nauth = 'token'\n\
+             [[admin.tokens]]\nname = 'ann'\ntoken = 'admin-token-0123456789'\nrole = 'admin'\n\
+             [[admin.tokens]]\nname = 'eve'\ntoken = 'editor-token-0123456789'\nrole = 'editor'\n\
+             repositories = ['acme/**']",
+        )
+        .endpoint("hook", &receiver.url("/"));
+    let shipbell = Shipbell::start(config);
+    let api = Api::at(shipbell.admin_port());
+    let (ann, eve) = (
+        api.bearer("admin-token-0123456789"),
+        api.bearer("editor-token-0123456789"),
+    );
+    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    eventually("it waits for its endpoint", SOON, || {
+        (ann.json("/api/v1/endpoints/hook")["state"] == "failing").then_some(())
+    });
+    let again = format!("/api/v1/deliveries/{}/redeliver", id_of(&ann, "acme/app:1"));
+    let refused = eve.post(&again);
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    assert!(
+        refused.text().contains("its next attempt is at"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(receiver.requests().len(), 1);
+    assert_eq!(ann.post(&again).status, 202);
+    receiver.wait_for(2, SOON);
+}

@@ -142,6 +142,8 @@ async fn a_lane_whose_oldest_push_is_given_up_in_line_goes_behind_those_that_are
     let a = "a".parse().unwrap();
     let given_up = queue.give_up(&a, sequence(1), &ci(), Instant::now());
     assert!(matches!(given_up, GivenUp::Settled(_)));
+    let next = ("b".parse().unwrap(), sequence(2));
+    assert_eq!(queue.first_in_line(&ci()), Some(next));
     tokio::time::advance(HOUR).await;
     assert_eq!(queue.due().await.as_str(), "b");
 }
