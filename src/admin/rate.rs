@@ -74,9 +74,10 @@ impl Rates {
     /// It was done too often.
     pub fn allow(&self, act: Act) -> Result<(), Problem> {
         let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        done.retain(|_, (since, _)| since.elapsed() < WITHIN);
-        let is_full = done.len() >= ACTS_MAX && !done.contains_key(&act);
-        if is_full {
+        if done.len() >= ACTS_MAX && !done.contains_key(&act) {
+            done.retain(|_, (since, _)| since.elapsed() < WITHIN);
+        }
+        if done.len() >= ACTS_MAX && !done.contains_key(&act) {
             let oldest = done.values().map(|(since, _)| since.elapsed()).max();
             return Err(refused(
                 "too much is done by hand just now",
@@ -85,6 +86,9 @@ impl Rates {
         }
         let (max, refusal) = (act.max(), act.refusal());
         let (since, times) = done.entry(act).or_insert((Instant::now(), 0));
+        if since.elapsed() >= WITHIN {
+            (*since, *times) = (Instant::now(), 0);
+        }
         if *times >= max {
             return Err(refused(&refusal, since.elapsed()));
         }
@@ -140,5 +144,8 @@ mod tests {
         assert!(rates.allow(act(ACTS_MAX)).is_err());
         assert!(rates.allow(act(0)).is_ok(), "one that is known goes on");
         assert_eq!(rates.0.lock().unwrap().len(), ACTS_MAX);
+        tokio::time::advance(WITHIN).await;
+        assert!(rates.allow(act(ACTS_MAX)).is_ok(), "the others are forgotten");
+        assert_eq!(rates.0.lock().unwrap().len(), 1);
     }
 }
