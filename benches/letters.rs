@@ -62,7 +62,7 @@ fn is_quick() -> bool {
 fn letter(number: u64) -> anyhow::Result<Letter> {
     let tag = format!("v{number}");
     let layer = Reference {
-        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
         size: 30_221,
         digest: Digest::sha256(b"layer"),
         has_urls: false,

@@ -5,6 +5,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+mod blob_type;
+
+pub use blob_type::BlobType;
+
 /// Why a text is not the name it was taken for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {text:?} is not valid: {reason}")]

@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use crate::{
     clock::Timestamp,
-    image::{Digest, MediaType, RepositoryName, Tag},
+    image::{BlobType, Digest, MediaType, RepositoryName, Tag},
 };
 
 /// A push's place in the order in which pushes were taken: 1, 2, 3, … over the journal's whole life.
@@ -73,8 +73,8 @@ impl fmt::Display for EndpointId {
 /// One blob or manifest as an event's `target.references` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// What it is, in the registry's words; a layer's can be anything.
-    pub media_type: String,
+    /// What it is, in the registry's words.
+    pub media_type: BlobType,
     /// Compressed size as stored, in bytes.
     pub size: u64,
     /// Its digest.

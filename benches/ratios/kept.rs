@@ -257,7 +257,7 @@ fn push(number: u64) -> anyhow::Result<Push> {
         Digest::Sha256(bytes)
     };
     let reference = |blob: u8, media_type: &str| Reference {
-        media_type: media_type.to_owned(),
+        media_type: media_type.into(),
         size: 30_221,
         digest: digest(blob),
         has_urls: false,

@@ -355,7 +355,7 @@ fn reference(descriptor: &Descriptor<'_>) -> Option<Reference> {
         return None;
     }
     Some(Reference {
-        media_type: descriptor.media_type.clone().into_owned(),
+        media_type: (*descriptor.media_type).into(),
         size: descriptor.size,
         digest: descriptor.digest.parse().ok()?,
         has_urls: descriptor.has_urls,

@@ -360,7 +360,7 @@ fn decode_digest(decoder: &mut Decoder<'_>) -> Result<Digest, RecordError> {
 
 fn decode_reference(decoder: &mut Decoder<'_>) -> Result<Reference, RecordError> {
     Ok(Reference {
-        media_type: decoder.text()?.to_owned(),
+        media_type: decoder.text()?.into(),
         size: decoder.varint()?,
         digest: decode_digest(decoder)?,
         has_urls: match decoder.u8()? {

@@ -446,7 +446,7 @@ fn listed(references: &[Reference]) -> String {
     let listed: Vec<_> = references
         .iter()
         .map(|reference| Listed {
-            media_type: reference.media_type.as_str().into(),
+            media_type: (*reference.media_type).into(),
             size: reference.size,
             digest: reference.digest.to_string(),
             urls: reference.has_urls,
@@ -463,7 +463,7 @@ fn references(text: &str) -> rusqlite::Result<Vec<Reference>> {
     let listed: Vec<Listed<'_>> = serde_json::from_str(text).map_err(odd)?;
     let references = listed.into_iter().map(|listed| {
         Ok(Reference {
-            media_type: listed.media_type.into_owned(),
+            media_type: listed.media_type.into(),
             size: listed.size,
             digest: listed.digest.parse().map_err(odd)?,
             has_urls: listed.urls,

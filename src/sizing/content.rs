@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    image::{Digest, MediaType},
+    image::{BlobType, Digest, MediaType},
     push::Reference,
     registry::{Child, DESCRIPTOR_SIZE_MAX, Descriptor},
     webhook::Layer,
@@ -44,18 +44,18 @@ pub(super) struct Blob {
     pub(super) digest: Digest,
     /// `None` when the manifest doesn't say and the registry doesn't have it.
     pub(super) size: Option<u64>,
-    pub(super) media_type: Box<str>,
+    pub(super) media_type: BlobType,
     /// Foreign or non-distributable: counts in no size.
     pub(super) is_foreign: bool,
 }
 
 impl Blob {
-    pub(super) fn new(digest: Digest, size: Option<u64>, media_type: String, has_urls: bool) -> Self {
+    pub(super) fn new(digest: Digest, size: Option<u64>, media_type: BlobType, has_urls: bool) -> Self {
         Self {
             is_foreign: has_urls
                 || media_type.contains(".foreign.")
                 || media_type.contains("nondistributable"),
-            media_type: media_type.into_boxed_str(),
+            media_type,
             digest,
             size,
         }
@@ -67,7 +67,7 @@ impl From<Descriptor> for Blob {
         Self::new(
             descriptor.digest,
             Some(descriptor.size),
-            descriptor.media_type,
+            descriptor.media_type.into(),
             descriptor.has_urls,
         )
     }
@@ -258,7 +258,7 @@ impl ImageSum {
             self.layers.push(Layer {
                 digest: blob.digest.clone(),
                 size: blob.size?,
-                media_type: blob.media_type.to_string(),
+                media_type: blob.media_type.clone(),
             });
         }
         Some(())

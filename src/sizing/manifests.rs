@@ -282,7 +282,7 @@ impl Manifests {
                 let size = self
                     .ask(call, || self.client.blob_size(&call.name, &digest))
                     .await?;
-                Ok(Blob::new(digest, size, SCHEMA1_LAYER.to_owned(), false))
+                Ok(Blob::new(digest, size, SCHEMA1_LAYER.into(), false))
             })
             .buffered(self.client.concurrency())
             .try_collect()

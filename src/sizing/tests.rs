@@ -45,7 +45,7 @@ fn pushed_with_references(manifest: &Made) -> ImageToSize {
     ImageToSize {
         references: references
             .map(|reference| Reference {
-                media_type: reference["mediaType"].as_str().unwrap().to_owned(),
+                media_type: reference["mediaType"].as_str().unwrap().into(),
                 size: reference["size"].as_u64().unwrap(),
                 digest: reference["digest"].as_str().unwrap().parse().unwrap(),
                 has_urls: reference.get("urls").is_some(),
@@ -137,7 +137,7 @@ async fn an_image_counts_each_digest_once_and_keeps_its_layers_in_order() {
     assert_eq!(names(&sizes), layers(&[("z", 300), ("a", 20), ("c", 10)]));
     assert_eq!(sizes.repository_size, Some(330 + image.bytes()));
     assert_eq!(
-        sizes.layers[0].media_type,
+        &*sizes.layers[0].media_type,
         "application/vnd.oci.image.layer.v1.tar+gzip"
     );
 }
@@ -345,7 +345,7 @@ async fn schema_1_is_sized_by_its_blobs_signed_or_not() {
         let sizes = bench.size(image.clone()).await;
         assert_eq!(sizes.image_size, Some(735));
         assert_eq!(names(&sizes), layers(&[("top", 30), ("empty", 5), ("base", 700)]));
-        assert_eq!(sizes.layers[0].media_type, SCHEMA1_LAYER);
+        assert_eq!(&*sizes.layers[0].media_type, SCHEMA1_LAYER);
         assert_eq!(sizes.repository_size, Some(735 + payload.len() as u64));
         bench.fake.take_asked();
         bench.size(image).await;

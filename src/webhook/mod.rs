@@ -11,7 +11,7 @@ use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    image::{Digest, RepositoryName, Tag},
+    image::{BlobType, Digest, RepositoryName, Tag},
     push::EndpointId,
     secret::Secret,
 };
@@ -237,7 +237,7 @@ pub struct Layer {
     /// Compressed bytes, as the registry stores them.
     pub size: u64,
     /// What it is, in the manifest's words.
-    pub media_type: String,
+    pub media_type: BlobType,
 }
 
 /// What a webhook says of an image's sizes; what could not be had in time is `None`.

@@ -33,7 +33,7 @@ fn a_delivery_takes_so_many_bytes_and_so_long() {
     let layer = |number: usize| Layer {
         digest: Digest::sha256(&number.to_be_bytes()),
         size: 30_221,
-        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
     };
     let sizes = Sizes {
         image_size: Some(80_796),

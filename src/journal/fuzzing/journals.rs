@@ -139,7 +139,7 @@ pub(super) fn push(number: u16, owed: u16) -> Push {
         media_type: MediaType::OciManifest,
         manifest_size: 528,
         references: vec![Reference {
-            media_type: "layer".to_owned(),
+            media_type: "layer".into(),
             size: u64::from(number),
             digest: Digest::Sha256([2; 32]),
             has_urls: true,

@@ -24,7 +24,7 @@ fn endpoints() -> impl Strategy<Value = EndpointId> {
 fn references() -> impl Strategy<Value = Reference> {
     (".{0,20}", any::<u64>(), digests(), any::<bool>()).prop_map(|(media_type, size, digest, has_urls)| {
         Reference {
-            media_type,
+            media_type: media_type.into(),
             size,
             digest,
             has_urls,

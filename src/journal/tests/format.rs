@@ -28,7 +28,7 @@ fn sample() -> Push {
         media_type: MediaType::OciIndex,
         manifest_size: 582,
         references: vec![Reference {
-            media_type: "m/t".to_owned(),
+            media_type: "m/t".into(),
             size: 300,
             digest: Digest::from_bytes(&[0xd2; 32]).unwrap(),
             has_urls: true,

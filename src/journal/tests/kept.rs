@@ -14,7 +14,7 @@ fn every_field_survives_a_restart_and_is_read_back_by_position() {
         media_type: MediaType::DockerSchema1Signed,
         manifest_size: u64::MAX,
         references: vec![Reference {
-            media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
+            media_type: "application/vnd.oci.image.config.v1+json".into(),
             size: 1 << 40,
             digest: Digest::sha256(b"x"),
             has_urls: true,

@@ -213,7 +213,7 @@ fn push(number: u32) -> Push {
         manifest_size: 528,
         // The record ends with a byte that is not zero, so that its end is seen in a file of zeros.
         references: vec![Reference {
-            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
             size: u64::from(number),
             digest: Digest::sha256(b"layer"),
             has_urls: true,

@@ -26,13 +26,13 @@ pub(super) fn push(repository: &str, tag: &str) -> Push {
         manifest_size: 1_234,
         references: vec![
             Reference {
-                media_type: "application/vnd.docker.container.image.v1+json".to_owned(),
+                media_type: "application/vnd.docker.container.image.v1+json".into(),
                 size: 7_023,
                 digest: Digest::sha256(b"config"),
                 has_urls: false,
             },
             Reference {
-                media_type: "odd \"one\"".to_owned(),
+                media_type: "odd \"one\"".into(),
                 size: u64::from(u32::MAX) * 8,
                 digest: Digest::sha256(b"layer"),
                 has_urls: true,
