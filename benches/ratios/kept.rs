@@ -1,6 +1,7 @@
 //! shipbell's journal and queue at the same work as the floor: the one file here that calls their API.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     os::unix::fs::MetadataExt,
     path::Path,
@@ -30,6 +31,9 @@ const ACTOR: &str = "robot$continuous-integration-of-all-the-teams-at-the-acme-w
 /// Pushes for so many commits are made before the clock runs.
 const COMMITS_MADE_AHEAD: u64 = 20;
 
+/// Appends that wait at a time.
+const IN_LINE: usize = 4;
+
 /// As `config.example.toml` has them.
 const OPTIONS: Options = Options {
     segment_size: 16 * 1024 * 1024,
@@ -54,7 +58,11 @@ impl Running {
     }
 
     fn open_with(folder: &Path, applier: Applier) -> anyhow::Result<Self> {
-        let Opened { journal, writer, .. } = Journal::open(folder, OPTIONS, Clock::system())?;
+        let Opened {
+            journal, mut writer, ..
+        } = Journal::open(folder, OPTIONS, Clock::system())?;
+        // However many appends wait, no two share a commit: the floor syncs as often.
+        writer.limit_commits(1);
         Ok(Self {
             journal,
             writer: writer.start(applier)?,
@@ -75,8 +83,8 @@ impl Running {
     }
 }
 
-/// Appends that many pushes in `folder`, as those who take pushes do: while one commit is written, the pushes of the
-/// next are put in line. Each commit is of [`PER_COMMIT`] pushes.
+/// Appends that many pushes in `folder`, as those who take pushes do: while commits are written, the pushes of the
+/// next ones are put in line. Each commit is of [`PER_COMMIT`] pushes.
 pub(crate) fn append(folder: &Path, records: u64) -> anyhow::Result<Duration> {
     let journal = Running::open(folder)?;
     let mut took = Duration::ZERO;
@@ -87,28 +95,27 @@ pub(crate) fn append(folder: &Path, records: u64) -> anyhow::Result<Duration> {
             .map(|first| pushes(first, PER_COMMIT))
             .collect::<anyhow::Result<_>>()?;
         let began = Instant::now();
-        let mut before = None;
+        let mut in_line = VecDeque::new();
         for pushes in made {
-            // Two appends that wait would come in one commit.
-            while journal.journal.stats().waiting > 0 {
-                thread::yield_now();
-            }
-            let in_line = journal.journal.append(pushes);
-            if let Some(before) = before.replace(in_line) {
-                journal.runtime.block_on(before)?;
+            in_line.push_back(journal.journal.append(pushes));
+            if in_line.len() >= IN_LINE
+                && let Some(oldest) = in_line.pop_front()
+            {
+                journal.runtime.block_on(oldest)?;
             }
         }
-        if let Some(last) = before {
-            journal.runtime.block_on(last)?;
+        for rest in in_line {
+            journal.runtime.block_on(rest)?;
         }
         took += began.elapsed();
     }
-    let (commits, wanted) = (journal.journal.stats().commits, records / PER_COMMIT);
+    let handle = journal.journal.clone();
+    journal.close()?;
+    let (commits, wanted) = (handle.stats().commits, records / PER_COMMIT);
     ensure!(
         commits == wanted,
         "{records} pushes came in {commits} commits: the floor syncs {wanted} times"
     );
-    journal.close()?;
     let bytes = content_bytes(folder)? / records;
     ensure!(
         bytes.abs_diff(workload::RECORD_BYTES as u64) <= 10,

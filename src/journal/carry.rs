@@ -237,7 +237,7 @@ impl Writer {
             self.carrying.rest(wait);
         } else if next_bytes == 0 {
             self.delete_oldest();
-        } else if !self.carrying.has_moved {
+        } else if !self.carrying.has_moved && self.group.is_empty() {
             self.carry_alone(next_bytes);
         }
     }
@@ -261,10 +261,7 @@ impl Writer {
             self.carrying.rest(RETRY_AFTER);
             return;
         }
-        let committed = self.commit();
-        self.group.clear();
-        if committed.is_err() {
-            self.replace_sealed();
+        if self.commit_alone().is_err() {
             self.carrying.rest(RETRY_AFTER);
         }
     }

@@ -12,7 +12,7 @@
 //! The seed comes from the journal's random identity, so that neither another journal's bytes nor bytes
 //! that somebody smuggled into an event are ever taken for a frame of this one.
 
-use super::{JournalId, codec::Decoder};
+use super::{JournalId, codec::Decoder, sum::POLYNOMIAL};
 
 pub(super) const FRAME_HEADER_BYTES: usize = 28;
 
@@ -36,8 +36,6 @@ impl Seed {
     /// The seed with which [`Seed::sum`] of `parts` comes to `sum`: there is always one, for a crc can be run
     /// backwards. So it says nothing about whether the parts are intact.
     fn behind(sum: u32, parts: &[&[u8]]) -> Self {
-        /// Castagnoli's polynomial, lowest bit first.
-        const POLYNOMIAL: u32 = 0x82F6_3B78;
         let bytes = parts.iter().rev().flat_map(|part| part.iter().rev());
         let state = bytes.fold(!sum, |state, byte| {
             let before = (0..8).fold(state, |state, _| {

@@ -1,11 +1,13 @@
 //! The commit in the making: the records it will hold, and who waits for it.
 
+use std::ops::Range;
+
 use tokio::sync::oneshot;
 
 use super::{
     AppendError, Applied, Applier, Durable,
     frame::{FRAME_HEADER_BYTES, Seed},
-    inbox::{Answer, Append},
+    inbox::Answer,
     live::Live,
     recent::Place,
     record,
@@ -22,9 +24,10 @@ pub(super) struct Waiter {
     pub(super) applied: Vec<Applied>,
 }
 
-/// Where a new push's record stands once the group is committed.
+/// Where a new push's record stands.
 #[derive(Debug)]
 struct Placed {
+    /// Within the frame.
     offset: u32,
     bytes: u32,
     owed: u16,
@@ -44,8 +47,8 @@ pub(super) struct Group {
     pub(super) pushes: u64,
     /// Where those pushes stand, in order.
     placed: Vec<Placed>,
-    /// Where the ids of this group begin.
-    pub(super) ids_from: Place,
+    /// The places of this group's ids.
+    pub(super) ids: Range<Place>,
     /// Where its sequence numbers begin.
     pub(super) sequence_from: Sequence,
 }
@@ -59,13 +62,13 @@ impl Group {
             waiters: Vec::new(),
             pushes: 0,
             placed: Vec::new(),
-            ids_from: 0,
+            ids: 0..0,
             sequence_from: Sequence::FIRST,
         }
     }
 
     pub(super) fn begin(&mut self, ids_from: Place, sequence_from: Sequence) {
-        self.ids_from = ids_from;
+        self.ids = ids_from..ids_from;
         self.sequence_from = sequence_from;
     }
 
@@ -96,8 +99,8 @@ impl Group {
         self.next += bytes as usize;
     }
 
-    /// Keeps the next record, which is this new push's; the frame is to stand at `base`.
-    pub(super) fn keep_push(&mut self, durable: &Durable, seed: Seed, base: u64) {
+    /// Keeps the next record, which is this new push's.
+    pub(super) fn keep_push(&mut self, durable: &Durable, seed: Seed) {
         let bytes = durable.bytes as usize;
         let (at, from) = (self.kept, self.next);
         if at != from {
@@ -108,25 +111,29 @@ impl Group {
         let record = self.frame.get_mut(at..self.kept);
         record::number_push(record.unwrap_or_default(), seed, durable.sequence);
         self.placed.push(Placed {
-            // Segments are smaller than 4 GiB, and an append is refused long before it is as large.
-            offset: u32::try_from(base + at as u64).unwrap_or(u32::MAX),
+            // An append is refused long before it is as large.
+            offset: u32::try_from(at).unwrap_or(u32::MAX),
             bytes: durable.bytes,
             owed: u16::try_from(durable.push.owed.len()).unwrap_or(u16::MAX),
         });
         self.pushes += 1;
     }
 
-    /// All of the append is looked at; its caller waits.
-    pub(super) fn end_append(&mut self, waiter: Waiter) {
+    /// All of the append is looked at, and its ids end there; its caller waits.
+    pub(super) fn end_append(&mut self, waiter: Waiter, ids_to: Place) {
+        self.ids.end = ids_to;
         self.frame.truncate(self.kept);
         self.waiters.push(waiter);
     }
 
-    /// Enters the group's pushes, which are durable now, into the index.
-    pub(super) fn enter(&self, live: &mut Live) {
+    /// Enters the group's pushes, which are durable now, into the index; its frame stands at `base`.
+    pub(super) fn enter(&self, live: &mut Live, base: u64) {
+        // Segments are smaller than 4 GiB.
+        let base = u32::try_from(base).unwrap_or(u32::MAX);
         let mut sequence = self.sequence_from;
         for placed in &self.placed {
-            live.push(sequence, placed.offset, placed.bytes, placed.owed);
+            let offset = base.saturating_add(placed.offset);
+            live.push(sequence, offset, placed.bytes, placed.owed);
             sequence = sequence.next();
         }
     }
@@ -152,11 +159,6 @@ impl Group {
             let _ = waiter.reply.send(answer);
         }
         self.clear();
-    }
-
-    /// Tells one append that it is not taken.
-    pub(super) fn refuse(append: Append, error: AppendError) {
-        let _ = append.reply.send(error.into());
     }
 
     /// Drops the records; there must be nobody who waits for them.

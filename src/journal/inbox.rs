@@ -1,6 +1,7 @@
 //! What waits for the writer: appends in the order of the calls, and the wish to close.
 
 use std::{
+    collections::VecDeque,
     mem,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -8,7 +9,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{AppendError, Applied, Durable, frame::FRAME_HEADER_BYTES, recent::EventKey, record, time::now};
+use super::{
+    AppendError, Applied, Durable,
+    frame::{FRAME_HEADER_BYTES, Seed},
+    recent::EventKey,
+    record,
+    time::now,
+};
 use crate::push::{Item, Sequence};
 
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
@@ -25,7 +32,7 @@ pub(super) const APPEND_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub(super) struct Append {
     /// What was given, as it is to be applied: the sequence numbers are left open.
     pub(super) applied: Vec<Applied>,
-    /// Room for a frame's header, then the records of the pushes, back to back, their sequence numbers left open.
+    /// Room for a frame's header, then the records of the pushes, back to back, with 0 for their sequence numbers.
     pub(super) frame: Vec<u8>,
     /// By what each push is known if it comes again.
     pub(super) keys: Vec<Option<EventKey>>,
@@ -51,7 +58,7 @@ impl From<AppendError> for Answer {
 
 impl Append {
     /// Encodes the pushes among `items`.
-    pub(super) fn new(items: Vec<Item>, reply: oneshot::Sender<Answer>) -> Self {
+    pub(super) fn new(items: Vec<Item>, seed: Seed, reply: oneshot::Sender<Answer>) -> Self {
         let bytes = items.iter().map(|item| match item {
             Item::Push(push) => record::push_bytes_about(push),
             Item::Change(_) => 0,
@@ -64,7 +71,7 @@ impl Append {
             Item::Change(change) => Applied::Change(change),
             Item::Push(push) => {
                 let start = frame.len();
-                record::put_push(&mut frame, &push);
+                record::put_push(&mut frame, seed, &push);
                 keys.push(EventKey::of(&push.event_id));
                 Applied::Push(Durable {
                     sequence: Sequence::FIRST,
@@ -99,6 +106,19 @@ pub(super) enum Gate {
     Ended,
 }
 
+impl Waiting {
+    fn hand_out(&mut self, line: &mut VecDeque<Append>) {
+        self.wakes_at = None;
+        self.bytes = 0;
+        if line.is_empty() {
+            // Swapped, so that two buffers go back and forth and none is made anew.
+            mem::swap(&mut self.appends, line);
+        } else {
+            line.append(&mut self.appends);
+        }
+    }
+}
+
 /// The inbox.
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -108,25 +128,29 @@ pub(super) struct Inbox {
 
 #[derive(Debug)]
 struct Waiting {
-    appends: Vec<Append>,
+    appends: VecDeque<Append>,
     bytes: usize,
     /// Something changed that the writer has to look at.
     is_nudged: bool,
+    /// No commit is on its way.
+    is_landed: bool,
     gate: Gate,
     closers: Vec<oneshot::Sender<()>>,
-    writer_sleeps: bool,
+    /// The writer sleeps, until so many bytes wait at the latest.
+    wakes_at: Option<usize>,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
         Self {
             waiting: Mutex::new(Waiting {
-                appends: Vec::new(),
+                appends: VecDeque::new(),
                 bytes: 0,
                 is_nudged: false,
+                is_landed: true,
                 gate: Gate::Open,
                 closers: Vec::new(),
-                writer_sleeps: false,
+                wakes_at: None,
             }),
             wake: Condvar::new(),
         }
@@ -138,7 +162,7 @@ impl Inbox {
     }
 
     fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
-        let sleeps = mem::take(&mut waiting.writer_sleeps);
+        let sleeps = waiting.wakes_at.take().is_some();
         drop(waiting);
         if sleeps {
             self.wake.notify_one();
@@ -160,8 +184,10 @@ impl Inbox {
             });
         }
         waiting.bytes = bytes;
-        waiting.appends.push(append);
-        self.wake(waiting);
+        waiting.appends.push_back(append);
+        if waiting.wakes_at.is_some_and(|at| at <= bytes) {
+            self.wake(waiting);
+        }
         Ok(())
     }
 
@@ -184,11 +210,11 @@ impl Inbox {
         answer
     }
 
-    /// Waits for something to do, until `deadline` at the latest, and takes all of it.
-    pub(super) fn take(&self, appends: &mut Vec<Append>, deadline: Option<Instant>) -> Gate {
+    /// Waits for something to do, until `deadline` at the latest, and puts all of it in `line`.
+    pub(super) fn take(&self, line: &mut VecDeque<Append>, deadline: Option<Instant>) -> Gate {
         let mut waiting = self.lock();
         while waiting.appends.is_empty() && !waiting.is_nudged && waiting.gate == Gate::Open {
-            waiting.writer_sleeps = true;
+            waiting.wakes_at = Some(0);
             let Some(deadline) = deadline else {
                 waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -204,12 +230,42 @@ impl Inbox {
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
-        waiting.writer_sleeps = false;
         waiting.is_nudged = false;
-        waiting.bytes = 0;
-        // Swapped, so that two buffers go back and forth and none is made anew.
-        mem::swap(&mut waiting.appends, appends);
+        waiting.hand_out(line);
         waiting.gate
+    }
+
+    /// How far the end is.
+    pub(super) fn gate(&self) -> Gate {
+        self.lock().gate
+    }
+
+    /// A commit is on its way.
+    pub(super) fn take_off(&self) {
+        self.lock().is_landed = false;
+    }
+
+    /// It has landed.
+    pub(super) fn land(&self) {
+        let mut waiting = self.lock();
+        waiting.is_landed = true;
+        self.wake(waiting);
+    }
+
+    /// While a commit is on its way: waits until so many bytes wait, and puts all of it in `line`; `false` once it has
+    /// landed.
+    pub(super) fn take_meanwhile(&self, line: &mut VecDeque<Append>, bytes: usize) -> bool {
+        let mut waiting = self.lock();
+        while !waiting.is_landed && (waiting.bytes < bytes || waiting.appends.is_empty()) {
+            waiting.wakes_at = Some(bytes);
+            waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        if waiting.is_landed {
+            waiting.wakes_at = None;
+            return false;
+        }
+        waiting.hand_out(line);
+        true
     }
 
     /// Takes nothing more; whoever waits is told `error`, and whoever closes that it is done.
@@ -229,7 +285,7 @@ impl Inbox {
         }
     }
 
-    /// Appends in line now.
+    /// Appends that wait now.
     pub(super) fn len(&self) -> usize {
         self.lock().appends.len()
     }

@@ -87,6 +87,7 @@ mod examine;
     reason = "a double: it may panic as tests may"
 )]
 mod faulty;
+mod flight;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -117,6 +118,7 @@ mod spare;
 mod status;
 mod storage;
 mod stuck;
+mod sum;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -318,7 +320,7 @@ impl Journal {
         items: Vec<Item>,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static + use<> {
         let (reply, answer) = oneshot::channel();
-        let append = Append::new(items, reply);
+        let append = Append::new(items, self.shared.seed, reply);
         let queued = if append.record_bytes() > APPEND_BYTES_MAX {
             Err(AppendError::Full {
                 bytes: append.record_bytes() as u64,

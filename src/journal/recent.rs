@@ -240,11 +240,10 @@ impl Recent {
         }
     }
 
-    /// Says that the ids from that place on are in the segment now.
-    pub(super) fn settle_in(&mut self, from: Place, segment: u64) {
-        let end = self.end();
-        if from < end {
-            add(self.homes.entry(segment).or_default(), from..end);
+    /// Says that these ids are in the segment now.
+    pub(super) fn settle_in(&mut self, places: Range<Place>, segment: u64) {
+        if !places.is_empty() {
+            add(self.homes.entry(segment).or_default(), places);
         }
     }
 
@@ -432,7 +431,8 @@ mod tests {
         let mut recent = Recent::default();
         for number in 0..6 {
             recent.push(key(number), at(0));
-            recent.settle_in(number as u64, 1 + number as u64 / 2);
+            let place = number as u64;
+            recent.settle_in(place..place + 1, 1 + place / 2);
         }
         assert_eq!(recent.count_in(1), 2);
         assert_eq!(

@@ -44,6 +44,8 @@ use crate::{
 
 mod write;
 
+#[cfg(test)]
+pub(super) use write::close;
 pub(super) use write::{number_push, push_bytes_about, put_carried, put_event_ids, put_push, put_settled};
 
 pub(super) const RECORD_HEADER_BYTES: usize = 12;

@@ -302,8 +302,9 @@ impl Recovery<'_> {
     ) -> Result<(), OpenError> {
         let mut frame = vec![0; FRAME_HEADER_BYTES];
         frame.extend_from_slice(&backlog.bytes);
-        active
-            .commit(&mut frame, seed, number)
+        let committed = active.depart(frame, seed, number).fly().synced;
+        active.land(committed.is_ok());
+        committed
             .map(drop)
             .map_err(|error| self.directory().failed(&segment::file_name(active.number), error))
     }
@@ -344,5 +345,6 @@ fn sealed(newest: &Found) -> Active {
         end: newest.end,
         capacity: newest.end,
         is_sealed: true,
+        in_flight: 0,
     }
 }

@@ -18,16 +18,13 @@
 //! | 80 | 44 | zero |
 //! | 124 | 4 | crc32c of bytes 0..124 |
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc};
 
 use super::{
     JournalId,
     codec::{Decoder, Malformed},
-    frame::{self, Seed},
+    flight::Flight,
+    frame::Seed,
     storage::{Storage, StorageFile},
 };
 use crate::{clock::Timestamp, push::Sequence};
@@ -181,6 +178,8 @@ pub(super) struct Active {
     pub(super) capacity: u64,
     /// Nothing goes to this file any more.
     pub(super) is_sealed: bool,
+    /// Bytes of the commit that is on its way.
+    pub(super) in_flight: u64,
 }
 
 impl Active {
@@ -204,6 +203,7 @@ impl Active {
             end: FIRST_COMMIT_AT,
             capacity,
             is_sealed: false,
+            in_flight: 0,
         })
     }
 
@@ -212,25 +212,32 @@ impl Active {
         if self.is_sealed {
             0
         } else {
-            self.capacity.saturating_sub(self.end)
+            self.capacity.saturating_sub(self.end + self.in_flight)
         }
     }
 
-    /// Writes the commit that `frame` holds, makes it durable, and tells how long the sync took.
-    ///
-    /// A failure is final: no later success of the same file would say anything about these bytes.
-    pub(super) fn commit(&mut self, frame: &mut [u8], seed: Seed, commit: u64) -> io::Result<Duration> {
-        frame::seal(frame, seed, self.number, commit);
-        let written = self.file.write_all_at(frame, self.end).and_then(|()| {
-            let begun = Instant::now();
-            self.file.sync_data()?;
-            Ok(begun.elapsed())
-        });
-        match written {
-            Ok(_) => self.end += frame.len() as u64,
-            Err(_) => self.is_sealed = true,
+    /// The commit that `frame` holds, as it is to be written; [`Active::land`] is to follow.
+    pub(super) fn depart(&mut self, frame: Vec<u8>, seed: Seed, commit: u64) -> Flight {
+        debug_assert_eq!(self.in_flight, 0, "one commit is under way at a time");
+        self.in_flight = frame.len() as u64;
+        Flight {
+            file: Arc::clone(&self.file),
+            frame,
+            at: self.end,
+            seed,
+            segment: self.number,
+            commit,
         }
-        written
+    }
+
+    /// Takes note of what became of the commit that was on its way.
+    pub(super) fn land(&mut self, is_durable: bool) {
+        let bytes = std::mem::take(&mut self.in_flight);
+        if is_durable {
+            self.end += bytes;
+        } else {
+            self.is_sealed = true;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     AppendError, JournalId, Options, cut,
+    flight::Flight,
     frame::{FRAME_HEADER_BYTES, Seed},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
     spare::{Filling, SPARE, Spare},
@@ -182,14 +183,22 @@ impl Segments {
         u64::from(self.options.segment_size) / RESERVE_PART
     }
 
-    /// Makes the records that `frame` holds behind the place for its header durable, as the next commit.
-    pub(super) fn commit(&mut self, frame: &mut [u8]) -> io::Result<Duration> {
-        let took = self.active.commit(frame, self.seed, self.next_commit)?;
+    /// The records that `frame` holds behind the place for its header, as the next commit; [`Segments::land`] is to
+    /// follow.
+    pub(super) fn depart(&mut self, frame: Vec<u8>) -> Flight {
+        self.active.depart(frame, self.seed, self.next_commit)
+    }
+
+    /// Takes note of what became of the commit that was on its way.
+    pub(super) fn land(&mut self, is_durable: bool) {
+        self.active.land(is_durable);
+        if !is_durable {
+            return;
+        }
         self.next_commit += 1;
         if let Some(account) = self.accounts.back_mut() {
             account.bytes = self.active.end;
         }
-        Ok(took)
     }
 
     /// Opens the next segment, with room for at least `bytes` of records.

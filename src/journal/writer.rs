@@ -3,9 +3,11 @@
 //! A turn: take everything that waits; stage appends into a group until the segment is full or the group
 //! large enough; write the group as one commit, with one fsync; hand what became durable to the applier;
 //! then answer. It never waits on a timer for more appends to come: what has gathered while the disk was
-//! busy is the next commit.
+//! busy is the next commit. While a large commit is on its way ([`flight`](super::flight)), the next group is
+//! staged; should that commit fail, what was staged behind it fails with it.
 
 use std::{
+    collections::VecDeque,
     fmt, io, mem,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -15,16 +17,14 @@ use std::{
 use super::{
     AppendError, Applied, Health, Shared, Stats,
     carry::{self, Carrying},
+    flight::{Meanwhile, Pace, Pilot},
     group::{Group, Waiter},
     inbox::{Append, Gate},
-    recent::Recent,
+    recent::{Place, Recent},
     segments::{Purpose, RoomError, Segments},
     time::now,
 };
 use crate::{clock::Clock, push::Sequence};
-
-/// A group is committed once it is this large; a single append may be larger.
-const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Settlements that ride with one commit at most.
 const SETTLEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -48,9 +48,20 @@ pub struct Writer {
     pub(super) clock: Clock,
     pub(super) segments: Segments,
     pub(super) recent: Recent,
+    /// The place behind the newest id that is durable.
+    ids_durable: Place,
     next_sequence: Sequence,
-    appends: Vec<Append>,
+    /// Appends that no group has taken yet.
+    pub(super) line: VecDeque<Append>,
+    /// The commit in the making.
     pub(super) group: Group,
+    /// The one that was written last, until everybody in it is answered; empty otherwise.
+    flown: Group,
+    pub(super) pace: Pace,
+    /// None while the writer is turned by hand.
+    pub(super) pilot: Option<Pilot>,
+    /// In this turn appends came while a commit was on its way.
+    pub(super) has_met_more: bool,
     pub(super) carrying: Carrying,
     stats: Stats,
     sync_told: Option<SyncTold>,
@@ -70,6 +81,9 @@ impl Drop for Writer {
                 .tell(Health::Failed("the journal's thread panicked".to_owned()));
         }
         self.shared.inbox.end(&error);
+        if let Some(pilot) = self.pilot.take() {
+            pilot.end();
+        }
         self.shared.settler.end();
         let lost = self.shared.settling.end();
         if lost > 0 {
@@ -93,10 +107,15 @@ impl Writer {
             shared,
             clock,
             segments,
+            ids_durable: recent.end(),
             recent,
             next_sequence,
-            appends: Vec::new(),
+            line: VecDeque::new(),
             group: Group::new(),
+            flown: Group::new(),
+            pace: Pace::default(),
+            pilot: None,
+            has_met_more: false,
             carrying: Carrying::default(),
             stats: Stats::default(),
             sync_told: None,
@@ -112,8 +131,13 @@ impl Writer {
         self.sync_told = Some(SyncTold(Box::new(told)));
     }
 
-    /// Starts the thread, and the one that writes settlements down for it. `applier` is called on it, in the order of the sequence numbers, before the
-    /// appends concerned resolve; it must not block.
+    /// Has a commit hold no more than so many bytes of records, or one append; 4 MiB unless it is said.
+    pub fn limit_commits(&mut self, bytes_max: usize) {
+        self.pace.commit_bytes_max = bytes_max;
+    }
+
+    /// Starts the thread, and those that write settlements down and large commits for it. `applier` is called on it, in
+    /// the order of the sequence numbers, before the appends concerned resolve; it must not block.
     ///
     /// The thread ends when the journal is closed, its last handle is dropped, or it failed; see
     /// [`super::Journal::health`].
@@ -121,6 +145,7 @@ impl Writer {
     /// # Errors
     /// The system gives no thread.
     pub fn start(mut self, mut applier: Applier) -> io::Result<JoinHandle<()>> {
+        self.pilot = Some(Pilot::start(&self.shared)?);
         let shared = Arc::clone(&self.shared);
         let settler = thread::Builder::new()
             .name("journal-settling".to_owned())
@@ -135,24 +160,43 @@ impl Writer {
 
     /// One turn; tells whether there is to be another.
     pub(super) fn turn(&mut self, applier: &mut Applier) -> Gate {
-        let deadline = self.deadline();
-        let gate = self.shared.inbox.take(&mut self.appends, deadline);
+        let gate = self.take();
         self.carrying.begin_turn();
-        self.take_appends(applier);
+        self.write(applier);
         if gate != Gate::Open {
             self.shared.settler.write(&self.shared);
         }
         let due_at = self.shared.settling.due_at();
-        if due_at.is_some_and(|due| due <= now()) || gate != Gate::Open {
+        // A group that is staged already takes them along at once.
+        if self.group.is_empty() && (due_at.is_some_and(|due| due <= now()) || gate != Gate::Open) {
             self.commit_settlements(gate);
         }
         self.upkeep();
         self.publish();
-        if self.fatal.is_some() { Gate::Ended } else { gate }
+        if self.fatal.is_some() {
+            // Nobody is left to wait for another turn.
+            self.write(applier);
+            Gate::Ended
+        } else {
+            gate
+        }
+    }
+
+    /// Takes what waits. But a large group that is staged goes to the disk first: what waits is looked at meanwhile.
+    fn take(&mut self) -> Gate {
+        let is_large = self.group.record_bytes() >= self.pace.handed_over_bytes.max(1);
+        if is_large && self.shared.inbox.gate() == Gate::Open {
+            return Gate::Open;
+        }
+        let deadline = self.deadline();
+        self.shared.inbox.take(&mut self.line, deadline)
     }
 
     /// When there is something to do even if nobody asks.
     fn deadline(&self) -> Option<Instant> {
+        if self.has_staged() {
+            return Some(now());
+        }
         let retry_at = self.segments.no_space().map(|(_, at)| at);
         // On a full disk, settlements that don't fit wait for it rather than spin.
         let room = self.segments.room_for(Purpose::Upkeep);
@@ -161,36 +205,63 @@ impl Writer {
         [retry_at, due_at, self.carry_at()].into_iter().flatten().min()
     }
 
-    fn take_appends(&mut self, applier: &mut Applier) {
-        let mut appends = mem::take(&mut self.appends);
-        for append in appends.drain(..) {
-            let bytes = append.record_bytes();
-            if bytes > 0 && !self.group_takes(bytes) {
-                self.flush(applier);
-                if bytes > self.segments.room_for(Purpose::Pushes)
-                    && let Err(error) = self.make_room(bytes, Purpose::Pushes)
-                {
-                    let is_full = matches!(error, RoomError::Full { .. });
-                    self.is_refusing |= is_full;
-                    let error = match self.carrying.stuck.damage(is_full).filter(|_| is_full) {
-                        Some(damage) => AppendError::Damaged(damage.clone()),
-                        None => error.to_append_error(self.segments.options()),
-                    };
-                    Group::refuse(append, error);
-                    continue;
-                }
+    fn has_staged(&self) -> bool {
+        !self.line.is_empty() || !self.group.is_empty()
+    }
+
+    /// Writes what is in line. Once something came while a commit was on its way, the rest is the next turn's: there
+    /// is more to do than to write.
+    fn write(&mut self, applier: &mut Applier) {
+        self.has_met_more = false;
+        while self.has_staged() && (!self.has_met_more || self.fatal.is_some()) {
+            self.stage_line(Meanwhile::Wait);
+            self.flush(applier);
+        }
+    }
+
+    /// Puts appends from the line into the group, as many as it takes. What nothing is in flight for takes one at
+    /// least: then room can be made for it.
+    pub(super) fn stage_line(&mut self, meanwhile: Meanwhile) {
+        while let Some(append) = self.line.pop_front() {
+            let may_be_first = meanwhile == Meanwhile::Wait && self.group.is_empty();
+            if !may_be_first && !self.group_takes(append.record_bytes()) {
+                self.line.push_front(append);
+                return;
             }
             self.stage(append);
         }
-        self.flush(applier);
-        self.appends = appends;
     }
 
     /// Whether records of that length still go into the group.
     fn group_takes(&self, bytes: usize) -> bool {
         let staged = self.group.record_bytes();
-        let is_small = staged == 0 || staged + bytes <= COMMIT_BYTES_MAX;
-        is_small && staged + bytes <= self.segments.room_for(Purpose::Pushes)
+        let is_small = staged == 0 || staged + bytes <= self.pace.commit_bytes_max;
+        bytes == 0 || is_small && staged + bytes <= self.segments.room_for(Purpose::Pushes)
+    }
+
+    /// Sees to it that the segment has room for the group.
+    fn make_room_for_group(&mut self) -> Result<(), AppendError> {
+        let bytes = self.group.record_bytes();
+        if bytes <= self.segments.room_for(Purpose::Pushes) {
+            return Ok(());
+        }
+        self.make_room(bytes, Purpose::Pushes).map_err(|error| {
+            let is_full = matches!(error, RoomError::Full { .. });
+            self.is_refusing |= is_full;
+            match self.carrying.stuck.damage(is_full).filter(|_| is_full) {
+                Some(damage) => AppendError::Damaged(damage.clone()),
+                None => error.to_append_error(self.segments.options()),
+            }
+        })
+    }
+
+    /// The sequence number of the first push that is not on its way yet.
+    fn first_unwritten(&self) -> Sequence {
+        if self.group.is_empty() {
+            self.next_sequence
+        } else {
+            self.group.sequence_from
+        }
     }
 
     pub(super) fn make_room(&mut self, bytes: usize, purpose: Purpose) -> Result<(), RoomError> {
@@ -198,7 +269,7 @@ impl Writer {
             return Err(RoomError::Fatal(error.clone()));
         }
         let before = self.segments.active_number();
-        let made = self.segments.make_room(bytes, purpose, self.next_sequence);
+        let made = self.segments.make_room(bytes, purpose, self.first_unwritten());
         self.follow(before);
         self.note(&made);
         made
@@ -208,7 +279,7 @@ impl Writer {
     fn follow(&self, before: u64) {
         let number = self.segments.active_number();
         if number != before {
-            self.shared.live().begin(number, self.next_sequence);
+            self.shared.live().begin(number, self.first_unwritten());
         }
     }
 
@@ -229,7 +300,6 @@ impl Writer {
         if self.group.is_empty() {
             self.group.begin(self.recent.end(), self.next_sequence);
         }
-        let base = self.segments.active_end();
         let Append {
             mut applied,
             frame,
@@ -245,7 +315,7 @@ impl Writer {
             if let Some(key) = keys.next().flatten() {
                 if let Some(place) = self.recent.place(key) {
                     self.group.leave_out(durable.bytes);
-                    depends |= place >= self.group.ids_from;
+                    depends |= place >= self.ids_durable;
                     self.stats.duplicates += 1;
                     return false;
                 }
@@ -253,36 +323,56 @@ impl Writer {
             }
             durable.sequence = self.next_sequence;
             self.next_sequence = self.next_sequence.next();
-            self.group.keep_push(durable, self.segments.seed(), base);
+            self.group.keep_push(durable, self.segments.seed());
             depends = true;
             true
         });
-        self.group.end_append(Waiter {
+        let waiter = Waiter {
             reply,
             depends,
             applied,
-        });
+        };
+        self.group.end_append(waiter, self.recent.end());
     }
 
     /// Commits the group if it holds anything to commit, and answers everybody in it.
     fn flush(&mut self, applier: &mut Applier) {
-        let result = if self.group.record_bytes() == 0 {
-            Ok(())
-        } else {
-            self.commit()
-        };
-        self.group.apply(result.is_ok(), applier);
-        self.group.answer(&result);
+        let result = self.make_room_for_group().and_then(|()| {
+            if self.group.record_bytes() == 0 {
+                Ok(())
+            } else {
+                self.commit(Meanwhile::Stage)
+            }
+        });
+        if self.flown.is_empty() {
+            // It never left.
+            mem::swap(&mut self.flown, &mut self.group);
+        }
         if result.is_err() {
+            self.take_back();
+        }
+        self.flown.apply(result.is_ok(), applier);
+        self.flown.answer(&result);
+        if result.is_err() {
+            // What was staged meanwhile has lost its numbers and ids.
+            self.group.apply(false, applier);
+            self.group.answer(&result);
             self.replace_sealed();
         }
     }
 
-    /// Makes the group durable, together with what is to be carried forward and the settlements that fit.
+    /// Takes back the numbers and ids of the group that failed, and of all that was staged behind it.
+    fn take_back(&mut self) {
+        self.recent.take_back(self.flown.ids.start);
+        self.next_sequence = self.flown.sequence_from;
+    }
+
+    /// Makes the group durable, together with what is to be carried forward and the settlements that fit. It is the
+    /// one that was flown then, and another one may be staged.
     ///
     /// In that order: a copy that is carried says which pairs are unsettled, and a settlement behind it
     /// holds for the copy too.
-    pub(super) fn commit(&mut self) -> Result<(), AppendError> {
+    fn commit(&mut self, meanwhile: Meanwhile) -> Result<(), AppendError> {
         let room = self
             .segments
             .room_for(Purpose::Upkeep)
@@ -290,43 +380,53 @@ impl Writer {
         let settled = self.shared.settling.fitting(room.min(SETTLEMENT_BYTES_MAX));
         let load = self.load(room - settled.bytes);
         self.shared.settling.put(&mut self.group.frame, settled);
-        if self.group.record_bytes() == 0 {
+        mem::swap(&mut self.group, &mut self.flown);
+        if self.flown.record_bytes() == 0 {
             return Ok(());
         }
-        match self.segments.commit(&mut self.group.frame) {
-            Ok(took) => {
-                self.stats.sync_last = took;
-                if let Some(SyncTold(told)) = &self.sync_told {
-                    told(took);
-                }
-                self.stats.pushes += self.group.pushes;
-                self.stats.settlements += settled.count as u64;
-                let pairs = self.shared.settling.committed(settled);
-                let mut live = self.shared.live();
-                self.group.enter(&mut live);
-                load.enter(&mut live);
-                for pair in pairs {
-                    live.settle(pair);
-                }
-                drop(live);
-                // Before anything is forgotten: it counts from the oldest id that was carried.
-                self.unload(&load);
-                if self.group.pushes > 0 {
-                    self.recent
-                        .settle_in(self.group.ids_from, self.segments.active_number());
-                    self.recent.forget(self.clock.now());
-                }
-                Ok(())
-            }
-            Err(error) => {
-                tracing::error!(segment = self.segments.active_number(), %error, "a commit failed; its segment is given up");
-                if self.group.pushes > 0 {
-                    self.recent.take_back(self.group.ids_from);
-                    self.next_sequence = self.group.sequence_from;
-                }
-                Err(AppendError::Io(error.to_string()))
-            }
+        let base = self.segments.active_end();
+        let flight = self.segments.depart(mem::take(&mut self.flown.frame));
+        let landed = self.fly(flight, meanwhile);
+        self.flown.frame = landed.frame;
+        self.segments.land(landed.synced.is_ok());
+        let took = landed.synced.map_err(|error| {
+            tracing::error!(segment = self.segments.active_number(), %error, "a commit failed; its segment is given up");
+            AppendError::Io(error.to_string())
+        })?;
+        self.stats.sync_last = took;
+        if let Some(SyncTold(told)) = &self.sync_told {
+            told(took);
         }
+        self.stats.pushes += self.flown.pushes;
+        self.stats.settlements += settled.count as u64;
+        let pairs = self.shared.settling.committed(settled);
+        let mut live = self.shared.live();
+        self.flown.enter(&mut live, base);
+        load.enter(&mut live);
+        for pair in pairs {
+            live.settle(pair);
+        }
+        drop(live);
+        // Before anything is forgotten: it counts from the oldest id that was carried.
+        self.unload(&load);
+        if self.flown.pushes > 0 {
+            self.ids_durable = self.flown.ids.end;
+            self.recent
+                .settle_in(self.flown.ids.clone(), self.segments.active_number());
+            self.recent.forget(self.clock.now());
+        }
+        Ok(())
+    }
+
+    /// Commits settlements and what is to be carried forward, while no append waits for it.
+    pub(super) fn commit_alone(&mut self) -> Result<(), AppendError> {
+        debug_assert!(self.group.is_empty(), "somebody waits for these records");
+        let committed = self.commit(Meanwhile::Wait);
+        self.flown.clear();
+        if committed.is_err() {
+            self.replace_sealed();
+        }
+        committed
     }
 
     /// After a failed commit: opens a fresh segment, whose header cuts off what failed.
@@ -346,10 +446,7 @@ impl Writer {
             {
                 return;
             }
-            let committed = self.commit();
-            self.group.clear();
-            if committed.is_err() {
-                self.replace_sealed();
+            if self.commit_alone().is_err() {
                 return;
             }
             if gate == Gate::Open {
@@ -363,7 +460,7 @@ impl Writer {
     fn upkeep(&mut self) {
         if self.fatal.is_none() && self.segments.no_space().is_some_and(|(_, at)| at <= now()) {
             let before = self.segments.active_number();
-            let retried = self.segments.retry(self.next_sequence);
+            let retried = self.segments.retry(self.first_unwritten());
             self.follow(before);
             self.note(&retried);
         }

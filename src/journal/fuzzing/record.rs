@@ -33,7 +33,7 @@ pub(crate) fn record(bytes: &[u8]) {
 /// A push survives being written and read.
 pub(crate) fn keeps(push: &Push) {
     let mut bytes = Vec::new();
-    put_push(&mut bytes, push);
+    put_push(&mut bytes, seed(), push);
     number_push(&mut bytes, seed(), Sequence::FIRST);
     let head = pushed(&bytes);
     assert_eq!((head.sequence, &head.carried), (Sequence::FIRST, &None));

@@ -318,7 +318,7 @@ impl Script<'_> {
         let number = self.input.byte();
         let owed = self.input.byte() % 80;
         let mut bytes = Vec::new();
-        put_push(&mut bytes, &push(number.into(), owed.into()));
+        put_push(&mut bytes, seed, &push(number.into(), owed.into()));
         number_push(&mut bytes, seed, sequence);
         if !is_carried {
             out.extend_from_slice(&bytes);

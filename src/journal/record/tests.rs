@@ -62,7 +62,7 @@ proptest! {
     #[test]
     fn pushes_round_trip(push in pushes(), sequence in 1u64..) {
         let mut bytes = Vec::new();
-        put_push(&mut bytes, &push);
+        put_push(&mut bytes, seed(), &push);
         number_push(&mut bytes, seed(), Sequence::new(sequence).unwrap());
         let (raw, rest) = RawRecord::split(&bytes).unwrap();
         prop_assert!(rest.is_empty() && raw.is_intact(seed()));
@@ -77,7 +77,7 @@ proptest! {
     #[test]
     fn a_push_carried_twice_is_the_same_push_with_other_pairs(push in pushes(), first: u8, second: u8) {
         let mut bytes = Vec::new();
-        put_push(&mut bytes, &push);
+        put_push(&mut bytes, seed(), &push);
         number_push(&mut bytes, seed(), Sequence::FIRST);
         let owed = u16::try_from(push.owed.len()).unwrap();
         for bits in [first, second] {

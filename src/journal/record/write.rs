@@ -5,6 +5,7 @@ use super::{
         codec::{Decoder, put_sized, put_varint},
         frame::Seed,
         recent::EventKey,
+        sum,
         unsettled::Unsettled,
     },
     CARRIED, ENDPOINT_NAMED, ENDPOINT_OWN, ENDPOINT_REPOSITORY, EVENT_IDS, PUSH, RECORD_HEADER_BYTES,
@@ -35,8 +36,9 @@ pub(in crate::journal) fn push_bytes_about(push: &Push) -> usize {
     FIXED + texts + tag + owed.sum::<usize>() + references.sum::<usize>()
 }
 
-/// Appends a push's record with its sequence number and crc left open: [`number_push`] sets them.
-pub(in crate::journal) fn put_push(out: &mut Vec<u8>, push: &Push) {
+/// Appends a push's record, with 0 for its sequence number: [`number_push`] gives it one.
+pub(in crate::journal) fn put_push(out: &mut Vec<u8>, seed: Seed, push: &Push) {
+    let start = out.len();
     put_record(out, PUSH, |out| {
         out.extend_from_slice(&[0; SEQUENCE_BYTES]);
         out.extend_from_slice(&push.taken_at.unix_millis().to_le_bytes());
@@ -66,15 +68,25 @@ pub(in crate::journal) fn put_push(out: &mut Vec<u8>, push: &Push) {
             out.push(u8::from(reference.has_urls));
         }
     });
+    close(out.get_mut(start..).unwrap_or_default(), seed);
 }
 
-/// Completes a record that [`put_push`] made.
+/// Gives a record that [`put_push`] made its sequence number.
 pub(in crate::journal) fn number_push(record: &mut [u8], seed: Seed, sequence: Sequence) {
-    let at = RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + SEQUENCE_BYTES;
-    if let Some(place) = record.get_mut(at) {
-        place.copy_from_slice(&sequence.get().to_le_bytes());
-    }
-    close(record, seed);
+    let Some((header, body)) = record.split_first_chunk_mut::<RECORD_HEADER_BYTES>() else {
+        return;
+    };
+    let Some((place, behind)) = body.split_first_chunk_mut::<SEQUENCE_BYTES>() else {
+        return;
+    };
+    *place = sequence.get().to_le_bytes();
+    // Where there were zeros, the difference is the number itself.
+    let Some(change) = sum::change(place, behind.len()) else {
+        return close(record, seed);
+    };
+    let [.., a, b, c, d] = *header;
+    let sum = u32::from_le_bytes([a, b, c, d]) ^ change;
+    header[8..].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Appends a settlement's record.
@@ -159,7 +171,7 @@ pub(super) fn put_record(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec
 }
 
 /// Sets the crc of a record that is otherwise complete.
-pub(super) fn close(record: &mut [u8], seed: Seed) {
+pub(in crate::journal) fn close(record: &mut [u8], seed: Seed) {
     let Some((header, body)) = record.split_first_chunk_mut::<RECORD_HEADER_BYTES>() else {
         return;
     };

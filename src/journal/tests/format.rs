@@ -54,7 +54,7 @@ fn headers_frames_and_records_are_written_as_version_1_has_them() {
     let seed = Seed::of(ID);
     let sequence = Sequence::new(7).unwrap();
     let mut push = Vec::new();
-    record::put_push(&mut push, &sample());
+    record::put_push(&mut push, seed, &sample());
     record::number_push(&mut push, seed, sequence);
     let header = SegmentHeader {
         number: 3,

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 
 use super::{
     faulty::{Call, Faulty, Trouble},
+    flight::Pace,
     frame::FRAME_HEADER_BYTES,
     inbox::Gate,
     segment::SEGMENT_HEADER_BYTES,
@@ -28,6 +29,7 @@ mod carried;
 mod damage;
 mod exhaustive;
 mod faults;
+mod flights;
 mod format;
 mod kept;
 mod model;
@@ -136,6 +138,27 @@ impl Hand {
             self.turn();
         }
         answer.now_or_never().expect("answered within the turn")
+    }
+
+    /// Appends that wait together, and then a turn; what each is told.
+    fn append_all(&mut self, appends: impl IntoIterator<Item = Vec<Push>>) -> Vec<Result<(), AppendError>> {
+        let answers = appends.into_iter().map(|pushes| {
+            let items = pushes.into_iter().map(Item::Push).collect();
+            self.journal.append(items)
+        });
+        let answers: Vec<_> = answers.collect();
+        if self.writer.is_some() {
+            self.turn();
+        }
+        let answers = answers.into_iter();
+        let told = answers.map(|answer| answer.now_or_never().expect("answered within the turn"));
+        told.collect()
+    }
+
+    fn set_pace(&mut self, pace: Pace) {
+        if let Some(writer) = &mut self.writer {
+            writer.pace = pace;
+        }
     }
 
     fn take(&mut self, number: u32) -> Result<(), AppendError> {

@@ -42,15 +42,28 @@ struct Model {
     next_number: u32,
     /// Nothing failed since the start, so a told settlement stands in its file.
     is_sound: bool,
+    /// How large a commit gets, and when the next group is put together while it is on its way.
+    pace: Pace,
 }
 
 impl Model {
     fn new(seed: u64) -> Self {
         let storage = Faulty::new();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let pace = match rng.random_range(0..4) {
+            0 => Pace::default(),
+            _ => Pace {
+                commit_bytes_max: rng.random_range(1..2_000),
+                handed_over_bytes: rng.random_range(0..1_000),
+            },
+        };
+        let mut hand = open(&storage);
+        hand.set_pace(pace);
         Self {
-            rng: StdRng::seed_from_u64(seed),
-            hand: open(&storage),
+            rng,
+            hand,
             storage,
+            pace,
             known: BTreeMap::new(),
             refused: Vec::new(),
             event_ids: HashSet::new(),
@@ -112,6 +125,23 @@ impl Model {
     }
 
     fn append(&mut self) {
+        let appends: Vec<_> = (0..=self.below(4)).map(|_| self.pushes()).collect();
+        let answers = self.hand.append_all(appends.clone());
+        self.see_applied();
+        for (pushes, answer) in appends.into_iter().zip(answers) {
+            for push in pushes {
+                let is_known = self.event_ids.contains(&push.event_id);
+                match &answer {
+                    Ok(()) => assert!(is_known, "{} was acknowledged and not applied", push.event_id),
+                    Err(_) if is_known || self.refused.contains(&push) => {}
+                    Err(_) => self.refused.push(push),
+                }
+            }
+        }
+    }
+
+    /// What one append holds.
+    fn pushes(&mut self) -> Vec<Push> {
         let count = match self.below(12) {
             0 => 30,
             _ => 1 + self.below(3),
@@ -128,16 +158,7 @@ impl Model {
         {
             pushes.push(refused.clone());
         }
-        let answer = self.hand.append(pushes.iter().cloned().map(Item::Push).collect());
-        self.see_applied();
-        for push in pushes {
-            let is_known = self.event_ids.contains(&push.event_id);
-            match &answer {
-                Ok(()) => assert!(is_known, "{} was acknowledged and not applied", push.event_id),
-                Err(_) if is_known || self.refused.contains(&push) => {}
-                Err(_) => self.refused.push(push),
-            }
-        }
+        pushes
     }
 
     /// Takes over what was applied meanwhile.
@@ -314,6 +335,7 @@ impl Model {
             }
         };
         self.storage.heal();
+        self.hand.set_pace(self.pace);
         self.compare(is_kill && is_sound);
     }
 

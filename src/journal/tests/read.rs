@@ -96,7 +96,7 @@ fn a_push_that_is_malformed_under_a_right_checksum_stops_a_start_by_its_name() {
     let frame = &mut bytes[SEGMENT_HEADER_BYTES..end];
     let tag = frame.windows(3).position(|window| window == b"\x02v1").unwrap();
     frame[tag + 1] = b'!';
-    record::number_push(&mut frame[FRAME_HEADER_BYTES..], seed, Sequence::FIRST);
+    record::close(&mut frame[FRAME_HEADER_BYTES..], seed);
     frame::seal(frame, seed, 1, 1);
     storage.put(&name, &bytes);
 
