@@ -38,6 +38,9 @@ use super::{
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
+/// Names and a proxy's steps have all the time there is but for this part of it.
+const STEPS_LESS: u32 = 50;
+
 /// How long one address may take before the next is tried beside it: RFC 8305, section 5.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
@@ -178,11 +181,12 @@ impl Service<Uri> for Tcp {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let Self { gate, proxy, within } = self.clone();
-        let deadline = Instant::now() + within;
+        // A little less than there is in all: who is cut off at the end of that can't tell which step hung.
+        let deadline = Instant::now() + within - within / STEPS_LESS;
         Box::pin(async move {
             match proxy {
                 None => Ok(Stream {
-                    io: TokioIo::new(gate.connect(&uri, gate.author).await?),
+                    io: TokioIo::new(gate.connect(&uri, gate.author, deadline).await?),
                     forwarded: false,
                 }),
                 Some(proxy) => gate.connect_through(&proxy, &uri, deadline).await,
@@ -246,9 +250,9 @@ impl hyper::rt::Write for Stream {
 }
 
 impl Gate {
-    /// A TCP connection to the host itself.
-    async fn connect(&self, uri: &Uri, author: Author) -> Result<TcpStream, ConnectError> {
-        let addresses = self.addresses(uri, author).await?;
+    /// A TCP connection to the host itself. Names have until `deadline`, so that it is said what hangs.
+    async fn connect(&self, uri: &Uri, author: Author, deadline: Instant) -> Result<TcpStream, ConnectError> {
+        let addresses = self.addresses(uri, author, deadline).await?;
         let tcp = |error: io::Error| ConnectError::Tcp(io_words(&error));
         let stream = first_to_connect(addresses).await.map_err(tcp)?;
         let (local, peer) = (
@@ -280,7 +284,7 @@ impl Gate {
             failure,
         };
         let late = |step| move |_| failed(ProxyFailure::Late(step));
-        let mut stream = timeout_at(deadline, self.connect(proxy.uri(), Author::Operator))
+        let mut stream = timeout_at(deadline, self.connect(proxy.uri(), Author::Operator, deadline))
             .await
             .map_err(late(Step::Connecting))?
             .map_err(|error| failed(ProxyFailure::Unreachable(error.to_string())))?;
@@ -309,12 +313,19 @@ impl Gate {
     }
 
     /// The host's addresses, all of which may be connected to.
-    async fn addresses(&self, uri: &Uri, author: Author) -> Result<Vec<SocketAddr>, ConnectError> {
+    async fn addresses(
+        &self,
+        uri: &Uri,
+        author: Author,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
         let (host, port) = (uri.host().unwrap_or_default(), port(uri));
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let found = match literal.unwrap_or(host).parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => self.resolve(host, port).await?,
+            Err(_) => timeout_at(deadline, self.resolve(host, port))
+                .await
+                .map_err(|_| unresolved(host, "no answer came in time"))??,
         };
         self.guard
             .check_addresses(host, &found, author)
@@ -323,21 +334,25 @@ impl Gate {
     }
 
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-        let unresolved = |reason: &str| ConnectError::Resolve {
-            host: host.to_owned(),
-            reason: reason.to_owned(),
-        };
         let found = (self.lookup)(host.to_owned(), port).await.map_err(|error| {
             let text = error.to_string();
             unresolved(
+                host,
                 text.strip_prefix("failed to lookup address information: ")
                     .unwrap_or(&text),
             )
         })?;
         if found.is_empty() {
-            return Err(unresolved("it has no address"));
+            return Err(unresolved(host, "it has no address"));
         }
         Ok(found)
+    }
+}
+
+fn unresolved(host: &str, reason: &str) -> ConnectError {
+    ConnectError::Resolve {
+        host: host.to_owned(),
+        reason: reason.to_owned(),
     }
 }
 
@@ -436,8 +451,9 @@ mod tests {
         }
         let uri = Uri::from_static("http://rebinding.example/");
         let gate = gate(Author::User, rebinding);
-        assert!(gate.addresses(&uri, Author::User).await.is_ok());
-        let refused = gate.addresses(&uri, Author::User).await.unwrap_err();
+        let soon = Instant::now() + Duration::from_secs(5);
+        assert!(gate.addresses(&uri, Author::User, soon).await.is_ok());
+        let refused = gate.addresses(&uri, Author::User, soon).await.unwrap_err();
         assert!(matches!(&refused, ConnectError::Refused(_)), "{refused}");
         assert!(
             refused
