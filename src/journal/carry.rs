@@ -55,6 +55,8 @@ pub(super) struct Carrying {
     rests_until: Option<Instant>,
     /// Something was carried in this turn.
     has_moved: bool,
+    /// Nothing was, because a group was staged already.
+    pub(super) is_kept_waiting: bool,
     reader: Option<Reader>,
     /// What can't be read.
     pub(super) stuck: Stuck,
@@ -223,13 +225,14 @@ impl Writer {
     /// Carries forward what no commit of this turn has taken along, and deletes the oldest segment once
     /// nothing in it is live. A step at most: pushes don't wait for more.
     pub(super) fn clear_oldest(&mut self) {
+        self.carrying.is_kept_waiting = false;
         if !self.may_carry() {
             return;
         }
         let Some(oldest) = self.segments.oldest_sealed() else {
             return;
         };
-        self.recent.forget(self.clock.now());
+        self.recent.forget(self.clock.now(), self.ids_durable);
         let next_bytes = self.next_bytes(oldest.number);
         if next_bytes == 0 && self.shared.live().oldest_bytes() > 0 {
             // What is left can't be read.
@@ -237,8 +240,11 @@ impl Writer {
             self.carrying.rest(wait);
         } else if next_bytes == 0 {
             self.delete_oldest();
-        } else if !self.carrying.has_moved && self.group.is_empty() {
-            self.carry_alone(next_bytes);
+        } else if !self.carrying.has_moved {
+            self.carrying.is_kept_waiting = !self.group.is_empty();
+            if self.group.is_empty() {
+                self.carry_alone(next_bytes);
+            }
         }
     }
 

@@ -118,10 +118,12 @@ impl Pilot {
             .name("journal-commit".to_owned())
             .spawn(move || {
                 for flight in given {
-                    if landing.send(flight.fly()).is_err() {
+                    let landed = flight.fly();
+                    // First, or it might be taken for the landing of the next one.
+                    end.0.inbox.land();
+                    if landing.send(landed).is_err() {
                         break;
                     }
-                    end.0.inbox.land();
                 }
                 // The writer must find the channel closed when it is told of this end.
                 drop(landing);

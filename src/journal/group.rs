@@ -43,6 +43,8 @@ pub(super) struct Group {
     kept: usize,
     next: usize,
     waiters: Vec<Waiter>,
+    /// Bytes of the records that its appends came with, those that were left out included.
+    pub(super) offered: usize,
     /// Pushes among the records.
     pub(super) pushes: u64,
     /// Where those pushes stand, in order.
@@ -60,6 +62,7 @@ impl Group {
             kept: 0,
             next: 0,
             waiters: Vec::new(),
+            offered: 0,
             pushes: 0,
             placed: Vec::new(),
             ids: 0..0,
@@ -76,6 +79,11 @@ impl Group {
         self.waiters.is_empty()
     }
 
+    /// How many wait for it.
+    pub(super) fn appends(&self) -> usize {
+        self.waiters.len()
+    }
+
     pub(super) fn record_bytes(&self) -> usize {
         self.frame.len().saturating_sub(FRAME_HEADER_BYTES)
     }
@@ -83,6 +91,7 @@ impl Group {
     /// Takes in the records of an append; for each push among them, [`Group::keep_push`] or [`Group::leave_out`] is to
     /// follow, in their order, then [`Group::end_append`].
     pub(super) fn take_in(&mut self, frame: Vec<u8>) {
+        self.offered += frame.len().saturating_sub(FRAME_HEADER_BYTES);
         if self.record_bytes() == 0 && frame.len() >= TAKEN_WHOLE_BYTES {
             self.frame = frame;
             self.next = FRAME_HEADER_BYTES;
@@ -166,6 +175,7 @@ impl Group {
         debug_assert!(self.waiters.is_empty(), "somebody waits for these records");
         self.frame.truncate(FRAME_HEADER_BYTES);
         self.frame.shrink_to(FRAME_BYTES_KEPT);
+        self.offered = 0;
         self.pushes = 0;
         self.placed.clear();
     }

@@ -247,11 +247,12 @@ impl Recent {
         }
     }
 
-    /// Forgets what need not be remembered any more.
-    pub(super) fn forget(&mut self, now: Timestamp) {
+    /// Forgets what need not be remembered any more. The ids before `durable` count; those behind it may be taken back.
+    pub(super) fn forget(&mut self, now: Timestamp, durable: Place) {
         while let Some(key) = self.ring.front().copied() {
             let is_old = now.since(self.taken_at(self.front)) >= KEPT_AGE;
-            if self.ring.len() <= KEPT || (!is_old && self.ring.len() <= KEPT_MAX) {
+            let count = usize::try_from(durable.saturating_sub(self.front)).unwrap_or(usize::MAX);
+            if count <= KEPT || (!is_old && count <= KEPT_MAX) {
                 return;
             }
             self.ring.pop_front();
@@ -398,19 +399,35 @@ mod tests {
         for number in 0..KEPT + 10 {
             recent.push(key(number), at(0));
         }
-        recent.forget(at(HOUR_MS - 1));
+        recent.forget(at(HOUR_MS - 1), recent.end());
         assert_eq!(recent.len(), KEPT + 10);
-        recent.forget(at(HOUR_MS));
+        recent.forget(at(HOUR_MS), recent.end());
         assert_eq!(recent.len(), KEPT);
         assert_eq!(recent.place(key(9)), None);
         assert_eq!(recent.place(key(10)), Some(10));
         for number in recent.len() + 10..KEPT_MAX + 15 {
             recent.push(key(number), at(HOUR_MS));
         }
-        recent.forget(at(HOUR_MS));
+        recent.forget(at(HOUR_MS), recent.end());
         assert!(recent.len() <= KEPT_MAX);
         assert_eq!(recent.place(key(14)), None);
         assert!(recent.place(key(KEPT_MAX + 14)).is_some());
+    }
+
+    #[test]
+    fn ids_that_may_be_taken_back_push_none_out() {
+        let mut recent = Recent::default();
+        for number in 0..KEPT {
+            recent.push(key(number), at(0));
+        }
+        let durable = recent.end();
+        for number in 0..10 {
+            recent.push(key(KEPT + number), at(0));
+        }
+        recent.forget(at(HOUR_MS), durable);
+        recent.take_back(durable);
+        assert_eq!(recent.place(key(0)), Some(0));
+        assert_eq!(recent.len(), KEPT);
     }
 
     #[test]

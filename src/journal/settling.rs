@@ -188,6 +188,13 @@ impl Settling {
         self.lock().due_at()
     }
 
+    /// Whether they wait for longer than they should, or more than `bytes_max` bytes do.
+    pub(super) fn is_behind(&self, bytes_max: usize) -> bool {
+        let state = self.lock();
+        let is_late = state.since.is_some_and(|since| since + 2 * SYNC_WITHIN <= now());
+        is_late || state.backlog.bytes.len() > bytes_max
+    }
+
     /// How many settlements wait.
     pub(super) fn len(&self) -> usize {
         self.lock().backlog.marks.len()

@@ -19,7 +19,7 @@ use super::{
     carry::{self, Carrying},
     flight::{Meanwhile, Pace, Pilot},
     group::{Group, Waiter},
-    inbox::{Append, Gate},
+    inbox::{Append, Gate, WAITING_APPENDS_MAX},
     recent::{Place, Recent},
     segments::{Purpose, RoomError, Segments},
     time::now,
@@ -49,7 +49,7 @@ pub struct Writer {
     pub(super) segments: Segments,
     pub(super) recent: Recent,
     /// The place behind the newest id that is durable.
-    ids_durable: Place,
+    pub(super) ids_durable: Place,
     next_sequence: Sequence,
     /// Appends that no group has taken yet.
     pub(super) line: VecDeque<Append>,
@@ -234,14 +234,20 @@ impl Writer {
 
     /// Whether records of that length still go into the group.
     fn group_takes(&self, bytes: usize) -> bool {
+        // By what its appends came with: one that holds nothing but repeats costs memory too.
+        let is_small = self.group.is_empty()
+            || self.group.appends() < WAITING_APPENDS_MAX
+                && self.group.offered + bytes <= self.pace.commit_bytes_max;
         let staged = self.group.record_bytes();
-        let is_small = staged == 0 || staged + bytes <= self.pace.commit_bytes_max;
-        bytes == 0 || is_small && staged + bytes <= self.segments.room_for(Purpose::Pushes)
+        is_small && (bytes == 0 || staged + bytes <= self.segments.room_for(Purpose::Pushes))
     }
 
     /// Sees to it that the segment has room for the group.
     fn make_room_for_group(&mut self) -> Result<(), AppendError> {
         let bytes = self.group.record_bytes();
+        if let Some(error) = self.fatal.as_ref().filter(|_| bytes > 0) {
+            return Err(AppendError::Io(error.clone()));
+        }
         if bytes <= self.segments.room_for(Purpose::Pushes) {
             return Ok(());
         }
@@ -341,7 +347,7 @@ impl Writer {
             if self.group.record_bytes() == 0 {
                 Ok(())
             } else {
-                self.commit(Meanwhile::Stage)
+                self.commit(self.meanwhile())
             }
         });
         if self.flown.is_empty() {
@@ -358,6 +364,16 @@ impl Writer {
             self.group.apply(false, applier);
             self.group.answer(&result);
             self.replace_sealed();
+        }
+    }
+
+    /// Settlements and what is to be carried forward ride with a group only as far as there is room. When they wait too
+    /// long nothing is staged for once, and they get a commit of their own.
+    fn meanwhile(&self) -> Meanwhile {
+        if self.carrying.is_kept_waiting || self.shared.settling.is_behind(SETTLEMENT_BYTES_MAX) {
+            Meanwhile::Wait
+        } else {
+            Meanwhile::Stage
         }
     }
 
@@ -413,7 +429,7 @@ impl Writer {
             self.ids_durable = self.flown.ids.end;
             self.recent
                 .settle_in(self.flown.ids.clone(), self.segments.active_number());
-            self.recent.forget(self.clock.now());
+            self.recent.forget(self.clock.now(), self.ids_durable);
         }
         Ok(())
     }

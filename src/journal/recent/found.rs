@@ -176,7 +176,7 @@ impl InOrder {
             }
             place = end;
         }
-        recent.forget(now);
+        recent.forget(now, recent.end());
         recent
     }
 }
@@ -283,7 +283,7 @@ mod tests {
         gathering.add(found);
         let mut recent = gathering.finish(at(0));
         assert!(recent.place(key(1)).is_some());
-        recent.forget(at(HOUR_MS + 2));
+        recent.forget(at(HOUR_MS + 2), recent.end());
         assert_eq!(recent.len(), super::super::KEPT);
         assert_eq!(recent.place(key(1)), Some(super::super::KEPT as u64 + 1));
     }

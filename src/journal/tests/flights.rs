@@ -99,7 +99,7 @@ fn a_segment_begun_for_a_group_names_its_first_push() {
             ..push(number)
         }]
     };
-    // The second and the third don't fit behind the first: what is staged is staged for a segment that is not there.
+    // Two fit into a segment, and what does not fit is not staged for it.
     let told = hand.append_all((1..=5).map(large));
     assert!(told.iter().all(Result::is_ok), "{told:?}");
     for durable in hand.durable() {
@@ -131,55 +131,134 @@ fn changes_keep_their_place_among_pushes_that_are_on_their_way() {
     );
 }
 
+/// A journal on its own threads, whose commits are all handed over, on a disk that takes its time.
+struct Threads {
+    storage: Arc<Faulty>,
+    journal: Journal,
+    thread: std::thread::JoinHandle<()>,
+    applied: Arc<Mutex<Vec<Applied>>>,
+}
+
+impl Threads {
+    /// So many that a segment is enough.
+    const OPTIONS: Options = Options {
+        segment_size: 4 * 1024 * 1024,
+        max_size: 64 * 1024 * 1024,
+    };
+
+    fn start() -> Self {
+        let storage = Faulty::new();
+        let opened = {
+            let storage: Arc<dyn Storage> = Arc::<Faulty>::clone(&storage);
+            recovery::open(&storage, Self::OPTIONS, clock(), Filling::OnDemand).unwrap()
+        };
+        let (journal, mut writer) = (opened.journal, opened.writer);
+        writer.pace.handed_over_bytes = 0;
+        let applied = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&applied);
+        let applier: Applier = Box::new(move |news| sink.lock().unwrap().extend_from_slice(news));
+        Self {
+            storage,
+            journal,
+            thread: writer.start(applier).unwrap(),
+            applied,
+        }
+    }
+
+    fn append(&self, number: u32) -> impl Future<Output = Result<(), AppendError>> + use<> {
+        self.journal.append(vec![Item::Push(push(number))])
+    }
+
+    /// Waits until the writer has taken all that waits.
+    fn wait_until_taken(&self) {
+        while self.journal.stats().waiting > 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Closes it; what was applied, in order.
+    fn close(self) -> Vec<Durable> {
+        futures_executor(self.journal.close());
+        self.thread.join().unwrap();
+        let applied = std::mem::take(&mut *self.applied.lock().unwrap());
+        let pushes = applied.into_iter().map(|applied| match applied {
+            Applied::Push(durable) => durable,
+            Applied::Change(_) => unreachable!("there are none"),
+        });
+        pushes.collect()
+    }
+}
+
 #[test]
-fn what_comes_while_a_thread_writes_is_the_next_commit() {
-    let storage = Faulty::new();
-    let opened = {
-        let storage: Arc<dyn Storage> = Arc::<Faulty>::clone(&storage);
-        recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand).unwrap()
-    };
-    let (journal, mut writer) = (opened.journal, opened.writer);
-    writer.pace = Pace {
-        handed_over_bytes: 0,
-        ..Pace::default()
-    };
-    storage.trouble(
-        Call::Sync,
-        Trouble::Delay(std::time::Duration::from_millis(2)),
-        0,
-        u64::MAX,
-    );
-    let applied = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&applied);
-    let thread = writer
-        .start(Box::new(move |news| sink.lock().unwrap().extend_from_slice(news)))
-        .unwrap();
-    let mut refused = 0;
+fn what_comes_while_a_thread_writes_is_the_next_commit_and_fails_with_it() {
+    let threads = Threads::start();
+    let slow = Trouble::Delay(std::time::Duration::from_millis(2));
+    threads.storage.trouble(Call::Write, slow, 0, u64::MAX);
+    let (mut refused, mut number) = (0, 0);
     for round in 0..40 {
         if round % 10 == 9 {
-            storage.fail(Call::Sync, ErrorKind::Other, 1, 1);
+            // The first commit of the round, and with it what was staged behind it.
+            threads.storage.fail(Call::Sync, ErrorKind::Other, 0, 1);
         }
         let answers: Vec<_> = (0..25)
-            .map(|number| journal.append(vec![Item::Push(push(100 * round + number))]))
+            .map(|_| {
+                number += 1;
+                threads.append(number)
+            })
             .collect();
         for answer in answers {
             refused += usize::from(futures_executor(answer).is_err());
         }
     }
-    futures_executor(journal.close());
-    thread.join().unwrap();
-    assert!(journal.stats().commits < 1_000, "appends share commits");
-    let applied = applied.lock().unwrap();
-    let sequences: Vec<_> = applied
-        .iter()
-        .map(|applied| match applied {
-            Applied::Push(durable) => durable.sequence.get(),
-            Applied::Change(_) => unreachable!("there are none"),
-        })
-        .collect();
-    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
-    assert_eq!(sequences.len(), 1_000 - refused);
+    assert_eq!(threads.journal.health(), Health::Ready);
+    assert!((4..100).contains(&refused), "{refused} were refused");
+    let storage = Arc::clone(&threads.storage);
+    let durable = threads.close();
+    let sequences: Vec<_> = durable.iter().map(|durable| durable.sequence.get()).collect();
+    assert_eq!(sequences, (1..=1_000 - refused as u64).collect::<Vec<_>>());
     storage.heal();
-    let found = open(&storage.after_power_loss());
-    assert_eq!(found.pending.len(), sequences.len());
+    let storage: Arc<dyn Storage> = storage.after_power_loss();
+    let found = recovery::open(&storage, Threads::OPTIONS, clock(), Filling::OnDemand).unwrap();
+    assert_eq!(all_owed(&found.journal).unwrap().len(), sequences.len());
+}
+
+#[test]
+fn what_is_staged_when_the_journal_closes_is_written_first() {
+    let threads = Threads::start();
+    let held = threads.storage.hold();
+    let first = threads.append(1);
+    threads.wait_until_taken();
+    let staged = threads.append(2);
+    threads.wait_until_taken();
+    let closed = threads.journal.close();
+    drop(held);
+    assert_eq!(futures_executor(first), Ok(()));
+    assert_eq!(futures_executor(staged), Ok(()));
+    futures_executor(closed);
+    assert_eq!(event_ids(&threads.close()), ["event-1", "event-2"]);
+}
+
+#[test]
+fn while_a_disk_stands_still_no_more_is_taken_than_may_wait_though_all_of_it_are_repeats() {
+    let threads = Threads::start();
+    let held = threads.storage.hold();
+    let first = threads.append(1);
+    threads.wait_until_taken();
+    let mut answers = Vec::new();
+    // What is staged, and what may wait beside it.
+    let most = 3 * inbox::WAITING_APPENDS_MAX;
+    let busy = (0..most).find_map(|_| {
+        let mut answer = Box::pin(threads.append(1));
+        let told = (&mut answer).now_or_never();
+        answers.push(answer);
+        told
+    });
+    assert!(matches!(busy, Some(Err(AppendError::Busy { .. }))), "{busy:?}");
+    answers.pop();
+    drop(held);
+    assert_eq!(futures_executor(first), Ok(()));
+    for answer in answers {
+        assert_eq!(futures_executor(answer), Ok(()));
+    }
+    assert_eq!(threads.close().len(), 1);
 }
