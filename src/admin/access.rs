@@ -214,6 +214,8 @@ impl Access {
             until: now + SESSION,
         };
         sessions.insert(id.clone(), session);
+        drop(sessions);
+        info!(target: "shipbell::audit", by = %token.name, ip = %peer.ip(), "logged in");
         Ok(id)
     }
 

@@ -1,6 +1,7 @@
 //! What is known of the configuration in effect: when it was read, and what is wrong with a newer one.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -13,6 +14,23 @@ use crate::clock::Timestamp;
 /// The configuration in effect, told by who reads it. Cheap to clone: clones see the same.
 #[derive(Clone, Debug)]
 pub struct Configuration(Arc<Mutex<ConfigurationView>>);
+
+/// Where the registry is to send its notifications, as far as that is known here.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct IngestAddress {
+    /// What is listened on, `ingest.listen`; of an unspecified address only the port says where that is.
+    #[schema(value_type = String, example = "127.0.0.1:8580")]
+    pub listen: SocketAddr,
+    /// The path there, `ingest.path`.
+    #[schema(example = "/events")]
+    pub path: String,
+    /// Whether it speaks TLS.
+    #[serde(rename = "tls")]
+    pub is_secure: bool,
+    /// Whether it takes those alone who show one of `ingest.tokens`.
+    #[serde(rename = "needs_token")]
+    pub has_tokens: bool,
+}
 
 /// How the configuration is.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -29,18 +47,21 @@ pub struct ConfigurationView {
     /// Keys that are set otherwise in the file than they are in effect: they take effect at the next start.
     #[schema(example = json!(["ingest.listen"]))]
     pub needs_restart: Vec<String>,
+    /// Where the registry is to send its notifications.
+    pub ingest: IngestAddress,
 }
 
 impl Configuration {
-    /// A configuration that was read from `file` at `now`.
+    /// A configuration that was read from `file` at `now`, and says that notifications come in at `ingest`.
     #[must_use]
-    pub fn read(file: Option<PathBuf>, now: Timestamp) -> Self {
+    pub fn read(file: Option<PathBuf>, ingest: IngestAddress, now: Timestamp) -> Self {
         Self(Arc::new(Mutex::new(ConfigurationView {
             file,
             loaded_at: now.to_string(),
             refused_at: None,
             problems: Vec::new(),
             needs_restart: Vec::new(),
+            ingest,
         })))
     }
 

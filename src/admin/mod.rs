@@ -71,19 +71,6 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// Where the registry is to send its notifications, as far as that is known here.
-#[derive(Clone, Debug)]
-pub struct IngestAddress {
-    /// What is listened on.
-    pub listen: SocketAddr,
-    /// The path there.
-    pub path: String,
-    /// Whether it speaks TLS.
-    pub is_secure: bool,
-    /// Whether it takes those alone who show a token.
-    pub has_tokens: bool,
-}
-
 /// What the admin side works with.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -117,8 +104,6 @@ pub struct Parts {
     pub history_file: PathBuf,
     /// Which configuration is in effect.
     pub configuration: Configuration,
-    /// Where the registry is to send its notifications, for the page to say.
-    pub ingest: IngestAddress,
     /// The wall clock.
     pub clock: Clock,
 }

@@ -90,7 +90,6 @@ impl Side {
                 configuration: parts.configuration,
                 history: parts.history,
                 history_file: config.data_dir.join(catalog::FILE),
-                ingest: options::ingest_address(config),
                 clock: parts.clock,
             }),
             webhooks,

@@ -183,7 +183,8 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         metrics.clone(),
         clock.clone(),
     );
-    let configuration = Configuration::read(config.file.clone(), clock.now());
+    let ingest_address = options::ingest_address(config);
+    let configuration = Configuration::read(config.file.clone(), ingest_address, clock.now());
     let reloader = Reloader::new(
         config.clone(),
         hangups,

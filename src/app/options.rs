@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use super::RunError;
 use crate::{
     admin::{
-        IngestAddress,
         access::{Door, Grant, Group, Proxy, Role, Token},
+        configuration::IngestAddress,
         draft::Rules,
     },
     catalog,

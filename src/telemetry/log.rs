@@ -42,8 +42,11 @@ pub enum LoggingError {
     Twice,
 }
 
+/// What lines about who changed what are told under.
+const AUDIT: &str = "shipbell::audit";
+
 /// Sends this process's log lines of `level` (`info`, or directives such as
-/// `info,shipbell::journal=debug`) and above to stderr.
+/// `info,shipbell::journal=debug`) and above to stderr, and those of the audit at any level but `off`.
 ///
 /// # Errors
 /// See [`LoggingError`].
@@ -61,8 +64,14 @@ fn subscriber(
     clock: Clock,
     writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
 ) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, LoggingError> {
+    // Who changed what is told at any level but none, unless it is spoken of.
+    let directives = if level.trim() == "off" || level.contains(AUDIT) {
+        level.to_owned()
+    } else {
+        format!("{level},{AUDIT}=info")
+    };
     let filter = EnvFilter::builder()
-        .parse(level)
+        .parse(directives)
         .map_err(|error| LoggingError::Level {
             level: level.to_owned(),
             reason: error.to_string(),
@@ -153,6 +162,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(repository = "acme/app", "push taken");
             tracing::debug!("too much");
+            tracing::info!(target: "shipbell::audit", by = "ann", "webhook saved");
         });
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -162,18 +172,34 @@ mod tests {
     fn text_lines_begin_with_the_time_in_utc_and_have_no_escapes() {
         let text = logged(LogFormat::Text, "info");
         assert!(text.starts_with("2026-11-23T09:08:38.473Z  INFO "), "{text}");
-        assert!(text.ends_with("push taken repository=\"acme/app\"\n"), "{text}");
+        assert!(text.contains("push taken repository=\"acme/app\"\n"), "{text}");
         assert!(!text.contains('\x1b') && !text.contains("too much"));
     }
 
     #[test]
     fn json_lines_have_their_fields_at_the_top() {
         let text = logged(LogFormat::Json, "info");
-        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!(line["timestamp"], "2026-11-23T09:08:38.473Z");
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["message"], "push taken");
         assert_eq!(line["repository"], "acme/app");
+    }
+
+    #[test]
+    fn who_changed_what_is_told_at_any_level_but_none_unless_it_is_spoken_of() {
+        for (level, lines) in [
+            ("warn", 1),
+            ("error", 1),
+            ("off", 0),
+            ("info,shipbell::audit=off", 1),
+            ("info", 2),
+        ] {
+            let text = logged(LogFormat::Text, level);
+            assert_eq!(text.lines().count(), lines, "{level}: {text}");
+            let is_told = text.contains("by=\"ann\"");
+            assert_eq!(is_told, !level.contains("off"), "{level}: {text}");
+        }
     }
 
     #[test]

@@ -9,11 +9,12 @@ use http::StatusCode;
 
 use super::{
     super::{
-        Admin, IngestAddress,
+        Admin,
         api::{
             Params,
             repositories::{RepositoryQuery, RepositoryView, listed},
         },
+        configuration::IngestAddress,
         problem::Problem,
     },
     frame::{Frame, Visitor},
@@ -140,7 +141,10 @@ pub(super) async fn list(
         later,
         rows: found.items.into_iter().map(|one| Line::of(one, now)).collect(),
         next,
-        ingest: Notified::seen_from(&admin.parts().ingest, visitor.host.as_deref()),
+        ingest: Notified::seen_from(
+            &admin.parts().configuration.view().ingest,
+            visitor.host.as_deref(),
+        ),
         only_looks: visitor.only_looks(),
         restricted: !visitor.who.sees_all(),
         frame: visitor.frame,
