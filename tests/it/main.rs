@@ -70,6 +70,8 @@ mod receivers;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod saved;
+#[cfg(test)]
 mod signatures;
 #[cfg(test)]
 mod states;

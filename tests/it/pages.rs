@@ -14,6 +14,7 @@ use crate::support::{
     shipbell::{Config, Shipbell},
 };
 
+mod authority;
 mod endpoints;
 mod letters;
 mod lists;
