@@ -162,8 +162,8 @@ impl DeafNames {
         socket.set_nonblocking(true).unwrap();
         let folder = folder();
         let address = socket.local_addr().unwrap().ip();
-        let text = format!("nameserver {address}\noptions timeout:30 attempts:2\n");
-        fs::write(folder.path().join("resolv.conf"), text).unwrap();
+        let resolver = format!("nameserver {address}\noptions timeout:30 attempts:2\n");
+        fs::write(folder.path().join("resolv.conf"), resolver).unwrap();
         Some(Self { socket, folder })
     }
 

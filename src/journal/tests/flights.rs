@@ -156,11 +156,11 @@ impl Threads {
         writer.pace.handed_over_bytes = 0;
         let applied = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&applied);
-        let applier: Applier = Box::new(move |news| sink.lock().unwrap().extend_from_slice(news));
+        let tell: Applier = Box::new(move |news| sink.lock().unwrap().extend_from_slice(news));
         Self {
             storage,
             journal,
-            thread: writer.start(applier).unwrap(),
+            thread: writer.start(tell).unwrap(),
             applied,
         }
     }
