@@ -210,16 +210,20 @@ impl Reader {
         after: Option<&RepositoryPlace>,
         limit: usize,
     ) -> Result<Vec<ListedRepository>, ReadError> {
+        // What is looked for is found by going through the names, and sorted. Going through the index of the order reads
+        // as many entries, which lie anywhere in the file. A `+` keeps SQLite from that.
+        let way = if part.is_empty() { "" } else { "+" };
+        let by_value = |value: &str| {
+            let value = format!("{way}ifnull({value}, -1)");
+            (
+                format!("({value} < ?3 OR ({value} = ?3 AND name > ?2))"),
+                format!("{value} DESC, name"),
+            )
+        };
         let (behind, by) = match order {
-            RepositoryOrder::Name => ("name > ?2 AND ?3 IS NOT NULL", "name"),
-            RepositoryOrder::LastPush => (
-                "(ifnull(last_push_at, -1) < ?3 OR (ifnull(last_push_at, -1) = ?3 AND name > ?2))",
-                "ifnull(last_push_at, -1) DESC, name",
-            ),
-            RepositoryOrder::Size => (
-                "(ifnull(size, -1) < ?3 OR (ifnull(size, -1) = ?3 AND name > ?2))",
-                "ifnull(size, -1) DESC, name",
-            ),
+            RepositoryOrder::Name => ("name > ?2 AND ?3 IS NOT NULL".to_owned(), "name".to_owned()),
+            RepositoryOrder::LastPush => by_value("last_push_at"),
+            RepositoryOrder::Size => by_value("size"),
         };
         let sql = format!(
             "SELECT name, last_push_at, last_tag, pushes, size, sized_at FROM repositories \
