@@ -1,8 +1,8 @@
-//! `/assets/…`: the style sheet, the icon, and the script that keeps pages up to date. They need nobody to look at them.
+//! `/assets/…`: the style sheet, the icon, and the scripts that keep pages up to date. They need nobody to look at them.
 //!
-//! `htmx.min.js` is [htmx](https://htmx.org) 2.0.11, `htmx-ext-sse.min.js` its extension for server-sent events, 2.2.4:
-//! the minified files of their npm packages, unchanged. Both are under the Zero-Clause BSD licence, which asks for
-//! nothing.
+//! `live.js` lets go of a page's stream while it can't be seen. `htmx.min.js` is [htmx](https://htmx.org) 2.0.11,
+//! `htmx-ext-sse.min.js` its extension for server-sent events, 2.2.4: the minified files of their npm packages,
+//! unchanged. Both are under the Zero-Clause BSD licence, which asks for nothing.
 
 use axum::{
     body::Body,
@@ -16,7 +16,7 @@ use super::super::problem::Problem;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const ASSETS: [(&str, &str, &str); 4] = [
+const ASSETS: [(&str, &str, &str); 5] = [
     (
         "/assets/style.css",
         "text/css; charset=utf-8",
@@ -27,6 +27,7 @@ const ASSETS: [(&str, &str, &str); 4] = [
         "image/svg+xml",
         include_str!("assets/icon.svg"),
     ),
+    ("/assets/live.js", SCRIPT, include_str!("assets/live.js")),
     ("/assets/htmx.min.js", SCRIPT, include_str!("assets/htmx.min.js")),
     (
         "/assets/htmx-ext-sse.min.js",
