@@ -12,7 +12,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::super::problem::Problem;
+use super::super::{conditions::Named, problem::Problem};
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -52,8 +52,8 @@ pub(in super::super) fn asset<B>(request: &Request<B>) -> Response {
         return Problem::absent("there is no such file").into_response();
     };
     let tag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(content)));
-    let known = request.headers().get(header::IF_NONE_MATCH);
-    let is_known = known.is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let known = Named::of(request.headers(), &header::IF_NONE_MATCH);
+    let is_known = known.is_ok_and(|known| known.is_some_and(|known| known.knows(&tag)));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
