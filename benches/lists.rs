@@ -1,8 +1,10 @@
 //! How long the lists and pages of the admin listener take when there is a lot to list: `cargo bench --bench lists`.
 //!
-//! A history of 1,000,000 deliveries and attempts, 100,000 repositories each with a webhook of its own, written into the
-//! files as the program itself would have, and the real process on top. Each path is asked for by a new connection, 20
-//! times; the table has the median and the longest, in ms. Wanted: none above 100 ms. `QUICK=1` does a tenth.
+//! A history of 1,000,000 deliveries and attempts, half of them of one repository, the others of 100,000 that have each a
+//! webhook of its own, written into the files as the program itself would have, and the real process on top. Each path is
+//! asked for by a new connection, 20 times; the table has the median and the longest, in ms. Then every combination of
+//! filters of deliveries, for what finds nothing, the oldest alone, or everything, from the newest on and from the
+//! middle. Wanted: none above 100 ms. `QUICK=1` does a tenth.
 
 use std::{
     fs,
@@ -15,16 +17,29 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::DateTime;
 use rusqlite::{Connection, params};
 
 /// So often each path is asked for.
 const ROUNDS: usize = 20;
+
+/// So often each path of the combinations of filters: there are some thousand.
+const ROUNDS_EACH: usize = 3;
 
 const WANTED: Duration = Duration::from_millis(100);
 
 /// The identity of a journal that is not the process's own: nothing of it is pending.
 const JOURNAL: &str = "00000000000000000000000000000001";
 const JOURNAL_NUMBER: i64 = 1000;
+
+/// The repository that half of all deliveries are of, and its oldest ones: they alone went to the endpoint `old`, and are
+/// in the state `unknown`.
+const MONO: &str = "mono/app";
+const OLDEST: u32 = 100;
+
+/// Between two pushes, milliseconds.
+const EACH_MS: i64 = 100;
 
 fn main() -> anyhow::Result<()> {
     let scale = if is_quick() { 10 } else { 1 };
@@ -45,7 +60,8 @@ fn main() -> anyhow::Result<()> {
     )?;
     Server::start(&file, ops)?.stop()?;
     let began = Instant::now();
-    fill_history(&data.join("catalog.db"), deliveries, repositories)?;
+    let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?;
+    fill_history(&data.join("catalog.db"), now, deliveries, repositories)?;
     fill_settings(&data.join("settings.db"), repositories)?;
     let bytes = fs::metadata(data.join("catalog.db"))?.len();
     println!(
@@ -56,7 +72,10 @@ fn main() -> anyhow::Result<()> {
     let began = Instant::now();
     let server = Server::start(&file, ops)?;
     println!("ready after {:.2} s", began.elapsed().as_secs_f64());
-    let measured = measure(admin, repositories);
+    let measured = measure(admin, repositories).and_then(|is_short| {
+        let combined = combined(admin, now, deliveries)?;
+        Ok(is_short | combined | counted(admin, now, deliveries)?)
+    });
     server.stop()?;
     let is_short = measured?;
     if is_short {
@@ -92,6 +111,12 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
         }),
         ("API repositories, search in vain", &|_| {
             "/api/v1/repositories?q=nothing-like-it".to_owned()
+        }),
+        ("API repositories, by size, in vain", &|_| {
+            "/api/v1/repositories?sort=size&q=nothing-like-it".to_owned()
+        }),
+        ("API repositories, by last push, in vain", &|_| {
+            "/api/v1/repositories?sort=last_push&q=nothing-like-it".to_owned()
         }),
         ("API repository", &|round| {
             format!("/api/v1/repositories/{}", name(round))
@@ -167,9 +192,177 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
     Ok(is_short)
 }
 
-fn fill_history(path: &Path, deliveries: u32, repositories: u32) -> anyhow::Result<()> {
+/// What deliveries are filtered by.
+struct Filter {
+    repository: Option<&'static str>,
+    endpoint: Option<&'static str>,
+    state: Option<&'static str>,
+    between: Option<(i64, i64)>,
+}
+
+impl Filter {
+    fn query(&self) -> anyhow::Result<String> {
+        let mut query = Vec::new();
+        let given = [
+            ("repository", self.repository),
+            ("endpoint", self.endpoint),
+            ("state", self.state),
+        ];
+        for (name, value) in given {
+            query.extend(value.map(|value| format!("{name}={}", value.replace('/', "%2F"))));
+        }
+        if let Some((since, until)) = self.between {
+            for (name, at) in [("since", since), ("until", until)] {
+                let at = DateTime::from_timestamp_millis(at).context("no such time")?;
+                query.push(format!("{name}={}", at.format("%FT%T%.3fZ")));
+            }
+        }
+        Ok(query.join("&"))
+    }
+
+    fn name(&self) -> String {
+        let given = [
+            ("repository", self.repository.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+            ("state", self.state.is_some()),
+            ("time", self.between.is_some()),
+        ];
+        let names: Vec<_> = given
+            .iter()
+            .filter(|(_, given)| *given)
+            .map(|(name, _)| *name)
+            .collect();
+        if names.is_empty() {
+            "nothing".to_owned()
+        } else {
+            names.join(", ")
+        }
+    }
+}
+
+/// Every combination of what finds everything, the oldest alone, some, or nothing.
+fn filters(now: i64, deliveries: u32) -> Vec<Filter> {
+    let began = now - i64::from(deliveries) * EACH_MS;
+    let half = began + i64::from(deliveries / 2) * EACH_MS;
+    let times = [
+        None,
+        Some((began - 1_000, now + 1_000)),
+        Some((began - 1_000, began + i64::from(2 * OLDEST) * EACH_MS)),
+        Some((half, half + 600_000)),
+        Some((now - 60_000, now)),
+        Some((began - 7_200_000, began - 3_600_000)),
+    ];
+    let mut filters = Vec::new();
+    for repository in [None, Some(MONO), Some("no/such")] {
+        for endpoint in [None, Some("ci"), Some("old"), Some("none")] {
+            for state in [
+                None,
+                Some("delivered"),
+                Some("superseded"),
+                Some("unknown"),
+                Some("pending"),
+            ] {
+                filters.extend(times.map(|between| Filter {
+                    repository,
+                    endpoint,
+                    state,
+                    between,
+                }));
+            }
+        }
+    }
+    filters
+}
+
+/// Asks by every combination of filters, by the API and for the page, prints a row for each set of them; whether any took
+/// too long.
+fn combined(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
+    let middle = (JOURNAL_NUMBER << 44) + i64::from(deliveries / 2);
+    let cursor = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&(middle, "ci"))?);
+    let mut rows: Vec<(String, Vec<(Duration, String)>)> = Vec::new();
+    for filter in filters(now, deliveries) {
+        let query = filter.query()?;
+        let row = match rows.iter_mut().find(|(name, _)| *name == filter.name()) {
+            Some((_, row)) => row,
+            None => &mut rows.push_mut((filter.name(), Vec::new())).1,
+        };
+        for path in [
+            format!("/api/v1/deliveries?{query}"),
+            format!("/api/v1/deliveries?{query}&cursor={cursor}"),
+            format!("/api/v1/deliveries?{query}&limit=1000"),
+            format!("/deliveries?{query}"),
+            format!("/deliveries?{query}&cursor={cursor}"),
+        ] {
+            for _ in 0..ROUNDS_EACH {
+                let began = Instant::now();
+                let status = get(port, &path)?;
+                row.push((began.elapsed(), path.clone()));
+                ensure!(status == 200, "{path} answered {status}");
+            }
+        }
+    }
+    println!(
+        "\n{:<40} {:>10} {:>10} {:>10}",
+        "deliveries by", "paths", "median ms", "max ms"
+    );
+    let mut is_short = false;
+    for (name, mut took) in rows {
+        took.sort_unstable();
+        let median = took.get(took.len() / 2).context("nothing was asked")?.0;
+        let (longest, path) = took.last().context("nothing was asked")?;
+        let is_long = *longest > WANTED;
+        is_short |= is_long;
+        println!(
+            "{name:<40} {:>10} {:>10.1} {:>10.1} {}",
+            took.len() / ROUNDS_EACH,
+            median.as_secs_f64() * 1e3,
+            longest.as_secs_f64() * 1e3,
+            if is_long {
+                format!("SHORT: {path}")
+            } else {
+                "ok".to_owned()
+            }
+        );
+    }
+    Ok(is_short)
+}
+
+/// How long it takes to count what would be sent again; not a list, so it is only told.
+fn counted(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
+    println!("\n{:<40} {:>10}", "counted, to be sent again", "max ms");
+    let oldest = now - i64::from(deliveries - 2 * OLDEST) * EACH_MS;
+    let of_ten_thousand = now - 9_990 * EACH_MS;
+    for (what, filter) in [
+        ("nothing found", (Some(MONO), Some("ci"), Some("pending"), None)),
+        (
+            "the oldest",
+            (Some(MONO), Some("old"), Some("unknown"), Some((0, oldest))),
+        ),
+        ("9,990", (None, None, None, Some((of_ten_thousand, now + 1_000)))),
+        ("too many", (None, None, None, None)),
+    ] {
+        let (repository, endpoint, state, between) = filter;
+        let filter = Filter {
+            repository,
+            endpoint,
+            state,
+            between,
+        };
+        let path = format!("/api/v1/deliveries/redeliver?dry_run=true&{}", filter.query()?);
+        let mut longest = Duration::ZERO;
+        for _ in 0..3 {
+            let began = Instant::now();
+            let status = ask(port, "POST", &path)?;
+            longest = longest.max(began.elapsed());
+            ensure!(matches!(status, 200 | 422), "{path} answered {status}");
+        }
+        println!("{what:<40} {:>10.1}", longest.as_secs_f64() * 1e3);
+    }
+    Ok(false)
+}
+
+fn fill_history(path: &Path, now: i64, deliveries: u32, repositories: u32) -> anyhow::Result<()> {
     let mut database = Connection::open(path)?;
-    let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?;
     let transaction = database.transaction()?;
     transaction.execute(
         "INSERT INTO journals VALUES (?1, ?2)",
@@ -177,24 +370,30 @@ fn fill_history(path: &Path, deliveries: u32, repositories: u32) -> anyhow::Resu
     )?;
     let base = JOURNAL_NUMBER << 44;
     transaction.execute_batch(&format!(
-        "CREATE TEMP TABLE n AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {deliveries})
-           SELECT n, 'team' || (n % {repositories} % 100) || '/app' || (n % {repositories}) AS repository FROM c;
+        "CREATE TEMP TABLE n AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {deliveries}),
+           own(n, name) AS (SELECT n, 'team' || (n / 2 % {repositories} % 100) || '/app' || (n / 2 % {repositories}) FROM c)
+           SELECT n, CASE WHEN n % 2 = 0 THEN '{MONO}' ELSE name END AS repository,
+             CASE WHEN n <= {OLDEST} AND n % 2 = 0 THEN 'old' WHEN n % 3 > 0 THEN 'ci'
+               WHEN n % 2 = 0 THEN 'repository:{MONO}' ELSE 'repository:' || name END AS endpoint,
+             CASE WHEN n <= {OLDEST} AND n % 2 = 0 THEN 'unknown' WHEN n % 50 = 1 THEN 'dead_letter'
+               WHEN n % 77 = 0 THEN 'superseded' ELSE 'delivered' END AS state,
+             {now} - ({deliveries} - n) * {EACH_MS} AS taken_at FROM own;
+         INSERT INTO repositories VALUES ('{MONO}', {now}, 'v1', {deliveries} / 2, 1000000, {now});
+         WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {repositories})
          INSERT INTO repositories
-           SELECT repository, {now} - 60000, 'v1', 10, 1000000 + n * 37 % 900000000, {now} - 60000
-           FROM n WHERE n <= {repositories};
+           SELECT 'team' || (n % {repositories} % 100) || '/app' || (n % {repositories}), {now} - 60000, 'v1', 5,
+             1000000 + n * 37 % 900000000, {now} - 60000 FROM c;
          INSERT INTO pushes
            SELECT {base} + n, n, repository, 'v' || (n % 50), 'sha256:' || hex(zeroblob(32)),
-             'application/vnd.oci.image.manifest.v1+json', 1024, 3, {now} - ({deliveries} - n) * 100,
-             'event-' || n, 'ci' FROM n;
-         INSERT INTO deliveries
-           SELECT {base} + n, CASE WHEN n % 3 = 0 THEN 'repository:' || repository ELSE 'ci' END, 'msg_' || n,
-             CASE WHEN n % 50 = 0 THEN 'dead_letter' WHEN n % 77 = 0 THEN 'superseded' ELSE 'delivered' END,
-             {now} - ({deliveries} - n) * 100 + 2000, 1, NULL, 5000000, 5, 100000000 FROM n;
+             'application/vnd.oci.image.manifest.v1+json', 1024, 3, taken_at, 'event-' || n, 'ci' FROM n;
+         INSERT INTO spans SELECT id >> 10, min(taken_at), max(taken_at) FROM pushes GROUP BY id >> 10;
+         INSERT INTO deliveries (push, endpoint, repository, webhook_id, state, ended_at, attempts, image_size, layers,
+             repository_size)
+           SELECT {base} + n, endpoint, repository, 'msg_' || n, state, taken_at + 2000, 1, 5000000, 5, 100000000 FROM n;
          INSERT INTO attempts (push, endpoint, number, at, elapsed_us, status, fault, reason, url, headers, body,
              body_bytes, answer, answer_bytes)
-           SELECT {base} + n, CASE WHEN n % 3 = 0 THEN 'repository:' || repository ELSE 'ci' END, 1,
-             {now} - ({deliveries} - n) * 100 + 1000, 12000, CASE WHEN n % 50 = 0 THEN 404 ELSE 200 END,
-             CASE WHEN n % 50 = 0 THEN 'push' END, CASE WHEN n % 50 = 0 THEN 'answered 404 Not Found' END,
+           SELECT {base} + n, endpoint, 1, taken_at + 1000, 12000, CASE WHEN n % 50 = 1 THEN 404 ELSE 200 END,
+             CASE WHEN n % 50 = 1 THEN 'push' END, CASE WHEN n % 50 = 1 THEN 'answered 404 Not Found' END,
              'https://ci.example.com/hook?…', 'User-Agent: WebHook Handler', CAST(zeroblob(300) AS BLOB), 300,
              CAST('ok' AS BLOB), 2 FROM n;
          DROP TABLE n;"
@@ -218,11 +417,16 @@ fn fill_settings(path: &Path, repositories: u32) -> anyhow::Result<()> {
 
 /// The status that a path is answered with, once all of the answer is there.
 fn get(port: u16, path: &str) -> anyhow::Result<u16> {
+    ask(port, "GET", path)
+}
+
+fn ask(port: u16, method: &str, path: &str) -> anyhow::Result<u16> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_mins(1)))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/html, application/json\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/html, application/json\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

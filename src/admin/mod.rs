@@ -33,6 +33,7 @@ use crate::{
 
 pub mod access;
 mod api;
+mod conditions;
 pub mod configuration;
 pub mod draft;
 pub mod live;

@@ -1,10 +1,16 @@
 //! Lists of what is known, page by page, newest or first name first.
 
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
+use rusqlite::{OptionalExtension, Row, ToSql};
 
-use super::reader::{ReadError, Reader, deliveries, moment, natural};
-use super::{DeliveryStory, PushStory};
+use super::{
+    DeliveryStory, PushStory,
+    reader::{ReadError, Reader, deliveries, moment, natural},
+    walk::Walk,
+};
 use crate::{clock::Timestamp, journal::JournalId};
+
+/// The states of deliveries; `unknown` when it was not written down how one ended.
+pub const DELIVERY_STATES: [&str; 5] = ["pending", "delivered", "superseded", "dead_letter", "unknown"];
 
 /// Which deliveries are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +25,24 @@ pub struct DeliveryFilter {
     pub since: Option<Timestamp>,
     /// Of pushes that were taken before.
     pub until: Option<Timestamp>,
+}
+
+/// Of pushes that were taken then or later, and before: milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Between {
+    pub(super) since: i64,
+    pub(super) until: i64,
+}
+
+impl Between {
+    /// What a filter says of the time; `None` if nothing.
+    pub(super) fn of(filter: &DeliveryFilter) -> Option<Self> {
+        let is_any = filter.since.is_none() && filter.until.is_none();
+        (!is_any).then_some(Self {
+            since: filter.since.map_or(i64::MIN, Timestamp::unix_millis),
+            until: filter.until.map_or(i64::MAX, Timestamp::unix_millis),
+        })
+    }
 }
 
 /// A place in the list of deliveries: of the push before, and of the endpoint behind.
@@ -124,7 +148,12 @@ impl Reader {
         after: Option<&DeliveryPlace>,
         limit: usize,
     ) -> Result<Vec<ListedDelivery>, ReadError> {
-        listed(self.connection(), self.reason(), filter, after, limit).map_err(|error| self.explain(&error))
+        let read = || {
+            // One state of the file throughout.
+            let begun = self.connection().unchecked_transaction()?;
+            Walk::new(&begun, self.reason(), self.is_indexed(), filter)?.read(after, limit)
+        };
+        read().map_err(|error| self.explain(&error))
     }
 
     /// The delivery of that `webhook-id` with the push it is about, which has no other.
@@ -181,16 +210,20 @@ impl Reader {
         after: Option<&RepositoryPlace>,
         limit: usize,
     ) -> Result<Vec<ListedRepository>, ReadError> {
+        // What is looked for is found by going through the names, and sorted. Going through the index of the order reads
+        // as many entries, which lie anywhere in the file. A `+` keeps SQLite from that.
+        let way = if part.is_empty() { "" } else { "+" };
+        let by_value = |value: &str| {
+            let value = format!("{way}ifnull({value}, -1)");
+            (
+                format!("({value} < ?3 OR ({value} = ?3 AND name > ?2))"),
+                format!("{value} DESC, name"),
+            )
+        };
         let (behind, by) = match order {
-            RepositoryOrder::Name => ("name > ?2 AND ?3 IS NOT NULL", "name"),
-            RepositoryOrder::LastPush => (
-                "(ifnull(last_push_at, -1) < ?3 OR (ifnull(last_push_at, -1) = ?3 AND name > ?2))",
-                "ifnull(last_push_at, -1) DESC, name",
-            ),
-            RepositoryOrder::Size => (
-                "(ifnull(size, -1) < ?3 OR (ifnull(size, -1) = ?3 AND name > ?2))",
-                "ifnull(size, -1) DESC, name",
-            ),
+            RepositoryOrder::Name => ("name > ?2 AND ?3 IS NOT NULL".to_owned(), "name".to_owned()),
+            RepositoryOrder::LastPush => by_value("last_push_at"),
+            RepositoryOrder::Size => by_value("size"),
         };
         let sql = format!(
             "SELECT name, last_push_at, last_tag, pushes, size, sized_at FROM repositories \
@@ -231,84 +264,4 @@ fn repository(row: &Row<'_>) -> rusqlite::Result<ListedRepository> {
         size: natural(row, 4)?,
         sized_at: moment(row, 5)?,
     })
-}
-
-fn listed(
-    connection: &Connection,
-    reason: &str,
-    filter: &DeliveryFilter,
-    after: Option<&DeliveryPlace>,
-    limit: usize,
-) -> rusqlite::Result<Vec<ListedDelivery>> {
-    let mut conditions: Vec<&str> = Vec::new();
-    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    let mut demand = |condition: &'static str, mut of: Vec<Box<dyn ToSql>>| {
-        conditions.push(condition);
-        values.append(&mut of);
-    };
-    if let Some(place) = after {
-        demand(
-            "deliveries.push <= ? AND (deliveries.push < ? OR deliveries.endpoint > ?)",
-            vec![
-                Box::new(place.push),
-                Box::new(place.push),
-                Box::new(place.endpoint.clone()),
-            ],
-        );
-    }
-    if let Some(repository) = &filter.repository {
-        demand("p.repository = ?", vec![Box::new(repository.clone())]);
-    }
-    if let Some(endpoint) = &filter.endpoint {
-        demand("deliveries.endpoint = ?", vec![Box::new(endpoint.clone())]);
-    }
-    if let Some(state) = &filter.state {
-        demand("deliveries.state = ?", vec![Box::new(state.clone())]);
-    }
-    if let Some(since) = filter.since {
-        demand("p.taken_at >= ?", vec![Box::new(since.unix_millis())]);
-    }
-    if let Some(until) = filter.until {
-        demand("p.taken_at < ?", vec![Box::new(until.unix_millis())]);
-    }
-    values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
-    let condition = if conditions.is_empty() {
-        "1".to_owned()
-    } else {
-        conditions.join(" AND ")
-    };
-    // The table that is read in order: a push's deliveries stand together, so its number orders both.
-    let order = if filter.repository.is_some() {
-        "p.id DESC, deliveries.endpoint"
-    } else {
-        "deliveries.push DESC, deliveries.endpoint"
-    };
-    let sql = format!(
-        "SELECT deliveries.push, deliveries.endpoint, p.repository, p.tag, p.digest, p.taken_at, deliveries.webhook_id, deliveries.state, deliveries.ended_at, \
-         deliveries.next_at, deliveries.attempts, a.status, ifnull({reason}, a.reason) \
-         FROM deliveries JOIN pushes p ON p.id = deliveries.push \
-         LEFT JOIN attempts a ON a.push = deliveries.push AND a.endpoint = deliveries.endpoint AND a.number = deliveries.attempts \
-         WHERE {condition} ORDER BY {order} LIMIT ?"
-    );
-    let mut statement = connection.prepare(&sql)?;
-    let rows = statement.query_map(params_from_iter(values), |row| {
-        Ok(ListedDelivery {
-            place: DeliveryPlace {
-                push: row.get(0)?,
-                endpoint: row.get(1)?,
-            },
-            repository: row.get(2)?,
-            tag: row.get(3)?,
-            digest: row.get(4)?,
-            taken_at: moment(row, 5)?,
-            webhook_id: row.get(6)?,
-            state: row.get(7)?,
-            ended_at: moment(row, 8)?,
-            next_at: moment(row, 9)?,
-            attempts: natural(row, 10)?.unwrap_or_default(),
-            status: row.get(11)?,
-            reason: row.get(12)?,
-        })
-    })?;
-    rows.collect()
 }

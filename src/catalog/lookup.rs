@@ -51,7 +51,7 @@ impl Reader {
             let Some(push) = self.push(journal, sequence)? else {
                 return Ok(None);
             };
-            let sql = "SELECT repository, tag, digest, media_type, manifest_size, taken_at, event_id, actor, state \
+            let sql = "SELECT pushes.repository, tag, digest, media_type, manifest_size, taken_at, event_id, actor, state \
                        FROM pushes JOIN deliveries ON deliveries.push = pushes.id WHERE pushes.id = ?1 AND endpoint = ?2";
             let mut statement = self.connection.prepare_cached(sql)?;
             let delivery = statement.query_row(params![push, endpoint.to_string()], |row| {
@@ -85,9 +85,15 @@ impl Reader {
     ) -> Result<bool, ReadError> {
         let read = || {
             let push = self.push(journal, sequence)?;
-            let sql = "SELECT EXISTS (SELECT 1 FROM pushes JOIN deliveries ON deliveries.push = pushes.id \
-                       WHERE repository = ?1 AND tag = ?2 AND endpoint = ?3 \
-                       AND CASE WHEN ?4 IS NULL THEN taken_at > ?5 ELSE id > ?4 END)";
+            // By the number it is a search of those behind it: whole sets are asked about, of one tag with many pushes.
+            let newer = match push {
+                Some(_) => "id > ?4 AND ?5 IS NOT NULL",
+                None => "taken_at > ?5 AND ?4 IS NULL",
+            };
+            let sql = format!(
+                "SELECT EXISTS (SELECT 1 FROM pushes CROSS JOIN deliveries ON deliveries.push = pushes.id \
+                 WHERE pushes.repository = ?1 AND tag = ?2 AND endpoint = ?3 AND {newer})"
+            );
             let values = params![
                 repository.as_str(),
                 tag.as_str(),
@@ -96,7 +102,7 @@ impl Reader {
                 taken_at.unix_millis()
             ];
             self.connection
-                .prepare_cached(sql)?
+                .prepare_cached(&sql)?
                 .query_row(values, |row| row.get(0))
         };
         read().map_err(|error| explain(&self.path, &error))

@@ -46,17 +46,20 @@ mod prune;
 mod reader;
 mod reconcile;
 mod rows;
+mod spans;
 mod store;
 mod story;
 #[cfg(test)]
 mod tests;
 mod transitions;
+mod walk;
 mod writer;
 
 pub use entry::{ANSWER_BYTES_MAX, Attempt, BODY_BYTES_MAX, Which};
 pub use history::{History, Stats};
 pub use lists::{
-    DeliveryFilter, DeliveryPlace, ListedDelivery, ListedRepository, RepositoryOrder, RepositoryPlace,
+    DELIVERY_STATES, DeliveryFilter, DeliveryPlace, ListedDelivery, ListedRepository, RepositoryOrder,
+    RepositoryPlace,
 };
 pub use lookup::PastDelivery;
 pub use reader::{ReadError, Reader};

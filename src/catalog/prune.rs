@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{
+    spans,
     store::{Store, StoreError},
     transitions,
 };
@@ -82,6 +83,7 @@ impl Pruner {
             0 => self.pass(&begun, (!is_over).then_some(bounds.since), bounds.step_removes())?,
             _ => More::Perhaps,
         };
+        spans::prune(&begun)?;
         begun.commit()?;
         if file > bounds.bytes_max {
             let mut statement = store

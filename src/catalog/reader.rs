@@ -20,6 +20,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first format that says why a push was given up.
 const REASONS_SINCE: i32 = 3;
 
+/// The first format in which deliveries are found by whatever they are filtered by.
+const INDEXED_SINCE: i32 = 4;
+
 /// Why the history can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -125,6 +128,11 @@ impl Reader {
         } else {
             "deliveries.reason"
         }
+    }
+
+    /// Whether there are indexes for each list of deliveries.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.format >= INDEXED_SINCE
     }
 
     /// What is known of `sought`, newest first: at most `limit` pushes older than `before`, and as many dropped ones.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     entry::{Attempted, Entry, Which},
-    transitions,
+    spans, transitions,
 };
 use crate::{
     clock::Timestamp,
@@ -132,8 +132,9 @@ impl Sink<'_> {
         ])?;
         let tag = push.tag.as_ref().map_or("", Tag::as_str);
         self.pushed(push.repository.as_str(), tag, push.taken_at)?;
+        spans::note(self.connection, id, push.taken_at)?;
         for endpoint in &push.owed {
-            self.owe(id, durable.sequence, endpoint)?;
+            self.owe(id, durable.sequence, endpoint, &push.repository)?;
         }
         Ok(1 + push.owed.len() as u64)
     }
@@ -149,11 +150,19 @@ impl Sink<'_> {
     }
 
     /// The delivery is there from now on, if it was not before.
-    fn owe(&self, push: i64, sequence: Sequence, endpoint: &EndpointId) -> rusqlite::Result<()> {
-        let sql = "INSERT OR IGNORE INTO deliveries (push, endpoint, webhook_id, state) VALUES (?1, ?2, ?3, 'pending')";
+    fn owe(
+        &self,
+        push: i64,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+        repository: &RepositoryName,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT OR IGNORE INTO deliveries (push, endpoint, repository, webhook_id, state) \
+                   VALUES (?1, ?2, ?3, ?4, 'pending')";
         self.connection.prepare_cached(sql)?.execute(params![
             push,
             endpoint.to_string(),
+            repository.as_str(),
             webhook_id(self.origin.journal, sequence, endpoint)
         ])?;
         Ok(())
@@ -170,7 +179,7 @@ impl Sink<'_> {
             which.tag.as_ref().map_or("", Tag::as_str),
             digest.map(ToString::to_string)
         ])?;
-        self.owe(push, which.sequence, &which.endpoint)
+        self.owe(push, which.sequence, &which.endpoint, &which.repository)
     }
 
     fn dropped(&self, dropped: &Dropped) -> rusqlite::Result<u64> {

@@ -13,16 +13,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use crate::{clock::Timestamp, journal::JournalId};
 
 /// The format that this version writes, and the newest that it reads.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// `shbc`, in SQLite's header: whose file it is.
 const APPLICATION_ID: i32 = 0x7368_6263;
 
 /// From each version to the next. What is here is never changed, only added to.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
 ];
 
 /// How long to wait for a lock. There is one writer: only a tool could hold one, and not for long.

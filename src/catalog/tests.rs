@@ -28,6 +28,7 @@ use crate::{
 mod bounds;
 mod damage;
 mod figures;
+mod lists;
 mod masks;
 mod transitions;
 

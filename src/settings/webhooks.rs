@@ -39,7 +39,7 @@ impl std::fmt::Debug for SavedWebhook {
 }
 
 /// What has to be so for a change to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// There is none yet.
     Absent,
@@ -47,16 +47,19 @@ pub enum Expected {
     Present,
     /// It has this version.
     Version(u64),
+    /// It has one of these; none is never so.
+    OneOf(Vec<u64>),
 }
 
 impl Expected {
     /// Whether it is so, with that version there now.
     #[must_use]
-    pub fn is_met(self, version: Option<u64>) -> bool {
+    pub fn is_met(&self, version: Option<u64>) -> bool {
         match self {
             Self::Absent => version.is_none(),
             Self::Present => version.is_some(),
-            Self::Version(expected) => version == Some(expected),
+            Self::Version(expected) => version == Some(*expected),
+            Self::OneOf(expected) => version.is_some_and(|version| expected.contains(&version)),
         }
     }
 }

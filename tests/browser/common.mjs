@@ -5,8 +5,11 @@
 // screenshots go). `stage(what, details)` has it do something and answers what came of it.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const { SHIPBELL_URL, TOOLS, SHOTS } = process.env;
@@ -63,6 +66,49 @@ export async function withPage(browser, options, use) {
   }
   assert.deepEqual(faults, []);
   await context.close();
+}
+
+/**
+ * Runs `test` in a window whose tabs can't all be seen at once, as people have it: playwright's own browsers take every
+ * page for one that is looked at.
+ */
+export async function withTabs(test) {
+  const profile = mkdtempSync(join(tmpdir(), "shipbell-tabs-"));
+  // Without a tab of its own, which would come to be while playwright looks at what there is.
+  const settings = ["--headless", "--no-sandbox", "--no-first-run", "--no-startup-window", "--remote-debugging-port=0"];
+  const window = spawn("/usr/bin/chromium", [...settings, `--user-data-dir=${profile}`], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  const ended = new Promise((resolve) => window.once("exit", resolve));
+  try {
+    const address = await new Promise((resolve, reject) => {
+      let told = "";
+      window.stderr.on("data", (text) => {
+        told += text;
+        const [, found] = /listening on (ws:\S+)/.exec(told) ?? [];
+        if (found) resolve(found);
+      });
+      window.once("exit", () => reject(new Error(told)));
+      window.once("error", reject);
+    });
+    const browser = await chromium.connectOverCDP(address, { noDefaults: true });
+    const [context] = browser.contexts();
+    context.setDefaultTimeout(15_000);
+    const faults = [];
+    context.on("weberror", (error) => faults.push(`throws ${error.error()}`));
+    await test(context);
+    assert.deepEqual(faults, []);
+    // By itself it ends all of its processes, which write into the profile until then.
+    const all = await browser.newBrowserCDPSession();
+    await all.send("Browser.close");
+    await ended;
+  } finally {
+    window.kill();
+    await ended;
+    rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  }
+  // The line to the stage would hold the process.
+  process.exit(0);
 }
 
 /** A picture of the whole page. */

@@ -315,3 +315,23 @@ fn many_are_sent_again_an_endpoint_is_held_and_a_secret_comes_and_goes() {
     let log = shipbell.log();
     assert!(!log.contains("whsec_"), "{log}");
 }
+
+#[test]
+fn eight_tabs_each_load_and_the_one_that_is_looked_at_is_kept_up_to_date() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(
+        Config::without_registry()
+            .with("batch.window = '0s'\ndelivery.allow_networks = ['127.0.0.0/8']")
+            .endpoint("ci", &receiver.url("/hook")),
+    );
+    let api = Api::at(shipbell.admin_port());
+    run("tabs", &shipbell, |_, word| {
+        let (repository, tag) = text(word, "image").split_once(':').unwrap();
+        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+        eventually("it is in the history", SOON, || {
+            let newest = &api.json("/api/v1/deliveries?state=delivered")["items"][0];
+            (newest["tag"] == tag).then_some(())
+        });
+        json!({})
+    });
+}

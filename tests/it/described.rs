@@ -22,7 +22,7 @@ use crate::support::{
 /// given, which cursors there are, has answers of its own: 412, 422, 428; and what is done too often 429.
 const CHECKS: &str = r#"
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "401", "403", "404", "409", "412", "422", "428", "429"]
+expected-statuses = ["2xx", "304", "401", "403", "404", "409", "412", "422", "428", "429"]
 
 [checks.negative_data_rejection]
 expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "412", "413", "422", "428", "429"]

@@ -109,3 +109,44 @@ fn who_knows_a_webhook_as_it_was_before_it_was_disabled_does_not_enable_it_unkno
     let knowing = api.with("If-Match", &now).put(&webhook_of("acme/app"), &body);
     assert_eq!((knowing.status, &knowing.json()["enabled"]), (200, &true.into()));
 }
+
+#[test]
+fn who_knows_it_already_is_not_told_again_and_of_several_tags_one_is_enough() {
+    let ((_shipbell, api), path) = (start(), webhook_of("acme/app"));
+    let url = |number: u32| json!({"url": format!("https://ci.example.com/{number}")});
+    let first = api.put(&path, &url(1)).header("etag").unwrap().to_owned();
+    for known in [first.clone(), format!("\"0\", W/{first}"), "*".to_owned()] {
+        let same = api.with("If-None-Match", &known).get(&path);
+        assert_eq!((same.status, same.text().as_str()), (304, ""), "{known}");
+        assert_eq!(same.header("etag"), Some(&*first));
+    }
+    assert_eq!(api.with("If-Match", &first).get(&path).status, 200);
+    let weak = format!("W/{first}");
+    for other in ["\"0\"", &weak, "\"nothing\""] {
+        assert_eq!(api.with("If-Match", other).get(&path).status, 412, "{other}");
+        assert_eq!(
+            api.with("If-Match", other).put(&path, &url(2)).status,
+            412,
+            "{other}"
+        );
+    }
+    let several = format!("\"0\", {first}");
+    let second = api.with("If-Match", &several).put(&path, &url(2));
+    assert_eq!(second.status, 200, "{}", second.text());
+    let told = api.with("If-None-Match", &first).get(&path);
+    assert_eq!((told.status, told.header("etag")), (200, second.header("etag")));
+    let both = api
+        .with("If-Match", "*")
+        .with("If-None-Match", "*")
+        .put(&path, &url(3));
+    assert_eq!(both.status, 412, "it can't be there and not be there");
+    assert_eq!(api.with("If-None-Match", &first).put(&path, &url(3)).status, 400);
+    assert_eq!(api.with("If-Match", "nothing").put(&path, &url(3)).status, 412);
+    assert_eq!(api.with("If-None-Match", "nothing").get(&path).status, 400);
+    assert_eq!(
+        api.with("If-None-Match", "*")
+            .get(&webhook_of("acme/none"))
+            .status,
+        404
+    );
+}

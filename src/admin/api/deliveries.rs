@@ -15,6 +15,7 @@ use super::{
     super::{Admin, access::Who, problem::Problem},
     Page, Paging, Params, cursor, history, named, veiled,
 };
+pub(in super::super) use crate::catalog::DELIVERY_STATES as STATES;
 use crate::{
     catalog::{DeliveryFilter, DeliveryPlace, DeliveryStory, ListedDelivery, PushStory, Reader, json},
     clock::Timestamp,
@@ -24,10 +25,6 @@ use crate::{
 
 /// How often the history is asked for one page, when most of what it has may not be seen.
 const READS_MAX: usize = 20;
-
-/// States of deliveries.
-pub(in super::super) const STATES: [&str; 5] =
-    ["pending", "delivered", "superseded", "dead_letter", "unknown"];
 
 /// A delivery in a list.
 #[derive(Debug, Serialize, ToSchema)]

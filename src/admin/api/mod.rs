@@ -24,7 +24,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) use veiled::identity;
 
-use super::{Admin, problem::Problem};
+use super::{
+    Admin,
+    conditions::{Malformed, Named},
+    problem::Problem,
+    webhooks::ChangeError,
+};
 use crate::{
     catalog::Reader,
     dispatch::letters::Run,
@@ -226,28 +231,49 @@ pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// What `If-Match` and `If-None-Match` expect.
+/// What `If-Match` and `If-None-Match` expect of what is changed.
 pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(tag) = text(header::IF_MATCH) {
-        return match tag.trim() {
-            "*" => Ok(Some(Expected::Present)),
-            tag => Ok(Some(Expected::Version(version(tag)))),
-        };
-    }
-    match text(header::IF_NONE_MATCH) {
-        Some("*") => Ok(Some(Expected::Absent)),
-        Some(_) => Err(Problem::parameter("If-None-Match", "only * is known here")),
-        None => Ok(None),
-    }
+    let is_new = match known(headers)? {
+        None => false,
+        Some(Named::Any) => true,
+        Some(Named::Tags(_)) => return Err(Problem::parameter("If-None-Match", "only * is known here")),
+    };
+    Ok(match matched(headers) {
+        // It is there and it isn't.
+        Some(_) if is_new => Some(Expected::OneOf(Vec::new())),
+        None if is_new => Some(Expected::Absent),
+        expected => expected,
+    })
 }
 
-/// The version that an `ETag` names; one that is none of ours is nobody's version.
-fn version(tag: &str) -> u64 {
-    let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-    quoted
-        .and_then(|version| version.parse().ok())
-        .unwrap_or_default()
+/// What `If-Match` expects. One that can't be read names nothing that is there.
+fn matched(headers: &HeaderMap) -> Option<Expected> {
+    let named = Named::of(headers, &header::IF_MATCH).unwrap_or(Some(Named::Tags(Vec::new())));
+    named.map(|named| match named {
+        Named::Any => Expected::Present,
+        named @ Named::Tags(_) => Expected::OneOf(named.strong().filter_map(version).collect()),
+    })
+}
+
+/// That who asks for what is there expects it so; and whether they don't know it already, and are to be told.
+pub(super) fn is_wanted(headers: &HeaderMap, version: u64) -> Result<bool, Problem> {
+    if matched(headers).is_some_and(|expected| !expected.is_met(Some(version))) {
+        return Err(ChangeError::Changed.into());
+    }
+    Ok(!known(headers)?.is_some_and(|known| known.knows(&etag(version))))
+}
+
+/// What `If-None-Match` names.
+fn known(headers: &HeaderMap) -> Result<Option<Named>, Problem> {
+    let wanted = "an ETag, or several with commas between them, or *";
+    Named::of(headers, &header::IF_NONE_MATCH)
+        .map_err(|Malformed| Problem::parameter("If-None-Match", wanted))
+}
+
+/// The version that an `ETag` names, unless it is none of ours.
+fn version(tag: &str) -> Option<u64> {
+    let version = tag.trim_matches('"').parse().ok()?;
+    (etag(version) == tag).then_some(version)
 }
 
 /// The `ETag` of a version.

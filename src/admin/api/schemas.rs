@@ -33,6 +33,9 @@ const REPOSITORY_MAX: usize = 255;
 /// A tag, as the distribution specification has it.
 const TAG: &str = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}";
 
+/// What an `ETag` is, as RFC 9110 has it.
+const ENTITY_TAG: &str = r#"(W/)?"[!#-~]{0,64}""#;
+
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
@@ -75,7 +78,7 @@ fn parameter(path: &str, place: &ParameterIn, name: &str) -> Option<ObjectBuilde
             text().enum_values(Some(State::ALL.map(State::as_str)))
         }
         ("state", _) => text().enum_values(Some(deliveries::STATES)),
-        ("If-Match", _) => like(r#""[0-9]{1,19}"|\*"#),
+        ("If-Match" | "If-None-Match", _) => like(&format!("{ENTITY_TAG}(, ?{ENTITY_TAG}){{0,99}}|\\*")),
         ("image", _) => like(&format!("{REPOSITORY}(:{TAG}|@sha256:[0-9a-f]{{64}})?")),
         ("event", _) => like("[A-Za-z0-9._:-]{1,255}"),
         ("limit", _) => ObjectBuilder::new()

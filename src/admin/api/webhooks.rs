@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, draft::WebhookDraft, problem::Problem, webhooks::WebhookView},
-    Params, body, etag, expected, repository,
+    Params, body, etag, expected, is_wanted, repository,
 };
 use crate::settings::Expected;
 
@@ -27,22 +27,34 @@ fn answer(status: StatusCode, view: WebhookView) -> Response {
 /// The repository's own webhook.
 #[utoipa::path(
     get, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "webhook",
-    params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
+    params(
+        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that it should have, or several"),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag that is known already, or several"),
+    ),
     responses(
         (status = 200, body = WebhookView, headers(("ETag" = String, description = "What to send as If-Match"))),
+        (status = 304, description = "It is as it is known", headers(("ETag" = String, description = "The one of it"))),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "It has none"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "It was changed"),
     )
 )]
 pub(super) async fn get(
     State(admin): State<Admin>,
     Extension(who): Extension<Who>,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let name = repository(&name)?;
     who.see(&name)?;
     let view = admin.parts().webhooks.get(&name).await?;
     let view = view.ok_or_else(|| Problem::absent(format!("{name} has no webhook of its own")))?;
-    Ok(answer(StatusCode::OK, view))
+    if is_wanted(&headers, view.version)? {
+        Ok(answer(StatusCode::OK, view))
+    } else {
+        let tag = [(header::ETAG, etag(view.version))];
+        Ok((StatusCode::NOT_MODIFIED, tag).into_response())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,7 +67,7 @@ pub(super) struct PutQuery {
     put, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "set_webhook",
     params(
         ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
-        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is changed"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is changed, or several"),
         ("dry_run" = Option<bool>, Query, description = "Check it and say what it would be, without saving it"),
     ),
     request_body = WebhookDraft,
@@ -99,7 +111,7 @@ pub(super) async fn put(
     delete, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "remove_webhook",
     params(
         ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
-        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant, or several"),
     ),
     responses(
         (status = 204),
@@ -135,7 +147,7 @@ pub(in super::super) struct NewSecret {
     operation_id = "rotate_secret",
     params(
         ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
-        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant, or several"),
     ),
     responses(
         (status = 200, body = NewSecret),

@@ -1,8 +1,8 @@
-//! `/assets/…`: the style sheet, the icon, and the script that keeps pages up to date. They need nobody to look at them.
+//! `/assets/…`: the style sheet, the icon, and the scripts that keep pages up to date. They need nobody to look at them.
 //!
-//! `htmx.min.js` is [htmx](https://htmx.org) 2.0.11, `htmx-ext-sse.min.js` its extension for server-sent events, 2.2.4:
-//! the minified files of their npm packages, unchanged. Both are under the Zero-Clause BSD licence, which asks for
-//! nothing.
+//! `live.js` lets go of a page's stream while it can't be seen. `htmx.min.js` is [htmx](https://htmx.org) 2.0.11,
+//! `htmx-ext-sse.min.js` its extension for server-sent events, 2.2.4: the minified files of their npm packages,
+//! unchanged. Both are under the Zero-Clause BSD licence, which asks for nothing.
 
 use axum::{
     body::Body,
@@ -12,11 +12,11 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::super::problem::Problem;
+use super::super::{conditions::Named, problem::Problem};
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const ASSETS: [(&str, &str, &str); 4] = [
+const ASSETS: [(&str, &str, &str); 5] = [
     (
         "/assets/style.css",
         "text/css; charset=utf-8",
@@ -27,6 +27,7 @@ const ASSETS: [(&str, &str, &str); 4] = [
         "image/svg+xml",
         include_str!("assets/icon.svg"),
     ),
+    ("/assets/live.js", SCRIPT, include_str!("assets/live.js")),
     ("/assets/htmx.min.js", SCRIPT, include_str!("assets/htmx.min.js")),
     (
         "/assets/htmx-ext-sse.min.js",
@@ -51,8 +52,8 @@ pub(in super::super) fn asset<B>(request: &Request<B>) -> Response {
         return Problem::absent("there is no such file").into_response();
     };
     let tag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(content)));
-    let known = request.headers().get(header::IF_NONE_MATCH);
-    let is_known = known.is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let known = Named::of(request.headers(), &header::IF_NONE_MATCH);
+    let is_known = known.is_ok_and(|known| known.is_some_and(|known| known.knows(&tag)));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),

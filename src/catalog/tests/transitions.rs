@@ -82,6 +82,7 @@ fn a_file_of_the_version_before_is_read_as_it_is_and_brought_up_to_date_when_it_
     let running = stage.start();
     deliver(&running.history, 1, "1", stage.now());
     running.close();
+    lists::step_back(&stage.file());
     let connection = Connection::open(stage.file()).unwrap();
     connection
         .execute_batch(
