@@ -18,13 +18,15 @@ use super::{
     AppendError, Applied, Health, Shared, Stats,
     carry::{self, Carrying},
     flight::{Meanwhile, Pace, Pilot},
-    group::{Group, Waiter},
-    inbox::{Append, Gate, WAITING_APPENDS_MAX},
+    group::Group,
+    inbox::{Append, Gate},
     recent::{Place, Recent},
     segments::{Purpose, RoomError, Segments},
     time::now,
 };
 use crate::{clock::Clock, push::Sequence};
+
+mod staging;
 
 /// Settlements that ride with one commit at most.
 const SETTLEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -219,57 +221,6 @@ impl Writer {
         }
     }
 
-    /// Puts appends from the line into the group, as many as it takes. What nothing is in flight for takes one at
-    /// least: then room can be made for it.
-    pub(super) fn stage_line(&mut self, meanwhile: Meanwhile) {
-        while let Some(append) = self.line.pop_front() {
-            let may_be_first = meanwhile == Meanwhile::Wait && self.group.is_empty();
-            if !may_be_first && !self.group_takes(append.record_bytes()) {
-                self.line.push_front(append);
-                return;
-            }
-            self.stage(append);
-        }
-    }
-
-    /// Whether records of that length still go into the group.
-    fn group_takes(&self, bytes: usize) -> bool {
-        // By what its appends came with: one that holds nothing but repeats costs memory too.
-        let is_small = self.group.is_empty()
-            || self.group.appends() < WAITING_APPENDS_MAX
-                && self.group.offered + bytes <= self.pace.commit_bytes_max;
-        let staged = self.group.record_bytes();
-        is_small && (bytes == 0 || staged + bytes <= self.segments.room_for(Purpose::Pushes))
-    }
-
-    /// Sees to it that the segment has room for the group.
-    fn make_room_for_group(&mut self) -> Result<(), AppendError> {
-        let bytes = self.group.record_bytes();
-        if let Some(error) = self.fatal.as_ref().filter(|_| bytes > 0) {
-            return Err(AppendError::Io(error.clone()));
-        }
-        if bytes <= self.segments.room_for(Purpose::Pushes) {
-            return Ok(());
-        }
-        self.make_room(bytes, Purpose::Pushes).map_err(|error| {
-            let is_full = matches!(error, RoomError::Full { .. });
-            self.is_refusing |= is_full;
-            match self.carrying.stuck.damage(is_full).filter(|_| is_full) {
-                Some(damage) => AppendError::Damaged(damage.clone()),
-                None => error.to_append_error(self.segments.options()),
-            }
-        })
-    }
-
-    /// The sequence number of the first push that is not on its way yet.
-    fn first_unwritten(&self) -> Sequence {
-        if self.group.is_empty() {
-            self.next_sequence
-        } else {
-            self.group.sequence_from
-        }
-    }
-
     pub(super) fn make_room(&mut self, bytes: usize, purpose: Purpose) -> Result<(), RoomError> {
         if let Some(error) = &self.fatal {
             return Err(RoomError::Fatal(error.clone()));
@@ -301,46 +252,6 @@ impl Writer {
         self.fatal = Some(error);
     }
 
-    /// Puts an append into the group: gives its pushes their places, and leaves out those taken before.
-    fn stage(&mut self, append: Append) {
-        if self.group.is_empty() {
-            self.group.begin(self.recent.end(), self.next_sequence);
-        }
-        let Append {
-            mut applied,
-            frame,
-            keys,
-            reply,
-        } = append;
-        self.group.take_in(frame);
-        let (mut keys, mut depends) = (keys.into_iter(), false);
-        applied.retain_mut(|applied| {
-            let Applied::Push(durable) = applied else {
-                return true;
-            };
-            if let Some(key) = keys.next().flatten() {
-                if let Some(place) = self.recent.place(key) {
-                    self.group.leave_out(durable.bytes);
-                    depends |= place >= self.ids_durable;
-                    self.stats.duplicates += 1;
-                    return false;
-                }
-                self.recent.push(key, durable.push.taken_at);
-            }
-            durable.sequence = self.next_sequence;
-            self.next_sequence = self.next_sequence.next();
-            self.group.keep_push(durable, self.segments.seed());
-            depends = true;
-            true
-        });
-        let waiter = Waiter {
-            reply,
-            depends,
-            applied,
-        };
-        self.group.end_append(waiter, self.recent.end());
-    }
-
     /// Commits the group if it holds anything to commit, and answers everybody in it.
     fn flush(&mut self, applier: &mut Applier) {
         let result = self.make_room_for_group().and_then(|()| {
@@ -365,22 +276,6 @@ impl Writer {
             self.group.answer(&result);
             self.replace_sealed();
         }
-    }
-
-    /// Settlements and what is to be carried forward ride with a group only as far as there is room. When they wait too
-    /// long nothing is staged for once, and they get a commit of their own.
-    fn meanwhile(&self) -> Meanwhile {
-        if self.carrying.is_kept_waiting || self.shared.settling.is_behind(SETTLEMENT_BYTES_MAX) {
-            Meanwhile::Wait
-        } else {
-            Meanwhile::Stage
-        }
-    }
-
-    /// Takes back the numbers and ids of the group that failed, and of all that was staged behind it.
-    fn take_back(&mut self) {
-        self.recent.take_back(self.flown.ids.start);
-        self.next_sequence = self.flown.sequence_from;
     }
 
     /// Makes the group durable, together with what is to be carried forward and the settlements that fit. It is the
