@@ -12,15 +12,18 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    SOON,
-    api::Api,
-    envelope, eventually,
-    image::Image,
-    receiver::{Answer, Receiver},
-    registry::Options,
-    shipbell::{Config, Shipbell},
-    stage::Stage,
+use crate::{
+    pages::{ADMIN, EDITOR, VIEWER, with_tokens},
+    support::{
+        SOON,
+        api::{Api, webhook_of},
+        envelope, eventually,
+        image::Image,
+        receiver::{Answer, Receiver},
+        registry::Options,
+        shipbell::{Config, Shipbell},
+        stage::Stage,
+    },
 };
 
 /// How long the stage waits for a word of the script, which has deadlines of its own for all that it does.
@@ -332,6 +335,33 @@ fn eight_tabs_each_load_and_the_one_that_is_looked_at_is_kept_up_to_date() {
             let newest = &api.json("/api/v1/deliveries?state=delivered")["items"][0];
             (newest["tag"] == tag).then_some(())
         });
+        json!({})
+    });
+}
+
+#[test]
+fn whoever_logs_in_meets_pages_that_are_for_everybody() {
+    let receiver = Receiver::scripted(|_| Answer::Status(500));
+    let shipbell = Shipbell::start(with_tokens());
+    let admin = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    shipbell.take(envelope::of(&[envelope::push("other/app", "1", "a")]));
+    run("people", &shipbell, |what, _| {
+        let path = webhook_of("acme/app");
+        match what {
+            "people" => {
+                return json!({"admin": ADMIN, "editor": EDITOR, "viewer": VIEWER, "url": receiver.url("/hook")});
+            }
+            "saved by somebody else" => {
+                let there = admin.get(&path);
+                let tag = there.header("etag").unwrap();
+                let saved = admin
+                    .with("If-Match", tag)
+                    .put(&path, &json!({"url": receiver.url("/another")}));
+                assert_eq!(saved.status, 200, "{}", saved.text());
+            }
+            "removed" => assert_eq!(admin.send("DELETE", &path, &[]).status, 204),
+            other => panic!("{other}"),
+        }
         json!({})
     });
 }

@@ -24,6 +24,8 @@ mod people;
 mod secrets;
 mod truth;
 
+pub(crate) use people::{ADMIN, EDITOR, VIEWER, with_tokens};
+
 fn own() -> Config {
     Config::without_registry().with("delivery.allow_networks = ['127.0.0.0/8']")
 }

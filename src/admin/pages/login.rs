@@ -12,7 +12,7 @@ use super::{
     super::access::{Access, COOKIE, SESSION},
     LOGIN, form,
     frame::Frame,
-    page, refused,
+    page, refused, sentence,
 };
 
 /// Where one gets to, unless it is said.
@@ -83,7 +83,7 @@ pub(in super::super) fn login(
             let shown = LoginPage {
                 frame: Frame::default(),
                 next: next.to_owned(),
-                problem: error.detail.clone(),
+                problem: sentence(&error.detail),
             };
             refused(&error, &shown)
         }

@@ -15,12 +15,12 @@ use crate::support::{
     tls::Authority,
 };
 
-pub(super) const ADMIN: &str = "admin-token-0123456789";
-pub(super) const EDITOR: &str = "editor-token-0123456789";
-pub(super) const VIEWER: &str = "viewer-token-0123456789";
+pub(crate) const ADMIN: &str = "admin-token-0123456789";
+pub(crate) const EDITOR: &str = "editor-token-0123456789";
+pub(crate) const VIEWER: &str = "viewer-token-0123456789";
 
 /// An admin, an editor of `acme/**`, and a viewer of it.
-pub(super) fn with_tokens() -> Config {
+pub(crate) fn with_tokens() -> Config {
     own().with(&format!(
         "[admin]\nauth = 'token'\n\
          [[admin.tokens]]\nname = 'ann'\ntoken = '{ADMIN}'\nrole = 'admin'\n\
