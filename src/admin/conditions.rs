@@ -30,7 +30,7 @@ impl Named {
         let mut tags = Vec::new();
         for line in headers.get_all(field) {
             let line = line.to_str().map_err(|_| Malformed)?.trim();
-            if line == "*" {
+            if line == "*" && headers.get_all(field).iter().count() == 1 {
                 return Ok(Some(Self::Any));
             }
             tags.append(&mut listed(line)?);

@@ -103,6 +103,10 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        // What a large index is sorted in goes beside the file: a container may have no other folder to write to.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            connection.pragma_update(None, "temp_store_directory", folder.to_string_lossy())?;
+        }
         connection.set_prepared_statement_cache_capacity(64);
         // Both take effect in a file that has no table yet.
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;

@@ -358,3 +358,14 @@ fn a_time_is_looked_for_only_where_it_can_be() {
         "of both times that the clock showed it"
     );
 }
+
+#[test]
+fn what_an_index_is_sorted_in_goes_beside_the_file() {
+    let stage = Stage::new(ROOMY);
+    let store = Store::open(&stage.file(), 1 << 20).unwrap();
+    let folder: String = store
+        .connection
+        .pragma_query_value(None, "temp_store_directory", |row| row.get(0))
+        .unwrap();
+    assert_eq!(Path::new(&folder), stage.file().parent().unwrap());
+}
