@@ -211,7 +211,8 @@ fn what_comes_while_a_thread_writes_is_the_next_commit_and_fails_with_it() {
         }
     }
     assert_eq!(threads.journal.health(), Health::Ready);
-    assert!((4..100).contains(&refused), "{refused} were refused");
+    // One at least of each round that failed, and all of it at most.
+    assert!((4..=4 * 25).contains(&refused), "{refused} were refused");
     let storage = Arc::clone(&threads.storage);
     let durable = threads.close();
     let sequences: Vec<_> = durable.iter().map(|durable| durable.sequence.get()).collect();
