@@ -27,15 +27,17 @@ pub(super) struct Malformed;
 impl Named {
     /// What the field names, in as many lines as it comes; `None` without it.
     pub(super) fn of(headers: &HeaderMap, field: &HeaderName) -> Result<Option<Self>, Malformed> {
-        let mut tags = Vec::new();
-        for line in headers.get_all(field) {
-            let line = line.to_str().map_err(|_| Malformed)?.trim();
-            if line == "*" && headers.get_all(field).iter().count() == 1 {
-                return Ok(Some(Self::Any));
+        let lines = headers.get_all(field).iter();
+        let lines = lines.map(|line| line.to_str().map(str::trim).map_err(|_| Malformed));
+        let lines: Vec<&str> = lines.collect::<Result<_, _>>()?;
+        match lines.as_slice() {
+            [] => Ok(None),
+            ["*"] => Ok(Some(Self::Any)),
+            lines => {
+                let tags: Vec<_> = lines.iter().map(|line| listed(line)).collect::<Result<_, _>>()?;
+                Ok(Some(Self::Tags(tags.concat())))
             }
-            tags.append(&mut listed(line)?);
         }
-        Ok(headers.contains_key(field).then_some(Self::Tags(tags)))
     }
 
     /// The tags that stand for the same bytes, with their quotes: the only ones that `If-Match` goes by.
@@ -108,6 +110,11 @@ mod tests {
     fn tags_are_read_from_lists_in_one_line_or_in_several() {
         assert_eq!(named(&[]), Ok(None));
         assert_eq!(named(&["*"]), Ok(Some(Named::Any)));
+        assert_eq!(
+            named(&["*", "\"5\""]),
+            Err(Malformed),
+            "as if they stood in one line"
+        );
         assert_eq!(strong(&[r#""5""#]), [r#""5""#]);
         let several = strong(&[r#""5", "6" ,,"7""#, r#" "8","#]);
         assert_eq!(several, [r#""5""#, r#""6""#, r#""7""#, r#""8""#]);

@@ -106,19 +106,6 @@ pub(super) enum Gate {
     Ended,
 }
 
-impl Waiting {
-    fn hand_out(&mut self, line: &mut VecDeque<Append>) {
-        self.wakes_at = None;
-        self.bytes = 0;
-        if line.is_empty() {
-            // Swapped, so that two buffers go back and forth and none is made anew.
-            mem::swap(&mut self.appends, line);
-        } else {
-            line.append(&mut self.appends);
-        }
-    }
-}
-
 /// The inbox.
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -138,6 +125,19 @@ struct Waiting {
     closers: Vec<oneshot::Sender<()>>,
     /// The writer sleeps, until so many bytes wait at the latest.
     wakes_at: Option<usize>,
+}
+
+impl Waiting {
+    fn hand_out(&mut self, line: &mut VecDeque<Append>) {
+        self.wakes_at = None;
+        self.bytes = 0;
+        if line.is_empty() {
+            // Swapped, so that two buffers go back and forth and none is made anew.
+            mem::swap(&mut self.appends, line);
+        } else {
+            line.append(&mut self.appends);
+        }
+    }
 }
 
 impl Inbox {
