@@ -343,7 +343,10 @@ impl App {
         };
         let is_synced = tokio::select! {
             is_synced = close => is_synced,
-            () = signals.next() => false,
+            () = signals.next() => {
+                warn!("second signal: the journal's end is not waited for");
+                false
+            }
         };
         if timeout(HISTORY_TIMEOUT, self.history.close()).await.is_err() {
             warn!("the history's last second was not written down");
