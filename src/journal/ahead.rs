@@ -12,8 +12,7 @@ use super::{
     segment::SegmentHeader,
 };
 
-/// Stretches that are read ahead, about [`CHUNK_BYTES`](super::scan::CHUNK_BYTES) each, beside the two that are
-/// worked on.
+/// Stretches that are read ahead, of a read's length or a commit's, beside the two that are worked on.
 const AHEAD: usize = 2;
 
 /// What was read, in order.

@@ -17,13 +17,17 @@ use super::{
     recent::{Gathering, Recent},
     recovery::Recovery,
     replay::Replay,
-    scan::{CHUNK_BYTES, Window},
+    scan::Window,
     segment::{self, FIRST_COMMIT_AT, SegmentHeader},
 };
 use crate::push::Sequence;
 
 /// A journal of no more bytes than this is read by one thread: others would take longer to begin.
-const ALONE_BYTES_MAX: u64 = CHUNK_BYTES as u64;
+const ALONE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How much is read at a time. A commit that is larger is read to its end and no further: what is held of the one behind
+/// it would have to be moved.
+const READ_BYTES: usize = 256 * 1024;
 
 /// Parcels of event ids that wait to be remembered.
 const PARCELS: usize = 16;
@@ -193,7 +197,7 @@ impl Recovery<'_> {
         }
         source.begin(found.header)?;
         let failed = |error| self.directory().failed(&found.name, error);
-        let mut window = Window::new(Arc::clone(&found.file), CHUNK_BYTES).map_err(failed)?;
+        let mut window = Window::new(Arc::clone(&found.file), READ_BYTES).map_err(failed)?;
         let end = self.read_commits(found, &mut window, seed, next_commit, source)?;
         if end == found.end {
             return Ok(());

@@ -97,7 +97,9 @@ impl Window {
             0..0
         };
         let kept_bytes = kept.len();
-        self.buffer.copy_within(kept, 0);
+        if kept.start > 0 {
+            self.buffer.copy_within(kept, 0);
+        }
         (self.start, self.held) = (offset, kept_bytes);
         let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
         let wanted = count.max(self.chunk_bytes).min(left);

@@ -1,5 +1,7 @@
 //! What a commit is made of: which appends go into a group, what their pushes are called, and what is taken back.
 
+use std::hint;
+
 use super::{
     super::{
         AppendError, Applied,
@@ -76,19 +78,20 @@ impl Writer {
             reply,
         } = append;
         self.group.take_in(frame);
+        // Not for the count: what is looked up now is quick to find below.
+        hint::black_box(self.recent.count(keys.iter().flatten().copied()));
         let (mut keys, mut depends) = (keys.into_iter(), false);
         applied.retain_mut(|applied| {
             let Applied::Push(durable) = applied else {
                 return true;
             };
             if let Some(key) = keys.next().flatten() {
-                if let Some(place) = self.recent.place(key) {
+                if let Some(place) = self.recent.push(key, durable.push.taken_at) {
                     self.group.leave_out(durable.bytes);
                     depends |= place >= self.ids_durable;
                     self.stats.duplicates += 1;
                     return false;
                 }
-                self.recent.push(key, durable.push.taken_at);
             }
             durable.sequence = self.next_sequence;
             self.next_sequence = self.next_sequence.next();
