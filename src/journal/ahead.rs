@@ -1,4 +1,4 @@
-//! Reading ahead: a start reads and checks commits on one thread, and takes in on another what they say.
+//! Reading ahead: a start reads and checks commits on one thread, and keeps on another what they say.
 
 use std::{
     io,
@@ -6,13 +6,9 @@ use std::{
     thread,
 };
 
-use super::{
-    frame::{FRAME_HEADER_BYTES, FrameHeader},
-    scan::{Commit, Taken, Window},
-    segment::SegmentHeader,
-};
+use super::{extract::Extract, record::RawRecord, scan::Commit, segment::SegmentHeader};
 
-/// Stretches that are read ahead, of a read's length or a commit's, beside the two that are worked on.
+/// Extracts that wait, beside the two that are worked on.
 const AHEAD: usize = 2;
 
 /// What was read, in order.
@@ -20,96 +16,104 @@ const AHEAD: usize = 2;
 pub(super) enum Read {
     /// A segment begins.
     Segment(SegmentHeader),
-    /// Commits of it.
-    Stretch(Stretch),
-}
-
-/// Valid commits, one behind the other.
-#[derive(Debug)]
-pub(super) struct Stretch {
-    /// The offset of the first.
-    offset: u64,
-    taken: Taken,
-}
-
-impl Stretch {
-    pub(super) fn commits(&self) -> impl Iterator<Item = Commit<'_>> {
-        let mut rest = self.taken.bytes.get(self.taken.range.clone()).unwrap_or_default();
-        let mut offset = self.offset;
-        std::iter::from_fn(move || {
-            let (header, behind) = rest.split_first_chunk::<FRAME_HEADER_BYTES>()?;
-            let header = FrameHeader::parse(header)?;
-            let payload_bytes = usize::try_from(header.payload_bytes).ok()?;
-            let (payload, behind) = behind.split_at_checked(payload_bytes)?;
-            let commit = Commit {
-                number: header.commit,
-                payload_at: offset + FRAME_HEADER_BYTES as u64,
-                payload,
-            };
-            (rest, offset) = (behind, commit.end());
-            Some(commit)
-        })
-    }
+    /// What records of it say.
+    Records(Extract),
 }
 
 /// Nobody wants to know any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unwanted;
 
-/// What is done with something that was read: it may give back a buffer to be used again.
-type Hand<'a> = dyn FnMut(Read) -> Result<Option<Vec<u8>>, Unwanted> + 'a;
+/// What is done with something that was read: it may give back an empty extract to be used again.
+type Hand<'a> = dyn FnMut(Read) -> Result<Option<Extract>, Unwanted> + 'a;
 
 /// The end at which is read.
 pub(super) struct Source<'a> {
     hand: &'a mut Hand<'a>,
-    spare: Option<Vec<u8>>,
+    extract: Extract,
 }
 
 impl<'a> Source<'a> {
     fn new(hand: &'a mut Hand<'a>) -> Self {
-        Self { hand, spare: None }
+        Self {
+            hand,
+            extract: Extract::default(),
+        }
     }
 
+    /// Begins a segment.
     pub(super) fn begin(&mut self, header: SegmentHeader) -> Result<(), Unwanted> {
-        self.hand_on(Read::Segment(header))
+        self.flush()?;
+        (self.hand)(Read::Segment(header)).map(drop)
     }
 
-    /// Hands on the commits from one offset up to another, which the window holds.
-    pub(super) fn stretch(&mut self, window: &mut Window, from: u64, to: u64) -> Result<(), Unwanted> {
-        if from == to {
+    /// Adds a valid commit of that segment. Nothing is wanted behind a record that can't be taken.
+    pub(super) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Unwanted> {
+        let mut rest = commit.payload;
+        while !rest.is_empty() {
+            let offset = commit.end() - rest.len() as u64;
+            let added = RawRecord::split(rest).and_then(|(raw, behind)| {
+                self.extract.add(offset, &raw)?;
+                Ok(behind)
+            });
+            match added {
+                Ok(behind) => rest = behind,
+                Err(error) => {
+                    self.extract.fail(offset, error);
+                    self.flush()?;
+                    return Err(Unwanted);
+                }
+            }
+            if self.extract.is_large() {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on what was added.
+    fn flush(&mut self) -> Result<(), Unwanted> {
+        if self.extract.is_empty() {
             return Ok(());
         }
-        let taken = window.take(from, to, self.spare.take().unwrap_or_default());
-        self.hand_on(Read::Stretch(Stretch { offset: from, taken }))
-    }
-
-    fn hand_on(&mut self, read: Read) -> Result<(), Unwanted> {
-        let spare = (self.hand)(read)?;
-        self.spare = spare.or_else(|| self.spare.take());
+        let extract = std::mem::take(&mut self.extract);
+        self.extract = (self.hand)(Read::Records(extract))?.unwrap_or_default();
         Ok(())
     }
 }
 
 impl Read {
-    fn into_buffer(self) -> Option<Vec<u8>> {
+    fn into_extract(self) -> Option<Extract> {
         match self {
             Self::Segment(_) => None,
-            Self::Stretch(stretch) => Some(stretch.taken.bytes),
+            Self::Records(extract) => Some(extract),
         }
     }
+}
+
+/// Has `read` add all it reads to a source, and hands on the rest of that whatever came of it: what is wrong before
+/// is told first.
+fn read_to_end<R>(read: impl FnOnce(&mut Source<'_>) -> R, hand: &mut Hand<'_>) -> R {
+    let mut source = Source::new(hand);
+    let result = read(&mut source);
+    // Nobody wants it when something before it is wrong.
+    let _ = source.flush();
+    result
 }
 
 /// Has `read` run, and `take_in` in between for all that it hands on, up to the first error.
 pub(super) fn read_here<R, E>(
     read: impl FnOnce(&mut Source<'_>) -> R,
-    mut take_in: impl FnMut(&Read) -> Result<(), E>,
+    mut take_in: impl FnMut(&mut Read) -> Result<(), E>,
 ) -> (R, Result<(), E>) {
     let mut done = Ok(());
-    let result = read(&mut Source::new(&mut |read| {
-        done = take_in(&read);
+    let result = read_to_end(read, &mut |mut read| {
+        if done.is_ok() {
+            done = take_in(&mut read);
+        }
         done.as_ref().map_err(|_| Unwanted)?;
-        Ok(read.into_buffer())
-    }));
+        Ok(read.into_extract())
+    });
     (result, done)
 }
 
@@ -119,21 +123,21 @@ pub(super) fn read_here<R, E>(
 /// The system gives no thread.
 pub(super) fn read_ahead<R: Send, E>(
     read: impl FnOnce(&mut Source<'_>) -> R + Send,
-    mut take_in: impl FnMut(&Read) -> Result<(), E>,
+    mut take_in: impl FnMut(&mut Read) -> Result<(), E>,
 ) -> io::Result<(R, Result<(), E>)> {
     let (sender, receiver) = sync_channel(AHEAD);
     let (spare_sender, spare_receiver) = channel();
     let run = move || {
-        read(&mut Source::new(&mut |read| {
+        read_to_end(read, &mut |read| {
             sender.send(read).map_err(|_| Unwanted)?;
             Ok(spare_receiver.try_recv().ok())
-        }))
+        })
     };
     let take_all = move || {
-        for read in receiver {
-            take_in(&read)?;
+        for mut read in receiver {
+            take_in(&mut read)?;
             // At the end nobody wants them.
-            let _ = read.into_buffer().map(|buffer| spare_sender.send(buffer));
+            let _ = read.into_extract().map(|extract| spare_sender.send(extract));
         }
         Ok(())
     };

@@ -174,7 +174,7 @@ impl Notes {
         }
         for push in without_note {
             let note = |head: &PushHead<'_>| {
-                gathering.add(push.clone(), self.names.note(head)?);
+                gathering.add(push.clone(), self.names.note(head.addresses()?)?);
                 Ok(())
             };
             journal

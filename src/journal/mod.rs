@@ -79,6 +79,7 @@ mod codec;
 mod cut;
 mod error;
 mod examine;
+mod extract;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "fuzzing asks for no faults"))]
 #[expect(

@@ -15,7 +15,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     codec::{Decoder, put_sized, put_varint},
-    record::{self, PushHead, RecordError},
+    record::{self, Addresses, RecordError},
 };
 use crate::{
     image::{RepositoryName, Tag},
@@ -62,12 +62,12 @@ impl Notes {
         });
     }
 
-    /// Notes the segment's next new push.
-    pub(super) fn add(&mut self, push: &PushHead<'_>) {
+    /// Notes the segment's next new push, which goes there, if that could be told.
+    pub(super) fn add(&mut self, addresses: Option<Addresses<'_>>) {
         let Some(SegmentNotes { bytes, .. }) = self.segments.back_mut() else {
             return;
         };
-        let Ok(note) = self.names.note(push) else {
+        let Some(Ok(note)) = addresses.map(|addresses| self.names.note(addresses)) else {
             put_varint(bytes, 0);
             return;
         };
@@ -124,16 +124,21 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// What is to be noted of a push.
-    pub(super) fn note<'a>(&mut self, push: &PushHead<'a>) -> Result<Note<'a>, RecordError> {
-        let (endpoints, tag) = push.raw_addresses()?;
+    /// What is to be noted of a push that goes there.
+    pub(super) fn note<'a>(&mut self, addresses: Addresses<'a>) -> Result<Note<'a>, RecordError> {
+        let Addresses {
+            repository,
+            endpoints,
+            owed,
+            tag,
+        } = addresses;
         if !tag.is_empty() && !Tag::is_valid(tag) {
             return Err(RecordError::Malformed("a tag is not valid"));
         }
-        let repository = self.repository(push.repository)?;
+        let repository = self.repository(repository)?;
         Ok(Note {
             repository,
-            owing: self.list(endpoints, push.owed, repository)?,
+            owing: self.list(endpoints, owed, repository)?,
             tag,
         })
     }

@@ -1,7 +1,7 @@
 //! The first step of a start: all headers and all commits are read and checked, and nothing is changed.
 //!
-//! Of a journal that isn't small, three threads share the work: one reads and checks the frames, one takes in what
-//! the records say, and one remembers event ids. Of what the first two find to be wrong, the first thing in the order
+//! Of a journal that isn't small, three threads share the work: one reads and checks the frames and takes out what the
+//! records say, one keeps that, and one remembers event ids. Of what the first two find to be wrong, the first thing in the order
 //! of the records is told.
 
 use std::{
@@ -124,7 +124,7 @@ impl Recovery<'_> {
             gathering.finish(self.clock.now())
         };
         // The ids end with it.
-        let take_in = move |read: &Read| {
+        let take_in = move |read: &mut Read| {
             self.take_in(read, replay)?;
             // Nobody takes them only once that thread has panicked, which comes out when it is joined.
             let _ = ids.send(std::mem::take(&mut replay.found));
@@ -144,7 +144,7 @@ impl Recovery<'_> {
     }
 
     /// Takes in what was read.
-    fn take_in(&self, read: &Read, replay: &mut Replay) -> Result<(), OpenError> {
+    fn take_in(&self, read: &mut Read, replay: &mut Replay) -> Result<(), OpenError> {
         match read {
             Read::Segment(header) if header.first_sequence != replay.next_sequence => {
                 Err(self.is_no_successor(header))
@@ -153,12 +153,9 @@ impl Recovery<'_> {
                 replay.begin(header.number);
                 Ok(())
             }
-            Read::Stretch(stretch) => stretch.commits().try_for_each(|commit| {
-                let taken = replay.take(&commit);
-                taken.map_err(|error| {
-                    let name = segment::file_name(replay.segment);
-                    self.directory().bad_record(&name, error)
-                })
+            Read::Records(extract) => replay.take(extract).map_err(|error| {
+                let name = segment::file_name(replay.segment);
+                self.directory().bad_record(&name, error)
             }),
         }
     }
@@ -234,26 +231,21 @@ impl Recovery<'_> {
         next_commit: &mut u64,
         source: &mut Source<'_>,
     ) -> Result<u64, Stop> {
-        let (mut from, mut offset) = (FIRST_COMMIT_AT, FIRST_COMMIT_AT);
+        let mut offset = FIRST_COMMIT_AT;
         while offset < found.end {
-            if !window.holds_commit(offset) {
-                source.stretch(window, from, offset)?;
-                from = offset;
-            }
             let commit = window
                 .commit_at(offset, found.end, found.header.number, seed)
                 .map_err(|error| self.directory().failed(&found.name, error))?;
             let Some(commit) = commit else { break };
             if commit.number != *next_commit {
-                source.stretch(window, from, offset)?;
                 let reason = "commits are missing before this one";
                 return Err(self.directory().damaged(&found.name, offset, reason).into());
             }
+            source.commit(&commit)?;
             *next_commit += 1;
             found.last_commit_at = offset;
             offset = commit.end();
         }
-        source.stretch(window, from, offset)?;
         Ok(offset)
     }
 

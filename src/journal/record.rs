@@ -184,6 +184,17 @@ pub(super) struct PushHead<'a> {
     rest: Decoder<'a>,
 }
 
+/// Where a push goes, as it stands in its record: the names in it are not looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addresses<'a> {
+    pub(super) repository: &'a [u8],
+    /// The endpoints that owed it when it was taken, and how many they are.
+    pub(super) endpoints: &'a [u8],
+    pub(super) owed: u16,
+    /// By which tag it was pushed; empty for none.
+    pub(super) tag: &'a [u8],
+}
+
 /// A push that is owed, as far as waiting for its turn takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordOwed {
@@ -222,9 +233,8 @@ impl<'a> PushHead<'a> {
         })
     }
 
-    /// Who owed it when it was taken, and by which tag it was pushed, as they stand here: the names in them are
-    /// not looked at.
-    pub(super) fn raw_addresses(&self) -> Result<(&'a [u8], &'a [u8]), RecordError> {
+    /// Where it goes.
+    pub(super) fn addresses(&self) -> Result<Addresses<'a>, RecordError> {
         let (mut decoder, rest) = (self.rest, self.rest.rest());
         for _ in 0..self.owed {
             skip_endpoint(&mut decoder)?;
@@ -232,16 +242,21 @@ impl<'a> PushHead<'a> {
         let endpoints = rest.get(..rest.len() - decoder.rest().len());
         decoder.u8()?;
         decoder.varint()?;
-        Ok((endpoints.unwrap_or_default(), decoder.sized()?))
+        Ok(Addresses {
+            repository: self.repository,
+            endpoints: endpoints.unwrap_or_default(),
+            owed: self.owed,
+            tag: decoder.sized()?,
+        })
     }
 
     /// Who owes it, and by which tag it was pushed.
     pub(super) fn to_owed(&self) -> Result<RecordOwed, RecordError> {
-        let (endpoints, tag) = self.raw_addresses()?;
+        let addresses = self.addresses()?;
         let repository = parse_repository(self.repository)?;
         Ok(RecordOwed {
-            owed: decode_endpoints(&mut Decoder::new(endpoints), self.owed, &repository)?,
-            tag: parse_tag(tag)?,
+            owed: decode_endpoints(&mut Decoder::new(addresses.endpoints), self.owed, &repository)?,
+            tag: parse_tag(addresses.tag)?,
             repository,
         })
     }

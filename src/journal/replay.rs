@@ -2,10 +2,10 @@
 
 use super::{
     Notes,
+    extract::{Extract, Told, ToldPush},
     live::Live,
-    recent::{EventKey, Found},
-    record::{PushHead, RawRecord, Record, RecordError},
-    scan::Commit,
+    recent::Found,
+    record::{Addresses, RecordError},
 };
 use crate::push::Sequence;
 
@@ -38,43 +38,31 @@ impl Replay {
         self.notes.begin(self.next_sequence);
     }
 
-    /// Takes in one commit of that segment. An error tells the offset of the record it is about.
-    pub(super) fn take(&mut self, commit: &Commit<'_>) -> Result<(), (u64, RecordError)> {
-        let segment = self.segment;
-        for_each_record(commit, |offset, raw| match raw.decode()? {
-            Record::Push(push) => self.take_push(segment, offset, raw.bytes(), push),
-            Record::Settled(pair, _) => {
+    /// Takes in what records of that segment say. An error tells the offset of the record it is about.
+    pub(super) fn take(&mut self, extract: &mut Extract) -> Result<(), (u64, RecordError)> {
+        extract.tell(|told| match told {
+            Told::Push(push, addresses) => {
+                let offset = u64::from(push.offset);
+                self.take_push(push, addresses).map_err(|error| (offset, error))
+            }
+            Told::Settled(pair) => {
                 // A settlement outlives its push: then there is nothing to settle.
                 self.live.settle(pair);
                 Ok(())
             }
-            Record::EventIds(ids) => {
-                for id in ids {
-                    let (key, taken_at) = id?;
-                    self.found.add(key, taken_at, segment);
-                }
+            Told::EventId(key, taken_at) => {
+                self.found.add(key, taken_at, self.segment);
                 Ok(())
             }
         })
     }
 
-    fn take_push(
-        &mut self,
-        segment: u64,
-        offset: u64,
-        bytes: usize,
-        push: PushHead<'_>,
-    ) -> Result<(), RecordError> {
-        let too_large = |_| RecordError::Malformed("a segment is larger than 4 GiB");
-        let (offset, bytes) = (
-            u32::try_from(offset).map_err(too_large)?,
-            u32::try_from(bytes).map_err(too_large)?,
-        );
+    fn take_push(&mut self, push: ToldPush, addresses: Option<Addresses<'_>>) -> Result<(), RecordError> {
         let is_new = push.carried.is_none();
         match push.carried {
             None if push.sequence == self.next_sequence => {
-                self.live.push(push.sequence, offset, bytes, push.owed);
-                self.notes.add(&push);
+                self.live.push(push.sequence, push.offset, push.bytes, push.owed);
+                self.notes.add(addresses);
                 self.next_sequence = push.sequence.next();
             }
             None => {
@@ -83,7 +71,7 @@ impl Replay {
                 ));
             }
             Some(unsettled) if push.sequence < self.next_sequence => {
-                self.live.carry(push.sequence, offset, bytes, unsettled);
+                self.live.carry(push.sequence, push.offset, push.bytes, unsettled);
             }
             Some(_) => {
                 return Err(RecordError::Malformed(
@@ -91,29 +79,13 @@ impl Replay {
                 ));
             }
         }
-        if let Some(key) = EventKey::of(push.event_id) {
+        if let Some(key) = push.key {
             if is_new {
-                self.found.add_new(key, push.taken_at, segment);
+                self.found.add_new(key, push.taken_at, self.segment);
             } else {
-                self.found.add(key, push.taken_at, segment);
+                self.found.add(key, push.taken_at, self.segment);
             }
         }
         Ok(())
     }
-}
-
-/// Hands over each record of a commit, with its offset in the segment.
-pub(super) fn for_each_record(
-    commit: &Commit<'_>,
-    mut take: impl FnMut(u64, RawRecord<'_>) -> Result<(), RecordError>,
-) -> Result<(), (u64, RecordError)> {
-    let mut rest = commit.payload;
-    while !rest.is_empty() {
-        let offset = commit.end() - rest.len() as u64;
-        let here = |error| (offset, error);
-        let (raw, behind) = RawRecord::split(rest).map_err(here)?;
-        take(offset, raw).map_err(here)?;
-        rest = behind;
-    }
-    Ok(())
 }

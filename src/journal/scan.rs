@@ -1,10 +1,10 @@
 //! Reading segments: commits one after the other, and what may stand behind the last of them.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, sync::Arc};
 
 use super::{
     frame::{FRAME_HEADER_BYTES, FrameHeader, MAGIC_BYTES, Seed},
-    record::RawRecord,
+    record::{RawRecord, RecordError},
     storage::StorageFile,
 };
 
@@ -23,15 +23,6 @@ pub(super) struct Window {
     start: u64,
 }
 
-/// Bytes that were taken out of a window's buffer.
-#[derive(Debug)]
-pub(super) struct Taken {
-    /// The buffer, to be used again.
-    pub(super) bytes: Vec<u8>,
-    /// Which of it was taken.
-    pub(super) range: Range<usize>,
-}
-
 /// A valid commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Commit<'a> {
@@ -46,6 +37,22 @@ impl Commit<'_> {
     pub(super) fn end(&self) -> u64 {
         self.payload_at + self.payload.len() as u64
     }
+}
+
+/// Hands over each record of a commit, with its offset in the segment.
+pub(super) fn for_each_record(
+    commit: &Commit<'_>,
+    mut take: impl FnMut(u64, RawRecord<'_>) -> Result<(), RecordError>,
+) -> Result<(), (u64, RecordError)> {
+    let mut rest = commit.payload;
+    while !rest.is_empty() {
+        let offset = commit.end() - rest.len() as u64;
+        let here = |error| (offset, error);
+        let (raw, behind) = RawRecord::split(rest).map_err(here)?;
+        take(offset, raw).map_err(here)?;
+        rest = behind;
+    }
+    Ok(())
 }
 
 impl Window {
@@ -110,38 +117,6 @@ impl Window {
         // What a failed read has left there is nothing.
         self.held += self.file.read_at(rest, offset + kept_bytes as u64)?;
         Ok(())
-    }
-
-    /// Whether all of the commit at `offset` is held, or it is held that there is none.
-    pub(super) fn holds_commit(&self, offset: u64) -> bool {
-        let held = self.buffer.get(self.index(offset)..self.held);
-        let header = held
-            .filter(|_| offset >= self.start)
-            .and_then(|held| held.first_chunk());
-        header.is_some_and(|header| {
-            FrameHeader::parse(header).is_none_or(|header| {
-                let payload = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
-                self.holds(offset, FRAME_HEADER_BYTES.saturating_add(payload))
-            })
-        })
-    }
-
-    /// Takes the bytes from one offset up to another, which are held, out of the buffer, and what was before them;
-    /// what is behind them goes into `spare`, to be the buffer from now on.
-    pub(super) fn take(&mut self, from: u64, to: u64, mut spare: Vec<u8>) -> Taken {
-        let range = self.index(from)..self.index(to);
-        let behind = self.buffer.get(range.end..self.held).unwrap_or_default();
-        if spare.len() < behind.len() {
-            spare.resize(behind.len(), 0);
-        }
-        if let Some(place) = spare.get_mut(..behind.len()) {
-            place.copy_from_slice(behind);
-        }
-        (self.start, self.held) = (to, behind.len());
-        Taken {
-            bytes: std::mem::replace(&mut self.buffer, spare),
-            range,
-        }
     }
 
     /// The valid commit of that segment at `offset`, if there is one that ends at `limit` at the latest.

@@ -16,7 +16,7 @@ use super::{
         examine::{Examined, examine},
         record::{RawRecord, Record},
         repair::{Identity, Repair},
-        replay::for_each_record,
+        scan::for_each_record,
         settling::SETTLING,
         survey::{Seen, Survey},
     },
