@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// Records, or bytes of texts, that go on together: about as much as a processor's caches hold.
-const RECORDS: usize = 2048;
+const RECORDS: usize = 4096;
 const TEXT_BYTES: usize = 256 * 1024;
 
 /// What some records of one segment say, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Extract {
     said: Vec<Said>,
-    /// The texts of the pushes' addresses, end to end.
+    /// The pushes' event ids and the texts of their addresses, end to end.
     texts: Vec<u8>,
     /// What is wrong with the record behind them, and at which offset it stands.
     error: Option<(u64, RecordError)>,
@@ -29,7 +29,8 @@ pub(super) struct Extract {
 
 #[derive(Debug)]
 enum Said {
-    Push(ToldPush, Option<Lengths>),
+    /// A push, the length of its event id, and those of its addresses.
+    Push(ToldPush, u32, Option<Lengths>),
     Settled(Pair),
     EventId(EventKey, Timestamp),
 }
@@ -37,8 +38,8 @@ enum Said {
 /// What a record says.
 #[derive(Debug)]
 pub(super) enum Told<'a> {
-    /// A push, and where it goes if that can be told.
-    Push(ToldPush, Option<Addresses<'a>>),
+    /// A push, its event id, and where it goes if that can be told.
+    Push(ToldPush, &'a [u8], Option<Addresses<'a>>),
     /// A settlement.
     Settled(Pair),
     /// An event id that was written again; of one record there can be many.
@@ -55,7 +56,6 @@ pub(super) struct ToldPush {
     pub(super) bytes: u32,
     /// How many endpoints owed it when it was taken.
     pub(super) owed: u16,
-    pub(super) key: Option<EventKey>,
     /// In a copy that was carried forward: which pairs were unsettled then.
     pub(super) carried: Option<Unsettled>,
 }
@@ -90,6 +90,8 @@ impl Extract {
             u32::try_from(offset).map_err(too_large)?,
             u32::try_from(bytes).map_err(too_large)?,
         );
+        let event_id = u32::try_from(push.event_id.len()).map_err(too_large)?;
+        self.texts.extend_from_slice(push.event_id);
         // Of one that was carried forward, they are read where it stands.
         let addresses = push.addresses().ok().filter(|_| push.carried.is_none());
         let lengths = addresses.and_then(|addresses| self.add_texts(&addresses));
@@ -99,10 +101,9 @@ impl Extract {
             offset,
             bytes,
             owed: push.owed,
-            key: EventKey::of(push.event_id),
             carried: push.carried,
         };
-        self.said.push(Said::Push(told, lengths));
+        self.said.push(Said::Push(told, event_id, lengths));
         Ok(())
     }
 
@@ -143,9 +144,10 @@ impl Extract {
         let mut texts = self.texts.as_slice();
         for said in self.said.drain(..) {
             take(match said {
-                Said::Push(push, lengths) => {
+                Said::Push(push, event_id, lengths) => {
+                    let event_id = split(&mut texts, event_id).unwrap_or_default();
                     let addresses = lengths.and_then(|lengths| lengths.split(&mut texts, push.owed));
-                    Told::Push(push, addresses)
+                    Told::Push(push, event_id, addresses)
                 }
                 Said::Settled(pair) => Told::Settled(pair),
                 Said::EventId(key, taken_at) => Told::EventId(key, taken_at),
@@ -159,16 +161,126 @@ impl Extract {
 impl Lengths {
     /// Takes the texts off the front of all that are left.
     fn split<'a>(self, texts: &mut &'a [u8], owed: u16) -> Option<Addresses<'a>> {
-        let mut take = |length: u32| {
-            let (text, behind) = texts.split_at_checked(length as usize)?;
-            *texts = behind;
-            Some(text)
-        };
         Some(Addresses {
-            repository: take(self.repository)?,
-            endpoints: take(self.endpoints)?,
+            repository: split(texts, self.repository)?,
+            endpoints: split(texts, self.endpoints)?,
             owed,
-            tag: take(self.tag)?,
+            tag: split(texts, self.tag)?,
         })
+    }
+}
+
+/// Takes a text off the front of all that are left.
+fn split<'a>(texts: &mut &'a [u8], length: u32) -> Option<&'a [u8]> {
+    let (text, behind) = texts.split_at_checked(length as usize)?;
+    *texts = behind;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::{
+        super::{
+            JournalId,
+            frame::Seed,
+            record::{self, tests::pushes},
+        },
+        *,
+    };
+    use crate::push::{Push, Settlement};
+
+    const IDS: [(EventKey, Timestamp); 2] = [
+        (EventKey([1; 12]), Timestamp::from_unix_millis(1)),
+        (EventKey([2; 12]), Timestamp::from_unix_millis(2)),
+    ];
+
+    fn seed() -> Seed {
+        Seed::of(JournalId([3; 16]))
+    }
+
+    fn sequence(number: usize) -> Sequence {
+        Sequence::new(number as u64 + 1).unwrap()
+    }
+
+    /// The records of a push: a new one, one that was carried, a settlement, and event ids.
+    fn records(number: usize, push: &Push) -> Vec<Vec<u8>> {
+        let mut all = vec![Vec::new(); 4];
+        record::put_push(&mut all[0], seed(), push);
+        record::number_push(&mut all[0], seed(), sequence(number));
+        let (raw, _) = RawRecord::split(&all[0]).unwrap();
+        let owed = u16::try_from(push.owed.len()).unwrap();
+        let mut carried = Vec::new();
+        record::put_carried(&mut carried, seed(), &raw, &Unsettled::all(owed)).unwrap();
+        all[1] = carried;
+        let pair = Pair {
+            sequence: sequence(number),
+            place: 7,
+        };
+        record::put_settled(&mut all[2], seed(), pair, Settlement::Delivered);
+        record::put_event_ids(&mut all[3], seed(), &IDS);
+        all
+    }
+
+    /// What the record says, read where it stands.
+    fn in_place(offset: u64, bytes: &[u8]) -> Vec<String> {
+        let (raw, _) = RawRecord::split(bytes).unwrap();
+        match raw.decode().unwrap() {
+            Record::Push(head) => {
+                let addresses = head.carried.is_none().then(|| head.addresses().unwrap());
+                vec![format!(
+                    "{} {:?} {offset} {} {} {:?} {:?} {addresses:?}",
+                    head.sequence,
+                    head.taken_at,
+                    bytes.len(),
+                    head.owed,
+                    head.carried,
+                    head.event_id
+                )]
+            }
+            Record::Settled(pair, _) => vec![format!("{pair:?}")],
+            Record::EventIds(_) => IDS.map(|id| format!("{id:?}")).to_vec(),
+        }
+    }
+
+    fn told(told: Told<'_>) -> String {
+        match told {
+            Told::Push(push, event_id, addresses) => format!(
+                "{} {:?} {} {} {} {:?} {event_id:?} {addresses:?}",
+                push.sequence, push.taken_at, push.offset, push.bytes, push.owed, push.carried
+            ),
+            Told::Settled(pair) => format!("{pair:?}"),
+            Told::EventId(key, taken_at) => format!("{:?}", (key, taken_at)),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_told_is_what_stands_there_and_what_is_wrong_comes_last(
+            pushes in vec(pushes(), 1..6), is_failing in any::<bool>(),
+        ) {
+            let all = pushes.iter().enumerate().flat_map(|(number, push)| records(number, push));
+            let (mut extract, mut wanted) = (Extract::default(), Vec::new());
+            for (offset, bytes) in (100..).zip(all) {
+                extract.add(offset, &RawRecord::split(&bytes).unwrap().0).unwrap();
+                wanted.extend(in_place(offset, &bytes));
+            }
+            let error = (9, RecordError::Malformed("a test"));
+            if is_failing {
+                extract.fail(error.0, error.1);
+            }
+            let mut found = Vec::new();
+            let all = extract.tell(|said| {
+                found.push(told(said));
+                Ok(())
+            });
+            prop_assert_eq!(found, wanted);
+            prop_assert_eq!(all, if is_failing { Err(error) } else { Ok(()) });
+            prop_assert!(extract.is_empty(), "it is used again");
+            prop_assert!(extract.texts.is_empty());
+        }
     }
 }

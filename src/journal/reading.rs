@@ -168,10 +168,20 @@ impl Recovery<'_> {
         mut next_commit: u64,
         source: &mut Source<'_>,
     ) -> Result<u64, OpenError> {
+        let mut window = None;
         let mut segments = found.iter_mut().peekable();
         while let Some(found) = segments.next() {
             let is_newest = segments.peek().is_none();
-            match self.read(found, is_newest, seed, &mut next_commit, source) {
+            let failed = |error| self.directory().failed(&found.name, error);
+            let file = Arc::clone(&found.file);
+            let window = match &mut window {
+                Some(window) => {
+                    Window::turn_to(window, file).map_err(failed)?;
+                    window
+                }
+                None => window.insert(Window::new(file, READ_BYTES).map_err(failed)?),
+            };
+            match self.read((found, is_newest), window, seed, &mut next_commit, source) {
                 Ok(()) => {}
                 Err(Stop::Unwanted) => break,
                 Err(Stop::Failed(error)) => return Err(error),
@@ -183,8 +193,8 @@ impl Recovery<'_> {
     /// Reads and checks one segment; finds the newest one's end.
     fn read(
         &self,
-        found: &mut Found,
-        is_newest: bool,
+        (found, is_newest): (&mut Found, bool),
+        window: &mut Window,
         seed: Seed,
         next_commit: &mut u64,
         source: &mut Source<'_>,
@@ -193,9 +203,7 @@ impl Recovery<'_> {
             return Err(self.is_no_successor(&found.header).into());
         }
         source.begin(found.header)?;
-        let failed = |error| self.directory().failed(&found.name, error);
-        let mut window = Window::new(Arc::clone(&found.file), READ_BYTES).map_err(failed)?;
-        let end = self.read_commits(found, &mut window, seed, next_commit, source)?;
+        let end = self.read_commits(found, window, seed, next_commit, source)?;
         if end == found.end {
             return Ok(());
         }

@@ -68,6 +68,14 @@ impl Window {
         })
     }
 
+    /// Another file, seen through the same buffer.
+    pub(super) fn turn_to(&mut self, file: Arc<dyn StorageFile>) -> io::Result<()> {
+        self.size = file.size()?;
+        self.file = file;
+        (self.held, self.start) = (0, 0);
+        Ok(())
+    }
+
     /// The file's size when it was opened, bytes.
     pub(super) fn size(&self) -> u64 {
         self.size

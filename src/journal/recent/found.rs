@@ -101,8 +101,11 @@ impl Gathering {
     }
 }
 
-/// Ids in the order in which they were taken. They come into the table together, when one is looked for or at the end:
-/// that takes a fraction of what one after the other does.
+/// So many ids come into the table together.
+const TABLED_TOGETHER: usize = 128 * 1024;
+
+/// Ids in the order in which they were taken. Many come into the table together, or when one is looked for: that takes a
+/// fraction of what one after the other does.
 #[derive(Debug)]
 pub(in crate::journal) struct InOrder {
     recent: Recent,
@@ -117,6 +120,8 @@ impl InOrder {
     fn new(ids: usize) -> Self {
         let mut recent = Recent::default();
         recent.ring.reserve(ids);
+        // It is empty.
+        recent.table.reserve(ids, |_| 0);
         Self {
             recent,
             tabled: 0,
@@ -152,6 +157,9 @@ impl InOrder {
         } else {
             self.recent.add_untabled(id.key, self.last);
             self.homes.push(id.segment);
+            if self.recent.len() - self.tabled >= TABLED_TOGETHER {
+                self.table_all();
+            }
         }
     }
 
