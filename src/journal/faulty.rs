@@ -6,7 +6,7 @@ use std::{
     io,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -44,6 +44,8 @@ pub(super) enum Trouble {
     Delay(Duration),
     /// It says that it has synced, and hasn't.
     Lie,
+    /// It panics.
+    Panic,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +142,7 @@ impl State {
                     }
                     Trouble::Delay(time) => thread::sleep(time),
                     Trouble::Lie => return Going::Lying,
+                    Trouble::Panic => panic!("on purpose"),
                 }
             }
         }
@@ -191,7 +194,7 @@ impl Faulty {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has `trouble` happen to the next `times` calls of that kind, after `skip` of them went well.

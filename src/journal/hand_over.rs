@@ -84,7 +84,7 @@ type Owing = (u32, Unsettled);
 #[derive(Debug, Default)]
 struct Gathering {
     items: Vec<Item>,
-    tags: Vec<u8>,
+    tags: String,
     owing: Vec<Owing>,
     by_owing: HashMap<Owing, u32>,
     /// The one that was met last.
@@ -96,7 +96,7 @@ struct Gathering {
 struct Batch {
     runs: Vec<Run>,
     items: Vec<Item>,
-    tags: Vec<u8>,
+    tags: String,
 }
 
 /// What an [`OwedRun`] is made of.
@@ -194,14 +194,16 @@ impl Gathering {
         let owing = self.owing((note.owing, push.unsettled));
         // A tag has at most 128 bytes, so all of a batch have far less than 4 GiB.
         let tag_at = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);
-        self.tags.extend_from_slice(note.tag);
+        // It was found to be valid, so it is ASCII.
+        let tag = std::str::from_utf8(note.tag).unwrap_or_default();
+        self.tags.push_str(tag);
         self.items.push(Item {
             sequence: push.sequence,
             bytes: push.standing.bytes,
             repository: note.repository,
             owing,
             tag_at,
-            tag_bytes: u8::try_from(note.tag.len()).unwrap_or_default(),
+            tag_bytes: u8::try_from(tag.len()).unwrap_or_default(),
         });
     }
 
@@ -277,14 +279,13 @@ impl Batch {
     }
 
     fn push(&self, item: &Item) -> OwedPush<'_> {
-        let tag = self.tags.get(item.tag_at as usize..);
-        let tag = tag.and_then(|tags| tags.get(..item.tag_bytes.into()));
+        let tag_at = item.tag_at as usize;
         OwedPush {
             sequence: item.sequence,
             bytes: item.bytes,
-            // It was found to be valid, so it is ASCII.
-            tag: tag
-                .and_then(|tag| std::str::from_utf8(tag).ok())
+            tag: self
+                .tags
+                .get(tag_at..tag_at + usize::from(item.tag_bytes))
                 .unwrap_or_default(),
         }
     }

@@ -224,6 +224,24 @@ fn what_comes_while_a_thread_writes_is_the_next_commit_and_fails_with_it() {
 }
 
 #[test]
+fn a_panic_of_the_thread_that_writes_fails_its_commit_and_no_other() {
+    let threads = Threads::start();
+    assert_eq!(futures_executor(threads.append(1)), Ok(()));
+    threads.storage.trouble(Call::Write, Trouble::Panic, 0, 1);
+    let refused = futures_executor(threads.append(2));
+    assert!(matches!(refused, Err(AppendError::Io(_))), "{refused:?}");
+    for number in [2, 3] {
+        assert_eq!(futures_executor(threads.append(number)), Ok(()));
+    }
+    assert_eq!(threads.journal.health(), Health::Ready);
+    let storage = Arc::clone(&threads.storage);
+    assert_eq!(event_ids(&threads.close()), ["event-1", "event-2", "event-3"]);
+    let storage: Arc<dyn Storage> = storage.after_power_loss();
+    let found = recovery::open(&storage, Threads::OPTIONS, clock(), Filling::OnDemand).unwrap();
+    assert_eq!(all_owed(&found.journal).unwrap().len(), 3);
+}
+
+#[test]
 fn what_is_staged_when_the_journal_closes_is_written_first() {
     let threads = Threads::start();
     let held = threads.storage.hold();
