@@ -60,7 +60,8 @@ pub use reload::Load;
 use front::{Front, apply};
 use reload::Reloader;
 
-/// How long the journal may take to write what waits, at the very end.
+/// How long what is left may take to end, and the letters, the states and the journal to be written, once all is cut: a
+/// disk may stand still.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the history may take for the same, once that is done.
@@ -339,10 +340,10 @@ impl App {
             tasks.ended().await;
             self.dispatcher.close_letters().await;
             self.states.close().await;
-            timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_ok()
+            self.journal.close().await;
         };
         let is_synced = tokio::select! {
-            is_synced = close => is_synced,
+            closed = timeout(CLOSE_TIMEOUT, close) => closed.is_ok(),
             () = signals.next() => {
                 warn!("second signal: the journal's end is not waited for");
                 false

@@ -1,5 +1,7 @@
 //! Lists of what is known, page by page, newest or first name first.
 
+use std::ops::ControlFlow;
+
 use rusqlite::{OptionalExtension, Row, ToSql};
 
 use super::{
@@ -199,7 +201,8 @@ impl Reader {
         Ok(identity.as_deref().and_then(JournalId::parse))
     }
 
-    /// Repositories that were pushed to and have `part` in their names: at most `limit`, behind `after`.
+    /// Hands over repositories that were pushed to and have `part` in their names: at most `limit`, behind `after`, until
+    /// `take` has enough.
     ///
     /// # Errors
     /// The file is damaged or can't be read.
@@ -209,7 +212,8 @@ impl Reader {
         order: RepositoryOrder,
         after: Option<&RepositoryPlace>,
         limit: usize,
-    ) -> Result<Vec<ListedRepository>, ReadError> {
+        mut take: impl FnMut(ListedRepository) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
         // What is looked for is found by going through the names, and sorted. Going through the index of the order reads
         // as many entries, which lie anywhere in the file. A `+` keeps SQLite from that.
         let way = if part.is_empty() { "" } else { "+" };
@@ -235,10 +239,15 @@ impl Reader {
         };
         let after = after.unwrap_or(&first);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let read = || -> rusqlite::Result<Vec<ListedRepository>> {
+        let mut read = || -> rusqlite::Result<()> {
             let mut statement = self.connection().prepare(&sql)?;
             let values: [&dyn ToSql; 4] = [&part, &after.name, &after.value, &limit];
-            statement.query_map(values, repository)?.collect()
+            for repository in statement.query_map(values, repository)? {
+                if take(repository?).is_break() {
+                    break;
+                }
+            }
+            Ok(())
         };
         read().map_err(|error| self.explain(&error))
     }

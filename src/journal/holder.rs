@@ -100,8 +100,12 @@ mod tests {
                 let is_over = &is_over;
                 scope.spawn(move || {
                     while !is_over.load(Ordering::Relaxed) {
-                        files.iter().for_each(|file| file.lock().unwrap());
-                        files.iter().for_each(|file| file.unlock().unwrap());
+                        for file in &files {
+                            file.lock().unwrap();
+                        }
+                        for file in &files {
+                            file.unlock().unwrap();
+                        }
                     }
                 });
             }

@@ -21,6 +21,11 @@ use crate::support::{
 /// How long a write takes on a disk that stands still.
 const STILL: Duration = Duration::from_secs(4);
 
+/// How long one does that doesn't come to itself, and what a process is given that ends meanwhile: the deadline, what the
+/// disk is given after it, and as much again for a slow machine.
+const DEAD: Duration = Duration::from_mins(5);
+const END_MAX: Duration = Duration::from_secs(26);
+
 /// Longer than a disk is left alone that was found full.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -265,6 +270,30 @@ fn a_disk_that_stands_still_while_webhooks_are_settled_holds_up_nothing_else() {
     }
     shipbell.kill();
     strace.wait(SOON).unwrap();
+}
+
+#[test]
+fn a_disk_that_stands_still_does_not_hold_up_the_end() {
+    if !strace::is_allowed(a_disk_that_stands_still_does_not_hold_up_the_end) {
+        return;
+    }
+    let config = Config::without_registry().with("shutdown.deadline = '1s'\ningest.ack_deadline = '500ms'");
+    let mut stage = Stage::launch(config, 100);
+    stage.shipbell.wait_until_ready();
+    stage.push_until_taken(SOON);
+    stage.hook.take(1);
+    let segment = files::segments(&stage.shipbell.data()).pop().unwrap();
+    let mut strace = strace::slow_down(stage.shipbell.id(), "fdatasync", &segment, DEAD);
+    // Nobody is told that it is taken.
+    assert_ne!(stage.push(), Some(202));
+    stage.shipbell.terminate();
+    assert_eq!(stage.shipbell.wait(END_MAX).code(), Some(74));
+    let log = stage.shipbell.log();
+    assert!(log.contains("it could not be synced before the end"), "{log}");
+    strace.wait(SOON).unwrap();
+    stage.hook.release();
+    stage.shipbell.start_again();
+    stage.assert_nothing_lost();
 }
 
 #[test]

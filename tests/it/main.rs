@@ -66,6 +66,8 @@ mod own_webhooks;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod proxied;
+#[cfg(test)]
 mod receivers;
 #[cfg(test)]
 mod reload;
@@ -81,6 +83,8 @@ mod strict;
 mod support;
 #[cfg(test)]
 mod unreachable;
+#[cfg(test)]
+mod unseen;
 #[cfg(test)]
 mod ways;
 #[cfg(test)]

@@ -8,7 +8,6 @@ use axum::{
 };
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
@@ -17,14 +16,19 @@ use super::{
 };
 pub(in super::super) use crate::catalog::DELIVERY_STATES as STATES;
 use crate::{
-    catalog::{DeliveryFilter, DeliveryPlace, DeliveryStory, ListedDelivery, PushStory, Reader, json},
+    catalog::{
+        DeliveryFilter, DeliveryPlace, DeliveryStory, ListedDelivery, PushStory, Reader,
+        json::{DeliveryDocument, PushDocument},
+    },
     clock::Timestamp,
     journal::JournalId,
     push::{EndpointId, Sequence},
 };
 
-/// How often the history is asked for one page, when most of what it has may not be seen.
+/// How often the history is asked for one page, and for how many deliveries each time, when most of what it has may not
+/// be seen.
 const READS_MAX: usize = 20;
+const UNSEEN_READ: usize = 500;
 
 /// A delivery in a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -156,8 +160,14 @@ pub(in super::super) async fn listed(
     history(admin, move |reader| {
         let (mut items, mut journals) = (Vec::<DeliveryView>::new(), HashMap::new());
         for _ in 0..READS_MAX {
-            let found = reader.deliveries(&filter, after.as_ref(), limit + 1 - items.len())?;
-            let is_end = found.len() < limit + 1 - items.len();
+            let missing = limit + 1 - items.len();
+            let wanted = if who.sees_all() {
+                missing
+            } else {
+                missing.max(UNSEEN_READ)
+            };
+            let found = reader.deliveries(&filter, after.as_ref(), wanted)?;
+            let is_end = found.len() < wanted;
             for delivery in found {
                 if items.len() == limit {
                     let next = after.map(|place| (place.push, place.endpoint));
@@ -244,12 +254,25 @@ pub(in super::super) async fn found(
     Ok((push, delivery))
 }
 
+/// A delivery with each attempt, and the push it is about.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DeliveryPage {
+    /// Its `webhook-id`.
+    id: String,
+    #[serde(flatten)]
+    delivery: DeliveryDocument,
+    /// Whether it is being sent again, whatever it came to before: it waits for that, or is on its way.
+    sending_again: bool,
+    /// What it is about.
+    push: PushDocument,
+}
+
 /// A delivery with each attempt: when, what was sent and answered, what comes next.
 #[utoipa::path(
     get, path = "/api/v1/deliveries/{id}", tag = "deliveries", operation_id = "delivery",
     params(("id" = String, Path, description = "Its `webhook-id`")),
     responses(
-        (status = 200, body = Value, description = "The delivery, with `attempts` and the `push` it is about"),
+        (status = 200, body = DeliveryPage, description = "The delivery, with `attempts` and the `push` it is about"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -257,18 +280,13 @@ pub(super) async fn one(
     State(admin): State<Admin>,
     Extension(who): Extension<Who>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<DeliveryPage>, Problem> {
     let (push, delivery) = found(&admin, &who, &id).await?;
-    let again = sending_again(&admin, &push, &delivery).await?;
-    let mut told = json::delivery(&delivery);
-    if let Some(told) = told.as_object_mut() {
-        let mut push = json::push(&push);
-        if let Some(push) = push.as_object_mut() {
-            push.remove("deliveries");
-        }
-        told.insert("id".to_owned(), delivery.webhook_id.into());
-        told.insert("sending_again".to_owned(), again.into());
-        told.insert("push".to_owned(), push);
-    }
-    Ok(Json(told))
+    let sending_again = sending_again(&admin, &push, &delivery).await?;
+    Ok(Json(DeliveryPage {
+        id: delivery.webhook_id.clone(),
+        delivery: (&delivery).into(),
+        sending_again,
+        push: (&push).into(),
+    }))
 }

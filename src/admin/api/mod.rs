@@ -18,7 +18,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::spawn_blocking;
 use utoipa::{
     OpenApi, ToSchema,
-    openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder},
+    openapi::{
+        ContentBuilder, Ref, RefOr, ResponseBuilder, SecurityRequirement,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -104,6 +107,7 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(configuration::get))
         .split_for_parts();
     refuse(&mut description);
+    secure(&mut description);
     schemas::sharpen(&mut description);
     let served = Arc::new(description.clone());
     let calls = strict::calls(&description);
@@ -118,6 +122,9 @@ pub(super) fn router() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         );
     (router, description)
 }
+
+/// How the description names a token.
+const TOKEN: &str = "token";
 
 /// What any call may be answered with, besides what is its own.
 const REFUSALS: [(&str, &str); 8] = [
@@ -151,6 +158,22 @@ fn refuse(description: &mut utoipa::openapi::OpenApi) {
             }
         }
     }
+}
+
+/// Describes how to come in: with a token, or with nothing where `admin.auth` says so. Who a proxy says somebody is, no
+/// caller says.
+fn secure(description: &mut utoipa::openapi::OpenApi) {
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "A token of the configuration, where `admin.auth` is `token`",
+        ));
+    let components = description.components.get_or_insert_default();
+    components.add_security_scheme(TOKEN, SecurityScheme::Http(token.build()));
+    description.security = Some(vec![
+        SecurityRequirement::new(TOKEN, [""; 0]),
+        SecurityRequirement::default(),
+    ]);
 }
 
 /// One page of a list.

@@ -1,5 +1,7 @@
 //! `/api/v1/repositories`: what was pushed to, or has a webhook of its own.
 
+use std::ops::ControlFlow;
+
 use axum::{
     Extension, Json,
     extract::{Path, State},
@@ -24,8 +26,8 @@ pub(super) const PART_MAX: usize = 255;
 /// In which orders they come.
 pub(super) const ORDERS: [&str; 3] = ["name", "last_push", "size"];
 
-/// How often the history is asked for one page, when most of what it has may not be seen.
-const READS_MAX: usize = 20;
+/// How many repositories are gone through for one page, when most of them may not be seen.
+const UNSEEN_MAX: usize = 25_000;
 
 /// A repository in a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,27 +115,28 @@ pub(in super::super) async fn listed(
     let after = after.map(|(value, name)| RepositoryPlace { value, name });
     let seer = who.clone();
     let found = history(admin, move |reader| {
-        let (mut found, mut after) = (Vec::new(), after);
-        for _ in 0..READS_MAX {
-            let wanted = limit + 1 - found.len();
-            let read = reader.repositories(&part, order, after.as_ref(), wanted)?;
-            let is_end = read.len() < wanted;
-            after = read.last().map(|last| last.place(order)).or(after);
-            found.extend(
-                read.into_iter()
-                    .filter(|repository| seer.may_see(&repository.name)),
-            );
-            if is_end {
-                return Ok((found, None));
+        let rows = if seer.sees_all() { limit + 1 } else { UNSEEN_MAX };
+        let (mut found, mut passed, mut last) = (Vec::new(), 0, None);
+        reader.repositories(&part, order, after.as_ref(), rows, |repository| {
+            passed += 1;
+            last = Some(repository.place(order));
+            if seer.may_see(&repository.name) {
+                found.push(repository);
             }
             if found.len() > limit {
-                found.truncate(limit);
-                let next = found.last().map(|last| last.place(order));
-                return Ok((found, next));
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
+        })?;
+        if found.len() > limit {
+            found.truncate(limit);
+            last = found.last().map(|last| last.place(order));
+        } else if passed < rows {
+            last = None;
         }
-        // A page that is shorter than it might be, with what comes behind it still to be asked for.
-        Ok((found, after))
+        // A page may be shorter than it might be, with what comes behind it still to be asked for.
+        Ok((found, last))
     });
     let (found, next) = found.await?;
     let desk = admin.clone();

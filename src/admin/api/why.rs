@@ -3,13 +3,12 @@
 use axum::{Extension, Json, extract::State};
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
     super::{Admin, access::Who, problem::Problem},
     Params, history, veiled,
 };
-use crate::catalog::{Sought, Stories, json};
+use crate::catalog::{Sought, Stories, json::StoriesDocument};
 
 /// Pushes that are told at most, the newest.
 const STORIES_MAX: u32 = 20;
@@ -28,7 +27,7 @@ pub(super) struct WhyQuery {
         ("event" = Option<String>, Query, description = "The registry's id of the event, or a webhook-id"),
     ),
     responses(
-        (status = 200, body = Value, description = "`pushes` and `dropped`, newest first"),
+        (status = 200, body = StoriesDocument, description = "`pushes` and `dropped`, newest first"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Nothing is known"),
     )
 )]
@@ -36,7 +35,7 @@ pub(super) async fn why(
     State(admin): State<Admin>,
     Extension(who): Extension<Who>,
     Params(query): Params<WhyQuery>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<StoriesDocument>, Problem> {
     let (name, asked) = match (query.image, query.event) {
         (Some(image), None) => ("image", image),
         (None, Some(event)) => ("event", event),
@@ -64,5 +63,5 @@ pub(super) async fn why(
     if found.pushes.is_empty() && found.dropped.is_empty() {
         return Err(Problem::absent(format!("nothing is known of {asked}")));
     }
-    Ok(Json(json::stories(&found)))
+    Ok(Json((&found).into()))
 }

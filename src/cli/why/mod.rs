@@ -140,7 +140,8 @@ pub fn run(arguments: &WhyArgs, load: impl FnOnce() -> Result<Config, Problems>)
     let note = place.note(&found);
     match arguments.output {
         Output::Json => {
-            let mut value = catalog::json::stories(&found);
+            let document = catalog::json::StoriesDocument::from(&found);
+            let mut value = serde_json::to_value(document).map_err(io::Error::from)?;
             if let Some(told) = value.as_object_mut() {
                 told.insert("asked".to_owned(), arguments.sought.text.clone().into());
                 told.insert("file".to_owned(), place.file.display().to_string().into());

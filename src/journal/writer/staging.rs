@@ -85,13 +85,12 @@ impl Writer {
             let Applied::Push(durable) = applied else {
                 return true;
             };
-            if let Some(key) = keys.next().flatten() {
-                if let Some(place) = self.recent.push(key, durable.push.taken_at) {
-                    self.group.leave_out(durable.bytes);
-                    depends |= place >= self.ids_durable;
-                    self.stats.duplicates += 1;
-                    return false;
-                }
+            let key = keys.next().flatten();
+            if let Some(place) = key.and_then(|key| self.recent.push(key, durable.push.taken_at)) {
+                self.group.leave_out(durable.bytes);
+                depends |= place >= self.ids_durable;
+                self.stats.duplicates += 1;
+                return false;
             }
             durable.sequence = self.next_sequence;
             self.next_sequence = self.next_sequence.next();

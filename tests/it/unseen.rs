@@ -1,0 +1,72 @@
+//! Somebody who may see few of many repositories finds them on the first page.
+
+use serde_json::json;
+
+use crate::{
+    pages::{ADMIN, VIEWER, with_tokens},
+    support::{
+        SOON,
+        api::{Api, webhook_of},
+        envelope, eventually,
+        receiver::Receiver,
+        shipbell::Shipbell,
+    },
+};
+
+/// More than a page has, many times over.
+const OTHERS: usize = 1_500;
+
+#[test]
+fn few_that_may_be_seen_among_many_are_on_the_first_page() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(with_tokens().endpoint("hook", &receiver.url("/hook")));
+    let [admin, viewer] = [ADMIN, VIEWER].map(|token| Api::at(shipbell.admin_port()).bearer(token));
+    let own = admin.set("acme/app", &json!({"url": receiver.url("/own")}));
+    assert_eq!(own.status, 201, "{}", own.text());
+    // Its deliveries are the oldest of all, and its name is the last.
+    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    let names: Vec<String> = (0..OTHERS).map(|number| format!("aaa/r{number}")).collect();
+    for some in names.chunks(100) {
+        let pushes: Vec<_> = some.iter().map(|name| envelope::push(name, "1", name)).collect();
+        shipbell.take(envelope::of(&pushes));
+    }
+    let last = names.last().unwrap().replace('/', "%2F");
+    eventually("all are written down", SOON, || {
+        let found = admin.json(&format!("/api/v1/deliveries?repository={last}&state=delivered"));
+        (!found["items"].as_array().unwrap().is_empty()).then_some(())
+    });
+    for sort in ["name", "last_push", "size"] {
+        let page = viewer.json(&format!("/api/v1/repositories?sort={sort}"));
+        let found: Vec<_> = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| &item["name"])
+            .collect();
+        assert_eq!(found, ["acme/app"], "{sort}");
+        assert!(page["next"].is_null(), "{sort}: {page:#}");
+    }
+    let page = viewer.json("/api/v1/deliveries");
+    let found: Vec<_> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| {
+            (
+                item["repository"].as_str().unwrap(),
+                item["endpoint"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found.len(),
+        2,
+        "the operator's endpoint, and that of {}: {page:#}",
+        webhook_of("acme/app")
+    );
+    assert!(
+        found.iter().all(|(repository, _)| *repository == "acme/app"),
+        "{found:?}"
+    );
+    assert!(page["next"].is_null(), "{page:#}");
+}
