@@ -103,6 +103,25 @@ pub struct Rules {
 }
 
 impl WebhookDraft {
+    /// Whether it is about the secret alone, and gives one.
+    pub(super) fn is_of_secret(&self) -> bool {
+        let Self {
+            url,
+            secret,
+            format,
+            headers,
+            enabled,
+            tags,
+        } = self;
+        let is_given = secret.as_ref().is_some_and(Option::is_some);
+        is_given
+            && url.is_none()
+            && format.is_none()
+            && headers.is_none()
+            && enabled.is_none()
+            && tags.is_none()
+    }
+
     /// What the repository's webhook is to be, given what is there.
     ///
     /// # Errors

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use utoipa::ToSchema;
 
-use super::draft::{EVERY_TAG, FieldError, MASK, Rules, WebhookDraft, check_addresses, tag_patterns};
+use super::draft::{
+    EVERY_TAG, FieldError, MASK, ROTATION, Rules, WebhookDraft, check_addresses, tag_patterns,
+};
 use crate::{
     catalog::History,
     clock::{Clock, Timestamp},
@@ -257,6 +259,7 @@ impl Webhooks {
         self.look_at(&draft).await?;
         let _one_at_a_time = self.0.changing.lock().await;
         let (enabled, now, typed) = (draft.enabled, parts.clock.now(), draft.url.clone());
+        let is_of_secret = draft.is_of_secret();
         let wanted = self.wanted(repository, draft, expected, (by, now));
         let (saved, before) = self
             .change(repository, move |there| wanted(there).map(Some))
@@ -288,9 +291,17 @@ impl Webhooks {
         }
         let written = parts.states.save().await;
         let view = self.view(&saved);
-        info!(
-            target: "shipbell::audit", %repository, by, url = view.url, enabled = view.enabled, is_new, "webhook saved"
-        );
+        // The one before signs from now on as well, if there was one.
+        let rotated_until = Some(now.after(ROTATION));
+        let until = saved.previous.as_ref().map(|(_, until)| *until);
+        if is_of_secret && until == rotated_until {
+            info!(target: "shipbell::audit", %repository, by, url = view.url, "secret rotated");
+        } else {
+            info!(
+                target: "shipbell::audit", %repository, by, url = view.url, enabled = view.enabled, is_new,
+                "webhook saved"
+            );
+        }
         match written {
             Ok(()) => Ok((view, is_new)),
             Err(error) => Err(ChangeError::Unwritten(error.to_string())),

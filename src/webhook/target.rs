@@ -30,6 +30,9 @@ pub enum InvalidUrl {
     /// With a `#`.
     #[error("it has a fragment (#…), which is never sent to a server; a # in a query is written %23")]
     Fragment,
+    /// Port 0.
+    #[error("its port is 0, at which nobody can be reached")]
+    Port,
     /// Well-formed, but HTTP can't carry it.
     #[error("it can't be sent as an HTTP request: it is too long, or its host has odd characters")]
     Unsendable,
@@ -47,6 +50,9 @@ impl Target {
         }
         if url.fragment().is_some() {
             return Err(InvalidUrl::Fragment);
+        }
+        if url.port() == Some(0) {
+            return Err(InvalidUrl::Port);
         }
         let host = url
             .host_str()
@@ -225,6 +231,7 @@ mod tests {
         assert_eq!(error("ftp://a/"), InvalidUrl::Scheme);
         assert_eq!(error("file:///etc/passwd"), InvalidUrl::Scheme);
         assert_eq!(error("http://a/#x"), InvalidUrl::Fragment);
+        assert_eq!(error("http://a:0/"), InvalidUrl::Port);
         assert_eq!(
             error(&format!("http://a/{}", "x".repeat(70_000))),
             InvalidUrl::Unsendable

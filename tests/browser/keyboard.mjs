@@ -23,13 +23,39 @@ await withBrowser(async (browser) => {
     await tabTo(page, link, "the repository");
     await page.keyboard.press("Enter");
     await page.getByRole("heading", { level: 1, name: "team77/app7777" }).waitFor();
-    await tabTo(page, page.getByLabel("URL", { exact: true }), "the URL");
+    const field = page.getByLabel("URL", { exact: true });
+    await tabTo(page, field, "the URL");
+    await page.keyboard.type("http://10.1.2.3/hook");
+    await page.keyboard.press("Enter");
+    // Whoever can't see the page begins in the field that is wrong, and is told why.
+    await page.locator("#url-error").waitFor();
+    assert.equal(await page.evaluate(() => document.activeElement.id), "url", "the focus is in the field");
+    const described = await field.evaluate((element) => {
+      const ids = element.getAttribute("aria-describedby").split(" ");
+      return ids.map((id) => document.getElementById(id).textContent).join(" ");
+    });
+    assert.match(described, /10\.1\.2\.3.*private network.*Pushes are sent there/s);
+    assert.equal(await field.getAttribute("aria-invalid"), "true");
+    await page.keyboard.press("Control+A");
     await page.keyboard.type(target);
     await page.keyboard.press("Enter");
     await page.getByRole("status").getByText(/saved/i).waitFor();
     await tabTo(page, page.getByRole("button", { name: "Send a test" }), "the test");
     await page.keyboard.press("Space");
     await page.getByText("taken", { exact: true }).waitFor();
+    // A secret, and the one after it.
+    const made = page.getByRole("status").locator("code");
+    await tabTo(page, page.getByRole("button", { name: "Make a secret" }), "the secret");
+    await page.keyboard.press("Enter");
+    await made.waitFor();
+    const first = await made.innerText();
+    await tabTo(page, page.getByRole("button", { name: "Rotate the secret" }), "the rotation");
+    await page.keyboard.press("Space");
+    await page.getByText("The secret before signs too").waitFor();
+    const second = await made.innerText();
+    assert.match(first, /^whsec_/);
+    assert.match(second, /^whsec_/);
+    assert.notEqual(first, second);
     await tabTo(page, page.getByRole("link", { name: /Remove/ }), "Remove");
     await page.keyboard.press("Enter");
     await page.getByRole("heading", { level: 1 }).waitFor();

@@ -2,20 +2,42 @@
 // with and without JavaScript.
 
 import assert from "node:assert/strict";
-import { shot, stage, withBrowser, withPage } from "./common.mjs";
+import { shot, stage, url, withBrowser, withPage } from "./common.mjs";
 
 // The words before a field for one say how it begins.
 const SECRET = /whsec_[A-Za-z0-9+/]{20,}/;
 
+const METADATA = /169\.254\.169\.254.*webhooks never go there/;
 const BAD = [
   ["", /missing/],
-  ["ci.example.com/hook", /http/],
-  ["ftp://ci.example.com/hook", /http/],
+  ["ci.example.com/hook", /not a URL/],
+  ["ftp://ci.example.com/hook", /neither http:\/\/ nor https:\/\//],
+  ["javascript:alert(1)", /neither http:\/\/ nor https:\/\//],
   ["https://", /host/],
-  ["https://ci.example.com/#part", /fragment|#/],
+  ["https://ci example.com/hook", /not a URL/],
+  ["https://ci.example.com:0/hook", /port is 0/],
+  ["https://ci.example.com:99999/hook", /port/],
+  ["https://ci.example.com/#part", /fragment/],
+  [`https://ci.example.com/${"x".repeat(5_000)}`, /too long/],
+  // Addresses, in every spelling that a browser takes for one.
   ["http://10.1.2.3/hook", /private network.*allow_networks/],
-  ["http://169.254.169.254/latest/meta-data", /169\.254/],
-  ["http://0x0a.1/hook", /private network/],
+  ["http://167838211/hook", /10\.1\.2\.3.*private network/],
+  ["http://012.01.02.03/hook", /10\.1\.2\.3.*private network/],
+  ["http://0x0a.1/hook", /10\.0\.0\.1.*private network/],
+  ["http://[::ffff:10.1.2.3]/hook", /IPv4 address written as an IPv6 one/],
+  ["http://169.254.169.254/latest/meta-data", METADATA],
+  ["http://2852039166/", METADATA],
+  ["http://0251.0376.0251.0376/", METADATA],
+  ["http://0xa9fea9fe/", METADATA],
+  ["http://[::ffff:169.254.169.254]/", /credentials.*webhooks never go there/],
+  ["http://[fe80::1]/", /link's own address.*webhooks never go there/],
+  ["http://[::1]/hook", /loopback/],
+  ["http://[fd00::1]/hook", /private network \(RFC 4193\)/],
+  ["http://100.64.0.1/hook", /carrier/],
+  ["http://224.0.0.1/hook", /multicast/],
+  ["http://240.0.0.1/hook", /reserved/],
+  ["http://0.0.0.0/hook", /no address of a host/],
+  [`${url}/hook`, /shipbell's own listener.*webhooks never go there/],
 ];
 
 async function flow(browser, { javaScriptEnabled, repository, label }) {
@@ -36,7 +58,20 @@ async function flow(browser, { javaScriptEnabled, repository, label }) {
       assert.equal(await field.inputValue(), typed, "what was typed is still there");
       assert.equal(await field.getAttribute("aria-invalid"), "true");
     }
+    // What may be secret is asked for again.
+    await field.fill("http://somebody:hunter1@10.1.2.3/hook?token=hunter1");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.locator("#url-error").getByText(/type it once more/).waitFor();
+    assert.equal(await field.inputValue(), "http://10.1.2.3/hook?…");
+    assert.doesNotMatch(await page.content(), /hunter1/);
     await shot(page, `${label}-bad-url`);
+
+    // A name that nobody knows yet may be saved, and a test says that nobody does.
+    await field.fill("https://nobody.invalid/hook");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByRole("status").getByText(/saved/i).waitFor();
+    await page.getByRole("button", { name: "Send a test" }).click();
+    await page.getByText(/the name nobody.invalid can't be resolved/).first().waitFor();
 
     await field.fill(broken);
     await page.getByRole("button", { name: "Save" }).click();

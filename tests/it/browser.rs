@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     pages::{ADMIN, EDITOR, VIEWER, with_tokens},
+    signatures::is_verified,
     support::{
         SOON,
         api::{Api, webhook_of},
@@ -149,8 +150,12 @@ fn a_webhook_is_set_seen_to_fail_mended_and_sent_again() {
             }
             "signed" => {
                 let webhook = arrived(text(word, "image"));
+                for secret in word["secrets"].as_array().unwrap() {
+                    let secret = secret.as_str().unwrap();
+                    assert!(is_verified(secret, &webhook, &webhook.body), "by both secrets");
+                }
                 let signatures = webhook.header("webhook-signature").split(' ').count();
-                assert_eq!(signatures, 2, "by both secrets");
+                assert_eq!(signatures, 2, "and by no other");
             }
             other => panic!("{other}"),
         }
@@ -261,6 +266,58 @@ fn ten_thousand_repositories_by_keyboard() {
         &shipbell,
         |_, _| json!({ "url": receiver.url("/hook") }),
     );
+    run("steps", &shipbell, |what, word| match what {
+        "receiver" => json!({ "url": receiver.url("/hook") }),
+        _ => {
+            let repository = text(word, "repository");
+            shipbell.take(envelope::of(&[envelope::push(repository, "pushed", "new")]));
+            receiver.wait_for_image(&format!("{repository}:pushed"), SOON);
+            let list = format!(
+                "/api/v1/deliveries?state=delivered&repository={}",
+                repository.replace('/', "%2F")
+            );
+            eventually("it is in the history", SOON, || {
+                (!api.json(&list)["items"].as_array().unwrap().is_empty()).then_some(())
+            });
+            json!({})
+        }
+    });
+}
+
+#[test]
+fn what_is_kept_up_to_date_leaves_alone_what_somebody_does_there() {
+    let receiver = Receiver::scripted(|_| Answer::Status(404));
+    let shipbell = Shipbell::start(
+        Config::without_registry()
+            .with("[delivery]\nallow_networks = ['127.0.0.0/8']\nretry_schedule = ['1h']")
+            .endpoint("ci", &receiver.url("/hook"))
+            .endpoint("other", &receiver.url("/other")),
+    );
+    let api = Api::at(shipbell.admin_port());
+    let own = json!({"url": receiver.url("/own")});
+    run("live", &shipbell, |what, word| {
+        match what {
+            "begin" => {
+                assert_eq!(api.set("acme/app", &own).status, 201);
+                shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+                let delivery = eventually("it was tried", SOON, || {
+                    let item = api.json("/api/v1/deliveries?endpoint=ci")["items"][0].clone();
+                    (item["attempts"] == 1).then(|| item["id"].clone())
+                });
+                return json!({ "delivery": delivery });
+            }
+            "again" => {
+                let path = format!("/api/v1/deliveries/{}/redeliver", text(word, "delivery"));
+                let sent = api.post(&path);
+                assert!(matches!(sent.status, 200 | 202), "{}", sent.text());
+            }
+            verb => {
+                let id = text(word, "endpoint").replace(':', "%3A").replace('/', "%2F");
+                assert_eq!(api.post(&format!("/api/v1/endpoints/{id}/{verb}")).status, 200);
+            }
+        }
+        json!({})
+    });
 }
 
 #[test]

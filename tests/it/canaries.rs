@@ -5,13 +5,19 @@ use std::{fs, path::Path, process::Command};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{
-    SOON,
-    api::{Api, webhook_of},
-    envelope, eventually, http,
-    receiver::{Answer, Receiver},
-    shipbell::{self, Config, Shipbell},
+use crate::{
+    pages::Stream,
+    support::{
+        SOON,
+        api::{Api, webhook_of},
+        browser::Browser,
+        envelope, eventually, folder, http,
+        receiver::{Answer, Receiver},
+        shipbell::{self, Config, Shipbell},
+    },
 };
+
+mod proxied;
 
 /// The secret of that number, in a form that fits a URL, a header, and a token.
 fn canary(number: u32) -> String {
@@ -25,8 +31,8 @@ fn signing(number: u32) -> String {
 }
 
 /// How many there are of either kind.
-const CANARIES: u32 = 16;
-const SIGNING: u32 = 3;
+const CANARIES: u32 = 25;
+const SIGNING: u32 = 5;
 
 /// The forms in which any of them would show.
 fn shapes() -> Vec<String> {
@@ -137,8 +143,99 @@ fn refusals(shipbell: &Shipbell, api: &Api) -> Vec<Shown> {
     shown
 }
 
+/// What forms are answered, those that are refused as well; and the cookie that a login was answered with.
+fn forms(shipbell: &Shipbell) -> (Vec<Shown>, String) {
+    const PAGE: &str = "/repositories/acme%2Fforms";
+    let browser = Browser::at(shipbell);
+    let wrong = browser.submit("/login", &[("token", &canary(20)), ("next", "/")]);
+    assert_eq!(wrong.status, 401);
+    let right = browser.submit("/login", &[("token", &canary(3))]);
+    let cookie = right.header("set-cookie").unwrap().split(';').next().unwrap();
+    let inside = Browser(browser.0.with("Cookie", cookie));
+    let mut shown = vec![("a login", wrong.text()), ("a login", right.text())];
+    let bad_url = format!("http://user:{}@10.0.0.1/hook?token={}", canary(17), canary(16));
+    let url = format!(
+        "http://user:{}@nobody.invalid/hook?token={}",
+        canary(17),
+        canary(16)
+    );
+    let no_header = format!("X-Key: {}\n{} has no colon", canary(18), canary(19));
+    let headers = format!("X-Key: {}", canary(18));
+    let secret = signing(3);
+    for (version, url, headers, status) in [
+        ("", &bad_url, &headers, 422),
+        ("", &url, &no_header, 422),
+        ("99999", &url, &headers, 412),
+        ("", &url, &headers, 303),
+        ("", &url, &headers, 412),
+    ] {
+        let fields = [
+            ("version", version),
+            ("url", url),
+            ("headers", headers),
+            ("secret", &secret),
+            ("tags", "**"),
+            ("enabled", "yes"),
+        ];
+        let answer = inside.submit(PAGE, &fields);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        shown.push(("a form", answer.text()));
+    }
+    shown.push(("a form's page", inside.page(PAGE)));
+    shown.push((
+        "a page's test",
+        inside.submit(&format!("{PAGE}/test"), &[]).text(),
+    ));
+    let left = inside.submit("/logout", &[]);
+    assert_eq!(left.status, 303);
+    shown.push(("a logout", left.text()));
+    (shown, cookie.split_once('=').unwrap().1.to_owned())
+}
+
+/// What streams of pages send.
+fn streams(shipbell: &Shipbell, paths: &[String]) -> Vec<Shown> {
+    let token = format!("Authorization: Bearer {}\r\n", canary(3));
+    let sent = |path: &String| {
+        let (status, _, mut stream) = Stream::open(shipbell, &format!("/live{path}"), &token);
+        assert_eq!(status, 200, "{path}");
+        ("a stream", stream.until(|text| text.contains("event: alive")))
+    };
+    paths.iter().map(sent).collect()
+}
+
+/// Webhooks that are imported, and exported again: masked, unless they are asked for with their secrets.
+fn moved(shipbell: &Shipbell) -> Vec<Shown> {
+    let (folder, data) = (folder(), shipbell.data().display().to_string());
+    let (file, whole) = (folder.path().join("file"), folder.path().join("whole"));
+    let webhook = json!({
+        "repository": "acme/imported", "secret": signing(4), "headers": {"X-Key": canary(22)},
+        "url": format!("https://nobody.invalid/hook?token={}", canary(21)),
+    });
+    fs::write(&file, json!({"version": 1, "webhooks": [webhook]}).to_string()).unwrap();
+    let command = |arguments: &[&str]| {
+        let mut plain = Command::new(shipbell::command(&[], Path::new("/dev/null")).get_program());
+        output(plain.env_clear().args(arguments).args(["--data-dir", &data]))
+    };
+    let (file, out) = (file.to_str().unwrap(), whole.to_str().unwrap());
+    let shown = vec![
+        ("an import", command(&["endpoints", "import", file, "--dry-run"])),
+        ("an import", command(&["endpoints", "import", file])),
+        ("an export", command(&["endpoints", "export"])),
+        (
+            "an export into a file",
+            command(&["endpoints", "export", "--with-secrets", "--out", out]),
+        ),
+    ];
+    assert!(shown[2].1.contains("acme/imported"), "{}", shown[2].1);
+    let whole = fs::read_to_string(&whole).unwrap();
+    for secret in [canary(21), canary(22), signing(4)] {
+        assert!(whole.contains(&secret), "{secret}: {whole}");
+    }
+    shown
+}
+
 /// What the API and the pages answer.
-fn answers(api: &Api) -> Vec<Shown> {
+fn answers(shipbell: &Shipbell, api: &Api) -> Vec<Shown> {
     let mut shown = Vec::new();
     let mut paths = vec![
         "/api/v1/overview".to_owned(),
@@ -160,11 +257,47 @@ fn answers(api: &Api) -> Vec<Shown> {
         "/dead-letters".to_owned(),
         "/nothing-here".to_owned(),
     ];
+    let more = [
+        "/api/v1/why?image=acme/app:2",
+        "/api/v1/endpoints/one",
+        "/api/v1/endpoints/one/states",
+        "/repositories/acme%2Fapp/remove",
+        "/repositories/acme%2Fforms",
+        "/repositories/acme%2Fimported",
+        "/deliveries/redeliver",
+        "/endpoints/one",
+        "/endpoints/one/disable",
+        "/endpoints/proxied",
+        "/endpoints/repository%3Aacme%2Fapp",
+        "/dead-letters/replay",
+    ];
+    paths.extend(more.map(ToOwned::to_owned));
+    let mut live = [
+        "/overview",
+        "/deliveries",
+        "/repositories/acme%2Fapp",
+        "/repositories/acme%2Fforms",
+        "/endpoints",
+        "/endpoints/one",
+        "/endpoints/repository%3Aacme%2Fapp",
+        "/dead-letters",
+    ]
+    .map(ToOwned::to_owned)
+    .to_vec();
+    let letters = api.json("/api/v1/dead-letters");
+    let letters = letters["items"].as_array().unwrap();
+    assert!(!letters.is_empty(), "some were refused for good");
+    paths.extend(
+        letters
+            .iter()
+            .map(|letter| format!("/dead-letters/{}", letter["id"])),
+    );
     let deliveries = api.json("/api/v1/deliveries");
     for delivery in deliveries["items"].as_array().unwrap() {
         let id = delivery["id"].as_str().unwrap();
         paths.push(format!("/api/v1/deliveries/{id}"));
         paths.push(format!("/deliveries/{id}"));
+        live.push(format!("/deliveries/{id}"));
         let again = api.post(&format!("/api/v1/deliveries/{id}/redeliver?force=true"));
         shown.push(("sent again", again.text()));
     }
@@ -180,6 +313,7 @@ fn answers(api: &Api) -> Vec<Shown> {
         assert!(matches!(answer.status, 200 | 404), "{path}: {}", answer.status);
         shown.push(("an answer", answer.text()));
     }
+    shown.extend(streams(shipbell, &live));
     shown
 }
 
@@ -313,12 +447,17 @@ fn no_secret_shows_anywhere() {
     }
 
     shown.extend(refusals(&shipbell, &api));
-    shown.extend(answers(&api));
+    let (answered, cookie) = forms(&shipbell);
+    shown.extend(answered);
+    shown.extend(moved(&shipbell));
+    shown.extend(answers(&shipbell, &api));
     shown.extend(told(&shipbell));
-    assert!(shown.len() > 50, "{}", shown.len());
+    assert!(shown.len() > 80, "{}", shown.len());
+    let mut shapes = shapes();
+    shapes.push(cookie);
     for (what, text) in &shown {
-        for shape in shapes() {
-            assert!(!text.contains(&shape), "{shape} in {what}:\n{text}");
+        for shape in &shapes {
+            assert!(!text.contains(shape), "{shape} in {what}:\n{text}");
         }
     }
 }

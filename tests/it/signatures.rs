@@ -59,7 +59,7 @@ fn library_says(secret: &str, request: &Request, body: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn is_verified(secret: &str, request: &Request, body: &[u8]) -> bool {
+pub(crate) fn is_verified(secret: &str, request: &Request, body: &[u8]) -> bool {
     library_says(secret, request, body) == "verified"
 }
 

@@ -1,8 +1,8 @@
 //! `/assets/…`: the style sheet, the icon, and the scripts that keep pages up to date. They need nobody to look at them.
 //!
-//! `live.js` lets go of a page's stream while it can't be seen. `htmx.min.js` is [htmx](https://htmx.org) 2.0.11,
-//! `htmx-ext-sse.min.js` its extension for server-sent events, 2.2.4: the minified files of their npm packages,
-//! unchanged. Both are under the Zero-Clause BSD licence, which asks for nothing.
+//! `live.js` lets go of a page's stream while it can't be seen, and keeps what somebody does with a part of it.
+//! `htmx.min.js` is [htmx](https://htmx.org) 2.0.11, `htmx-ext-sse.min.js` its extension for server-sent events, 2.2.4:
+//! the minified files of their npm packages, unchanged. Both are under the Zero-Clause BSD licence, which asks for nothing.
 
 use axum::{
     body::Body,

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     super::{
         Admin,
+        access::Who,
         api::{
             Params,
             deliveries::{DeliveryQuery, STATES, found, sending_again},
@@ -21,15 +22,16 @@ use super::{
         },
         problem::Problem,
     },
+    LiveQuery,
     frame::{Frame, Visitor},
     href, page, refused,
     search::Search,
-    sentence,
+    segment, sentence,
     table::{DeliveriesPart, words},
     when::{When, span},
 };
 use crate::{
-    catalog::{AttemptStory, DeliveryStory},
+    catalog::{AttemptStory, DeliveryStory, PushStory},
     clock::Timestamp,
 };
 
@@ -97,20 +99,36 @@ pub(super) async fn list(
 struct DeliveryPage {
     frame: Frame,
     may_edit: bool,
+    id: String,
     image: String,
-    digest: String,
-    actor: String,
     repository: String,
     href: String,
     notice: String,
     problem: String,
     newer: bool,
+    state: DeliveryState,
+    attempts: Attempts,
+}
+
+/// How it is with a delivery.
+#[derive(Template)]
+#[template(path = "delivery_state.html")]
+pub(super) struct DeliveryState {
+    digest: String,
+    actor: String,
     taken: Option<When>,
     ended: Option<When>,
     next: Option<When>,
     delivery: DeliveryStory,
     /// Whether it is sent again just now, whatever it was before.
     again: bool,
+}
+
+/// What was tried.
+#[derive(Template)]
+#[template(path = "delivery_attempts.html")]
+pub(super) struct Attempts {
+    made: u64,
     attempts: Vec<Attempted>,
 }
 
@@ -134,39 +152,57 @@ impl Attempted {
     }
 }
 
+/// What changes on a delivery's page, and what its push was.
+pub(super) async fn parts(
+    admin: &Admin,
+    who: &Who,
+    id: &str,
+) -> Result<(PushStory, DeliveryState, Attempts), Problem> {
+    let (push, mut delivery) = found(admin, who, id).await?;
+    let again = sending_again(admin, &push, &delivery).await?;
+    let now = admin.parts().clock.now();
+    let attempts = std::mem::take(&mut delivery.attempts).into_iter();
+    let attempts = Attempts {
+        made: delivery.attempts_made,
+        // The last one is what people come for.
+        attempts: attempts.rev().map(|story| Attempted::of(story, now)).collect(),
+    };
+    let next = delivery.next_at.map(|at| When::at(at, now));
+    let state = DeliveryState {
+        digest: push.digest.clone().unwrap_or_default(),
+        actor: push.actor.clone(),
+        taken: push.taken_at.map(|at| When::at(at, now)),
+        ended: delivery.ended_at.map(|at| When::at(at, now)),
+        next: next.filter(When::is_ahead),
+        delivery,
+        again,
+    };
+    Ok((push, state, attempts))
+}
+
 impl DeliveryPage {
     async fn of(admin: &Admin, visitor: &Visitor, id: &str) -> Result<Self, Problem> {
-        let (push, mut delivery) = found(admin, &visitor.who, id).await?;
-        let again = sending_again(admin, &push, &delivery).await?;
-        let now = admin.parts().clock.now();
-        let digest = push.digest.unwrap_or_default();
-        let image = match (push.tag.as_str(), digest.as_str()) {
+        let (push, state, attempts) = parts(admin, &visitor.who, id).await?;
+        let image = match (push.tag.as_str(), state.digest.as_str()) {
             ("", "") => push.repository.clone(),
             ("", digest) => format!("{}@{digest}", push.repository),
             (tag, _) => format!("{}:{tag}", push.repository),
         };
-        let attempts = std::mem::take(&mut delivery.attempts).into_iter();
+        let mut frame = visitor.frame.clone();
+        let id = state.delivery.webhook_id.clone();
+        frame.keep_up_answer(format!("/live{LIST}/{}", segment(&id)));
         Ok(Self {
-            frame: visitor.frame.clone(),
+            frame,
             may_edit: visitor.who.may_edit(&push.repository),
+            id,
             image,
-            digest,
-            actor: push.actor,
             href: href(&push.repository),
             repository: push.repository,
             notice: String::new(),
             problem: String::new(),
             newer: false,
-            taken: push.taken_at.map(|at| When::at(at, now)),
-            ended: delivery.ended_at.map(|at| When::at(at, now)),
-            next: delivery
-                .next_at
-                .map(|at| When::at(at, now))
-                .filter(When::is_ahead),
-            // The last one is what people come for.
-            attempts: attempts.rev().map(|story| Attempted::of(story, now)).collect(),
-            delivery,
-            again,
+            state,
+            attempts,
         })
     }
 
@@ -179,8 +215,8 @@ impl DeliveryPage {
                 written.mark_unchanged();
             }
             let shown = Self::of(admin, visitor, id).await?;
-            let has_attempt = (shown.attempts.iter()).any(|one| one.story.at.to_string() == sent.at);
-            let has_all = has_attempt && (!sent.delivered || shown.delivery.state == "delivered");
+            let has_attempt = (shown.attempts.attempts.iter()).any(|one| one.story.at.to_string() == sent.at);
+            let has_all = has_attempt && (!sent.delivered || shown.state.delivery.state == "delivered");
             let Some(written) = written.as_mut().filter(|_| !has_all) else {
                 return Ok(shown);
             };
@@ -200,8 +236,13 @@ pub(super) async fn show(
     State(admin): State<Admin>,
     visitor: Visitor,
     Path(id): Path<String>,
+    Params(show): Params<LiveQuery>,
 ) -> Result<Response, Problem> {
-    let shown = DeliveryPage::of(&admin, &visitor, &id).await?;
+    let mut shown = DeliveryPage::of(&admin, &visitor, &id).await?;
+    let here = format!("{LIST}/{}", segment(&shown.id));
+    let stream = format!("/live{here}");
+    shown.frame = visitor.frame;
+    shown.frame.keep_up(show.live.as_deref(), &here, stream);
     Ok(page(StatusCode::OK, &shown))
 }
 
@@ -215,7 +256,7 @@ pub(super) async fn redeliver(
     Ok(match redelivered(&admin, &visitor.who, &id, force).await {
         Ok(Again::Due(due)) => {
             let mut shown = DeliveryPage::of(&admin, &visitor, &id).await?;
-            shown.next = shown.next.filter(|_| due.next_attempt.is_some());
+            shown.state.next = shown.state.next.filter(|_| due.next_attempt.is_some());
             shown.notice = due.detail;
             page(StatusCode::OK, &shown)
         }

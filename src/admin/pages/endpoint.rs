@@ -17,6 +17,7 @@ use super::{
         },
         problem::Problem,
     },
+    LiveQuery,
     endpoints::Row,
     frame::{Frame, Visitor},
     link, page, segment, sentence,
@@ -67,7 +68,32 @@ pub(super) async fn transitions(
 #[template(path = "endpoint.html")]
 struct EndpointPage {
     frame: Frame,
+    id: String,
+    state: StatePart,
+    changes: ChangesPart,
+}
+
+/// How it is, and what can be done about it.
+#[derive(Template)]
+#[template(path = "endpoint_state.html")]
+pub(super) struct StatePart {
     row: Row,
+}
+
+impl StatePart {
+    pub(super) async fn of(admin: &Admin, who: &Who, id: &str) -> Result<Self, Problem> {
+        let view = one(admin, who, id).await?;
+        Ok(Self {
+            row: Row::of(view, who, admin.parts().clock.now()),
+        })
+    }
+}
+
+/// How it came to be so.
+#[derive(Template)]
+#[template(path = "endpoint_changes.html")]
+pub(super) struct ChangesPart {
+    own: String,
     /// Why the history can't be read; empty when it can.
     unread: String,
     transitions: Vec<Transition>,
@@ -75,33 +101,54 @@ struct EndpointPage {
     next: Option<String>,
 }
 
+impl ChangesPart {
+    pub(super) async fn of(
+        admin: &Admin,
+        who: &Who,
+        id: &str,
+        query: TransitionQuery,
+    ) -> Result<Self, Problem> {
+        let (own, later) = (address(id), query.cursor.is_some());
+        let mut unread = String::new();
+        let (transitions, next) = match transitions(admin, who, id, query).await {
+            // The endpoint can be changed all the same.
+            Err(error) if error.status().is_server_error() => {
+                unread = sentence(&error.detail);
+                Default::default()
+            }
+            found => found?,
+        };
+        Ok(Self {
+            next: next.map(|next| link(&own, &[("cursor", &next)])),
+            own,
+            unread,
+            transitions,
+            later,
+        })
+    }
+}
+
 pub(super) async fn show(
     State(admin): State<Admin>,
     visitor: Visitor,
     Path(id): Path<String>,
     Params(query): Params<TransitionQuery>,
+    Params(show): Params<LiveQuery>,
 ) -> Result<Response, Problem> {
-    let view = one(&admin, &visitor.who, &id).await?;
-    let later = query.cursor.is_some();
-    let mut unread = String::new();
-    let (transitions, next) = match transitions(&admin, &visitor.who, &id, query).await {
-        // The endpoint can be changed all the same.
-        Err(error) if error.status().is_server_error() => {
-            unread = sentence(&error.detail);
-            Default::default()
-        }
-        found => found?,
-    };
-    let next = next.map(|next| link(&address(&id), &[("cursor", &next)]));
+    let mut frame = visitor.frame;
+    if query.cursor.is_none() && query.limit.is_none() {
+        let here = address(&id);
+        frame.keep_up(show.live.as_deref(), &here, format!("/live{here}"));
+    }
+    let state = StatePart::of(&admin, &visitor.who, &id).await?;
+    let changes = ChangesPart::of(&admin, &visitor.who, &id, query).await?;
     Ok(page(
         StatusCode::OK,
         &EndpointPage {
-            row: Row::of(view, &visitor.who, admin.parts().clock.now()),
-            frame: visitor.frame,
-            unread,
-            transitions,
-            later,
-            next,
+            frame,
+            id: state.row.id.clone(),
+            state,
+            changes,
         },
     ))
 }

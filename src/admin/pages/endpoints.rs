@@ -28,6 +28,9 @@ use super::{
 };
 use crate::{clock::Timestamp, dispatch::health};
 
+/// Where the list is.
+const LIST: &str = "/endpoints";
+
 /// An endpoint in a table.
 pub(super) struct Row {
     pub(super) id: String,
@@ -101,6 +104,14 @@ struct EndpointsPage {
     states: [&'static str; 6],
     notice: String,
     problem: String,
+    part: EndpointsPart,
+}
+
+/// Those that are there, and what can be done about them.
+#[derive(Template)]
+#[template(path = "endpoints_part.html")]
+pub(super) struct EndpointsPart {
+    state: String,
     rows: Vec<Row>,
     restricted: bool,
     later: bool,
@@ -114,41 +125,68 @@ pub(super) struct ShowQuery {
     cursor: Option<String>,
     /// Which one was changed just now.
     done: Option<String>,
+    live: Option<String>,
 }
 
-impl EndpointsPage {
-    async fn of(admin: &Admin, visitor: &Visitor, mut query: ShowQuery) -> Result<Self, Problem> {
+impl EndpointsPart {
+    /// Those in a state; in any, if that is empty.
+    pub(super) async fn of(admin: &Admin, who: &Who, state: &str) -> Result<Self, Problem> {
+        let query = EndpointQuery {
+            state: Some(state.to_owned()),
+            ..EndpointQuery::default()
+        };
+        Self::found(admin, who, query).await
+    }
+
+    async fn found(admin: &Admin, who: &Who, mut query: EndpointQuery) -> Result<Self, Problem> {
         given(&mut query.state);
         let state = query.state.clone().unwrap_or_default();
         let later = query.cursor.is_some();
+        let found = listed(admin, who, query).await?;
+        let now = admin.parts().clock.now();
+        let next = found.next.map(|next| {
+            let filter = [("state", state.as_str()), ("cursor", next.as_str())];
+            link(LIST, &filter)
+        });
+        let row = |view| Row::of(view, who, now);
+        Ok(Self {
+            state,
+            rows: found.items.into_iter().map(row).collect(),
+            restricted: !who.sees_all(),
+            later,
+            next,
+        })
+    }
+}
+
+impl EndpointsPage {
+    async fn of(admin: &Admin, visitor: &Visitor, query: ShowQuery) -> Result<Self, Problem> {
+        let is_live = query.cursor.is_none() && query.limit.is_none();
         let listing = EndpointQuery {
             state: query.state,
             limit: query.limit,
             cursor: query.cursor,
             ..EndpointQuery::default()
         };
-        let found = listed(admin, &visitor.who, listing).await?;
-        let now = admin.parts().clock.now();
-        let row = |view| Row::of(view, &visitor.who, now);
-        let next = found.next.map(|next| {
-            let filter = [("state", state.as_str()), ("cursor", next.as_str())];
-            link("/endpoints", &filter)
-        });
+        let part = EndpointsPart::found(admin, &visitor.who, listing).await?;
+        let mut frame = visitor.frame.clone();
+        if is_live {
+            let filter = [("state", part.state.as_str())];
+            let stream = link("/live/endpoints", &filter);
+            frame.keep_up(query.live.as_deref(), &link(LIST, &filter), stream);
+        }
         let changed = query.done.as_deref().map(identity);
         let changed = changed.filter(|id| visitor.who.may_change(id));
         let changed = changed.filter(|id| admin.parts().endpoints.get(id).is_some());
         Ok(Self {
-            frame: visitor.frame.clone(),
-            state,
+            frame,
+            state: part.state.clone(),
             states: health::State::ALL.map(health::State::as_str),
             notice: changed
                 .map(|id| format!("{id} is {} now.", admin.parts().states.state(&id)))
                 .unwrap_or_default(),
             problem: String::new(),
-            rows: found.items.into_iter().map(row).collect(),
-            restricted: !visitor.who.sees_all(),
-            later,
-            next,
+            part,
         })
     }
 }
@@ -170,7 +208,7 @@ async fn change(
     event: health::Event,
 ) -> Result<Response, Problem> {
     let Err(error) = set(admin, &visitor.who, id, event).await else {
-        let list = link("/endpoints", &[("done", id)]);
+        let list = link(LIST, &[("done", id)]);
         return Ok(Redirect::to(&list).into_response());
     };
     let mut shown = EndpointsPage::of(admin, visitor, ShowQuery::default()).await?;

@@ -22,7 +22,7 @@ pub(super) struct Frame {
     pub(super) section: String,
     /// Where a part of it is kept up to date; empty when none is.
     pub(super) live: String,
-    /// The page as it is otherwise: kept up to date, or not. Empty when it can't be.
+    /// The page as it is otherwise: kept up to date, or not. Empty when it has no such address.
     pub(super) otherwise: String,
 }
 
@@ -44,12 +44,20 @@ impl Frame {
     /// `path`.
     pub(super) fn keep_up(&mut self, wanted: Option<&str>, path: &str, stream: String) {
         if wanted == Some("off") {
+            self.live.clear();
             path.clone_into(&mut self.otherwise);
         } else {
             let more = if path.contains('?') { '&' } else { '?' };
             self.otherwise = format!("{path}{more}live=off");
             self.live = stream;
         }
+    }
+
+    /// Has the parts of a page kept up to date that answers a form. What it says stands at no address, so it is the page
+    /// itself that pauses, and it can't be had otherwise.
+    pub(super) fn keep_up_answer(&mut self, stream: String) {
+        self.live = stream;
+        self.otherwise.clear();
     }
 
     /// What `aria-current` says of the link to a section.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::{
     super::{
         Admin,
+        access::{Role, Who},
         api::{
             Params,
             deliveries::found,
@@ -33,7 +34,7 @@ use crate::clock::Timestamp;
 const LIST: &str = "/dead-letters";
 
 /// What the letters are filtered by, as it stands in the form and in links.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Filter {
     id: Option<String>,
     repository: Option<String>,
@@ -45,10 +46,11 @@ pub(super) struct Filter {
     cursor: Option<String>,
     /// The number of what is said of what was done just now.
     note: Option<String>,
+    live: Option<String>,
 }
 
 impl Filter {
-    fn tidy(mut self) -> Self {
+    pub(super) fn tidy(mut self) -> Self {
         let fields = [
             &mut self.id,
             &mut self.repository,
@@ -118,6 +120,7 @@ impl Filter {
 }
 
 struct Row {
+    number: String,
     href: String,
     image: String,
     endpoint: String,
@@ -136,6 +139,7 @@ fn image(view: &LetterView) -> String {
 impl Row {
     fn of(view: LetterView, now: Timestamp) -> Self {
         Self {
+            number: format!("letter-{}", view.id),
             href: format!("{LIST}/{}", view.id),
             image: image(&view),
             died: When::read(Some(&view.died_at), now),
@@ -153,6 +157,15 @@ struct LettersPage {
     filter: Filter,
     notice: String,
     problem: String,
+    /// What was found, unless that can't be looked for.
+    part: Option<LettersPart>,
+}
+
+/// What was found, and what can be done with it.
+#[derive(Template)]
+#[template(path = "letters_part.html")]
+pub(super) struct LettersPart {
+    filter: Filter,
     rows: Vec<Row>,
     later: bool,
     next: Option<String>,
@@ -162,38 +175,54 @@ struct LettersPage {
     restricted: bool,
 }
 
+impl LettersPart {
+    pub(super) async fn of(admin: &Admin, who: &Who, filter: &Filter) -> Result<Self, Problem> {
+        let found = listed(admin, who, &filter.query()).await?;
+        let now = admin.parts().clock.now();
+        let next = found.next.map(|next| {
+            let mut parameters = filter.parameters().to_vec();
+            parameters.push(("cursor", next.as_str()));
+            link(LIST, &parameters)
+        });
+        Ok(Self {
+            rows: found.items.into_iter().map(|one| Row::of(one, now)).collect(),
+            later: filter.cursor.is_some(),
+            next,
+            replay: if may_send(who, filter.get("repository")) {
+                link("/dead-letters/replay", &filter.parameters())
+            } else {
+                String::new()
+            },
+            only_looks: who.role() < Role::Editor,
+            restricted: !who.sees_all(),
+            filter: filter.clone(),
+        })
+    }
+}
+
 pub(super) async fn list(
     State(admin): State<Admin>,
     visitor: Visitor,
     Params(filter): Params<Filter>,
 ) -> Response {
     let filter = filter.tidy();
-    let found = listed(&admin, &visitor.who, &filter.query()).await;
+    let found = LettersPart::of(&admin, &visitor.who, &filter).await;
+    let mut frame = visitor.frame;
+    if found.is_ok() && filter.cursor.is_none() && filter.limit.is_none() {
+        let parameters = filter.parameters();
+        let (here, stream) = (link(LIST, &parameters), link("/live/dead-letters", &parameters));
+        frame.keep_up(filter.live.as_deref(), &here, stream);
+    }
     let mut shown = LettersPage {
         notice: (admin.parts().notes).read(&visitor.who.name, LIST, filter.note.as_deref()),
-        problem: String::new(),
-        rows: Vec::new(),
-        later: filter.cursor.is_some(),
-        next: None,
-        replay: if may_send(&visitor.who, filter.get("repository")) {
-            link("/dead-letters/replay", &filter.parameters())
-        } else {
-            String::new()
-        },
-        only_looks: visitor.only_looks(),
-        restricted: !visitor.who.sees_all(),
-        frame: visitor.frame,
+        frame,
         filter,
+        problem: String::new(),
+        part: None,
     };
     match found {
         Ok(found) => {
-            let now = admin.parts().clock.now();
-            shown.rows = found.items.into_iter().map(|one| Row::of(one, now)).collect();
-            shown.next = found.next.map(|next| {
-                let mut parameters = shown.filter.parameters().to_vec();
-                parameters.push(("cursor", next.as_str()));
-                link(LIST, &parameters)
-            });
+            shown.part = Some(found);
             page(StatusCode::OK, &shown)
         }
         Err(error) => {

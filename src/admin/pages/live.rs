@@ -1,13 +1,13 @@
 //! `/live/…`: the parts of pages that change, as server-sent events.
 //!
-//! A stream sends its part at once, whenever something was written down or an endpoint changed, though at most once a
+//! A stream sends its parts at once, and each of them that is another one whenever something was written down or an endpoint changed, though at most once a
 //! second, and in any case now and then: what was a moment ago is a minute ago now. Each time it is looked who it is
 //! and what may be seen. It ends with the login, by an event `ended`; when the process drains it just ends, and the
 //! browser asks again.
 
 use std::{convert::Infallible, time::Duration};
 
-use askama::Template;
+use askama::DynTemplate;
 use axum::{
     Extension,
     body::Body,
@@ -17,6 +17,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::{HeaderName, HeaderValue, header};
+use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep_until},
@@ -29,14 +30,19 @@ use super::{
         api::{
             self, Params,
             deliveries::{DeliveryQuery, listed},
+            states::TransitionQuery,
         },
         live::Pass,
         problem::Problem,
     },
+    deliveries,
+    endpoint::{ChangesPart, StatePart},
+    endpoints::EndpointsPart,
+    letters::{Filter, LettersPart},
     overview::OverviewParts,
-    repository,
+    repository::RepositoryParts,
     search::Search,
-    table::{DeliveriesPart, Table},
+    table::DeliveriesPart,
 };
 use crate::image::RepositoryName;
 
@@ -56,26 +62,65 @@ enum Part {
     Overview,
     /// Those that are looked for.
     Deliveries(Box<Search>),
-    /// The last ones of a repository.
-    Repository(RepositoryName),
+    /// One of them, by its id.
+    Delivery(String),
+    /// A repository, on a page that has this version of its webhook; an empty one for none.
+    Repository(RepositoryName, String),
+    /// Those in a state; in any, if that is empty.
+    Endpoints(String),
+    Endpoint(String),
+    /// The dead letters that are looked for.
+    Letters(Box<Filter>),
 }
+
+/// Parts of a page as they are now, each by the event that brings it.
+type Parts = Vec<(&'static str, String)>;
+
+/// The parts, written out.
+fn written<const N: usize>(parts: [(&'static str, &dyn DynTemplate); N]) -> Result<Parts, Problem> {
+    let one = |(event, part): (&'static str, &dyn DynTemplate)| match part.dyn_render() {
+        Ok(html) => Ok((event, html)),
+        Err(error) => Err(Problem::new(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            error.to_string(),
+        )),
+    };
+    parts.into_iter().map(one).collect()
+}
+
+/// The event that brings a page's part, or the first of them.
+const PART: &str = "part";
 
 /// Said with every event: that the page is kept up to date, and what holds once none comes any more.
 const ALIVE: &str = "event: alive\ndata: <span class=\"alive\">Kept up to date as things happen.</span>\
                      <span class=\"stale\">Not kept up to date any more: load the page again.</span>\n\n";
 
 impl Part {
-    async fn render(&self, admin: &Admin, who: &Who) -> Result<String, Problem> {
-        let rendered = match self {
-            Self::Overview => OverviewParts::of(admin, who).await?.render(),
-            Self::Deliveries(search) => DeliveriesPart::of(admin, who, search).await?.render(),
-            Self::Repository(name) => {
-                who.see(name)?;
-                let (table, _) = Table::of(admin, who, repository::recent(name), false).await?;
-                table.render()
+    async fn render(&self, admin: &Admin, who: &Who) -> Result<Parts, Problem> {
+        match self {
+            Self::Overview => written([(PART, &OverviewParts::of(admin, who).await?)]),
+            Self::Deliveries(search) => written([(PART, &DeliveriesPart::of(admin, who, search).await?)]),
+            Self::Delivery(id) => {
+                let (_, state, attempts) = deliveries::parts(admin, who, id).await?;
+                written([(PART, &state), ("attempts", &attempts)])
             }
-        };
-        rendered.map_err(|error| Problem::new(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+            Self::Repository(name, version) => {
+                let parts = RepositoryParts::of(admin, who, name, Some(version)).await?;
+                written([
+                    (PART, &parts.table),
+                    ("state", &parts.state),
+                    ("changes", &parts.changes),
+                    ("operators", &parts.operators),
+                ])
+            }
+            Self::Endpoints(state) => written([(PART, &EndpointsPart::of(admin, who, state).await?)]),
+            Self::Endpoint(id) => {
+                let state = StatePart::of(admin, who, id).await?;
+                let changes = ChangesPart::of(admin, who, id, TransitionQuery::default()).await?;
+                written([(PART, &state), ("changes", &changes)])
+            }
+            Self::Letters(filter) => written([(PART, &LettersPart::of(admin, who, filter).await?)]),
+        }
     }
 }
 
@@ -87,7 +132,7 @@ struct Feed {
     written: Option<watch::Receiver<()>>,
     states: watch::Receiver<()>,
     departures: watch::Receiver<()>,
-    sent: Option<(Instant, String)>,
+    sent: Option<(Instant, Parts)>,
     has_ended: bool,
     _room: OwnedSemaphorePermit,
 }
@@ -122,23 +167,21 @@ impl Feed {
             };
             let now = Instant::now();
             let bytes = match self.part.render(&self.admin, &who).await {
-                Ok(html) => match &mut self.sent {
-                    Some((at, before)) if *before == html => {
-                        *at = now;
-                        if cause == Cause::Change {
-                            continue;
-                        }
-                        Bytes::from_static(ALIVE.as_bytes())
+                Ok(parts) => {
+                    let before = self.sent.take().map(|(_, before)| before);
+                    let is_new = |part: &&_| !before.as_ref().is_some_and(|before| before.contains(part));
+                    let changed: Vec<_> = parts.iter().filter(is_new).collect();
+                    let is_same = before.is_some() && changed.is_empty();
+                    let event = events(&changed, before.is_none());
+                    self.sent = Some((now, parts));
+                    if is_same && cause == Cause::Change {
+                        continue;
                     }
-                    sent => {
-                        let event = event(&html, sent.is_none());
-                        *sent = Some((now, html));
-                        event
-                    }
-                },
+                    event
+                }
                 // What can't be had at the moment can be later; what may not be seen, not.
                 Err(problem) if problem.status().is_server_error() => {
-                    self.sent = Some((now, String::new()));
+                    self.sent = Some((now, Parts::new()));
                     Bytes::from_static(b":\n\n")
                 }
                 Err(_) => return Some(self.end()),
@@ -184,21 +227,28 @@ impl Feed {
     }
 }
 
-/// A part as an event, and that it is alive; the first says how long to wait should the stream break.
-fn event(html: &str, is_first: bool) -> Bytes {
-    let mut text = String::with_capacity(html.len() + html.len() / 8);
+/// Parts as events, and that the page is alive; the first of all says how long to wait should the stream break.
+///
+/// A carriage return ends a line as well, and what receivers answered may have some: it is no way to write events.
+fn events(parts: &[&(&'static str, String)], is_first: bool) -> Bytes {
+    let length: usize = parts.iter().map(|(_, html)| html.len()).sum();
+    let mut text = String::with_capacity(length + length / 8 + ALIVE.len());
     if is_first {
         text.push_str("retry: ");
         text.push_str(&RETRY_MS.to_string());
         text.push('\n');
     }
-    text.push_str("event: part\n");
-    for line in html.lines().filter(|line| !line.is_empty()) {
-        text.push_str("data: ");
-        text.push_str(line);
+    for (name, html) in parts {
+        text.push_str("event: ");
+        text.push_str(name);
+        text.push('\n');
+        for line in html.replace("\r\n", "\n").trim_matches('\n').split(['\n', '\r']) {
+            text.push_str("data: ");
+            text.push_str(line);
+            text.push('\n');
+        }
         text.push('\n');
     }
-    text.push('\n');
     text.push_str(ALIVE);
     text.into()
 }
@@ -241,7 +291,7 @@ pub(super) async fn overview(
     stream(admin, asked, Part::Overview)
 }
 
-pub(super) async fn deliveries(
+pub(super) async fn all_deliveries(
     State(admin): State<Admin>,
     Extension(asked): Extension<Asked>,
     Extension(who): Extension<Who>,
@@ -253,15 +303,69 @@ pub(super) async fn deliveries(
     stream(admin, asked, Part::Deliveries(Box::new(search)))
 }
 
+pub(super) async fn delivery(
+    State(admin): State<Admin>,
+    Extension(asked): Extension<Asked>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    deliveries::parts(&admin, &who, &id).await?;
+    stream(admin, asked, Part::Delivery(id))
+}
+
+#[derive(Deserialize)]
+pub(super) struct VersionQuery {
+    version: Option<String>,
+}
+
 pub(super) async fn repository(
     State(admin): State<Admin>,
     Extension(asked): Extension<Asked>,
     Extension(who): Extension<Who>,
     Path(name): Path<String>,
+    Params(query): Params<VersionQuery>,
 ) -> Result<Response, Problem> {
     let name = api::repository(&name)?;
     who.see(&name)?;
-    stream(admin, asked, Part::Repository(name))
+    let version = query.version.unwrap_or_default();
+    stream(admin, asked, Part::Repository(name, version))
+}
+
+#[derive(Deserialize)]
+pub(super) struct StateQuery {
+    state: Option<String>,
+}
+
+pub(super) async fn endpoints(
+    State(admin): State<Admin>,
+    Extension(asked): Extension<Asked>,
+    Extension(who): Extension<Who>,
+    Params(query): Params<StateQuery>,
+) -> Result<Response, Problem> {
+    let state = query.state.unwrap_or_default();
+    EndpointsPart::of(&admin, &who, &state).await?;
+    stream(admin, asked, Part::Endpoints(state))
+}
+
+pub(super) async fn endpoint(
+    State(admin): State<Admin>,
+    Extension(asked): Extension<Asked>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    StatePart::of(&admin, &who, &id).await?;
+    stream(admin, asked, Part::Endpoint(id))
+}
+
+pub(super) async fn letters(
+    State(admin): State<Admin>,
+    Extension(asked): Extension<Asked>,
+    Extension(who): Extension<Who>,
+    Params(filter): Params<Filter>,
+) -> Result<Response, Problem> {
+    let filter = filter.tidy();
+    LettersPart::of(&admin, &who, &filter).await?;
+    stream(admin, asked, Part::Letters(Box::new(filter)))
 }
 
 #[cfg(test)]
@@ -270,11 +374,26 @@ mod tests {
 
     #[test]
     fn each_line_is_data_and_an_empty_one_ends_no_event() {
-        let text = event("<p>\n\n a</p>\n", true);
+        let part = (PART, "<p>\n\n a</p>\n".to_owned());
+        assert_eq!(
+            events(&[&part], true),
+            format!("retry: 5000\nevent: part\ndata: <p>\ndata: \ndata:  a</p>\n\n{ALIVE}")
+        );
+        assert_eq!(events(&[], false), ALIVE);
+        let empty = ("state", String::new());
+        assert_eq!(
+            events(&[&empty], false),
+            format!("event: state\ndata: \n\n{ALIVE}")
+        );
+    }
+
+    #[test]
+    fn a_receivers_carriage_returns_write_no_events() {
+        let part = (PART, "<pre>a\revent: ended\r\r\nb</pre>".to_owned());
+        let text = events(&[&part], false);
         assert_eq!(
             text,
-            format!("retry: 5000\nevent: part\ndata: <p>\ndata:  a</p>\n\n{ALIVE}")
+            format!("event: part\ndata: <pre>a\ndata: event: ended\ndata: \ndata: b</pre>\n\n{ALIVE}")
         );
-        assert!(event("", false).starts_with(b"event: part\n\nevent: alive\ndata: "));
     }
 }

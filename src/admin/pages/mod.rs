@@ -51,8 +51,12 @@ pub(super) fn router() -> Router<Admin> {
         .route("/", get(|| async { Redirect::to("/overview") }))
         .route("/overview", get(overview::show))
         .route("/live/overview", get(live::overview))
-        .route("/live/deliveries", get(live::deliveries))
+        .route("/live/deliveries", get(live::all_deliveries))
+        .route("/live/deliveries/{id}", get(live::delivery))
         .route("/live/repositories/{name}", get(live::repository))
+        .route("/live/endpoints", get(live::endpoints))
+        .route("/live/endpoints/{id}", get(live::endpoint))
+        .route("/live/dead-letters", get(live::letters))
         .route("/repositories", get(repositories::list))
         .route("/repository", get(repository::open))
         .route(

@@ -51,10 +51,47 @@ struct RepositoryPage {
     problem: String,
     secret: String,
     form: WebhookForm,
-    there: Option<There>,
+    there: Option<WebhookView>,
     sent: Option<SentView>,
-    operators: Vec<Operator>,
+    state: StatePart,
+    changes: ChangesPart,
+    operators: Operators,
     table: Table,
+}
+
+/// How the repository's own webhook is.
+#[derive(Template)]
+#[template(path = "repository_state.html")]
+pub(super) struct StatePart {
+    href: String,
+    there: Option<There>,
+    /// Whether the page has another one in its form.
+    is_another: bool,
+}
+
+/// The newest changes of its state.
+#[derive(Template)]
+#[template(path = "repository_changes.html")]
+pub(super) struct ChangesPart {
+    transitions: Vec<Transition>,
+    /// Where all of them are, if these are not all.
+    history: Option<String>,
+}
+
+/// The operator's endpoints that get its pushes too.
+#[derive(Template)]
+#[template(path = "operators.html")]
+pub(super) struct Operators {
+    operators: Vec<Operator>,
+}
+
+/// What changes on a repository's page.
+pub(super) struct RepositoryParts {
+    pub(super) state: StatePart,
+    pub(super) changes: ChangesPart,
+    pub(super) operators: Operators,
+    pub(super) table: Table,
+    there: Option<WebhookView>,
 }
 
 /// The webhook that is there.
@@ -67,10 +104,6 @@ struct There {
     previous_until: Option<When>,
     saved: Option<When>,
     saved_by: String,
-    /// The newest changes of its state.
-    transitions: Vec<Transition>,
-    /// Where all of them are, if these are not all.
-    history: Option<String>,
 }
 
 /// An operator's endpoint that gets the repository's pushes too.
@@ -81,7 +114,7 @@ struct Operator {
 }
 
 /// The deliveries that stand on the page.
-pub(super) fn recent(name: &RepositoryName) -> DeliveryQuery {
+fn recent(name: &RepositoryName) -> DeliveryQuery {
     DeliveryQuery {
         repository: Some(name.to_string()),
         limit: Some(DELIVERIES),
@@ -93,23 +126,15 @@ impl RepositoryPage {
     /// What is there now.
     async fn of(admin: &Admin, visitor: &Visitor, name: &RepositoryName) -> Result<Self, Problem> {
         let who = &visitor.who;
-        who.see(name)?;
-        let now = admin.parts().clock.now();
-        let webhook = admin.parts().webhooks.get(name).await?;
-        let (table, _) = Table::of(admin, who, recent(name), false).await?;
-        let operators = concerned(admin, who, name).await?;
-        let operators = operators.into_iter().filter(|view| view.repository.is_none());
-        let operator = |view: EndpointView| Operator {
-            since: When::read(view.since.as_deref(), now),
-            id: view.id,
-            state: view.state,
-        };
-        let there = match &webhook {
-            Some(webhook) => Some(There::of(admin, who, name, webhook).await?),
-            None => None,
-        };
-        let form = webhook.as_ref().map_or_else(WebhookForm::blank, WebhookForm::of);
-        Ok(Self {
+        let RepositoryParts {
+            state,
+            changes,
+            operators,
+            table,
+            there,
+        } = RepositoryParts::of(admin, who, name, None).await?;
+        let form = there.as_ref().map_or_else(WebhookForm::blank, WebhookForm::of);
+        let mut shown = Self {
             frame: visitor.frame.clone(),
             name: name.to_string(),
             href: href(name.as_str()),
@@ -120,9 +145,25 @@ impl RepositoryPage {
             form,
             there,
             sent: None,
-            operators: operators.map(operator).collect(),
+            state,
+            changes,
+            operators,
             table,
-        })
+        };
+        shown.frame.keep_up_answer(shown.stream());
+        Ok(shown)
+    }
+
+    /// Where its parts are kept up to date. It is told if its webhook is another one than the form has.
+    fn stream(&self) -> String {
+        link(&format!("/live{}", self.href), &[("version", &self.form.version)])
+    }
+
+    /// Has the form as it was typed, to be mended.
+    fn mend(&mut self, mut typed: WebhookForm) {
+        typed.forget_secrets();
+        self.form = typed;
+        self.frame.keep_up_answer(self.stream());
     }
 }
 
@@ -132,29 +173,76 @@ impl RepositoryPage {
     }
 }
 
-impl There {
-    async fn of(
+impl RepositoryParts {
+    /// As they are now, on a page that has a `version` of the webhook; on one that is made just now, if it isn't said.
+    pub(super) async fn of(
         admin: &Admin,
         who: &Who,
         name: &RepositoryName,
-        webhook: &WebhookView,
+        version: Option<&str>,
     ) -> Result<Self, Problem> {
+        who.see(name)?;
         let now = admin.parts().clock.now();
-        let id = EndpointId::Repository(name.clone());
-        let view = admin.parts().states.view(&id);
+        let there = admin.parts().webhooks.get(name).await?;
+        let (table, _) = Table::of(admin, who, recent(name), false).await?;
+        let operators = concerned(admin, who, name).await?;
+        let operators = operators.into_iter().filter(|view| view.repository.is_none());
+        let operator = |view: EndpointView| Operator {
+            since: When::read(view.since.as_deref(), now),
+            id: view.id,
+            state: view.state,
+        };
+        let current = there.as_ref().map(|there| there.version.to_string());
+        let current = current.unwrap_or_default();
+        Ok(Self {
+            state: StatePart {
+                href: href(name.as_str()),
+                there: there.as_ref().map(|webhook| There::of(admin, name, webhook)),
+                is_another: version.is_some_and(|version| version != current),
+            },
+            changes: match &there {
+                Some(_) => ChangesPart::of(admin, who, name).await?,
+                None => ChangesPart {
+                    transitions: Vec::new(),
+                    history: None,
+                },
+            },
+            operators: Operators {
+                operators: operators.map(operator).collect(),
+            },
+            table,
+            there,
+        })
+    }
+}
+
+impl ChangesPart {
+    async fn of(admin: &Admin, who: &Who, name: &RepositoryName) -> Result<Self, Problem> {
+        let id = EndpointId::Repository(name.clone()).to_string();
         let query = TransitionQuery {
             limit: Some(TRANSITIONS),
             ..TransitionQuery::default()
         };
-        let id = id.to_string();
         let (transitions, more) = match transitions(admin, who, &id, query).await {
-            // That the history can't be read is told where the deliveries are.
-            Err(error) if error.status().is_server_error() => Default::default(),
+            // That the history can't be read is told where the deliveries are; and one that goes just now has none.
+            Err(error) if error.status().is_server_error() || error.status() == StatusCode::NOT_FOUND => {
+                Default::default()
+            }
             found => found?,
         };
         Ok(Self {
             transitions,
             history: more.map(|_| address(&id)),
+        })
+    }
+}
+
+impl There {
+    fn of(admin: &Admin, name: &RepositoryName, webhook: &WebhookView) -> Self {
+        let now = admin.parts().clock.now();
+        let id = EndpointId::Repository(name.clone());
+        let view = admin.parts().states.view(&id);
+        Self {
             state: view.state.as_str().to_owned(),
             since: view.since.map(|since| When::at(since, now)),
             reason: view.reason,
@@ -163,7 +251,7 @@ impl There {
             previous_until: When::read(webhook.previous_secret_until.as_deref(), now),
             saved: When::read(Some(&webhook.saved_at), now),
             saved_by: webhook.saved_by.clone(),
-        })
+        }
     }
 }
 
@@ -193,7 +281,7 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let name = api::repository(&name)?;
     let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
-    let stream = format!("/live{}", shown.href);
+    let stream = shown.stream();
     shown.frame.keep_up(query.live.as_deref(), &shown.href, stream);
     let notes = &admin.parts().notes;
     shown.notice = notes.read(&visitor.who.name, &shown.href, query.note.as_deref());
@@ -269,9 +357,7 @@ pub(super) async fn save(
         }
         other => shown.problem = sentence(&other.to_string()),
     }
-    // What was typed, to be mended.
-    typed.forget_secret();
-    shown.form = typed;
+    shown.mend(typed);
     Ok(refused(&refusal.into(), &shown))
 }
 

@@ -1,8 +1,12 @@
 //! The form of a repository's webhook: what is there, what somebody typed, and how the two differ.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+};
 
 use http::StatusCode;
+use url::Url;
 
 use super::{
     super::{
@@ -10,7 +14,7 @@ use super::{
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
-    field,
+    field, sentence,
 };
 use crate::{settings::Expected, webhook::target::Target};
 
@@ -27,6 +31,10 @@ pub(super) struct WebhookForm {
     /// A header a line, values masked.
     pub(super) headers: String,
     pub(super) headers_error: String,
+    /// The URL as it was shown to somebody who typed credentials or a query in it, which have to be typed again.
+    pub(super) again_url: String,
+    /// Names, with spaces between them, of the headers whose values have to be typed again.
+    pub(super) again_headers: String,
     /// A secret that somebody typed. It is shown nowhere again, not even to be mended.
     secret: String,
     /// Whether the one that is there is to go.
@@ -84,6 +92,8 @@ impl WebhookForm {
             url: field(fields, "url"),
             tags: field(fields, "tags"),
             headers: field(fields, "headers").replace('\r', ""),
+            again_url: field(fields, "again_url"),
+            again_headers: field(fields, "again_headers"),
             secret: field(fields, "secret"),
             without_secret: fields.contains_key("without_secret"),
             enabled: fields.contains_key("enabled"),
@@ -102,7 +112,20 @@ impl WebhookForm {
             let pointer = pointer.to_owned();
             ChangeError::Invalid(vec![FieldError { pointer, detail }])
         };
+        // As they were shown they are not what was typed, nor what was saved before that.
+        let is_as_shown = self.url == self.again_url || query(&self.url) == Some(MASK);
+        if !self.again_url.is_empty() && is_as_shown {
+            return Err(invalid("/url", URL_AGAIN.to_owned()));
+        }
         let headers = headers(&self.headers).map_err(|detail| invalid("/headers", detail))?;
+        let is_again = |name: &str| {
+            let mut again = self.again_headers.split(' ');
+            again.any(|again| again.eq_ignore_ascii_case(name))
+        };
+        let mut masked = headers.iter().filter(|(_, value)| *value == MASK);
+        if let Some((name, _)) = masked.find(|(name, _)| is_again(name)) {
+            return Err(invalid("/headers", format!("{name}: {VALUES_AGAIN}")));
+        }
         let secret = match (self.secret.as_str(), self.without_secret) {
             ("", false) => None,
             ("", true) => Some(None),
@@ -173,15 +196,54 @@ impl WebhookForm {
         rest
     }
 
-    /// Says that a secret has to be typed again: a page that shows what was typed does not show that.
-    pub(super) fn forget_secret(&mut self) {
+    /// Whether it is the first field that has to be mended, where a page begins that asks for that.
+    pub(super) fn wants_first(&self, field: &str) -> bool {
+        let errors = [
+            ("url", &self.url_error),
+            ("tags", &self.tags_error),
+            ("headers", &self.headers_error),
+            ("secret", &self.secret_error),
+        ];
+        let first = errors.into_iter().find(|(_, error)| !error.is_empty());
+        first.is_some_and(|(name, _)| name == field)
+    }
+
+    /// Keeps of what was typed what may be shown, and says what has to be typed again: a page shows no more of what was
+    /// refused than of what was saved.
+    pub(super) fn forget_secrets(&mut self) {
         if !std::mem::take(&mut self.secret).is_empty() {
-            if !self.secret_error.is_empty() {
-                self.secret_error.push_str(". ");
-            }
-            self.secret_error
-                .push_str("What you typed is not shown again: type the secret once more");
+            say(&mut self.secret_error, SECRET_AGAIN);
         }
+        let url = shown_url(&self.url);
+        if url != self.url {
+            say(&mut self.url_error, URL_AGAIN);
+            self.again_url.clone_from(&url);
+            self.url = url;
+        }
+        let mut is_masked = false;
+        let mut lines = Vec::new();
+        for line in self.headers.lines() {
+            lines.push(match line.split_once(':') {
+                Some((_, value)) if matches!(value.trim(), "" | MASK) => line.to_owned(),
+                Some((name, _)) => {
+                    is_masked = true;
+                    self.again_headers.push(' ');
+                    self.again_headers.push_str(name.trim());
+                    format!("{}: {MASK}", name.trim())
+                }
+                None if matches!(line.trim(), "" | MASK) => line.to_owned(),
+                // Whatever it is: it may be the rest of a value.
+                None => {
+                    is_masked = true;
+                    MASK.to_owned()
+                }
+            });
+        }
+        if is_masked {
+            say(&mut self.headers_error, VALUES_AGAIN);
+        }
+        self.headers = lines.join("\n");
+        self.again_headers = self.again_headers.trim().to_owned();
     }
 
     /// Takes up what is there now: the next time this is saved, it is meant.
@@ -210,6 +272,60 @@ impl WebhookForm {
             .collect();
         self.version = now.version;
     }
+}
+
+const SECRET_AGAIN: &str = "what you typed is not shown again: type the secret once more";
+const URL_AGAIN: &str = "what you typed before the @ or behind the ? is not shown again: type it once more";
+const VALUES_AGAIN: &str = "values that you typed are not shown again: type them once more";
+
+/// Adds a sentence to what is wrong with a field.
+fn say(error: &mut String, words: &str) {
+    if error.is_empty() {
+        error.push_str(words);
+    } else {
+        let _ = write!(error, ". {}", sentence(words).trim_end_matches('.'));
+    }
+}
+
+/// What stands behind a URL's question mark.
+fn query(url: &str) -> Option<&str> {
+    url.split_once('?').map(|(_, query)| query)
+}
+
+/// What was typed for a URL, whether it is one or not, without what may be credentials.
+fn shown_url(typed: &str) -> String {
+    let (front, query) = typed
+        .split_once('?')
+        .map_or((typed, None), |(front, query)| (front, Some(query)));
+    let scheme = ["https:", "http:"].into_iter().find(|scheme| {
+        let begin = front.get(..scheme.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+    });
+    let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let begin = match (scheme, front.split_once("://")) {
+        (Some(scheme), _) => scheme.len(),
+        (None, Some((scheme, _))) if is_scheme(scheme) => scheme.len() + 1,
+        (None, _) => 0,
+    };
+    // A browser takes any number of slashes, and either kind.
+    let slashes = front[begin..].find(|c| c != '/' && c != '\\');
+    let begin = slashes.map_or(front.len(), |slashes| begin + slashes);
+    let rest = &front[begin..];
+    // Of what is no URL nobody knows where the credentials end.
+    let in_host = rest.find(['/', '\\', '#']).unwrap_or(rest.len());
+    let is_url = Url::parse(typed).is_ok();
+    let end = if is_url { in_host } else { rest.len() };
+    let host = match rest[..end].rfind('@') {
+        Some(at) => at + 1,
+        None if !is_url && in_host == rest.len() && query.is_some_and(|query| query.contains('@')) => end,
+        None => 0,
+    };
+    let mut shown = [&front[..begin], &rest[host..]].concat();
+    if let Some(query) = query {
+        shown.push('?');
+        shown.push_str(if query.is_empty() { "" } else { MASK });
+    }
+    shown
 }
 
 fn secret_words(has_secret: bool) -> &'static str {
@@ -288,6 +404,72 @@ mod tests {
             };
             assert!(errors[0].detail.contains(words), "{errors:?}");
         }
+    }
+
+    #[test]
+    fn of_a_url_only_what_is_no_secret_is_shown_again() {
+        for (typed, shown) in [
+            ("https://a.example/hook?token=x", "https://a.example/hook?…"),
+            ("https://a.example/hook?…", "https://a.example/hook?…"),
+            ("https://a.example/hook?", "https://a.example/hook?"),
+            (
+                "https://a.example/@scope/hook#part",
+                "https://a.example/@scope/hook#part",
+            ),
+            ("https://us:pass@a.example/@x", "https://a.example/@x"),
+            ("HTTPS:us:pass@a.example/", "HTTPS:a.example/"),
+            ("http:\\\\us:pass@a.example", "http:\\\\a.example"),
+            ("https:///us:pass@a.example/", "https:///a.example/"),
+            ("https://us:pa/ss@a.example/", "https://a.example/"),
+            ("https://us:pa#ss@a.example/", "https://a.example/"),
+            ("https://us:pa?ss@a.example/", "https://?…"),
+            ("us:pass@a.example/http://x", "a.example/http://x"),
+            ("us:pass@a.example/hook?x#y", "a.example/hook?…"),
+            ("ftp://us:pass@a.example/", "ftp://a.example/"),
+            ("a.example/hook", "a.example/hook"),
+            ("https://", "https://"),
+            ("", ""),
+        ] {
+            assert_eq!(shown_url(typed), shown, "{typed}");
+            assert_eq!(shown_url(shown), shown, "once more");
+        }
+    }
+
+    #[test]
+    fn what_is_not_shown_again_is_not_taken_for_what_was_saved() {
+        let url = "https://us:hunter1@a.example/hook?token=hunter2";
+        let mut form = typed(&[
+            ("url", url),
+            ("headers", "X-A: hunter3\n\nX-B: …\nX-C:\nhunter4"),
+            ("secret", "hunter5"),
+        ]);
+        form.forget_secrets();
+        assert_eq!(form.url, "https://a.example/hook?…");
+        assert_eq!(form.headers, "X-A: …\n\nX-B: …\nX-C:\n…");
+        assert!(!format!("{form:?}").contains("hunter"), "{form:?}");
+        let errors = [&form.url_error, &form.headers_error, &form.secret_error];
+        assert!(
+            errors.iter().all(|error| error.contains("once more")),
+            "{errors:?}"
+        );
+        // Sent back as it was shown, or with a mask behind another front.
+        let refused = |url: &str, headers: &str| {
+            let again = typed(&[
+                ("url", url),
+                ("headers", headers),
+                ("again_url", &form.url),
+                ("again_headers", &form.again_headers),
+            ]);
+            match again.draft() {
+                Err(ChangeError::Invalid(errors)) => errors[0].pointer.clone(),
+                _ => "none".to_owned(),
+            }
+        };
+        assert_eq!(refused(&form.url, ""), "/url");
+        assert_eq!(refused("https://b.example/?…", ""), "/url");
+        assert_eq!(refused(url, "x-a: …"), "/headers");
+        assert_eq!(refused(url, "X-A: typed\nX-B: …"), "none");
+        assert_eq!(refused("https://a.example/hook", ""), "none", "without any");
     }
 
     #[test]

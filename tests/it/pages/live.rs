@@ -16,18 +16,18 @@ use super::{
 use crate::support::{
     SOON,
     api::Api,
-    browser::{Browser, between},
+    browser::{Browser, between, version},
     eventually,
-    receiver::Receiver,
+    receiver::{Answer, Receiver},
     shipbell::Shipbell,
 };
 
 /// A stream of events, as a browser's script opens it.
-struct Stream(BufReader<TcpStream>);
+pub(crate) struct Stream(BufReader<TcpStream>);
 
 impl Stream {
     /// Asks for it; its status and head.
-    fn open(shipbell: &Shipbell, path: &str, headers: &str) -> (u16, String, Self) {
+    pub(crate) fn open(shipbell: &Shipbell, path: &str, headers: &str) -> (u16, String, Self) {
         let mut stream = TcpStream::connect(("127.0.0.1", shipbell.admin_port())).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         let request = format!(
@@ -42,7 +42,7 @@ impl Stream {
     }
 
     /// What comes, up to a line after which `is_it` holds. The end of the stream ends it, too.
-    fn until(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn until(&mut self, is_it: impl Fn(&str) -> bool) -> String {
         let (mut text, begin) = (String::new(), Instant::now());
         while !is_it(&text) {
             assert!(begin.elapsed() < SOON, "not within {SOON:?}: {text}");
@@ -100,7 +100,14 @@ fn what_happens_comes_by_itself() {
     assert!(!text.contains("acme/app"), "{text}");
     browser.submit("/endpoints/ci/hold", &[]);
     overview.until(|text| text.contains("badge held"));
-    for page in ["/overview", "/deliveries?repository=other%2Fapp", PAGE] {
+    for page in [
+        "/overview",
+        "/deliveries?repository=other%2Fapp",
+        PAGE,
+        "/endpoints?state=held",
+        "/endpoints/ci",
+        "/dead-letters?endpoint=ci",
+    ] {
         let live = browser.page(page);
         let stream = between(&live, "sse-connect=\"", "\"").replace("&#38;", "&");
         assert!(stream.starts_with("/live/"), "{page}");
@@ -122,7 +129,9 @@ fn what_happens_comes_by_itself() {
         "/deliveries?cursor=",
         "/deliveries?limit=1",
         "/repositories",
-        "/endpoints",
+        "/endpoints?limit=1",
+        "/endpoints/ci?limit=1",
+        "/dead-letters?limit=1",
     ] {
         let still = browser.page(page);
         assert_eq!(still.contains("sse-connect"), page.ends_with("cursor="), "{page}");
@@ -190,4 +199,164 @@ fn there_is_room_for_so_many_streams_and_a_drain_ends_them() {
         text.ends_with("(the end)") && !text.contains("event: ended"),
         "{text}"
     );
+}
+
+/// The stream of a page's parts.
+fn stream_of(page: &str) -> String {
+    between(page, "sse-connect=\"", "\"").replace("&#38;", "&")
+}
+
+#[test]
+fn a_repositorys_webhook_is_shown_as_it_is_while_somebody_else_changes_it() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/ci")));
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let empty = browser.page(PAGE);
+    let (status, _, mut stream) = Stream::open(&shipbell, &stream_of(&empty), "");
+    assert_eq!(status, 200);
+    stream.until(|text| text.contains("It has no webhook of its own") && text.contains("event: alive"));
+    assert_eq!(
+        api.set("acme/app", &json!({"url": receiver.url("/own")})).status,
+        201
+    );
+    let text = stream.until(|text| text.contains("badge healthy") && text.contains("Load the page again"));
+    assert!(text.contains("event: state\n"), "{text}");
+    assert!(
+        !text.contains("<form") && !text.contains("<input"),
+        "nobody's typing is lost: {text}"
+    );
+    // A page that has it as it is says nothing of the kind.
+    let page = browser.page(PAGE);
+    let (_, _, mut stream) = Stream::open(&shipbell, &stream_of(&page), "");
+    let first = stream.until(|text| text.contains("event: alive"));
+    assert!(
+        first.contains("Requests are not signed.") && !first.contains("Load the page again"),
+        "{first}"
+    );
+    for name in ["part", "state", "changes", "operators"] {
+        assert!(first.contains(&format!("event: {name}\n")), "{name}: {first}");
+        assert!(page.contains(&format!("sse-swap=\"{name}\"")), "{name}: {page}");
+    }
+    assert!(
+        !page.contains("aria-live"),
+        "nobody is read a page aloud that changes: {page}"
+    );
+    push(&shipbell, "acme/app", "1.4");
+    let text = stream.until(|text| text.contains("acme/app:1.4"));
+    assert!(
+        !text.contains("event: operators\n"),
+        "they are as they were: {text}"
+    );
+    assert_eq!(
+        api.post("/api/v1/endpoints/repository%3Aacme%2Fapp/hold").status,
+        200
+    );
+    stream.until(|text| text.contains("badge held") && text.contains("<td>by local</td>"));
+    assert_eq!(api.post("/api/v1/endpoints/ci/hold").status, 200);
+    let text = stream.until(|text| text.contains("<li>ci <span class=\"badge held\">"));
+    assert!(text.contains("event: operators\n"), "{text}");
+    let removed = browser.submit(
+        &format!("{PAGE}/remove"),
+        &[("version", &version(&browser.page(PAGE)))],
+    );
+    assert_eq!(removed.status, 303);
+    stream
+        .until(|text| text.contains("It has no webhook of its own") && text.contains("Load the page again"));
+}
+
+#[test]
+fn what_answers_a_form_is_kept_up_to_date_as_well() {
+    let receiver = Receiver::scripted(|_| Answer::Status(503));
+    let shipbell = Shipbell::start(own().with("delivery.retry_schedule = ['1h']"));
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    assert_eq!(
+        api.set("acme/app", &json!({"url": receiver.url("/own")})).status,
+        201
+    );
+    push(&shipbell, "acme/app", "1");
+    let id = eventually("it was tried", SOON, || {
+        let listed = api.json("/api/v1/deliveries");
+        (listed["items"][0]["attempts"] == 1).then(|| listed["items"][0]["id"].as_str().unwrap().to_owned())
+    });
+    let version = version(&browser.page(PAGE));
+    let bad = [
+        ("version", &*version),
+        ("url", "nothing"),
+        ("tags", "**"),
+        ("enabled", "yes"),
+    ];
+    let pages = [
+        browser.submit(&format!("{PAGE}/test"), &[]).text(),
+        browser.submit(PAGE, &bad).text(),
+        browser.submit(&format!("/deliveries/{id}/redeliver"), &[]).text(),
+        browser
+            .submit(&format!("{PAGE}/rotate"), &[("version", &version)])
+            .text(),
+    ];
+    for page in &pages {
+        let (status, _, mut stream) = Stream::open(&shipbell, &stream_of(page), "");
+        assert_eq!(status, 200, "{page}");
+        let text = stream.until(|text| text.contains("event: alive"));
+        assert!(text.contains("event: part\n"), "{text}");
+        // What it says stands at no address: it pauses where it is.
+        assert!(
+            page.contains("data-pause>Pause</button>") && !page.contains("live=off"),
+            "{page}"
+        );
+    }
+    let secret = between(&pages[3], "<code>whsec_", "<");
+    let (_, _, mut stream) = Stream::open(&shipbell, &stream_of(&pages[3]), "");
+    let text = stream.until(|text| text.contains("event: alive"));
+    assert!(
+        !text.contains(secret) && !text.contains("Load the page again"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_delivery_its_endpoint_and_its_letter_come_by_themselves() {
+    let receiver = Receiver::scripted(|_| Answer::Status(503));
+    let config = own().with("[delivery]\nretry_schedule = ['1h']\njitter = 0.0");
+    let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let open = |page: &str| {
+        let (status, _, stream) = Stream::open(&shipbell, &stream_of(&browser.page(page)), "");
+        assert_eq!(status, 200, "{page}");
+        stream
+    };
+    let (mut endpoints, mut failing) = (open("/endpoints"), open("/endpoints?state=failing"));
+    let (mut endpoint, mut letters) = (open("/endpoints/ci"), open("/dead-letters"));
+    endpoints.until(|text| text.contains("badge healthy"));
+    failing.until(|text| text.contains("No endpoint is failing"));
+    endpoint.until(|text| text.contains("badge healthy") && text.contains("event: changes"));
+    letters.until(|text| text.contains("nothing was given up on"));
+    push(&shipbell, "acme/app", "1.4");
+    let id = eventually("it was tried", SOON, || {
+        let listed = api.json("/api/v1/deliveries");
+        (listed["items"][0]["attempts"] == 1).then(|| listed["items"][0]["id"].as_str().unwrap().to_owned())
+    });
+    for stream in [&mut endpoints, &mut failing, &mut endpoint] {
+        let text = stream.until(|text| text.contains("badge failing") && text.contains("in 59 minutes"));
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let mut delivery = open(&format!("/deliveries/{id}"));
+    delivery.until(|text| text.contains("Attempt 1: answered 503") && text.contains("the next not before"));
+    receiver.answer(|_| Answer::Status(204));
+    assert_eq!(api.post("/api/v1/endpoints/ci/enable").status, 200);
+    delivery.until(|text| text.contains("badge delivered") && text.contains("Attempt 2: answered 204"));
+    endpoints.until(|text| text.contains("badge healthy"));
+    failing.until(|text| text.contains("No endpoint is failing"));
+    endpoint.until(|text| text.contains("<td>by local</td>") || text.contains("badge healthy"));
+    assert_eq!(api.post("/api/v1/endpoints/ci/hold").status, 200);
+    endpoint.until(|text| text.contains("badge held") && text.contains("id=\"enable\""));
+    push(&shipbell, "acme/app", "1.5");
+    endpoints.until(|text| text.contains("<td>1, for "));
+    assert_eq!(api.post("/api/v1/endpoints/ci/disable").status, 200);
+    letters.until(|text| text.contains("acme/app:1.5") && text.contains("Send all of them again"));
+    for path in ["/live/endpoints?state=lost", "/live/dead-letters?since=yesterday"] {
+        assert_eq!(Stream::open(&shipbell, path, "").0, 400, "{path}");
+    }
+    for path in ["/live/endpoints/nobody", "/live/deliveries/nothing"] {
+        assert_eq!(Stream::open(&shipbell, path, "").0, 404, "{path}");
+    }
 }

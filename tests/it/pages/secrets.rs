@@ -1,14 +1,18 @@
 //! What a page takes and never shows: the secret of signatures, the values of headers.
 
+use rusqlite::Connection;
 use serde_json::json;
 
 use super::{PAGE, own, push};
-use crate::support::{
-    SOON,
-    api::{Api, webhook_of},
-    browser::{Browser, between, version},
-    receiver::Receiver,
-    shipbell::Shipbell,
+use crate::{
+    signatures::is_verified,
+    support::{
+        SOON,
+        api::{Api, webhook_of},
+        browser::{Browser, between, version},
+        receiver::Receiver,
+        shipbell::Shipbell,
+    },
 };
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -136,4 +140,110 @@ fn a_url_on_another_server_asks_for_the_values_of_the_headers_at_their_field() {
     assert_eq!(saved.status, 303, "{}", saved.text());
     push(&shipbell, "acme/app", "1");
     assert_eq!(other.wait_for(1, SOON)[0].header("x-key"), "typed");
+}
+
+#[test]
+fn what_is_refused_comes_back_without_what_may_be_secret_and_is_kept_otherwise() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own());
+    let browser = Browser::at(&shipbell);
+    let url = receiver
+        .url("/hook?token=hunter1")
+        .replace("http://", "http://user:hunter2@");
+    let headers = "X-Team: hunter3\r\nhunter4 has no colon";
+    let typed = [("url", &*url), ("tags", "1.*, [ok]"), ("headers", headers)];
+    let fields: Vec<_> = typed
+        .into_iter()
+        .chain([("version", ""), ("enabled", "yes")])
+        .collect();
+    let refused = browser.submit(PAGE, &fields);
+    assert_eq!(refused.status, 422);
+    let page = refused.text();
+    assert!(!page.contains("hunter"), "{page}");
+    let shown = receiver.url("/hook?…");
+    assert!(
+        page.contains(&format!(
+            "name=\"url\" type=\"text\" inputmode=\"url\" value=\"{shown}\""
+        )),
+        "{page}"
+    );
+    assert!(
+        page.contains("value=\"1.*, [ok]\"") && page.contains("X-Team: …\n…</textarea>"),
+        "{page}"
+    );
+    for field in ["url", "headers"] {
+        let error = between(&page, &format!("id=\"{field}-error\""), "</p>");
+        assert!(error.contains("once more"), "{field}: {error}");
+    }
+    // As it was shown it is nobody's, whoever saves it.
+    let again = [
+        ("version", ""),
+        ("url", &*shown),
+        ("tags", "1.*"),
+        ("headers", "X-Team: …"),
+        ("again_url", between(&page, "name=\"again_url\" value=\"", "\"")),
+        (
+            "again_headers",
+            between(&page, "name=\"again_headers\" value=\"", "\""),
+        ),
+    ];
+    assert_eq!(browser.submit(PAGE, &again).status, 422);
+    let mended: Vec<_> = again
+        .into_iter()
+        .map(|(name, value)| match name {
+            "url" => (name, &*url),
+            "headers" => (name, "X-Team: hunter3"),
+            _ => (name, value),
+        })
+        .chain([("enabled", "yes")])
+        .collect();
+    assert_eq!(browser.submit(PAGE, &mended).status, 303);
+    push(&shipbell, "acme/app", "1.4");
+    let webhook = receiver.wait_for(1, SOON).remove(0);
+    assert!(webhook.line().contains("token=hunter1"), "{}", webhook.line());
+    assert_eq!(webhook.header("x-team"), "hunter3");
+}
+
+#[test]
+fn a_rotated_secret_signs_beside_the_one_before_until_that_is_over_and_the_audit_says_so() {
+    let receiver = Receiver::start();
+    let mut shipbell = Shipbell::start(own());
+    let rotate = |shipbell: &Shipbell| {
+        let browser = Browser::at(shipbell);
+        let page = browser.page(PAGE);
+        let made = browser
+            .submit(&format!("{PAGE}/rotate"), &[("version", &version(&page))])
+            .text();
+        between(&made, "<code>", "</code>").to_owned()
+    };
+    let api = Api::at(shipbell.admin_port());
+    assert_eq!(
+        api.set("acme/app", &json!({"url": receiver.url("/")})).status,
+        201
+    );
+    let (first, second) = (rotate(&shipbell), rotate(&shipbell));
+    let takes = |number: usize, shipbell: &Shipbell| {
+        push(shipbell, "acme/app", &number.to_string());
+        let webhook = receiver.wait_for(number, SOON).remove(number - 1);
+        [&first, &second].map(|secret| is_verified(secret, &webhook, &webhook.body))
+    };
+    assert_eq!(takes(1, &shipbell), [true, true]);
+    let log = shipbell.log();
+    let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((lines("secret rotated"), lines("webhook saved")), (1, 2), "{log}");
+    assert!(!log.contains(&first) && !log.contains(&second));
+    // A day later.
+    shipbell.terminate();
+    assert_eq!(shipbell.wait(SOON).code(), Some(0));
+    let settings = Connection::open(shipbell.data().join("settings.db")).unwrap();
+    let sql = "UPDATE repository_webhooks SET previous_until_ms = previous_until_ms - 86400000";
+    assert_eq!(settings.execute(sql, []).unwrap(), 1);
+    drop(settings);
+    shipbell.start_again();
+    assert_eq!(takes(2, &shipbell), [false, true]);
+    let page = Browser::at(&shipbell).page(PAGE);
+    assert!(
+        page.contains("Requests are signed.") && !page.contains("The secret before signs too"),
+        "{page}"
+    );
 }

@@ -73,11 +73,26 @@ impl Registry {
 
     /// Starts one on this port, and waits until it answers.
     pub(crate) fn start_on(port: u16, options: &Options<'_>) -> Self {
+        Self::start_with(port, options, |configuration| configuration.to_string())
+    }
+
+    /// Starts one on this port with these lines in its configuration, as somebody puts them in who has none of
+    /// notifications.
+    pub(crate) fn start_told(port: u16, lines: &str) -> Self {
+        Self::start_with(port, &Options::default(), |configuration| {
+            let keys = configuration.as_object().unwrap().iter();
+            let keys = keys.filter(|(key, _)| *key != "notifications");
+            let rest: String = keys.map(|(key, value)| format!("{key}: {value}\n")).collect();
+            format!("{rest}{lines}\n")
+        })
+    }
+
+    fn start_with(port: u16, options: &Options<'_>, written: impl FnOnce(&Value) -> String) -> Self {
         let folder = folder();
         let debug_port = ports::free();
         let config = folder.path().join("config.yml");
         // JSON is YAML.
-        let text = configuration(port, debug_port, folder.path(), options).to_string();
+        let text = written(&configuration(port, debug_port, folder.path(), options));
         std::fs::write(&config, text).unwrap();
         let process = serve(&config, folder.path());
         let credentials = match &options.access {

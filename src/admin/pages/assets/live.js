@@ -1,10 +1,14 @@
 // A page's stream, held only while the page can be seen: over HTTP/1.1 a browser opens no more than six connections to a
 // server, and tabs out of sight would take them all. To htmx it is one stream that lasts; whenever it is opened, the
 // server sends at once what the page should show.
+//
+// And what somebody does with a part of the page outlives that it is brought anew: what they opened stays open, what they
+// moved stays where it is, and while they hold or mark something the part waits.
 (() => {
   // What is said in place of "kept up to date" while it isn't held.
   const RESTS = "Not kept up to date just now.";
   const streams = new Set();
+  let isPaused = false;
 
   class Stream extends EventTarget {
     onopen = null;
@@ -38,7 +42,7 @@
 
     /** Opens it if the page can be seen, or else lets go of it. */
     follow() {
-      if (!document.hidden) {
+      if (!document.hidden && !isPaused) {
         if (!this.#source) this.#open();
       } else if (this.#source) {
         this.#source.close();
@@ -67,5 +71,63 @@
   }
 
   htmx.createEventSource = (url) => new Stream(url);
-  document.addEventListener("visibilitychange", () => streams.forEach((stream) => stream.follow()));
+  const follow = () => streams.forEach((stream) => stream.follow());
+  document.addEventListener("visibilitychange", follow);
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest?.("[data-pause]");
+    if (!button) return;
+    isPaused = !isPaused;
+    button.textContent = isPaused ? "Keep it up to date" : "Pause";
+    follow();
+  });
+
+  // Parts that wait, each with the event that brings it.
+  const waiting = new Map();
+  let isPressed = false;
+
+  function isHeld(part) {
+    const marked = getSelection();
+    const isMarked = !marked.isCollapsed && marked.containsNode(part, true);
+    return isMarked || (isPressed && part.matches(":hover")) || part.querySelector("input:focus, textarea:focus, select:focus");
+  }
+
+  function goOn() {
+    for (const [part, [stream, event]] of waiting) {
+      if (part.isConnected && isHeld(part)) continue;
+      waiting.delete(part);
+      stream?.dispatchEvent(new MessageEvent(event.type, { data: event.data }));
+    }
+  }
+
+  addEventListener("pointerdown", () => { isPressed = true; }, true);
+  // A click comes after it.
+  for (const type of ["pointerup", "pointercancel"]) {
+    addEventListener(type, () => { isPressed = false; setTimeout(goOn); }, true);
+  }
+  document.addEventListener("selectionchange", goOn);
+  document.addEventListener("focusout", () => setTimeout(goOn));
+
+  // How the elements of a part stand that somebody opens and moves, by their ids.
+  let before = [];
+  document.addEventListener("htmx:sseBeforeMessage", (message) => {
+    const { target: part, detail: event } = message;
+    if (isHeld(part)) {
+      waiting.set(part, [event.target, event]);
+      message.preventDefault();
+      return;
+    }
+    waiting.delete(part);
+    before = Array.from(part.querySelectorAll("[id]"), ({ id, open, scrollLeft, scrollTop }) => ({
+      id, open, scrollLeft, scrollTop,
+    }));
+  });
+  document.addEventListener("htmx:sseMessage", () => {
+    for (const { id, open, scrollLeft, scrollTop } of before) {
+      const element = document.getElementById(id);
+      if (!element) continue;
+      if (open) element.open = true;
+      if (scrollLeft || scrollTop) Object.assign(element, { scrollLeft, scrollTop });
+    }
+    before = [];
+  });
 })();
