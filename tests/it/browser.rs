@@ -266,21 +266,21 @@ fn ten_thousand_repositories_by_keyboard() {
         &shipbell,
         |_, _| json!({ "url": receiver.url("/hook") }),
     );
-    run("steps", &shipbell, |what, word| match what {
-        "receiver" => json!({ "url": receiver.url("/hook") }),
-        _ => {
-            let repository = text(word, "repository");
-            shipbell.take(envelope::of(&[envelope::push(repository, "pushed", "new")]));
-            receiver.wait_for_image(&format!("{repository}:pushed"), SOON);
-            let list = format!(
-                "/api/v1/deliveries?state=delivered&repository={}",
-                repository.replace('/', "%2F")
-            );
-            eventually("it is in the history", SOON, || {
-                (!api.json(&list)["items"].as_array().unwrap().is_empty()).then_some(())
-            });
-            json!({})
+    run("steps", &shipbell, |what, word| {
+        if what == "receiver" {
+            return json!({ "url": receiver.url("/hook") });
         }
+        let repository = text(word, "repository");
+        shipbell.take(envelope::of(&[envelope::push(repository, "pushed", "new")]));
+        receiver.wait_for_image(&format!("{repository}:pushed"), SOON);
+        let list = format!(
+            "/api/v1/deliveries?state=delivered&repository={}",
+            repository.replace('/', "%2F")
+        );
+        eventually("it is in the history", SOON, || {
+            (!api.json(&list)["items"].as_array().unwrap().is_empty()).then_some(())
+        });
+        json!({})
     });
 }
 

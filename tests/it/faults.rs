@@ -289,7 +289,8 @@ fn a_disk_that_stands_still_does_not_hold_up_the_end() {
     stage.shipbell.terminate();
     eventually("it ends", END_MAX, || {
         let log = stage.shipbell.log();
-        log.contains("it could not be synced before the end").then_some(())
+        log.contains("it could not be synced before the end")
+            .then_some(())
     });
     // A traced thread is there until strace has seen its end, which it looks for when the call does.
     strace.kill().unwrap();

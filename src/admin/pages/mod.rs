@@ -32,6 +32,7 @@ mod repositories;
 mod repository;
 mod search;
 mod table;
+mod typed_url;
 mod webhook_form;
 mod when;
 

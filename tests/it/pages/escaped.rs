@@ -64,11 +64,12 @@ fn an_attempts_answer_and_headers_are_text_on_the_page_and_in_its_stream() {
     assert!(answer.contains("&#60;img src=x&#62;\n\n&#34;"), "{answer}");
 }
 
+const WORDS: &str = "A newer configuration can't be used";
+
 #[test]
 fn a_configuration_that_cant_be_used_is_told_on_the_overview_until_one_can() {
     let mut shipbell = Shipbell::start(own().endpoint("ci", "https://ci.example.com/"));
     let browser = Browser::at(&shipbell);
-    const WORDS: &str = "A newer configuration can't be used";
     assert!(!browser.page("/overview").contains(WORDS));
     shipbell.set_url("ci", "ftp://<b>ci.example.com/");
     shipbell.write_settings();

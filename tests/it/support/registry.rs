@@ -73,7 +73,7 @@ impl Registry {
 
     /// Starts one on this port, and waits until it answers.
     pub(crate) fn start_on(port: u16, options: &Options<'_>) -> Self {
-        Self::start_with(port, options, |configuration| configuration.to_string())
+        Self::start_with(port, options, Value::to_string)
     }
 
     /// Starts one on this port with these lines in its configuration, as somebody puts them in who has none of
@@ -82,8 +82,8 @@ impl Registry {
         Self::start_with(port, &Options::default(), |configuration| {
             let keys = configuration.as_object().unwrap().iter();
             let keys = keys.filter(|(key, _)| *key != "notifications");
-            let rest: String = keys.map(|(key, value)| format!("{key}: {value}\n")).collect();
-            format!("{rest}{lines}\n")
+            let rest: Vec<_> = keys.map(|(key, value)| format!("{key}: {value}")).collect();
+            format!("{}\n{lines}\n", rest.join("\n"))
         })
     }
 
