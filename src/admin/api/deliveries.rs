@@ -25,10 +25,11 @@ use crate::{
     push::{EndpointId, Sequence},
 };
 
-/// How often the history is asked for one page, and for how many deliveries each time, when most of what it has may not
-/// be seen.
+/// How often the history is asked for one page, and for how many deliveries each time, in all and for each that is
+/// wanted, when most of what it has may not be seen.
 const READS_MAX: usize = 20;
 const UNSEEN_READ: usize = 500;
+const UNSEEN_EACH: usize = 25;
 
 /// A delivery in a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -161,10 +162,11 @@ pub(in super::super) async fn listed(
         let (mut items, mut journals) = (Vec::<DeliveryView>::new(), HashMap::new());
         for _ in 0..READS_MAX {
             let missing = limit + 1 - items.len();
+            let unseen = UNSEEN_READ.min(UNSEEN_EACH * (limit + 1));
             let wanted = if who.sees_all() {
                 missing
             } else {
-                missing.max(UNSEEN_READ)
+                missing.max(unseen)
             };
             let found = reader.deliveries(&filter, after.as_ref(), wanted)?;
             let is_end = found.len() < wanted;

@@ -1,9 +1,9 @@
 //! `/live/…`: the parts of pages that change, as server-sent events.
 //!
-//! A stream sends its parts at once, and each of them that is another one whenever something was written down or an endpoint changed, though at most once a
-//! second, and in any case now and then: what was a moment ago is a minute ago now. Each time it is looked who it is
-//! and what may be seen. It ends with the login, by an event `ended`; when the process drains it just ends, and the
-//! browser asks again.
+//! A stream sends its parts at once. Whenever something was written down or an endpoint changed it looks at them again,
+//! though at most once a second, and sends those that are other ones; and in any case now and then: what was a moment
+//! ago is a minute ago now. Each time it is looked who it is and what may be seen. It ends with the login, by an event
+//! `ended`; when the process drains it just ends, and the browser asks again.
 
 use std::{convert::Infallible, time::Duration};
 

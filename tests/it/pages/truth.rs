@@ -254,10 +254,20 @@ fn where_an_endpoint_was_is_told_to_nobody_who_may_not_know_where_it_is() {
 
 #[test]
 fn what_was_not_looked_through_to_its_end_is_not_said_to_have_nothing() {
-    let receiver = Receiver::scripted(|_| Answer::Status(404));
+    let receiver = Receiver::scripted(|request| {
+        let is_taken = String::from_utf8_lossy(&request.body).contains("other/taken");
+        Answer::Status(if is_taken { 200 } else { 404 })
+    });
     let config = with_tokens().with("[delivery]\nretry_schedule = ['10ms']\njitter = 0.0\nrate = '0'");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
     let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    // More deliveries than are gone through for a page of one.
+    for some in 0..10 {
+        let pushes: Vec<Value> = (0..100)
+            .map(|number| envelope::push("other/taken", &format!("{some}-{number}"), "x"))
+            .collect();
+        shipbell.take(envelope::of(&pushes));
+    }
     let tags: Vec<String> = (0..50).map(|number| format!("t{number}")).collect();
     let pushes: Vec<Value> = (tags.iter())
         .map(|tag| envelope::push("other/app", tag, tag))
@@ -266,7 +276,9 @@ fn what_was_not_looked_through_to_its_end_is_not_said_to_have_nothing() {
     eventually("all are given up, and written down", SOON, || {
         let count = |path: &str| api.json(path)["items"].as_array().unwrap().len();
         let letters = count("/api/v1/dead-letters?limit=1000");
-        (letters == 50 && count("/api/v1/deliveries?state=dead_letter&limit=1000") == 50).then_some(())
+        let given_up = count("/api/v1/deliveries?state=dead_letter&limit=1000");
+        let delivered = count("/api/v1/deliveries?state=delivered&limit=1000");
+        (letters == 50 && given_up == 50 && delivered == 1_000).then_some(())
     });
     let eve = Browser::at(&shipbell).logged_in(EDITOR);
     for path in ["/deliveries", "/dead-letters"] {
