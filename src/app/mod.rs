@@ -60,12 +60,18 @@ pub use reload::Load;
 use front::{Front, apply};
 use reload::Reloader;
 
-/// How long what is left may take to end, and the letters, the states and the journal to be written, once all is cut: a
-/// disk may stand still.
+/// How long what was cut may take to end: it may hang on a disk that stands still.
+const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the journal may take to write what waits, once the letters and the states were written; each of those may
+/// take five seconds, at the same time.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the history may take for the same, once that is done.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the ops listener may take to close.
+const OPS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// All parts, built and not yet running.
 struct App {
@@ -337,13 +343,14 @@ impl App {
         }
         tasks.hard().cancel();
         let close = async {
-            tasks.ended().await;
-            self.dispatcher.close_letters().await;
-            self.states.close().await;
-            self.journal.close().await;
+            if timeout(CUT_TIMEOUT, tasks.ended()).await.is_err() {
+                warn!("something that was cut has not ended, and is not waited for");
+            }
+            tokio::join!(self.dispatcher.close_letters(), self.states.close());
+            timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_ok()
         };
         let is_synced = tokio::select! {
-            closed = timeout(CLOSE_TIMEOUT, close) => closed.is_ok(),
+            is_synced = close => is_synced,
             () = signals.next() => {
                 warn!("second signal: the journal's end is not waited for");
                 false
@@ -360,7 +367,9 @@ impl App {
         let lost = tasks.lost_one() || ops_tasks.lost_one();
         ops_tasks.soft().cancel();
         ops_tasks.hard().cancel();
-        ops_tasks.ended().await;
+        if timeout(OPS_TIMEOUT, ops_tasks.ended()).await.is_err() {
+            warn!("the ops listener has not ended, and is not waited for");
+        }
         info!(elapsed_ms = millis(began.elapsed()), "stopped");
         match failed {
             Some(reason) => Err(RunError::JournalFailed(reason)),

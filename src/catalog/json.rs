@@ -63,11 +63,11 @@ pub struct DeliveryDocument {
     reason: Option<String>,
     /// How its endpoint is, if that holds it up.
     endpoint_health: Option<HealthDocument>,
-    /// Bytes, as they were sent last; null when they were not known in time.
+    /// Bytes, as they were sent last; null when they were not known in time, and before anything was sent.
     image_size: Option<u64>,
     /// How many layers were sent.
     layers: Option<u64>,
-    /// Bytes, as they were sent last; null when they were not known in time.
+    /// Bytes, as they were sent last; null when they were not known in time, and before anything was sent.
     repository_size: Option<u64>,
     /// How many attempts there were.
     attempts_made: u64,
@@ -104,9 +104,9 @@ struct AttemptDocument {
     reason: Option<String>,
     /// The earliest moment of the attempt after this one.
     retry_at: Option<String>,
-    /// Where it went, with the query masked; null when no request could be made.
+    /// Where it went, with the query masked; null when no request could be made, and to whoever may not know where.
     url: Option<String>,
-    /// The headers, a line each, with credentials masked.
+    /// The headers, a line each, with credentials masked; without `Host` to whoever may not know where it went.
     request_headers: Option<Vec<String>>,
     /// The body, or its beginning.
     request_body: Option<String>,

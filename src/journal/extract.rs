@@ -13,7 +13,8 @@ use crate::{
     push::{Pair, Sequence},
 };
 
-/// Records, or bytes of texts, that go on together: about as much as a processor's caches hold.
+/// Once there are so many of what records say, or bytes of texts, they go on together: about as much as a processor's
+/// caches hold. One record may be more: of event ids there are many in it.
 const RECORDS: usize = 4096;
 const TEXT_BYTES: usize = 256 * 1024;
 
@@ -38,7 +39,7 @@ enum Said {
 /// What a record says.
 #[derive(Debug)]
 pub(super) enum Told<'a> {
-    /// A push, its event id, and where it goes if that can be told.
+    /// A push, its event id, and where it goes, if that can be told and it is a new one.
     Push(ToldPush, &'a [u8], Option<Addresses<'a>>),
     /// A settlement.
     Settled(Pair),
@@ -135,8 +136,8 @@ impl Extract {
         self.said.len() >= RECORDS || self.texts.len() >= TEXT_BYTES
     }
 
-    /// Shows what the records say, one after the other, and is empty then. An error tells the offset of the record it
-    /// is about, as far as that is known.
+    /// Shows what the records say, one after the other, and is empty then, unless there was an error, which tells the
+    /// offset of the record it is about.
     pub(super) fn tell(
         &mut self,
         mut take: impl FnMut(Told<'_>) -> Result<(), (u64, RecordError)>,

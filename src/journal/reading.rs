@@ -1,8 +1,8 @@
 //! The first step of a start: all headers and all commits are read and checked, and nothing is changed.
 //!
 //! Of a journal that isn't small, three threads share the work: one reads and checks the frames and takes out what the
-//! records say, one keeps that, and one remembers event ids. Of what the first two find to be wrong, the first thing in the order
-//! of the records is told.
+//! records say, one keeps that, and one remembers event ids. Of what the first two find to be wrong, the first thing in
+//! the order of the records is told.
 
 use std::{
     sync::{Arc, mpsc::sync_channel},
@@ -172,16 +172,7 @@ impl Recovery<'_> {
         let mut segments = found.iter_mut().peekable();
         while let Some(found) = segments.next() {
             let is_newest = segments.peek().is_none();
-            let failed = |error| self.directory().failed(&found.name, error);
-            let file = Arc::clone(&found.file);
-            let window = match &mut window {
-                Some(window) => {
-                    Window::turn_to(window, file).map_err(failed)?;
-                    window
-                }
-                None => window.insert(Window::new(file, READ_BYTES).map_err(failed)?),
-            };
-            match self.read((found, is_newest), window, seed, &mut next_commit, source) {
+            match self.read((found, is_newest), &mut window, seed, &mut next_commit, source) {
                 Ok(()) => {}
                 Err(Stop::Unwanted) => break,
                 Err(Stop::Failed(error)) => return Err(error),
@@ -194,7 +185,7 @@ impl Recovery<'_> {
     fn read(
         &self,
         (found, is_newest): (&mut Found, bool),
-        window: &mut Window,
+        window: &mut Option<Window>,
         seed: Seed,
         next_commit: &mut u64,
         source: &mut Source<'_>,
@@ -203,6 +194,15 @@ impl Recovery<'_> {
             return Err(self.is_no_successor(&found.header).into());
         }
         source.begin(found.header)?;
+        let failed = |error| self.directory().failed(&found.name, error);
+        let file = Arc::clone(&found.file);
+        let window = match window {
+            Some(window) => {
+                window.turn_to(file).map_err(failed)?;
+                window
+            }
+            None => window.insert(Window::new(file, READ_BYTES).map_err(failed)?),
+        };
         let end = self.read_commits(found, window, seed, next_commit, source)?;
         if end == found.end {
             return Ok(());

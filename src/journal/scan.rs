@@ -8,7 +8,7 @@ use super::{
     storage::StorageFile,
 };
 
-/// How much is read at a time where a whole segment is; a larger commit is read whole.
+/// How much is read at a time where a whole segment is looked through; a larger commit is read whole.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// A file, seen through a buffer.

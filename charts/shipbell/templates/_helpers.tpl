@@ -143,16 +143,16 @@ data_dir = "/var/lib/shipbell"
 {{- end }}
 {{- end }}
 
-{{/* Seconds that the pod gets to end: the time shipbell takes at most, and ten more. */}}
+{{/* Seconds that the pod gets to end: `shutdown.deadline`, the twenty that shipbell takes at most after it, and five more. */}}
 {{- define "shipbell.terminationGracePeriodSeconds" -}}
 {{- if not (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
 {{- int .Values.terminationGracePeriodSeconds -}}
 {{- else -}}
 {{- $deadline := dig "shutdown" "deadline" "20s" .Values.config -}}
 {{- if regexMatch "^[0-9]+s$" $deadline -}}
-{{- add (trimSuffix "s" $deadline | int) 10 -}}
+{{- add (trimSuffix "s" $deadline | int) 25 -}}
 {{- else if regexMatch "^[0-9]+m$" $deadline -}}
-{{- add (mul (trimSuffix "m" $deadline | int) 60) 10 -}}
+{{- add (mul (trimSuffix "m" $deadline | int) 60) 25 -}}
 {{- else -}}
 {{- fail (printf "the chart can't read config.shutdown.deadline = %q: write whole seconds (\"20s\") or minutes (\"2m\"), or set terminationGracePeriodSeconds" $deadline) -}}
 {{- end -}}

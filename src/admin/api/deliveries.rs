@@ -28,7 +28,7 @@ use crate::{
 /// How often the history is asked for one page, and for how many deliveries each time, in all and for each that is
 /// wanted, when most of what it has may not be seen.
 const READS_MAX: usize = 20;
-const UNSEEN_READ: usize = 500;
+const UNSEEN_READ: usize = 200;
 const UNSEEN_EACH: usize = 25;
 
 /// A delivery in a list.
