@@ -22,8 +22,8 @@ use tokio::time::Instant;
 
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// Pushes that the journal reads back at once.
-const RESTORED_AT_ONCE: usize = 4096;
+/// Pushes that are made at once, or repositories whose pushes are: the making is not measured.
+const AT_ONCE: usize = 4096;
 
 /// What a push takes on disk, bytes.
 const RECORD_BYTES: u32 = 400;
@@ -47,27 +47,35 @@ fn measure(state: &str) -> anyhow::Result<()> {
     let repositories = number_from_environment("REPOSITORIES", 100_000)?;
     let endpoints = endpoints()?;
     let (queue, now) = (Queue::new(), Instant::now());
+    let by_repository = if state == "restored" {
+        by_repository(pushes, repositories)?
+    } else {
+        Vec::new()
+    };
     let before = resident_bytes()?;
     let mut busy_ns = 0;
     if state == "restored" {
         let owed = Arc::from([(0, EndpointId::Named("ci".into()))]);
         let mut restoring = queue.restoring(&endpoints, now);
-        for from in (1..=pushes).step_by(RESTORED_AT_ONCE) {
-            let to = pushes.min(from + RESTORED_AT_ONCE as u64 - 1);
-            let chunk: anyhow::Result<Vec<_>> =
-                (from..=to).map(|number| named(number, repositories)).collect();
-            let chunk = chunk?;
+        for (numbers, first) in by_repository.chunks(AT_ONCE).zip((0..).step_by(AT_ONCE)) {
+            let tags = |numbers: &Vec<u64>| numbers.iter().map(|number| tag(*number, repositories)).collect();
+            let tags: anyhow::Result<Vec<Vec<Tag>>> = numbers.iter().map(tags).collect();
+            let tags = tags?;
+            let names: anyhow::Result<Vec<_>> = (first..).take(numbers.len()).map(repository).collect();
+            let names = names?;
             let begun_ns = busy_ns_until_now()?;
-            for (number, (repository, tag)) in (from..=to).zip(&chunk) {
-                let push = OwedPush {
-                    sequence: Sequence::new(number).context("from 1")?,
+            for ((numbers, tags), repository) in numbers.iter().zip(&tags).zip(&names) {
+                let pushes = numbers.iter().zip(tags).map(|(number, tag)| OwedPush {
+                    sequence: Sequence::new(*number).unwrap_or(Sequence::FIRST),
                     bytes: RECORD_BYTES,
                     tag: tag.as_str(),
-                };
+                });
+                let pushes: Vec<_> = pushes.collect();
                 let run = OwedRun {
                     repository,
                     owed: &owed,
-                    pushes: &[push],
+                    pushes: &pushes,
+                    is_last: true,
                 };
                 let orphans = restoring.take(&run);
                 ensure!(orphans.is_empty(), "the endpoint is known");
@@ -78,8 +86,8 @@ fn measure(state: &str) -> anyhow::Result<()> {
         restoring.finish();
         busy_ns += busy_ns_until_now()? - begun_ns;
     } else {
-        for from in (1..=pushes).step_by(RESTORED_AT_ONCE) {
-            let to = pushes.min(from + RESTORED_AT_ONCE as u64 - 1);
+        for from in (1..=pushes).step_by(AT_ONCE) {
+            let to = pushes.min(from + AT_ONCE as u64 - 1);
             let chunk: anyhow::Result<Vec<_>> =
                 (from..=to).map(|number| durable(number, repositories)).collect();
             let chunk = chunk?;
@@ -123,20 +131,40 @@ fn repository(number: u64) -> anyhow::Result<RepositoryName> {
     Ok(name.parse()?)
 }
 
-/// The pushes go round the repositories, with the tags that a build's pipeline makes.
-fn named(number: u64, repositories: u64) -> anyhow::Result<(RepositoryName, Tag)> {
-    let scrambled = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// The repository of a push, by number.
+fn place(push: u64, repositories: u64) -> u64 {
+    scrambled(push) % repositories
+}
+
+fn scrambled(push: u64) -> u64 {
+    push.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The pushes of each repository.
+fn by_repository(pushes: u64, repositories: u64) -> anyhow::Result<Vec<Vec<u64>>> {
+    let mut all = vec![Vec::new(); usize::try_from(repositories)?];
+    for push in 1..=pushes {
+        let numbers = all.get_mut(usize::try_from(place(push, repositories))?);
+        numbers.context("a repository")?.push(push);
+    }
+    Ok(all)
+}
+
+/// Tags as a build's pipeline makes them.
+fn tag(number: u64, repositories: u64) -> anyhow::Result<Tag> {
+    let scrambled = scrambled(number);
     let round = number / repositories;
     let tag = match number % 3 {
         0 => format!("1.{round}.{}", scrambled >> 58),
         1 => format!("sha-{:07x}", scrambled >> 36),
         _ => format!("main-202611{:02}-{:07x}", 1 + round % 30, scrambled >> 36),
     };
-    Ok((repository(scrambled % repositories)?, tag.parse()?))
+    Ok(tag.parse()?)
 }
 
 fn durable(number: u64, repositories: u64) -> anyhow::Result<Durable> {
-    let (repository, tag) = named(number, repositories)?;
+    let repository = repository(place(number, repositories))?;
+    let tag = tag(number, repositories)?;
     Ok(Durable {
         sequence: Sequence::new(number).context("from 1")?,
         bytes: RECORD_BYTES,

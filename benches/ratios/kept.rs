@@ -136,9 +136,11 @@ pub(crate) fn replay(folder: &Path, records: u64) -> anyhow::Result<Duration> {
         ..
     } = Journal::open(folder, OPTIONS, Clock::system())?;
     let (queue, now) = (Queue::new(), tokio::time::Instant::now());
-    let mut restoring = queue.restoring(&endpoints, now);
-    notes.hand_over(&journal, |run| drop(restoring.take(&run)))?;
-    restoring.finish();
+    let mut takers = [(); 2].map(|()| queue.restoring(&endpoints, now));
+    notes.hand_over(&journal, &mut takers, |restoring, run| drop(restoring.take(&run)))?;
+    for restoring in takers {
+        restoring.finish();
+    }
     let took = began.elapsed();
     let found = queue.pending() as u64;
     ensure!(found == records, "{found} of {records} pushes were found again");

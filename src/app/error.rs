@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     dispatch,
-    journal::{HandOverError, OpenError},
+    journal::{OpenError, Unreadable},
     listener::BindError,
     registry, settings,
     webhook::tls::InvalidTls,
@@ -24,7 +24,7 @@ pub enum RunError {
     Access(#[from] settings::AccessError),
     /// What is owed can't be read back.
     #[error("the journal can't be read: {0}")]
-    Restore(#[from] HandOverError),
+    Restore(#[from] Unreadable),
     /// The data directory can't be used.
     #[error("data_dir {}: {error}", path.display())]
     DataDir {

@@ -19,8 +19,6 @@ const EARLY_MAX: u32 = 50_000;
 #[derive(Debug, Default)]
 pub(super) struct Early {
     letters: HashMap<Sequence, Vec<(EndpointId, i64)>>,
-    /// Those of which it is certain.
-    owed: Vec<i64>,
 }
 
 impl Early {
@@ -33,28 +31,30 @@ impl Early {
         Ok(early)
     }
 
-    /// Looks whether letters are of pushes that are owed.
-    pub(super) fn look_at(&mut self, run: &OwedRun<'_>) {
+    /// Which of the letters are of these pushes, which are owed.
+    pub(super) fn of(&self, run: &OwedRun<'_>) -> Vec<i64> {
         if self.letters.is_empty() {
-            return;
+            return Vec::new();
         }
-        for push in run.pushes {
-            let letters = self.letters.get(&push.sequence).into_iter().flatten();
-            let is_owed = |endpoint: &EndpointId| run.owed.iter().any(|(_, owing)| owing == endpoint);
-            let owed = letters.filter(|(endpoint, _)| is_owed(endpoint));
-            self.owed.extend(owed.map(|(_, id)| *id));
-        }
+        let is_owed = |endpoint: &EndpointId| run.owed.iter().any(|(_, owing)| owing == endpoint);
+        let letters = run
+            .pushes
+            .iter()
+            .filter_map(|push| self.letters.get(&push.sequence));
+        let owed = letters.flatten().filter(|(endpoint, _)| is_owed(endpoint));
+        owed.map(|(_, id)| *id).collect()
     }
+}
 
-    /// Removes those letters. Blocks on the disk. Should that fail they stay, and their pushes are sent all the same.
-    pub(super) fn take_back(&self, settings: &Settings) {
-        match settings.remove_letters(&self.owed) {
-            Ok(0) => {}
-            Ok(letters) => info!(
-                letters,
-                "dead letters were taken back: their pushes are still owed"
-            ),
-            Err(error) => warn!(%error, "dead letters of pushes that are still owed could not be taken back"),
-        }
+/// Removes letters whose pushes are owed. Blocks on the disk. Should that fail they stay, and their pushes are sent all
+/// the same.
+pub(super) fn take_back(settings: &Settings, owed: &[i64]) {
+    match settings.remove_letters(owed) {
+        Ok(0) => {}
+        Ok(letters) => info!(
+            letters,
+            "dead letters were taken back: their pushes are still owed"
+        ),
+        Err(error) => warn!(%error, "dead letters of pushes that are still owed could not be taken back"),
     }
 }

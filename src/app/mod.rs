@@ -73,6 +73,9 @@ const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the ops listener may take to close.
 const OPS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Threads that fill the queues at a start, if much is owed. The rest of a start has as many that are busy.
+const RESTORING: usize = 2;
+
 /// All parts, built and not yet running.
 struct App {
     tasks: Tasks,
@@ -281,16 +284,27 @@ async fn restore(
     let (journal, queue, endpoints) = (journal.clone(), Arc::clone(queue), endpoints.clone());
     let settings = settings.clone();
     let restore = move || -> Result<queue::Orphans, RunError> {
-        let (mut orphans, now) = (queue::Orphans::new(), Instant::now());
-        let mut early = letters::Early::find(&settings, journal.id())?;
-        let mut restoring = queue.restoring(&endpoints, now);
-        notes.hand_over(&journal, |run| {
-            early.look_at(&run);
+        let (early, now) = (letters::Early::find(&settings, journal.id())?, Instant::now());
+        let taker = || {
+            (
+                queue.restoring(&endpoints, now),
+                queue::Orphans::new(),
+                Vec::new(),
+            )
+        };
+        let mut takers: [_; RESTORING] = std::array::from_fn(|_| taker());
+        notes.hand_over(&journal, &mut takers, |(restoring, orphans, owed), run| {
+            owed.extend(early.of(&run));
             orphans.extend(restoring.take(&run));
         })?;
-        early.take_back(&settings);
-        restoring.finish();
-        Ok(orphans)
+        let (mut all_orphans, mut all_owed) = (queue::Orphans::new(), Vec::new());
+        for (restoring, orphans, owed) in takers {
+            restoring.finish();
+            all_orphans.extend(orphans);
+            all_owed.extend(owed);
+        }
+        letters::take_back(&settings, &all_owed);
+        Ok(all_orphans)
     };
     let restored = tokio::task::spawn_blocking(restore).await;
     restored.map_err(|error| RunError::System(io::Error::other(error)))?

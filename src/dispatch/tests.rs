@@ -218,11 +218,14 @@ impl Stage {
         let opened = opened.unwrap();
         let (journal, metrics) = (opened.journal, Metrics::new(&clock));
         let queue = Arc::new(Queue::new());
-        let (mut orphans, mut restoring) = (Orphans::new(), queue.restoring(&endpoints, Instant::now()));
-        let restored = opened.notes.hand_over(&journal, |run| {
-            orphans.extend(restoring.take(&run));
-        });
+        let mut takers = [(Orphans::new(), queue.restoring(&endpoints, Instant::now()))];
+        let restored = opened
+            .notes
+            .hand_over(&journal, &mut takers, |(orphans, restoring), run| {
+                orphans.extend(restoring.take(&run));
+            });
         restored.unwrap();
+        let [(orphans, restoring)] = takers;
         restoring.finish();
         let settings = Settings::open(&folder.join(FILE)).unwrap();
         let kept = catalog::Options {

@@ -54,6 +54,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Seven bits a byte, the lowest first; the top bit says that more follow.
+    #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         // Most are short.
         if let [byte @ ..0x80, rest @ ..] = self.0 {

@@ -1,21 +1,19 @@
-//! Handing over what is owed at a start, grouped as the queues take it.
+//! Handing over what is owed at a start, as the queues take it: one repository after the other.
 
 use std::{
-    collections::HashMap,
-    io,
-    sync::{
-        Arc,
-        mpsc::{SyncSender, sync_channel},
-    },
+    io, mem,
+    panic::resume_unwind,
+    sync::{Arc, Mutex, PoisonError},
     thread,
+    vec::IntoIter,
 };
 
 use super::{
     Journal, Notes, Unreadable,
-    live::LivePush,
-    notes::{Names, Note},
+    live::{Live, LivePush},
+    notes::{self, Gathered, Group, Names, Note},
     reader::Reader,
-    record::PushHead,
+    record::{PushHead, RecordError},
     scan::CHUNK_BYTES,
     unsettled::Unsettled,
 };
@@ -24,19 +22,14 @@ use crate::{
     push::{EndpointId, Sequence},
 };
 
-/// Pushes that are grouped at once: enough for several of each repository, and some 5 MiB.
-const BATCH: usize = 64 * 1024;
+/// Pushes that are handed over by one thread: another would take longer to begin.
+const ALONE_MAX: u64 = 10_000;
 
-/// Why what is owed could not be handed over.
-#[derive(Debug, thiserror::Error)]
-pub enum HandOverError {
-    /// One push could not.
-    #[error(transparent)]
-    Unreadable(#[from] Unreadable),
-    /// The system denies a thread.
-    #[error("the system gives no thread: {0}")]
-    Thread(#[source] io::Error),
-}
+/// Pushes that are handed over at once, at most.
+const RUN_MAX: usize = 4_096;
+
+/// Pushes without a note that are looked up at once.
+const WITHOUT_NOTE: usize = 64 * 1024;
 
 /// Pushes to one repository that the same endpoints owe, in order.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +41,8 @@ pub struct OwedRun<'a> {
     pub owed: &'a OwedBy,
     /// What is owed.
     pub pushes: &'a [OwedPush<'a>],
+    /// Whether nothing more of this repository follows.
+    pub is_last: bool,
 }
 
 /// Who owes some pushes, each with its place among those who owed them at first.
@@ -64,229 +59,213 @@ pub struct OwedPush<'a> {
     pub tag: &'a str,
 }
 
-/// A push in a batch.
-#[derive(Debug)]
-struct Item {
-    sequence: Sequence,
-    bytes: u32,
-    repository: u32,
-    /// Who owes it, by number in the batch.
-    owing: u32,
-    /// Where in the batch's tags its own begins, and its length.
-    tag_at: u32,
-    tag_bytes: u8,
+/// The notes of some repositories.
+struct Share {
+    /// Which of the groups it is.
+    place: u32,
+    /// Of pushes that were carried forward, which are older than all others.
+    carried: Group,
+    new: Group,
+}
+
+/// What is left to be handed over, for several threads to take from.
+struct Shares<'a> {
+    journal: &'a Journal,
+    live: &'a Live,
+    names: &'a Names,
+    left: Mutex<IntoIter<Share>>,
 }
 
 /// Who owed a push at first, as a list's number, and who of them still does.
 type Owing = (u32, Unsettled);
 
-/// A batch in the making.
-#[derive(Debug, Default)]
-struct Gathering {
-    items: Vec<Item>,
-    tags: String,
-    owing: Vec<Owing>,
-    by_owing: HashMap<Owing, u32>,
-    /// The one that was met last.
-    last_owing: u32,
-}
-
-/// Pushes that were grouped.
-#[derive(Debug)]
-struct Batch {
-    runs: Vec<Run>,
-    items: Vec<Item>,
-    tags: String,
-}
-
-/// What an [`OwedRun`] is made of.
-#[derive(Debug)]
-struct Run {
-    repository: RepositoryName,
+/// A list that was made for some pushes, for whom it holds.
+struct Made {
+    owing: Owing,
+    /// `None` if it is the same for every repository.
+    repository: Option<u32>,
     owed: OwedBy,
-    /// How many of the items are its pushes.
-    items: usize,
 }
 
 impl Notes {
-    /// Hands over all that `journal` owes, each repository's pushes in the order of their sequence numbers. For a
-    /// start, before the writer runs. Blocks on the disk for pushes without a note, which are few.
+    /// Hands over all that `journal` owes: each repository's pushes in the order of their sequence numbers, one
+    /// repository after the other. For a start, before the writer runs. Blocks on the disk for pushes without a note,
+    /// which are few.
     ///
-    /// If it is much, one thread groups what this one takes.
+    /// If it is much, there is a thread for each of `takers`, and what is of one repository goes to one of them. `take`
+    /// must ask nothing of the journal, whose index is held meanwhile.
     ///
     /// # Errors
-    /// See [`HandOverError`]. Something may have been handed over before.
-    pub fn hand_over(
+    /// A push that is owed can't be read. Nothing was handed over then.
+    pub fn hand_over<T: Send>(
         mut self,
         journal: &Journal,
-        mut take: impl FnMut(OwedRun<'_>),
-    ) -> Result<(), HandOverError> {
-        if journal.shared.live().pushes() <= BATCH as u64 {
-            // For so few, another thread would take longer to begin.
-            let (mut reader, mut after) = (journal.reader(CHUNK_BYTES), None);
-            while let Some(batch) = self.group(journal, &mut reader, &mut after)? {
-                batch.hand_over(&mut take);
-            }
+        takers: &mut [T],
+        take: impl Fn(&mut T, OwedRun<'_>) + Sync,
+    ) -> Result<(), Unreadable> {
+        let carried = self.carried(journal)?.into_groups();
+        let new = mem::take(&mut self.new).into_groups();
+        let shares = (0..).zip(carried.zip(new));
+        let shares = shares.map(|(place, (carried, new))| Share { place, carried, new });
+        let shares: Vec<Share> = shares.collect();
+        let live = journal.shared.live();
+        let shares = Shares {
+            journal,
+            live: &live,
+            names: &self.names,
+            left: Mutex::new(shares.into_iter()),
+        };
+        let Some((first, others)) = takers.split_first_mut() else {
             return Ok(());
-        }
-        let (sender, batches) = sync_channel(0);
+        };
+        let others = if live.pushes() > ALONE_MAX {
+            others
+        } else {
+            &mut []
+        };
         thread::scope(|scope| {
-            let grouping = thread::Builder::new().name("journal-owed".to_owned());
-            let grouping = grouping
-                .spawn_scoped(scope, move || self.group_all(journal, &sender))
-                .map_err(HandOverError::Thread)?;
-            for batch in batches {
-                batch.hand_over(&mut take);
+            let spawn = |taker| {
+                let thread = thread::Builder::new().name("journal-owed".to_owned());
+                let (shares, take) = (&shares, &take);
+                // Without it the others have more to do.
+                thread
+                    .spawn_scoped(scope, move || shares.hand_over(taker, take))
+                    .ok()
+            };
+            let others: Vec<_> = others.iter_mut().filter_map(spawn).collect();
+            shares.hand_over(first, &take);
+            for other in others {
+                if let Err(panic) = other.join() {
+                    resume_unwind(panic);
+                }
             }
-            match grouping.join() {
-                Ok(grouped) => Ok(grouped?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
-    }
-
-    fn group_all(&mut self, journal: &Journal, batches: &SyncSender<Batch>) -> Result<(), Unreadable> {
-        let (mut reader, mut after) = (journal.reader(CHUNK_BYTES), None);
-        while let Some(batch) = self.group(journal, &mut reader, &mut after)? {
-            if batches.send(batch).is_err() {
-                break;
-            }
-        }
+        });
         Ok(())
     }
 
-    /// The pushes that come behind `after`, which is set to the last of them.
-    fn group(
-        &mut self,
-        journal: &Journal,
-        reader: &mut Reader,
-        after: &mut Option<Sequence>,
-    ) -> Result<Option<Batch>, Unreadable> {
-        let before = *after;
-        let (mut gathering, mut without_note) = (Gathering::default(), Vec::new());
-        for push in journal.shared.live().owed_after(before).take(BATCH) {
-            *after = Some(push.sequence);
-            let push = journal.less_told(push);
-            match self.take(push.sequence) {
-                Some(note) => gathering.add(push, note),
-                None => without_note.push(push),
+    /// Notes of the pushes that have none: they are read where they stand.
+    fn carried(&mut self, journal: &Journal) -> Result<Gathered, Unreadable> {
+        let (mut reader, mut after) = (journal.reader(CHUNK_BYTES), None);
+        let (mut carried, mut bytes) = (Gathered::default(), Vec::new());
+        loop {
+            let is_carried = |push: &LivePush| self.first.is_none_or(|first| push.sequence < first);
+            let pushes: Vec<LivePush> = {
+                let live = journal.shared.live();
+                let pushes = live.owed_after(after).take_while(is_carried);
+                pushes.take(WITHOUT_NOTE).collect()
+            };
+            let Some(last) = pushes.last() else { break };
+            after = Some(last.sequence);
+            for push in pushes {
+                let note = |head: &PushHead<'_>| {
+                    let (repository, note) = self.names.note(head.addresses()?)?;
+                    carried.add(repository, push.sequence, note, &mut bytes);
+                    Ok(())
+                };
+                self::read(journal, &mut reader, &push, note)?;
             }
         }
-        for push in without_note {
-            let note = |head: &PushHead<'_>| {
-                gathering.add(push.clone(), self.names.note(head.addresses()?)?);
-                Ok(())
-            };
-            journal
-                .read_one(reader, &mut push.clone(), note)
-                .map_err(|error| journal.unreadable(&push, error))?;
+        // What is wrong with these comes out.
+        for sequence in mem::take(&mut self.without) {
+            let push = journal.shared.live().find(sequence);
+            if let Some(push) = push {
+                let note = |head: &PushHead<'_>| self.names.note(head.addresses()?).map(drop);
+                self::read(journal, &mut reader, &push, note)?;
+                return Err(journal.unreadable(&push, io::ErrorKind::InvalidData.into()));
+            }
         }
-        Ok((*after != before).then(|| gathering.finish(&self.names)))
+        Ok(carried)
     }
 }
 
-impl Gathering {
-    /// Adds a push, unless nobody owes it any more.
-    fn add(&mut self, push: LivePush, note: Note<'_>) {
-        if push.unsettled.count() == 0 {
+/// Reads a push where it stands.
+fn read(
+    journal: &Journal,
+    reader: &mut Reader,
+    push: &LivePush,
+    take: impl FnMut(&PushHead<'_>) -> Result<(), RecordError>,
+) -> Result<(), Unreadable> {
+    let read = journal.read_one(reader, &mut push.clone(), take);
+    read.map_err(|error| journal.unreadable(push, error))
+}
+
+impl Shares<'_> {
+    /// Hands over what others don't.
+    fn hand_over<T>(&self, taker: &mut T, take: &impl Fn(&mut T, OwedRun<'_>)) {
+        let (mut made, mut carried, mut new) = (None, Vec::new(), Vec::new());
+        let next = || self.left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some(share) = next() {
+            for (number, repository) in Group::numbers(share.place, [&share.carried, &share.new]) {
+                share.carried.copy(number, &mut carried);
+                share.new.copy(number, &mut new);
+                let notes = notes::all(&carried).chain(notes::all(&new));
+                self.hand_over_one(repository, notes, &mut made, |run| take(taker, run));
+            }
+        }
+    }
+
+    /// Hands over what is owed of one repository's pushes. `made` is the list that was made last.
+    fn hand_over_one<'a>(
+        &self,
+        number: u32,
+        notes: impl Iterator<Item = (Sequence, Note<'a>)>,
+        made: &mut Option<Made>,
+        mut take: impl FnMut(OwedRun<'_>),
+    ) {
+        let Some(repository) = self.names.name(number) else {
             return;
-        }
-        let owing = self.owing((note.owing, push.unsettled));
-        // A tag has at most 128 bytes, so all of a batch have far less than 4 GiB.
-        let tag_at = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);
-        // It was found to be valid, so it is ASCII.
-        let tag = std::str::from_utf8(note.tag).unwrap_or_default();
-        self.tags.push_str(tag);
-        self.items.push(Item {
-            sequence: push.sequence,
-            bytes: push.standing.bytes,
-            repository: note.repository,
-            owing,
-            tag_at,
-            tag_bytes: u8::try_from(tag.len()).unwrap_or_default(),
-        });
-    }
-
-    fn owing(&mut self, owing: Owing) -> u32 {
-        if self.owing.get(self.last_owing as usize) == Some(&owing) {
-            return self.last_owing;
-        }
-        // There are no more of them than items.
-        let next = u32::try_from(self.owing.len()).unwrap_or(u32::MAX);
-        self.last_owing = *self.by_owing.entry(owing.clone()).or_insert(next);
-        if self.last_owing == next {
-            self.owing.push(owing);
-        }
-        self.last_owing
-    }
-
-    fn finish(mut self, names: &Names) -> Batch {
-        self.items
-            // As one number: two of them are compared without a branch.
-            .sort_unstable_by_key(|item| u128::from(item.repository) << 64 | u128::from(item.sequence.get()));
-        let runs = self
-            .items
-            .chunk_by(|one, next| (one.repository, one.owing) == (next.repository, next.owing));
-        let mut shared = None;
-        let runs = runs.filter_map(|run| self.run(run, names, &mut shared)).collect();
-        Batch {
-            runs,
-            items: self.items,
-            tags: self.tags,
-        }
-    }
-
-    /// A run of these items. `shared` is the list that was made last, by number, if it is the same for every
-    /// repository.
-    fn run(&self, items: &[Item], names: &Names, shared: &mut Option<(u32, OwedBy)>) -> Option<Run> {
-        let first = items.first()?;
-        let repository = names.name(first.repository)?;
-        let owed = match shared {
-            Some((number, owed)) if *number == first.owing => Arc::clone(owed),
-            _ => {
-                let (list, unsettled) = self.owing.get(first.owing as usize)?;
-                let all = (0..).zip(names.endpoints(*list, repository));
-                let owed: OwedBy = all.filter(|(place, _)| unsettled.contains(*place)).collect();
-                let is_same = |(_, id): &(u16, EndpointId)| matches!(id, EndpointId::Named(_));
-                *shared = (owed.iter().all(is_same)).then(|| (first.owing, Arc::clone(&owed)));
-                owed
-            }
         };
-        Some(Run {
-            owed,
-            repository: repository.clone(),
-            items: items.len(),
-        })
-    }
-}
-
-impl Batch {
-    fn hand_over(&self, take: &mut impl FnMut(OwedRun<'_>)) {
-        let (mut rest, mut pushes) = (self.items.as_slice(), Vec::new());
-        for run in &self.runs {
-            let Some((items, behind)) = rest.split_at_checked(run.items) else {
-                return;
-            };
-            rest = behind;
+        let mut pushes = Vec::new();
+        let mut flush = |pushes: &mut Vec<OwedPush<'_>>, made: &Option<Made>, is_last| {
+            if let Some(Made { owed, .. }) = made.as_ref().filter(|_| !pushes.is_empty()) {
+                take(OwedRun {
+                    repository,
+                    owed,
+                    pushes,
+                    is_last,
+                });
+            }
             pushes.clear();
-            pushes.extend(items.iter().map(|item| self.push(item)));
-            take(OwedRun {
-                repository: &run.repository,
-                owed: &run.owed,
-                pushes: &pushes,
+        };
+        for (sequence, note) in notes {
+            let Some(push) = self.live.find(sequence) else {
+                continue;
+            };
+            let push = self.journal.less_told(push);
+            if push.unsettled.count() == 0 {
+                continue;
+            }
+            let owing = (note.owing, push.unsettled);
+            let holds = |made: &Made| {
+                let is_for = made.repository.is_none_or(|its| its == number);
+                is_for && made.owing == owing
+            };
+            let is_made = made.as_ref().is_some_and(holds);
+            if !is_made || pushes.len() == RUN_MAX {
+                flush(&mut pushes, made, false);
+            }
+            if !is_made {
+                *made = Some(self.make(owing, number, repository));
+            }
+            pushes.push(OwedPush {
+                sequence,
+                bytes: push.standing.bytes,
+                // It was found to be valid, so it is ASCII.
+                tag: std::str::from_utf8(note.tag).unwrap_or_default(),
             });
         }
+        flush(&mut pushes, made, true);
     }
 
-    fn push(&self, item: &Item) -> OwedPush<'_> {
-        let tag_at = item.tag_at as usize;
-        OwedPush {
-            sequence: item.sequence,
-            bytes: item.bytes,
-            tag: self
-                .tags
-                .get(tag_at..tag_at + usize::from(item.tag_bytes))
-                .unwrap_or_default(),
+    fn make(&self, owing: Owing, number: u32, repository: &RepositoryName) -> Made {
+        let (list, unsettled) = &owing;
+        let all = (0..).zip(self.names.endpoints(*list, repository));
+        let owed: OwedBy = all.filter(|(place, _)| unsettled.contains(*place)).collect();
+        let is_own = |(_, id): &(u16, EndpointId)| matches!(id, EndpointId::Repository(_));
+        Made {
+            repository: owed.iter().any(is_own).then_some(number),
+            owing,
+            owed,
         }
     }
 }

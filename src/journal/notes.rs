@@ -1,113 +1,131 @@
 //! What a start notes of each new push while it checks the journal, so that the queues are rebuilt without
 //! reading it a second time.
 //!
-//! A note says where the push goes, who owed it and by which tag: some 6 bytes and the tag. Names of
-//! repositories, and lists of endpoints, are held once and known by numbers. A push has no note if it was carried
+//! A note says which push it is, who owed it and by which tag: some 4 bytes and the tag. Notes stand by repository, as
+//! the queues take them. Lists of endpoints are held once and known by numbers. A push has no note if it was carried
 //! forward and its first record is gone, or if its record is malformed under a right checksum: it is read where it
 //! stands, and what is wrong with it comes out then.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::BuildHasher,
-};
+use std::{collections::HashMap, hash::BuildHasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     codec::{Decoder, put_sized, put_varint},
     record::{self, Addresses, RecordError},
+    strands::{Strand, Strands},
 };
 use crate::{
     image::{RepositoryName, Tag},
     push::{EndpointId, Sequence},
 };
 
-/// The notes of one start, in the order of the sequence numbers.
+/// Repositories are kept in so many groups, by number: what a group has takes no memory once it is handed over.
+const GROUPS: u32 = 16;
+
+/// The notes of one start.
 #[derive(Debug, Default)]
 pub struct Notes {
-    segments: VecDeque<SegmentNotes>,
     pub(super) names: Names,
+    pub(super) new: Gathered,
+    /// The first new push of all. Those before it were carried forward.
+    pub(super) first: Option<Sequence>,
+    /// New pushes without a note, in order.
+    pub(super) without: Vec<Sequence>,
+    bytes: Vec<u8>,
 }
 
-/// The notes of one segment's new pushes, end to end. An empty one stands for a push without.
-#[derive(Debug)]
-struct SegmentNotes {
-    /// The push that the first of them is about.
-    next: Sequence,
-    /// How many of the bytes were taken.
-    taken: usize,
-    bytes: Vec<u8>,
+/// Notes by repository.
+#[derive(Debug, Default)]
+pub(super) struct Gathered([Group; GROUPS as usize]);
+
+/// The notes of some repositories.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    repositories: Vec<Repository>,
+    notes: Strands,
+}
+
+/// What a group has of one repository.
+#[derive(Clone, Copy, Debug, Default)]
+struct Repository {
+    /// The number of the last push; 0 before there is one.
+    last: u64,
+    /// The notes of its pushes, in order.
+    notes: Strand,
 }
 
 /// One push's note.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Note<'a> {
-    /// Numbers of its repository, and of the list of those who owed it.
-    pub(super) repository: u32,
+    /// The number of the list of those who owed it.
     pub(super) owing: u32,
     /// A valid one; empty for none.
     pub(super) tag: &'a [u8],
 }
 
 impl Notes {
-    /// Takes up the next segment, whose first new push has this number.
-    pub(super) fn begin(&mut self, first: Sequence) {
-        if let Some(last) = self.segments.back_mut() {
-            last.bytes.shrink_to_fit();
+    /// Notes the next new push, which goes there, if that could be told.
+    pub(super) fn add(&mut self, sequence: Sequence, addresses: Option<Addresses<'_>>) {
+        self.first.get_or_insert(sequence);
+        match addresses.map(|addresses| self.names.note(addresses)) {
+            Some(Ok((repository, note))) => self.new.add(repository, sequence, note, &mut self.bytes),
+            _ => self.without.push(sequence),
         }
-        self.segments.push_back(SegmentNotes {
-            next: first,
-            taken: 0,
-            bytes: Vec::new(),
-        });
-    }
-
-    /// Notes the segment's next new push, which goes there, if that could be told.
-    pub(super) fn add(&mut self, addresses: Option<Addresses<'_>>) {
-        let Some(SegmentNotes { bytes, .. }) = self.segments.back_mut() else {
-            return;
-        };
-        let Some(Ok(note)) = addresses.map(|addresses| self.names.note(addresses)) else {
-            put_varint(bytes, 0);
-            return;
-        };
-        put_varint(bytes, u64::from(note.repository) + 1);
-        put_varint(bytes, note.owing.into());
-        put_sized(bytes, note.tag);
-    }
-
-    /// The note of a push. To be asked for in the order of the sequence numbers: what comes before is let go.
-    pub(super) fn take(&mut self, sequence: Sequence) -> Option<Note<'_>> {
-        let segments = &mut self.segments;
-        while segments.get(1).is_some_and(|next| next.next <= sequence) {
-            segments.pop_front();
-        }
-        let SegmentNotes { next, taken, bytes } = segments.front_mut()?;
-        while *next <= sequence {
-            let is_asked_for = *next == sequence;
-            let mut decoder = Decoder::new(bytes.get(*taken..)?);
-            let note = decode(&mut decoder)?;
-            *taken = bytes.len() - decoder.rest().len();
-            *next = next.next();
-            if is_asked_for {
-                return note;
-            }
-        }
-        None
     }
 }
 
-/// The note in front, if there is one: none of a push without.
-#[expect(clippy::option_option, reason = "an end, or a push without a note")]
-fn decode<'a>(decoder: &mut Decoder<'a>) -> Option<Option<Note<'a>>> {
-    let Some(repository) = decoder.varint().ok()?.checked_sub(1) else {
-        return Some(None);
-    };
-    Some(Some(Note {
-        repository: u32::try_from(repository).ok()?,
-        owing: u32::try_from(decoder.varint().ok()?).ok()?,
-        tag: decoder.sized().ok()?,
-    }))
+impl Gathered {
+    /// Adds the note of a push to that repository. `bytes` is to work with.
+    pub(super) fn add(&mut self, repository: u32, sequence: Sequence, note: Note<'_>, bytes: &mut Vec<u8>) {
+        let index = (repository / GROUPS) as usize;
+        let Some(group) = self.0.get_mut((repository % GROUPS) as usize) else {
+            return;
+        };
+        if index >= group.repositories.len() {
+            group.repositories.resize(index + 1, Repository::default());
+        }
+        let Some(Repository { last, notes }) = group.repositories.get_mut(index) else {
+            return;
+        };
+        bytes.clear();
+        put_varint(bytes, sequence.get() - *last);
+        put_varint(bytes, note.owing.into());
+        put_sized(bytes, note.tag);
+        group.notes.extend(notes, bytes);
+        *last = sequence.get();
+    }
+
+    /// The groups.
+    pub(super) fn into_groups(self) -> impl ExactSizeIterator<Item = Group> {
+        self.0.into_iter()
+    }
+}
+
+impl Group {
+    /// The repositories of the group with that place among the groups: by which numbers they are known in the group
+    /// and outside.
+    pub(super) fn numbers(place: u32, groups: [&Self; 2]) -> impl Iterator<Item = (usize, u32)> + use<> {
+        let count = groups.map(|group| group.repositories.len()).into_iter().max();
+        (0..count.unwrap_or_default()).zip((place..).step_by(GROUPS as usize))
+    }
+
+    /// Puts a repository's notes into `out`, in place of what is there, for [`all`].
+    pub(super) fn copy(&self, number: usize, out: &mut Vec<u8>) {
+        let notes = self.repositories.get(number).map(|repository| repository.notes);
+        self.notes.copy(&notes.unwrap_or_default(), out);
+    }
+}
+
+/// One repository's notes, in order.
+pub(super) fn all(notes: &[u8]) -> impl Iterator<Item = (Sequence, Note<'_>)> {
+    let (mut decoder, mut last) = (Decoder::new(notes), 0);
+    std::iter::from_fn(move || {
+        last += decoder.varint().ok()?;
+        let owing = u32::try_from(decoder.varint().ok()?).ok()?;
+        let tag = decoder.sized().ok()?;
+        Some((Sequence::new(last)?, Note { owing, tag }))
+    })
 }
 
 /// Repositories, and lists of endpoints, by number.
@@ -124,8 +142,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// What is to be noted of a push that goes there.
-    pub(super) fn note<'a>(&mut self, addresses: Addresses<'a>) -> Result<Note<'a>, RecordError> {
+    /// The number of the repository to which a push goes, and what is to be noted of it.
+    pub(super) fn note<'a>(&mut self, addresses: Addresses<'a>) -> Result<(u32, Note<'a>), RecordError> {
         let Addresses {
             repository,
             endpoints,
@@ -136,11 +154,8 @@ impl Names {
             return Err(RecordError::Malformed("a tag is not valid"));
         }
         let repository = self.repository(repository)?;
-        Ok(Note {
-            repository,
-            owing: self.list(endpoints, owed, repository)?,
-            tag,
-        })
+        let owing = self.list(endpoints, owed, repository)?;
+        Ok((repository, Note { owing, tag }))
     }
 
     /// The repository's name.

@@ -35,7 +35,6 @@ impl Replay {
     pub(super) fn begin(&mut self, segment: u64) {
         self.segment = segment;
         self.live.begin(segment, self.next_sequence);
-        self.notes.begin(self.next_sequence);
     }
 
     /// Takes in what records of that segment say. An error tells the offset of the record it is about.
@@ -68,7 +67,7 @@ impl Replay {
         match push.carried {
             None if push.sequence == self.next_sequence => {
                 self.live.push(push.sequence, push.offset, push.bytes, push.owed);
-                self.notes.add(addresses);
+                self.notes.add(push.sequence, addresses);
                 self.next_sequence = push.sequence.next();
             }
             None => {

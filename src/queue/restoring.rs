@@ -1,6 +1,6 @@
 //! How a start fills the queues with what the journal still owes.
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -9,19 +9,15 @@ use super::{
     repository::{Arrival, Owing},
 };
 use crate::{
-    image::RepositoryName,
     journal::{OwedBy, OwedRun},
     push::{EndpointId, Pair},
     webhook::Endpoints,
 };
 
-/// The windows of fewer repositories are closed by one thread: another would take longer to begin.
-const CLOSED_ALONE_MAX: usize = 1_000;
-
-/// The queues while a start fills them. What is taken stands in them at once, and in the accounts once it
-/// [ends](Restoring::finish).
+/// The queues while a start fills them; there may be several, each for some of the repositories. What is taken stands
+/// in them at once, and in the accounts once it [ends](Restoring::finish).
 #[derive(Debug)]
-#[must_use = "nothing is due before it ends"]
+#[must_use = "the accounts are not right before it ends"]
 pub struct Restoring<'a> {
     queue: &'a Queue,
     endpoints: &'a Endpoints,
@@ -54,7 +50,8 @@ impl Queue {
 }
 
 impl Restoring<'_> {
-    /// Inserts pushes, each repository's in order.
+    /// Inserts pushes, each repository's in order. With the last of them its windows close, for nobody waits for one
+    /// that was open when the process ended, and they are due.
     ///
     /// Returns what is owed by endpoints that no longer exist.
     pub fn take(&mut self, run: &OwedRun<'_>) -> Orphans {
@@ -74,8 +71,16 @@ impl Restoring<'_> {
             bytes: push.bytes,
             tag: push.tag,
         });
-        self.queue
+        let inserted = self
+            .queue
             .insert(run.repository, arrivals, &known.owing, self.now);
+        if run.is_last {
+            let inserted = inserted.or_else(|| self.queue.repositories.get_mut(run.repository));
+            if let Some(mut queue) = inserted {
+                queue.close_windows(&self.queue.ahead, self.now);
+                self.queue.schedule(run.repository, &mut queue, self.now);
+            }
+        }
         let orphans = run.pushes.iter().flat_map(|push| {
             let sequence = push.sequence;
             let gone = known.gone.iter();
@@ -89,32 +94,10 @@ impl Restoring<'_> {
         orphans
     }
 
-    /// Closes every window: nobody waits for one that was open when the process ended. From here on things are due.
+    /// Puts down what is not put down yet.
     pub fn finish(mut self) {
         let last = self.last.take();
         self.put_down(last);
-        let names = self.queue.names();
-        let (half, other) = names.split_at(names.len() / 2);
-        if names.len() < CLOSED_ALONE_MAX {
-            return self.close(&names);
-        }
-        thread::scope(|scope| {
-            let helping = thread::Builder::new().name("queue-restore".to_owned());
-            let helping = helping.spawn_scoped(scope, || self.close(half));
-            self.close(other);
-            if helping.is_err() {
-                self.close(half);
-            }
-        });
-    }
-
-    fn close(&self, names: &[RepositoryName]) {
-        for name in names {
-            if let Some(mut queue) = self.queue.repositories.get_mut(name) {
-                queue.close_windows(&self.queue.ahead, self.now);
-                self.queue.schedule(name, &mut queue, self.now);
-            }
-        }
     }
 
     fn look_up(&self, list: &OwedBy, bytes: u64) -> Known {

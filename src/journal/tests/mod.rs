@@ -79,11 +79,13 @@ fn try_open(storage: &Arc<Faulty>, options: Options) -> Result<Hand, OpenError> 
 
 /// What a start hands over, in the order of the sequence numbers; of each repository it must come so.
 fn handed_over(notes: Notes, journal: &Journal) -> Result<Vec<Owed>, OpenError> {
-    let (mut all, mut last) = (Vec::new(), HashMap::new());
-    let handed_over = notes.hand_over(journal, |run| {
+    let mut takers = [(); 3].map(|()| (Vec::new(), HashMap::new()));
+    let handed_over = notes.hand_over(journal, &mut takers, |(all, last), run| {
         for push in run.pushes {
-            let before = last.insert(run.repository.clone(), push.sequence);
-            assert!(before.is_none_or(|before| before < push.sequence));
+            let before = last.insert(run.repository.clone(), (push.sequence, run.is_last));
+            let is_in_order =
+                |(before, was_last): (Sequence, bool)| before < push.sequence && (!was_last || run.is_last);
+            assert!(before.is_none_or(is_in_order));
             all.push(Owed {
                 sequence: push.sequence,
                 bytes: push.bytes,
@@ -94,6 +96,19 @@ fn handed_over(notes: Notes, journal: &Journal) -> Result<Vec<Owed>, OpenError> 
         }
     });
     handed_over.map_err(|error| OpenError::from_io("owed".into(), std::io::Error::other(error)))?;
+    let repositories: usize = takers.iter().map(|(_, last)| last.len()).sum();
+    let last = takers.iter().flat_map(|(_, last)| last);
+    let last: HashMap<_, _> = last.collect();
+    assert_eq!(
+        last.len(),
+        repositories,
+        "what is of one repository goes to one taker"
+    );
+    assert!(
+        last.values().all(|(_, was_last)| *was_last),
+        "of each there is a last run"
+    );
+    let mut all: Vec<Owed> = takers.into_iter().flat_map(|(all, _)| all).collect();
     all.sort_by_key(|owed: &Owed| owed.sequence);
     Ok(all)
 }

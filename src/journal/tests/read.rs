@@ -106,7 +106,7 @@ fn a_push_that_is_malformed_under_a_right_checksum_stops_a_start_by_its_name() {
     assert!(matches!(told.as_slice(), [Err(_)]), "{told:?}");
     let Err(error) = opened
         .notes
-        .hand_over(&opened.journal, |_| panic!("it is no push"))
+        .hand_over(&opened.journal, &mut [()], |(), _| panic!("it is no push"))
     else {
         panic!("handed over")
     };
