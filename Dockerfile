@@ -10,6 +10,8 @@ RUN mkdir -p src tests/it benches/ratios \
     && echo 'fn main() {}' > src/main.rs \
     && cp src/main.rs tests/it/main.rs \
     && cp src/main.rs benches/journal.rs \
+    && cp src/main.rs benches/letters.rs \
+    && cp src/main.rs benches/lists.rs \
     && cp src/main.rs benches/memory.rs \
     && cp src/main.rs benches/ratios/main.rs \
     && touch src/lib.rs \
