@@ -17,7 +17,6 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::DateTime;
 use rusqlite::{Connection, params};
 
@@ -277,8 +276,7 @@ fn filters(now: i64, deliveries: u32) -> Vec<Filter> {
 /// Asks by every combination of filters, by the API and for the page, prints a row for each set of them; whether any took
 /// too long.
 fn combined(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
-    let middle = (JOURNAL_NUMBER << 44) + i64::from(deliveries / 2);
-    let cursor = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&(middle, "ci"))?);
+    let cursor = middle(port, now, deliveries)?;
     let mut rows: Vec<(String, Vec<(Duration, String)>)> = Vec::new();
     for filter in filters(now, deliveries) {
         let query = filter.query()?;
@@ -327,6 +325,24 @@ fn combined(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
     Ok(is_short)
 }
 
+/// A cursor of deliveries, from the middle of them.
+fn middle(port: u16, now: i64, deliveries: u32) -> anyhow::Result<String> {
+    let before = Filter {
+        repository: None,
+        endpoint: None,
+        state: None,
+        between: Some((0, now - i64::from(deliveries / 2) * EACH_MS)),
+    };
+    let (_, page) = ask(
+        port,
+        "GET",
+        &format!("/api/v1/deliveries?limit=1&{}", before.query()?),
+    )?;
+    let page: serde_json::Value = serde_json::from_slice(&page)?;
+    let next = page.get("next").and_then(serde_json::Value::as_str);
+    Ok(next.context("there is no page behind the middle")?.to_owned())
+}
+
 /// How long it takes to count what would be sent again; not a list, so it is only told.
 fn counted(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
     println!("\n{:<40} {:>10}", "counted, to be sent again", "max ms");
@@ -352,7 +368,7 @@ fn counted(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
         let mut longest = Duration::ZERO;
         for _ in 0..3 {
             let began = Instant::now();
-            let status = ask(port, "POST", &path)?;
+            let (status, _) = ask(port, "POST", &path)?;
             longest = longest.max(began.elapsed());
             ensure!(matches!(status, 200 | 422), "{path} answered {status}");
         }
@@ -417,10 +433,11 @@ fn fill_settings(path: &Path, repositories: u32) -> anyhow::Result<()> {
 
 /// The status that a path is answered with, once all of the answer is there.
 fn get(port: u16, path: &str) -> anyhow::Result<u16> {
-    ask(port, "GET", path)
+    Ok(ask(port, "GET", path)?.0)
 }
 
-fn ask(port: u16, method: &str, path: &str) -> anyhow::Result<u16> {
+/// The status that a path is answered with, and the body.
+fn ask(port: u16, method: &str, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_mins(1)))?;
     write!(
@@ -430,9 +447,11 @@ fn ask(port: u16, method: &str, path: &str) -> anyhow::Result<u16> {
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    let head = String::from_utf8_lossy(answer.get(..64.min(answer.len())).unwrap_or_default());
-    let status = head.split(' ').nth(1).context("no answer")?;
-    Ok(status.parse()?)
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let body = answer.split_off(end.context("no answer")? + 4);
+    let head = String::from_utf8_lossy(&answer);
+    let status = head.split(' ').nth(1).context("no status")?;
+    Ok((status.parse()?, body))
 }
 
 fn free_port() -> io::Result<u16> {

@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// From each version to the next. What is here is never changed, only added to.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     "
 CREATE TABLE endpoint_states (
     endpoint       TEXT PRIMARY KEY,  -- a name, or repository:<name>
@@ -71,6 +71,10 @@ CREATE TABLE repository_webhooks (
 ) STRICT;
 CREATE TABLE webhook_version (value INTEGER NOT NULL) STRICT;
 INSERT INTO webhook_version VALUES (0);
+",
+    "
+-- What cursors of lists are sealed with: one row, made at the first start.
+CREATE TABLE cursor_key (value BLOB NOT NULL) STRICT;
 ",
 ];
 
