@@ -80,7 +80,8 @@ fn few_that_may_be_seen_among_many_are_on_the_first_page() {
     let behind = |cursor: &str| format!("/api/v1/deliveries?limit=2&cursor={cursor}");
     let by_hand = BASE64_URL_SAFE_NO_PAD.encode(br#"[17592186044417,"hook"]"#);
     let of_another_list = admin.json("/api/v1/repositories?limit=1")["next"].clone();
-    for cursor in [&next[1..], &by_hand, of_another_list.as_str().unwrap()] {
+    let (_, cut) = next.split_at(4);
+    for cursor in [cut, &by_hand, of_another_list.as_str().unwrap()] {
         let refused = viewer.get(&behind(cursor));
         assert_eq!(refused.status, 422, "{cursor}");
         let detail = refused.json()["detail"].as_str().unwrap().to_owned();

@@ -60,7 +60,7 @@ fn no_address_has_a_page_say_that_something_was_done() {
     }
     let form = [
         ("version", &*version(&eve.page(PAGE))),
-        ("url", "https://ci.example.com/other"),
+        ("url", "https://93.184.216.34/other"),
         ("tags", "**"),
         ("enabled", "yes"),
     ];
