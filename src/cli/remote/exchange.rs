@@ -342,10 +342,6 @@ impl Report<'_> {
 
 /// Has the server take one webhook in the place of the one that is there now; or only check it. Told is what came of it,
 /// and what should be known of it; or why it can't be.
-#[expect(
-    clippy::type_complexity,
-    reason = "what came of it, or why not, unless the server can't be asked"
-)]
 fn put(
     client: &Client,
     item: &Item,
