@@ -33,8 +33,10 @@ mod cursor_key;
 mod export;
 mod letter;
 mod letters;
+mod listed;
 mod replays;
 mod schema;
+mod sought;
 mod states;
 mod webhooks;
 
