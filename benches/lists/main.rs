@@ -84,6 +84,7 @@ fn main() -> anyhow::Result<()> {
     println!("ready after {:.2} s", began.elapsed().as_secs_f64());
     let measured = fill::queue(ingest, admin, repositories / 5).and_then(|()| {
         let mut is_short = admins(admin, repositories)?;
+        is_short |= dead_letters(admin, repositories)?;
         is_short |= viewers(admin)?;
         if is_brief() {
             return Ok(is_short);
@@ -118,10 +119,7 @@ type Asked<'a> = (&'a str, &'a dyn Fn(usize) -> String);
 
 /// What an admin asks for; whether any took too long.
 fn admins(port: u16, repositories: u32) -> anyhow::Result<bool> {
-    let image = |round: usize| {
-        let number = round * 7919 % repositories as usize;
-        format!("team{}/app{number}", number % 100)
-    };
+    let image = |round| image(round, repositories);
     let name = |round| image(round).replace('/', "%2F");
     let paths: &[Asked<'_>] = &[
         ("API repositories", &|_| {
@@ -171,6 +169,34 @@ fn admins(port: u16, repositories: u32) -> anyhow::Result<bool> {
         ("API endpoints, failing (none)", &|_| {
             "/api/v1/endpoints?state=failing".to_owned()
         }),
+        ("API queue", &|_| "/api/v1/queue".to_owned()),
+        ("API queue, of a repository", &|round| {
+            format!("/api/v1/queue?repository={}", name(round))
+        }),
+        ("API why", &|round| format!("/api/v1/why?image={}", image(round))),
+        ("API overview", &|_| "/api/v1/overview".to_owned()),
+        ("page overview", &|_| "/overview".to_owned()),
+        ("page repositories", &|_| "/repositories".to_owned()),
+        ("page repositories, search", &|round| {
+            format!("/repositories?q=app{}", round * 997)
+        }),
+        ("page repository", &|round| {
+            format!("/repositories/{}", name(round))
+        }),
+        ("page deliveries", &|_| "/deliveries".to_owned()),
+        ("page deliveries, dead", &|_| {
+            "/deliveries?state=dead_letter".to_owned()
+        }),
+        ("page endpoints", &|_| "/endpoints".to_owned()),
+        ("page dead letters", &|_| "/dead-letters".to_owned()),
+    ];
+    measure(port, ADMIN, paths)
+}
+
+/// Dead letters, by what finds many, few, or none; whether any took too long.
+fn dead_letters(port: u16, repositories: u32) -> anyhow::Result<bool> {
+    let name = |round| image(round, repositories);
+    let paths: &[Asked<'_>] = &[
         ("API dead letters", &|_| "/api/v1/dead-letters".to_owned()),
         ("API dead letters of an endpoint", &|_| {
             "/api/v1/dead-letters?endpoint=old".to_owned()
@@ -202,28 +228,14 @@ fn admins(port: u16, repositories: u32) -> anyhow::Result<bool> {
         ("API dead letters of three", &|_| {
             "/api/v1/dead-letters?endpoint=ci&tag=v7&since=2001-01-01T00:00:00Z".to_owned()
         }),
-        ("API queue", &|_| "/api/v1/queue".to_owned()),
-        ("API queue, of a repository", &|round| {
-            format!("/api/v1/queue?repository={}", name(round))
-        }),
-        ("API why", &|round| format!("/api/v1/why?image={}", image(round))),
-        ("API overview", &|_| "/api/v1/overview".to_owned()),
-        ("page overview", &|_| "/overview".to_owned()),
-        ("page repositories", &|_| "/repositories".to_owned()),
-        ("page repositories, search", &|round| {
-            format!("/repositories?q=app{}", round * 997)
-        }),
-        ("page repository", &|round| {
-            format!("/repositories/{}", name(round))
-        }),
-        ("page deliveries", &|_| "/deliveries".to_owned()),
-        ("page deliveries, dead", &|_| {
-            "/deliveries?state=dead_letter".to_owned()
-        }),
-        ("page endpoints", &|_| "/endpoints".to_owned()),
-        ("page dead letters", &|_| "/dead-letters".to_owned()),
     ];
     measure(port, ADMIN, paths)
+}
+
+/// The repository that a round is about.
+fn image(round: usize, repositories: u32) -> String {
+    let number = round * 7919 % repositories as usize;
+    format!("team{}/app{number}", number % 100)
 }
 
 /// What somebody asks for who may see one of the repositories.
@@ -443,8 +455,10 @@ fn middle(port: u16, now: i64, deliveries: u32) -> anyhow::Result<String> {
     };
     let (_, page) = ask(
         port,
+        ADMIN,
         "GET",
         &format!("/api/v1/deliveries?limit=1&{}", before.query()?),
+        "",
     )?;
     let page: serde_json::Value = serde_json::from_slice(&page)?;
     let next = page.get("next").and_then(serde_json::Value::as_str);

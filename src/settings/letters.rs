@@ -146,7 +146,12 @@ impl Settings {
         let mut page = LetterPage::default();
         let mut before = after.unwrap_or(i64::MAX);
         let first = self.first_letter()?;
-        let search = Search::of(&self.connection(), filter)?;
+        let search = {
+            let connection = self.connection();
+            // One look at the file: else each search takes and gives back a lock, which costs more than the search.
+            let looked = connection.unchecked_transaction()?;
+            Search::of(&looked, filter)?
+        };
         while page.letters.len() < limit && before > first {
             let room = limit - page.letters.len();
             let (mut found, reached) = if search.is_exact() {
@@ -284,10 +289,11 @@ impl Settings {
         limit: usize,
     ) -> Result<(Vec<KeptLetter>, i64), AccessError> {
         let connection = self.connection();
-        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
+        let looked = connection.unchecked_transaction()?;
+        let mut statement = looked.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
         let (mut found, mut before, mut searches) = (Vec::new(), before, 0);
         while found.len() < limit {
-            match search.newest(&connection, before.saturating_sub(1), &mut searches)? {
+            match search.newest(&looked, before.saturating_sub(1), &mut searches)? {
                 Found::End => return Ok((found, i64::MIN)),
                 Found::SoFar(at) => return Ok((found, at.saturating_add(1))),
                 Found::Letter(id) => before = id,
