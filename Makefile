@@ -13,7 +13,7 @@ test: ## Installs what the checks need, and runs them all
 	@scripts/install-test-tools
 	@scripts/test
 
-bench: ## Measures shipbell beside its floors and peers, as one table (ONLY=append: those rows; ROUNDS=3; QUICK=1)
+bench: ## Measures shipbell beside its floors and peers, as one table (ONLY=append: those rows; ONLY=lists: lists and pages; ROUNDS=3; QUICK=1)
 	@scripts/bench
 
 soak: ## Runs the tests of the journal's durability for hours (MODEL_CASES=1000000, ROUNDS=1000)

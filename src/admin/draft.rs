@@ -14,7 +14,7 @@ use crate::{
     config::refuse_header,
     settings::SavedWebhook,
     webhook::{
-        connect::lookup,
+        connect::{lookup, resolver_words},
         guard::{Author, Guard},
         sign::SigningKey,
         target::Target,
@@ -70,7 +70,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Str
     Option::deserialize(deserializer).map(Some)
 }
 
-/// What is wrong with a field, in a sentence for the person who typed it.
+/// What is wrong with a field, or may be, in a sentence for the person who typed it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, ToSchema)]
 pub struct FieldError {
     /// The field, as a JSON pointer.
@@ -100,6 +100,8 @@ pub struct Rules {
     pub guard: Guard,
     /// The header that names the image: `delivery.header_name`.
     pub header_name: HeaderName,
+    /// Whether a proxy resolves the names (`delivery.proxy`): what they mean here says nothing then.
+    pub proxied: bool,
 }
 
 impl WebhookDraft {
@@ -265,19 +267,27 @@ fn check_url(url: &str, rules: &Rules) -> Result<(), String> {
         .map_err(|refusal| refusal.to_string())
 }
 
-/// Looks at what the URL's host means now. A name that can't be resolved at the moment may be saved: it is looked at
-/// again at every connect.
-pub(super) async fn check_addresses(url: &str, rules: &Rules) -> Result<(), FieldError> {
+/// Looks at what the URL's host means now. A name that can't be resolved at the moment may be saved, for its address may
+/// come later, and it is looked at again at every connect; whoever saves it is told.
+pub(super) async fn check_addresses(url: &str, rules: &Rules) -> Result<Option<FieldError>, FieldError> {
     let Ok(target) = Target::parse(url) else {
-        return Ok(());
+        return Ok(None);
     };
-    let Ok(Ok(addresses)) = timeout(RESOLVE_MAX, lookup(target.host().to_owned(), target.port())).await
-    else {
-        return Ok(());
+    let found = timeout(RESOLVE_MAX, lookup(target.host().to_owned(), target.port())).await;
+    let reason = match &found {
+        Ok(found) => resolver_words(found),
+        Err(_) => Some(format!("no answer came within {} s", RESOLVE_MAX.as_secs())),
     };
+    if let Some(reason) = reason {
+        let host = target.host();
+        let detail = format!("{host} does not resolve right now: {reason}. Each attempt looks again");
+        return Ok((!rules.proxied).then(|| FieldError::new("/url", detail)));
+    }
+    let addresses = found.ok().and_then(Result::ok).unwrap_or_default();
     rules
         .guard
         .check_addresses(target.host(), &addresses, Author::User)
+        .map(|()| None)
         .map_err(|refusal| FieldError::new("/url", refusal))
 }
 

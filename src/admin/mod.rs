@@ -35,6 +35,7 @@ pub mod access;
 mod api;
 mod conditions;
 pub mod configuration;
+pub mod cursors;
 pub mod draft;
 pub mod live;
 pub mod notes;
@@ -50,6 +51,7 @@ pub mod webhooks;
 
 use access::{Access, Who};
 use configuration::Configuration;
+use cursors::Cursors;
 use live::Pass;
 use problem::Problem;
 use webhooks::Webhooks;
@@ -91,6 +93,8 @@ pub struct Parts {
     pub notes: notes::Notes,
     /// How often things are done by hand.
     pub rates: rate::Rates,
+    /// What seals the cursors of lists.
+    pub cursors: Cursors,
     /// How much happens.
     pub pulse: pulse::Pulse,
     /// What endpoints owe.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fmt, io,
+    io,
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +17,12 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use utoipa::ToSchema;
+
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use error::ChangeError;
 
 use super::draft::{
     EVERY_TAG, FieldError, MASK, ROTATION, Rules, WebhookDraft, check_addresses, tag_patterns,
@@ -92,7 +98,8 @@ impl Defaults {
     }
 }
 
-/// Puts every saved webhook among the endpoints; how many there are. Blocks on the disk.
+/// Puts every saved webhook among the endpoints, without secrets whose time is over; how many there are. Blocks on the
+/// disk.
 ///
 /// # Errors
 /// They can't be read.
@@ -102,6 +109,9 @@ pub fn restore(
     defaults: &Defaults,
     now: Timestamp,
 ) -> Result<usize, AccessError> {
+    if let Err(error) = settings.rotated(now) {
+        warn!(%error, "secrets whose time is over can't be forgotten yet");
+    }
     let saved = settings.webhooks()?;
     for webhook in &saved {
         endpoints.put(defaults.endpoint(webhook, now));
@@ -164,59 +174,19 @@ pub struct WebhookView {
     pub saved_at: String,
     /// By whom.
     pub saved_by: String,
+    /// What the one who set it should know: it can be so, but may not work. Left out when there is nothing, and when it
+    /// is only read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<FieldError>,
     /// What its `ETag` says.
     #[serde(skip)]
     pub version: u64,
 }
 
-/// Why a change was not made.
-#[derive(Debug)]
-pub enum ChangeError {
-    /// What was asked for can't be.
-    Invalid(Vec<FieldError>),
-    /// There is one already, and it was not said which one is to be changed.
-    Unconditional,
-    /// It is not as it was expected: somebody was faster.
-    Changed,
-    /// There is none.
-    Absent,
-    /// It could not be saved; nothing was changed.
-    Unsaved(String),
-    /// The webhook is saved and in effect. How its endpoint is, healed, enabled or disabled, is so from now on too, but
-    /// could not be written yet; that is tried again.
-    Unwritten(String),
-}
-
-impl fmt::Display for ChangeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(errors) => {
-                let details: Vec<&str> = errors.iter().map(|error| error.detail.as_str()).collect();
-                f.write_str(&details.join("; "))
-            }
-            Self::Unconditional => f.write_str("the repository has a webhook already"),
-            Self::Changed => f.write_str("somebody changed it meanwhile"),
-            Self::Absent => f.write_str("the repository has no webhook of its own"),
-            Self::Unsaved(error) => write!(f, "it could not be saved, and nothing was changed: {error}"),
-            Self::Unwritten(error) => write!(
-                f,
-                "the webhook is saved and in effect; whether it is sent to could not be written yet, which is tried \
-                 again by itself: {error}"
-            ),
-        }
-    }
-}
-
-impl From<AccessError> for ChangeError {
-    fn from(error: AccessError) -> Self {
-        Self::Unsaved(error.to_string())
-    }
-}
-
-impl From<io::Error> for ChangeError {
-    fn from(error: io::Error) -> Self {
-        Self::Unsaved(error.to_string())
-    }
+/// What a webhook was before it was changed.
+struct Before {
+    url: String,
+    had_secret: bool,
 }
 
 impl Webhooks {
@@ -256,7 +226,7 @@ impl Webhooks {
         by: &str,
     ) -> Result<(WebhookView, bool), ChangeError> {
         let parts = &self.0.parts;
-        self.look_at(&draft).await?;
+        let warnings = self.look_at(&draft).await?;
         let _one_at_a_time = self.0.changing.lock().await;
         let (enabled, now, typed) = (draft.enabled, parts.clock.now(), draft.url.clone());
         let is_of_secret = draft.is_of_secret();
@@ -265,11 +235,12 @@ impl Webhooks {
             .change(repository, move |there| wanted(there).map(Some))
             .await?;
         let (saved, is_new) = (saved.ok_or(ChangeError::Absent)?, before.is_none());
+        let had_secret = before.as_ref().is_some_and(|before| before.had_secret);
         let id = EndpointId::Repository(repository.clone());
         parts.endpoints.put(parts.defaults.endpoint(&saved, now));
         let these = HashSet::from([id.clone()]);
         if is_new
-            || before.is_some_and(|before| before != saved.url)
+            || before.is_some_and(|before| before.url != saved.url)
             || typed.is_some_and(|url| url.trim() == saved.url)
         {
             parts.states.came(&these, &format!("saved by {by}"));
@@ -290,12 +261,15 @@ impl Webhooks {
             _ => {}
         }
         let written = parts.states.save().await;
-        let view = self.view(&saved);
+        let mut view = self.view(&saved);
+        view.warnings = warnings;
         // The one before signs from now on as well, if there was one.
         let rotated_until = Some(now.after(ROTATION));
         let until = saved.previous.as_ref().map(|(_, until)| *until);
         if is_of_secret && until == rotated_until {
             info!(target: "shipbell::audit", %repository, by, url = view.url, "secret rotated");
+        } else if is_of_secret && !had_secret {
+            info!(target: "shipbell::audit", %repository, by, url = view.url, "secret made");
         } else {
             info!(
                 target: "shipbell::audit", %repository, by, url = view.url, enabled = view.enabled, is_new,
@@ -319,7 +293,7 @@ impl Webhooks {
         expected: Option<Expected>,
         by: &str,
     ) -> Result<(WebhookView, bool), ChangeError> {
-        self.look_at(&draft).await?;
+        let warnings = self.look_at(&draft).await?;
         let enabled = draft.enabled;
         let wanted = self.wanted(repository, draft, expected, (by, self.0.parts.clock.now()));
         let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
@@ -327,14 +301,19 @@ impl Webhooks {
         let there = there.map_err(io::Error::other)??;
         let is_new = there.is_none();
         let mut view = self.view(&wanted(there)?);
+        view.warnings = warnings;
         view.enabled = enabled.unwrap_or(view.enabled);
         Ok((view, is_new))
     }
 
-    async fn look_at(&self, draft: &WebhookDraft) -> Result<(), ChangeError> {
-        let Some(url) = &draft.url else { return Ok(()) };
-        let looked_at = check_addresses(url, &self.0.parts.rules).await;
-        looked_at.map_err(|error| ChangeError::Invalid(vec![error]))
+    /// What should be known of the URL that is given.
+    async fn look_at(&self, draft: &WebhookDraft) -> Result<Vec<FieldError>, ChangeError> {
+        let Some(url) = &draft.url else {
+            return Ok(Vec::new());
+        };
+        let looked_at = check_addresses(url.trim(), &self.0.parts.rules).await;
+        let warning = looked_at.map_err(|error| ChangeError::Invalid(vec![error]))?;
+        Ok(warning.into_iter().collect())
     }
 
     /// What makes a webhook as `draft` wants it out of the one that is there, if that is the `expected` one.
@@ -410,17 +389,20 @@ impl Webhooks {
         }
     }
 
-    /// What is there after `change`, and the URL of the one before, if there was one.
+    /// What is there after `change`, and what the one before was, if there was one.
     async fn change(
         &self,
         repository: &RepositoryName,
         change: impl FnOnce(Option<SavedWebhook>) -> Result<Option<SavedWebhook>, ChangeError> + Send + 'static,
-    ) -> Result<(Option<SavedWebhook>, Option<String>), ChangeError> {
+    ) -> Result<(Option<SavedWebhook>, Option<Before>), ChangeError> {
         let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
         let changed = spawn_blocking(move || {
             let mut before = None;
             let after = settings.change_webhook(&name, |there| {
-                before = there.as_ref().map(|there| there.url.clone());
+                before = there.as_ref().map(|there| Before {
+                    url: there.url.clone(),
+                    had_secret: there.secret.is_some(),
+                });
                 change(there)
             })?;
             Ok((after, before))
@@ -457,19 +439,20 @@ impl Webhooks {
     fn view(&self, saved: &SavedWebhook) -> WebhookView {
         let id = EndpointId::Repository(saved.repository.clone());
         let masked = |(name, _): &(String, String)| (name.clone(), MASK.to_owned());
-        let now = self.0.parts.clock.now();
         let until = saved.previous.as_ref().map(|(_, until)| *until);
         WebhookView {
             repository: saved.repository.to_string(),
             url: Target::parse(&saved.url).map_or_else(|_| MASK.to_owned(), |target| target.to_string()),
             has_secret: saved.secret.is_some(),
-            previous_secret_until: until.filter(|until| *until > now).map(|until| until.to_string()),
+            // It signs until it is forgotten, soon after.
+            previous_secret_until: until.map(|until| until.to_string()),
             format: saved.format.clone(),
             headers: saved.headers.iter().map(masked).collect(),
             enabled: !self.0.parts.states.is_disabled(&id),
             tags: saved.tags.clone(),
             saved_at: saved.saved_at.to_string(),
             saved_by: saved.saved_by.clone(),
+            warnings: Vec::new(),
             version: saved.version,
         }
     }

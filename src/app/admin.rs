@@ -10,6 +10,7 @@ use crate::{
         self, Admin,
         access::Access,
         configuration::Configuration,
+        cursors::Cursors,
         live::Streams,
         owed::OwedLately,
         pulse::Pulse,
@@ -59,6 +60,7 @@ pub(super) struct Side {
 impl Side {
     pub(super) fn build(config: &Config, parts: Parts) -> Result<Self, RunError> {
         let listener = options::admin_listener_options(config);
+        let cursors = Cursors::new(parts.settings.cursor_key());
         let webhooks = Webhooks::new(webhooks::Parts {
             settings: parts.settings,
             endpoints: parts.endpoints.clone(),
@@ -83,6 +85,7 @@ impl Side {
                 dispatcher: parts.dispatcher,
                 notes: admin::notes::Notes::default(),
                 rates: admin::rate::Rates::default(),
+                cursors,
                 pulse,
                 owed: OwedLately::default(),
                 streams: Streams::default(),

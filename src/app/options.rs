@@ -123,6 +123,7 @@ pub(super) fn webhook_rules(config: &Config) -> Rules {
     Rules {
         guard: guard(config),
         header_name: config.delivery.header_name.clone(),
+        proxied: config.delivery.proxy.is_some(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{self, SyncSender, TrySendError},
     },
@@ -53,6 +53,7 @@ pub(super) struct Gauges {
     pub(super) lost: AtomicU64,
     pub(super) bytes: AtomicU64,
     waiting_bytes: AtomicUsize,
+    trouble: Mutex<Option<String>>,
     complaint: Throttle,
     written: watch::Sender<()>,
 }
@@ -72,7 +73,13 @@ impl Gauges {
     /// So many rows were written.
     pub(super) fn wrote(&self, rows: u64) {
         self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.trouble(None);
         self.written.send_replace(());
+    }
+
+    /// Why nothing can be written, as long as that is so.
+    pub(super) fn trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// An entry was taken out of the line.
@@ -178,6 +185,14 @@ impl History {
     pub fn changes(&self) -> Option<watch::Receiver<()>> {
         let line = self.0.as_ref()?;
         Some(line.gauges.written.subscribe())
+    }
+
+    /// Why nothing can be written just now; what happens meanwhile is left out.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let line = self.0.as_ref()?;
+        let trouble = line.gauges.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Figures for metrics.

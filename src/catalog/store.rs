@@ -230,7 +230,9 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 /// It is somebody else's, or can't be read.
 pub(super) fn version(connection: &Connection) -> Result<i32, StoreError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    // In this order: one that is made meanwhile has both at once, and is empty or ours, never another program's.
+    let version = pragma("user_version")?;
+    let application = pragma("application_id")?;
     if application == APPLICATION_ID || (application == 0 && version == 0) {
         Ok(version)
     } else {

@@ -35,8 +35,14 @@ const BATCH_ENTRIES: usize = 2_000;
 const REST_RATIO: u32 = 16;
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// How long after a failure the file is tried again.
+/// How long after a failure the file is tried again: after the first, and at most.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_mins(1);
+
+/// What took long and failed, such as to bring a large file up to date on a disk that is nearly full, is tried again after
+/// so many times as long.
+const RETRY_RATIO: u32 = 20;
+const RETRY_LONG_MAX: Duration = Duration::from_mins(10);
 
 /// How often a file may be set aside: a disk that fails again and again is not to be filled with them.
 const ASIDE_EVERY: Duration = Duration::from_mins(1);
@@ -73,6 +79,8 @@ pub(super) struct Writer {
     pruned_at: Instant,
     round_at: Instant,
     is_failing: bool,
+    /// Failures since something was written.
+    failures: u32,
     /// What had been lost when what is pending was last compared with what is owed.
     lost: u64,
     /// How long is rested after a full batch, as a multiple of what it took.
@@ -107,6 +115,7 @@ impl Writer {
             pruned_at: Instant::now(),
             round_at: Instant::now(),
             is_failing: false,
+            failures: 0,
             lost: 0,
             rest_ratio: REST_RATIO,
         }
@@ -223,19 +232,29 @@ impl Writer {
 
     /// Opens the file. A damaged or a newer one is moved aside, and a new one made.
     fn open(&mut self) {
+        let began = Instant::now();
         match self.try_open() {
-            Ok(()) => self.retry_at = None,
+            Ok(()) => {
+                self.retry_at = None;
+                self.gauges.trouble(None);
+            }
             Err(error) => {
-                self.fail(&error);
+                self.fail_after(&error, began.elapsed());
                 if self.retry_at.is_none()
                     && let Err(error) = self.try_open()
                 {
                     self.is_failing = false;
                     self.complain(&error);
-                    self.retry_at = Some(Instant::now() + RETRY);
+                    self.rest(began.elapsed());
                 }
             }
         }
+    }
+
+    /// Lets some time pass before the file is tried again, after what took so long.
+    fn rest(&mut self, took: Duration) {
+        self.retry_at = Some(Instant::now() + pause(self.failures, took));
+        self.failures = self.failures.saturating_add(1);
     }
 
     fn try_open(&mut self) -> Result<(), StoreError> {
@@ -279,6 +298,10 @@ impl Writer {
 
     /// What follows from a failure. `retry_at` is empty afterwards if the next try may come at once.
     fn fail(&mut self, error: &StoreError) {
+        self.fail_after(error, Duration::ZERO);
+    }
+
+    fn fail_after(&mut self, error: &StoreError, took: Duration) {
         self.store = None;
         let is_again = self.aside_at.is_some_and(|at| at.elapsed() < ASIDE_EVERY);
         let why = match error {
@@ -286,7 +309,7 @@ impl Writer {
             StoreError::Newer(version) if !is_again => format!("version-{version}"),
             _ => {
                 self.complain(error);
-                self.retry_at = Some(Instant::now() + RETRY);
+                self.rest(took);
                 return;
             }
         };
@@ -297,18 +320,24 @@ impl Writer {
                     "the history can't be used: it is set aside and begun anew; deliveries are not affected"
                 );
                 self.retry_at = None;
+                self.gauges.trouble(None);
                 self.aside_at = Some(Instant::now());
                 self.pruner.restart();
             }
             Err(failure) => {
-                error!(file = %self.path.display(), %error, %failure, "the history can't be used nor set aside");
-                self.retry_at = Some(Instant::now() + RETRY);
+                if self.failures == 0 {
+                    error!(file = %self.path.display(), %error, %failure, "the history can't be used nor set aside");
+                }
+                self.gauges
+                    .trouble(Some(format!("{error}; it can't be set aside: {failure}")));
+                self.rest(took);
             }
         }
     }
 
     /// Tells of a failure once, until it is over.
     fn complain(&mut self, error: &StoreError) {
+        self.gauges.trouble(Some(error.to_string()));
         if !std::mem::replace(&mut self.is_failing, true) {
             error!(
                 file = %self.path.display(), %error,
@@ -318,6 +347,7 @@ impl Writer {
     }
 
     fn recovered(&mut self) {
+        self.failures = 0;
         if std::mem::replace(&mut self.is_failing, false) {
             info!(file = %self.path.display(), "the history is written again");
         }
@@ -379,6 +409,13 @@ impl Writer {
     }
 }
 
+/// How long to wait after so many failures, the last of which took so long.
+fn pause(failures: u32, took: Duration) -> Duration {
+    let again = RETRY.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
+    let long = took.saturating_mul(RETRY_RATIO).min(RETRY_LONG_MAX);
+    again.min(RETRY_MAX).max(long)
+}
+
 /// Writes a batch in one transaction; how many rows it took.
 fn write_batch(
     store: &mut Store,
@@ -401,4 +438,20 @@ fn write_batch(
     }
     begun.commit()?;
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_again_less_and_less_often_and_what_takes_long_seldom() {
+        let pauses: Vec<u64> = (0..6)
+            .map(|failures| pause(failures, Duration::ZERO).as_secs())
+            .collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(pause(99, Duration::ZERO), RETRY_MAX);
+        assert_eq!(pause(0, Duration::from_secs(12)), Duration::from_mins(4));
+        assert_eq!(pause(0, Duration::from_hours(1)), RETRY_LONG_MAX);
+    }
 }

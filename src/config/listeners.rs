@@ -10,7 +10,7 @@ use globset::GlobSet;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{reader::Section, units};
+use super::{problem::Warning, reader::Section, units};
 use crate::secret::Secret;
 
 /// Stands in for an address that has a problem.
@@ -201,6 +201,30 @@ impl Admin {
         };
         admin.check(section);
         admin
+    }
+
+    /// That a proxy is known by one thing alone, and what would be right: whoever names themselves is believed then, if
+    /// they are at the right place, or know the secret.
+    pub(super) fn half_proxied(&self) -> Option<Warning> {
+        let (somewhere, secret) = (
+            !self.proxy.trusted_networks.is_empty(),
+            self.proxy.secret.is_some(),
+        );
+        let (key, message) = match (self.auth, somewhere, secret) {
+            (AdminAuth::Proxy, true, false) => (
+                "admin.proxy.secret_file",
+                "is not set: whoever connects from admin.proxy.trusted_networks may say who they are, not only the proxy; \
+                 have it show a secret in X-Shipbell-Proxy-Secret, and name the file with that secret here",
+            ),
+            (AdminAuth::Proxy, false, true) => (
+                "admin.proxy.trusted_networks",
+                "is not set: whoever has the proxy's secret may say who they are, from anywhere; list where the proxy \
+                 connects from, such as [\"10.0.0.7/32\"]",
+            ),
+            _ => return None,
+        };
+        let (key, message) = (key.to_owned(), message.to_owned());
+        Some(Warning { key, message })
     }
 
     fn check(&self, section: &mut Section<'_>) {

@@ -204,7 +204,7 @@ impl Config {
         self.endpoints.iter().map(resolve).collect()
     }
 
-    /// What is set, differs from its default, and does nothing in this version.
+    /// What is set, differs from its default, and does nothing in this version; and what lets in more than is meant.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = later::warnings(&self.settings);
@@ -217,6 +217,7 @@ impl Config {
                     .to_owned(),
             });
         }
+        warnings.extend(self.admin.half_proxied());
         warnings
     }
 

@@ -90,10 +90,10 @@ impl Letter {
     /// What it takes in the file, about, with its part in the indexes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        const BASE: usize = 480;
+        const BASE: usize = 600;
         let listed: usize = self.references.iter().map(reference_bytes).sum();
         let names =
-            2 * self.repository.as_str().len() + self.tag.as_ref().map_or(0, |tag| 2 * tag.as_str().len());
+            3 * self.repository.as_str().len() + self.tag.as_ref().map_or(0, |tag| 3 * tag.as_str().len());
         (BASE + listed + names + self.event_id.len() + self.actor.len() + self.reason.len()) as u64
     }
 }

@@ -1,23 +1,25 @@
 //! Dead letters in the file: written many at once, let go of oldest first, found by a filter.
 //!
-//! Whoever looks through all of them does so in steps of some ten thousand ids, so that nobody waits for long:
-//! there is one connection, and the states of endpoints are saved by it, too.
+//! What is asked for is [searched](super::sought) by indexes. Whoever looks through all of them does so in steps of some
+//! ten thousand ids, so that nobody waits for long: there is one connection, and the states of endpoints are saved by it,
+//! too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
-use serde::{Deserialize, Serialize};
 
 use super::{
     AccessError, Settings,
     letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats},
+    listed::{listed, references},
+    sought::{Found, Search},
     states::endpoint,
 };
 use crate::{
     clock::Timestamp,
     image::{MediaType, Tag},
     journal::JournalId,
-    push::{EndpointId, Reference, Sequence},
+    push::{EndpointId, Sequence},
 };
 
 /// Ids that are looked through in one go.
@@ -63,17 +65,6 @@ impl Tally {
             self.bytes.store(bytes, Ordering::Relaxed);
         }
     }
-}
-
-/// One blob as the column `listed` has it.
-#[derive(Serialize, Deserialize)]
-struct Listed<'a> {
-    #[serde(rename = "mediaType", borrow)]
-    media_type: std::borrow::Cow<'a, str>,
-    size: u64,
-    digest: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    urls: bool,
 }
 
 impl Settings {
@@ -134,6 +125,8 @@ impl Settings {
             &format!("DELETE FROM dead_letters WHERE id IN {some}"),
             params![before, PRUNED_AT_ONCE],
         )?;
+        let spans = "DELETE FROM letter_spans WHERE block < (SELECT min(id) FROM dead_letters) >> 10";
+        transaction.execute(spans, ())?;
         transaction.commit()?;
         self.0.tally.add(-count(letters), -count(replays));
         self.0.tally.weigh(&connection);
@@ -153,9 +146,19 @@ impl Settings {
         let mut page = LetterPage::default();
         let mut before = after.unwrap_or(i64::MAX);
         let first = self.first_letter()?;
+        let search = {
+            let connection = self.connection();
+            // One look at the file: else each search takes and gives back a lock, which costs more than the search.
+            let looked = connection.unchecked_transaction()?;
+            Search::of(&looked, filter)?
+        };
         while page.letters.len() < limit && before > first {
             let room = limit - page.letters.len();
-            let (mut found, reached) = self.window(filter, before, room)?;
+            let (mut found, reached) = if search.is_exact() {
+                self.searched(&search, filter, before, room)?
+            } else {
+                self.window(&search, filter, before, room)?
+            };
             page.letters.append(&mut found);
             before = reached;
         }
@@ -277,35 +280,58 @@ impl Settings {
         Ok(first.unwrap_or(i64::MAX))
     }
 
-    /// The letters that are meant within one window, and how far it reached.
-    fn window(
+    /// Letters that are meant, found one by one, and how far that came in one go.
+    fn searched(
         &self,
+        search: &Search,
         filter: &LetterFilter,
         before: i64,
         limit: usize,
     ) -> Result<(Vec<KeptLetter>, i64), AccessError> {
         let connection = self.connection();
+        let looked = connection.unchecked_transaction()?;
+        let mut statement = looked.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
+        let (mut found, mut before, mut searches) = (Vec::new(), before, 0);
+        while found.len() < limit {
+            match search.newest(&looked, before.saturating_sub(1), &mut searches)? {
+                Found::End => return Ok((found, i64::MIN)),
+                Found::SoFar(at) => return Ok((found, at.saturating_add(1))),
+                Found::Letter(id) => before = id,
+            }
+            // One of a number that was asked for may be gone.
+            let kept = statement.query_row([before], read).optional()?;
+            found.extend(kept.filter(|kept| is_meant(filter, kept)));
+        }
+        Ok((found, before))
+    }
+
+    /// The letters that are meant within one window, and how far it reached.
+    fn window(
+        &self,
+        search: &Search,
+        filter: &LetterFilter,
+        before: i64,
+        limit: usize,
+    ) -> Result<(Vec<KeptLetter>, i64), AccessError> {
+        let connection = self.connection();
+        let Some((newest, oldest)) = search.stretch(before) else {
+            return Ok((Vec::new(), i64::MIN));
+        };
         let newest: Option<i64> = connection
-            .prepare_cached("SELECT max(id) FROM dead_letters WHERE id < ?1")?
-            .query_row([before], |row| row.get(0))?;
+            .prepare_cached("SELECT max(id) FROM dead_letters WHERE id <= ?1")?
+            .query_row([newest], |row| row.get(0))?;
         let Some(newest) = newest else {
             return Ok((Vec::new(), i64::MIN));
         };
-        let lowest = newest.saturating_sub(WINDOW);
-        let ids = (!filter.ids.is_empty()).then(|| serde_json::json!(filter.ids).to_string());
+        let lowest = newest.saturating_sub(WINDOW).max(oldest.saturating_sub(1));
         let sql = format!(
             "{SELECT} WHERE l.id <= :newest AND l.id > :lowest \
-             AND (:ids IS NULL OR l.id IN (SELECT value FROM json_each(:ids))) \
-             AND (:endpoint IS NULL OR l.endpoint = :endpoint) AND (:tag IS NULL OR l.tag = :tag) \
              AND l.died_ms >= :since AND l.died_ms < :until ORDER BY l.id DESC"
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query(named_params! {
             ":newest": newest,
             ":lowest": lowest,
-            ":ids": ids,
-            ":endpoint": filter.endpoint.as_ref().map(ToString::to_string),
-            ":tag": filter.tag.as_ref().map(Tag::as_str),
             ":since": filter.since.map_or(i64::MIN, Timestamp::unix_millis),
             ":until": filter.until.map_or(i64::MAX, Timestamp::unix_millis),
         })?;
@@ -323,6 +349,23 @@ impl Settings {
         }
         Ok((found, reached))
     }
+}
+
+/// Whether a letter is all of what no index was asked for.
+fn is_meant(filter: &LetterFilter, kept: &KeptLetter) -> bool {
+    let letter = &kept.letter;
+    let glob = filter.repository.as_ref();
+    glob.is_none_or(|glob| glob.is_match(letter.repository.as_str()))
+        && filter.since.is_none_or(|since| letter.died_at >= since)
+        && filter.until.is_none_or(|until| letter.died_at < until)
+        && filter
+            .endpoint
+            .as_ref()
+            .is_none_or(|endpoint| *endpoint == letter.endpoint)
+        && filter
+            .tag
+            .as_ref()
+            .is_none_or(|tag| Some(tag) == letter.tag.as_ref())
 }
 
 pub(super) const SELECT: &str = "SELECT l.*, r.letter IS NOT NULL AS replaying, r.forced FROM dead_letters l LEFT JOIN replays r ON r.letter = l.id";
@@ -423,7 +466,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<KeptLetter> {
 #[error("{0:?} is nothing that was written here")]
 struct Unknown(String);
 
-fn odd(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(super) fn odd(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
 }
 
@@ -437,39 +480,6 @@ fn sequence(row: &Row<'_>, column: impl rusqlite::RowIndex) -> rusqlite::Result<
 fn journal(text: &str) -> rusqlite::Result<JournalId> {
     let number = u128::from_str_radix(text, 16).map_err(odd)?;
     Ok(JournalId(number.to_be_bytes()))
-}
-
-fn listed(references: &[Reference]) -> String {
-    if references.is_empty() {
-        return String::new();
-    }
-    let listed: Vec<_> = references
-        .iter()
-        .map(|reference| Listed {
-            media_type: (*reference.media_type).into(),
-            size: reference.size,
-            digest: reference.digest.to_string(),
-            urls: reference.has_urls,
-        })
-        .collect();
-    // Without it the registry is asked.
-    serde_json::to_string(&listed).unwrap_or_default()
-}
-
-fn references(text: &str) -> rusqlite::Result<Vec<Reference>> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let listed: Vec<Listed<'_>> = serde_json::from_str(text).map_err(odd)?;
-    let references = listed.into_iter().map(|listed| {
-        Ok(Reference {
-            media_type: listed.media_type.into(),
-            size: listed.size,
-            digest: listed.digest.parse().map_err(odd)?,
-            has_urls: listed.urls,
-        })
-    });
-    references.collect()
 }
 
 /// As SQLite has numbers.

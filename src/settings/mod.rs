@@ -1,5 +1,5 @@
 //! `settings.db`: what is precious, and can't be built again from anything else: how endpoints are, the repositories'
-//! own webhooks, and dead letters.
+//! own webhooks, and dead letters. And the key of cursors, which would be made anew.
 //!
 //! # Specification
 //! A SQLite database in `data_dir`, readable by its owner alone. `PRAGMA user_version` is the version of its
@@ -29,14 +29,18 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId};
 
+mod cursor_key;
 mod export;
 mod letter;
 mod letters;
+mod listed;
 mod replays;
 mod schema;
+mod sought;
 mod states;
 mod webhooks;
 
+pub use cursor_key::CursorKey;
 pub use export::Exported;
 pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats};
 pub use replays::{Mark, Order};
@@ -66,6 +70,7 @@ pub struct Settings(Arc<Inner>);
 struct Inner {
     connection: Mutex<Connection>,
     tally: letters::Tally,
+    cursor_key: CursorKey,
 }
 
 /// Why the settings can't be used. Nothing in the file was changed.
@@ -158,9 +163,12 @@ impl Settings {
         }
         schema::migrate(&connection, version).map_err(|error| OpenError::from_sqlite(path, error))?;
         let tally = letters::Tally::of(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
+        let cursor_key =
+            cursor_key::read_or_make(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
         Ok(Self(Arc::new(Inner {
             connection: Mutex::new(connection),
             tally,
+            cursor_key,
         })))
     }
 
@@ -188,6 +196,12 @@ impl Settings {
                 version,
             }),
         }
+    }
+
+    /// What cursors of lists are sealed with: the same after a restart.
+    #[must_use]
+    pub fn cursor_key(&self) -> &CursorKey {
+        &self.0.cursor_key
     }
 
     /// The states that were saved, in no order.

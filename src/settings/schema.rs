@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 5;
 
 /// From each version to the next. What is here is never changed, only added to.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     "
 CREATE TABLE endpoint_states (
     endpoint       TEXT PRIMARY KEY,  -- a name, or repository:<name>
@@ -71,6 +71,28 @@ CREATE TABLE repository_webhooks (
 ) STRICT;
 CREATE TABLE webhook_version (value INTEGER NOT NULL) STRICT;
 INSERT INTO webhook_version VALUES (0);
+",
+    "
+-- What cursors of lists are sealed with: one row, made at the first start.
+CREATE TABLE cursor_key (value BLOB NOT NULL) STRICT;
+",
+    "
+-- For lists of dead letters by a filter, newest first: each index ends with the id.
+CREATE INDEX dead_letters_by_endpoint ON dead_letters (endpoint);
+CREATE INDEX dead_letters_by_repository ON dead_letters (repository);
+CREATE INDEX dead_letters_by_tag ON dead_letters (tag);
+
+-- When the letters of 1,024 ids were given up on: none earlier than first_ms, none later than last_ms.
+CREATE TABLE letter_spans (
+    block    INTEGER PRIMARY KEY,    -- dead_letters.id >> 10
+    first_ms INTEGER NOT NULL,
+    last_ms  INTEGER NOT NULL
+) STRICT;
+INSERT INTO letter_spans SELECT id >> 10, min(died_ms), max(died_ms) FROM dead_letters GROUP BY id >> 10;
+CREATE TRIGGER letter_spans_grow AFTER INSERT ON dead_letters BEGIN
+    INSERT INTO letter_spans VALUES (new.id >> 10, new.died_ms, new.died_ms) ON CONFLICT (block) DO UPDATE SET
+        first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms);
+END;
 ",
 ];
 

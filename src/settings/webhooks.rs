@@ -107,13 +107,18 @@ pub(super) fn put(connection: &Connection, webhook: &SavedWebhook) -> rusqlite::
     Ok(u64::try_from(version).unwrap_or_default())
 }
 
-/// Forgets the previous secrets whose time was over by `now`; whose they were, without them.
+/// Forgets the previous secrets whose time was over by `now`; whose they were, without them. Each has a version of its
+/// own from then on: it is shown otherwise than before.
 pub(super) fn rotated(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<SavedWebhook>> {
-    let sql = "UPDATE repository_webhooks SET previous_secret = NULL, previous_until_ms = NULL \
-               WHERE previous_until_ms <= ?1 RETURNING *";
+    let sql = "SELECT * FROM repository_webhooks WHERE previous_until_ms <= ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([now.unix_millis()], read)?;
-    rows.collect()
+    let mut over: Vec<SavedWebhook> = rows.collect::<rusqlite::Result<_>>()?;
+    for webhook in &mut over {
+        webhook.previous = None;
+        webhook.version = put(connection, webhook)?;
+    }
+    Ok(over)
 }
 
 pub(super) fn remove(connection: &Connection, repository: &RepositoryName) -> rusqlite::Result<bool> {

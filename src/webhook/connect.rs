@@ -334,18 +334,11 @@ impl Gate {
     }
 
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-        let found = (self.lookup)(host.to_owned(), port).await.map_err(|error| {
-            let text = error.to_string();
-            unresolved(
-                host,
-                text.strip_prefix("failed to lookup address information: ")
-                    .unwrap_or(&text),
-            )
-        })?;
-        if found.is_empty() {
-            return Err(unresolved(host, "it has no address"));
+        let found = (self.lookup)(host.to_owned(), port).await;
+        match resolver_words(&found) {
+            Some(reason) => Err(unresolved(host, &reason)),
+            None => Ok(found.unwrap_or_default()),
         }
-        Ok(found)
     }
 }
 
@@ -353,6 +346,19 @@ fn unresolved(host: &str, reason: &str) -> ConnectError {
     ConnectError::Resolve {
         host: host.to_owned(),
         reason: reason.to_owned(),
+    }
+}
+
+/// Why a name has no address; `None` when it has.
+pub(crate) fn resolver_words(found: &io::Result<Vec<SocketAddr>>) -> Option<String> {
+    match found {
+        Ok(addresses) if addresses.is_empty() => Some("it has no address".to_owned()),
+        Ok(_) => None,
+        Err(error) => {
+            let text = error.to_string();
+            let words = text.strip_prefix("failed to lookup address information: ");
+            Some(words.unwrap_or(&text).to_owned())
+        }
     }
 }
 

@@ -397,6 +397,12 @@ fn eight_tabs_each_load_and_the_one_that_is_looked_at_is_kept_up_to_date() {
 }
 
 #[test]
+fn a_stream_that_is_refused_is_asked_for_again_within_eight_seconds() {
+    let shipbell = Shipbell::start(Config::without_registry());
+    run("refused", &shipbell, |what, _| panic!("{what}"));
+}
+
+#[test]
 fn whoever_logs_in_meets_pages_that_are_for_everybody() {
     let receiver = Receiver::scripted(|_| Answer::Status(500));
     let shipbell = Shipbell::start(with_tokens());

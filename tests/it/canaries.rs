@@ -292,6 +292,15 @@ fn answers(shipbell: &Shipbell, api: &Api) -> Vec<Shown> {
             .iter()
             .map(|letter| format!("/dead-letters/{}", letter["id"])),
     );
+    let events = letters.iter().filter_map(|letter| letter["event_id"].as_str());
+    let stories: Vec<_> = events.map(|event| format!("/api/v1/why?event={event}")).collect();
+    assert!(!stories.is_empty(), "events have ids");
+    for story in &stories {
+        let told = api.json(story);
+        let attempts = &told["pushes"][0]["deliveries"][0]["attempts"];
+        assert!(!attempts.as_array().unwrap().is_empty(), "{told:#}");
+    }
+    paths.extend(stories);
     let deliveries = api.json("/api/v1/deliveries");
     for delivery in deliveries["items"].as_array().unwrap() {
         let id = delivery["id"].as_str().unwrap();

@@ -306,6 +306,47 @@ fn a_test_shows_what_was_answered_and_no_markup_of_it() {
 }
 
 #[test]
+fn a_url_whose_name_does_not_resolve_is_saved_and_whoever_saved_it_is_told_at_the_field() {
+    let shipbell = Shipbell::start(own());
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let url = "https://ci:hunter1@nobody.invalid/hook?token=hunter2";
+    let form = [("version", ""), ("url", url), ("tags", "**"), ("enabled", "yes")];
+    let saved = browser.submit(PAGE, &form);
+    assert_eq!(saved.status, 303, "{}", saved.text());
+    let shown = saved.header("location").unwrap().to_owned();
+    let page = browser.page(&shown);
+    let warning = between(&page, "id=\"url-warning\"", "</p>");
+    assert!(
+        warning.contains("Saved, but nobody.invalid does not resolve right now: "),
+        "{warning}"
+    );
+    assert!(
+        page.contains("aria-describedby=\"url-warning url-hint\""),
+        "{page}"
+    );
+    assert!(page.contains("Saved, but look at the URL."), "{page}");
+    assert!(!page.contains("hunter") && !page.contains("url-error"), "{page}");
+    assert!(!browser.page(&shown).contains("url-warning"), "said once");
+    let test = browser.submit(&format!("{PAGE}/test"), &[]).text();
+    assert!(
+        test.contains("the name nobody.invalid can&#39;t be resolved"),
+        "{test}"
+    );
+
+    let set = api.set("acme/other", &json!({"url": url}));
+    assert_eq!(set.status, 201);
+    let warning = set.json()["warnings"][0].clone();
+    assert_eq!(warning["pointer"], "/url");
+    let detail = warning["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("nobody.invalid does not resolve right now"),
+        "{detail}"
+    );
+    let there = api.json("/api/v1/repositories/acme%2Fother/webhook");
+    assert_eq!(there["warnings"], serde_json::Value::Null, "{there}");
+}
+
+#[test]
 fn what_goes_wrong_is_a_page_for_people_and_a_problem_document_for_programs() {
     let shipbell = Shipbell::start(own());
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));

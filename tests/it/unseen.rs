@@ -1,5 +1,6 @@
 //! Somebody who may see few of many repositories finds them on the first page.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 
 use crate::{
@@ -19,7 +20,7 @@ const OTHERS: usize = 1_500;
 #[test]
 fn few_that_may_be_seen_among_many_are_on_the_first_page() {
     let receiver = Receiver::start();
-    let shipbell = Shipbell::start(with_tokens().endpoint("hook", &receiver.url("/hook")));
+    let mut shipbell = Shipbell::start(with_tokens().endpoint("hook", &receiver.url("/hook")));
     let [admin, viewer] = [ADMIN, VIEWER].map(|token| Api::at(shipbell.admin_port()).bearer(token));
     let own = admin.set("acme/app", &json!({"url": receiver.url("/own")}));
     assert_eq!(own.status, 201, "{}", own.text());
@@ -69,4 +70,26 @@ fn few_that_may_be_seen_among_many_are_on_the_first_page() {
         "{found:?}"
     );
     assert!(page["next"].is_null(), "{page:#}");
+
+    // One that is not gone through to its end stops at something else, and its cursor does not say at what.
+    let begun = viewer.json("/api/v1/deliveries?limit=1");
+    assert_eq!(begun["items"], json!([]));
+    let next = begun["next"].as_str().unwrap();
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(next).unwrap();
+    assert!(!bytes.windows(4).any(|four| four == b"hook"), "{next}");
+    let behind = |cursor: &str| format!("/api/v1/deliveries?limit=2&cursor={cursor}");
+    let by_hand = BASE64_URL_SAFE_NO_PAD.encode(br#"[17592186044417,"hook"]"#);
+    let of_another_list = admin.json("/api/v1/repositories?limit=1")["next"].clone();
+    let (_, cut) = next.split_at(4);
+    for cursor in [cut, &by_hand, of_another_list.as_str().unwrap()] {
+        let refused = viewer.get(&behind(cursor));
+        assert_eq!(refused.status, 422, "{cursor}");
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("none of this list's"), "{detail}");
+    }
+    shipbell.stop();
+    shipbell.start_again();
+    let viewer = Api::at(shipbell.admin_port()).bearer(VIEWER);
+    let page = viewer.json(&behind(next));
+    assert_eq!(page["items"].as_array().unwrap().len(), 2, "{page:#}");
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
-    Page, Paging, Params, cursor, history, named, veiled,
+    super::{Admin, access::Who, cursors::List, problem::Problem},
+    Page, Paging, Params, history, named, veiled,
 };
 pub(in super::super) use crate::catalog::DELIVERY_STATES as STATES;
 use crate::{
@@ -154,7 +154,7 @@ pub(in super::super) async fn listed(
     if let Some(repository) = &filter.repository {
         who.see(&super::repository(repository)?)?;
     }
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new(admin, List::Deliveries, query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<(i64, String)>()?);
     let mut after = after.map(|(push, endpoint)| DeliveryPlace { push, endpoint });
     let (who, desk) = (who.clone(), admin.clone());
@@ -203,7 +203,7 @@ pub(in super::super) async fn listed(
         let (items, next) = found.unwrap_or_default();
         Page {
             items,
-            next: next.as_ref().and_then(cursor),
+            next: paging.next(next.as_ref()),
         }
     })
 }

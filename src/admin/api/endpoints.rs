@@ -10,8 +10,8 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, draft::MASK, problem::Problem},
-    Page, Paging, Params, blocking, cursor,
+    super::{Admin, access::Who, cursors::List, draft::MASK, problem::Problem},
+    Page, Paging, Params, blocking,
     schemas::EndpointState,
     seconds, veiled,
 };
@@ -155,7 +155,7 @@ fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointV
             "one of healthy, failing, paused, ignored, disabled, held",
         ));
     }
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new(admin, List::Endpoints, query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<(bool, String)>()?);
     let endpoints = &admin.parts().endpoints;
     let all: Vec<EndpointId> = match &query.repository {
@@ -188,7 +188,7 @@ fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointV
         if items.len() == limit {
             return Ok(Page {
                 items,
-                next: last.as_ref().and_then(cursor),
+                next: paging.next(last.as_ref()),
             });
         }
         items.push(EndpointView::of(admin, who, &endpoint));

@@ -8,8 +8,8 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem, rate::Act},
-    Page, Paging, Params, cursor,
+    super::{Admin, access::Who, cursors::List, problem::Problem, rate::Act},
+    Page, Paging, Params,
     deliveries::moment,
     named, order, run, veiled,
 };
@@ -170,7 +170,7 @@ pub(in super::super) async fn listed(
     who: &Who,
     query: &LetterQuery,
 ) -> Result<Page<LetterView>, Problem> {
-    let paging = Paging::new(query.limit, query.cursor.clone());
+    let paging = Paging::new(admin, List::DeadLetters, query.limit, query.cursor.clone());
     let (limit, mut after) = (paging.limit()?, paging.after::<i64>()?);
     let filter = query.filter()?;
     let letters = admin.parts().dispatcher.dead_letters();
@@ -191,7 +191,7 @@ pub(in super::super) async fn listed(
             break;
         }
     }
-    let next = after.as_ref().and_then(cursor);
+    let next = paging.next(after.as_ref());
     Ok(Page { items, next })
 }
 

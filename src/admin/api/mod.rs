@@ -12,7 +12,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode, header, request};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::spawn_blocking;
@@ -30,6 +29,7 @@ pub(super) use veiled::identity;
 use super::{
     Admin,
     conditions::{Malformed, Named},
+    cursors::{Cursors, List},
     problem::Problem,
     webhooks::ChangeError,
 };
@@ -185,17 +185,24 @@ pub(super) struct Page<T> {
     pub(super) next: Option<String>,
 }
 
-/// Which page is wanted.
-#[derive(Clone, Debug, Default)]
+/// Which page of a list is wanted.
+#[derive(Clone, Debug)]
 pub(super) struct Paging {
+    list: List,
+    cursors: Cursors,
     limit: Option<u32>,
     cursor: Option<String>,
 }
 
 impl Paging {
     /// As a query says it.
-    pub(super) fn new(limit: Option<u32>, cursor: Option<String>) -> Self {
-        Self { limit, cursor }
+    pub(super) fn new(admin: &Admin, list: List, limit: Option<u32>, cursor: Option<String>) -> Self {
+        Self {
+            list,
+            cursors: admin.parts().cursors.clone(),
+            limit,
+            cursor,
+        }
     }
 
     /// How many items are wanted.
@@ -211,19 +218,16 @@ impl Paging {
         let Some(cursor) = self.cursor.as_deref().filter(|cursor| !cursor.is_empty()) else {
             return Ok(None);
         };
-        let decoded = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
-        let place = decoded.and_then(|place| serde_json::from_slice(&place).ok());
-        place.map(Some).ok_or_else(|| {
-            let detail = "cursor: take it from `next` of the page before";
+        self.cursors.open(self.list, cursor).map(Some).ok_or_else(|| {
+            let detail = "cursor: it is none of this list's: take it whole, from `next` of the page before";
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         })
     }
-}
 
-/// The cursor of a page that begins behind `place`.
-pub(super) fn cursor(place: &impl Serialize) -> Option<String> {
-    let place = serde_json::to_vec(place).ok()?;
-    Some(BASE64_URL_SAFE_NO_PAD.encode(place))
+    /// The cursor of the page that begins behind `place`, if there is more.
+    pub(super) fn next(&self, place: Option<&impl Serialize>) -> Option<String> {
+        self.cursors.seal(self.list, place?)
+    }
 }
 
 /// The query of a request.

@@ -86,11 +86,12 @@ pub(in super::super) struct JournalFigures {
 }
 
 /// The disk.
-#[expect(clippy::struct_field_names, reason = "units are last in names")]
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct DiskFigures {
     /// Bytes of `catalog.db`, the history.
     pub(in super::super) history_bytes: u64,
+    /// Why the history can't be written; null when it can. What happens meanwhile is missing there.
+    pub(in super::super) history_problem: Option<String>,
     /// Bytes of `settings.db`, with the dead letters.
     pub(in super::super) settings_bytes: u64,
     /// Bytes that are free to be used; null when that can't be told.
@@ -178,6 +179,7 @@ fn figures(admin: &Admin) -> Figures {
         },
         disk: DiskFigures {
             history_bytes: parts.history.stats().bytes,
+            history_problem: parts.history.trouble(),
             settings_bytes: letters.bytes,
             free_bytes,
             total_bytes,

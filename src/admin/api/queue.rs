@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
-    Page, Paging, Params, blocking, cursor, named, seconds, veiled,
+    super::{Admin, access::Who, cursors::List, problem::Problem},
+    Page, Paging, Params, blocking, named, seconds, veiled,
 };
 use crate::image::RepositoryName;
 
@@ -55,8 +55,7 @@ pub(super) async fn list(
     Extension(who): Extension<Who>,
     Params(query): Params<QueueQuery>,
 ) -> Result<Json<Page<Owed>>, Problem> {
-    let paging = Paging::new(query.limit, query.cursor);
-    let (limit, after) = (paging.limit()?, paging.after::<(String, String)>()?);
+    let paging = Paging::new(&admin, List::Queue, query.limit, query.cursor);
     let only = query.repository.as_deref().map(super::repository).transpose()?;
     let endpoint = query
         .endpoint
@@ -64,8 +63,8 @@ pub(super) async fn list(
         .map(super::endpoints::named)
         .transpose()?;
     let endpoint = endpoint.map(|id| id.to_string());
-    blocking(move || listed(&admin, &who, only, endpoint.as_deref(), after.as_ref(), limit))
-        .await
+    blocking(move || listed(&admin, &who, only, endpoint.as_deref(), &paging))
+        .await?
         .map(Json)
 }
 
@@ -74,9 +73,10 @@ fn listed(
     who: &Who,
     only: Option<RepositoryName>,
     endpoint: Option<&str>,
-    after: Option<&(String, String)>,
-    limit: usize,
-) -> Page<Owed> {
+    paging: &Paging,
+) -> Result<Page<Owed>, Problem> {
+    let (limit, after) = (paging.limit()?, paging.after::<(String, String)>()?);
+    let after = after.as_ref();
     let queue = &admin.parts().queue;
     let mut names = match only {
         Some(name) => vec![name],
@@ -100,13 +100,13 @@ fn listed(
             }
             if items.len() == limit {
                 let place = items.last().map(|last| (&last.repository, &last.endpoint));
-                let next = place.and_then(|place| cursor(&place));
-                return Page { items, next };
+                let next = paging.next(place.as_ref());
+                return Ok(Page { items, next });
             }
             items.push(owed(admin, who, &name, &waiting));
         }
     }
-    Page { items, next: None }
+    Ok(Page { items, next: None })
 }
 
 /// What a person wants to know of it. Blocks on the disk.

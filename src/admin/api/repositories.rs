@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
-    Page, Paging, Params, blocking, cursor, history, named, seconds,
+    super::{Admin, access::Who, cursors::List, problem::Problem},
+    Page, Paging, Params, blocking, history, named, seconds,
 };
 use crate::{
     catalog::{ListedRepository, RepositoryOrder, RepositoryPlace},
@@ -110,7 +110,7 @@ pub(in super::super) async fn listed(
     if part.chars().count() > PART_MAX {
         return Err(Problem::parameter("q", "a name has at most 255 characters"));
     }
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new(admin, List::Repositories(order), query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<(i64, String)>()?);
     let after = after.map(|(value, name)| RepositoryPlace { value, name });
     let seer = who.clone();
@@ -143,7 +143,7 @@ pub(in super::super) async fn listed(
     let items = blocking(move || found.into_iter().map(|listed| view(&desk, listed)).collect());
     Ok(Page {
         items: items.await?,
-        next: next.and_then(|place| cursor(&(place.value, place.name))),
+        next: paging.next(next.map(|place| (place.value, place.name)).as_ref()),
     })
 }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, problem::Problem},
-    Page, Paging, Params, blocking, cursor,
+    super::{Admin, access::Who, cursors::List, problem::Problem},
+    Page, Paging, Params, blocking,
     endpoints::{EndpointView, visible},
     history, named,
     schemas::EndpointState,
@@ -98,7 +98,7 @@ pub(in super::super) async fn listed(
     query: TransitionQuery,
 ) -> Result<Page<TransitionView>, Problem> {
     let (id, _) = visible(admin, who, id)?;
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new(admin, List::EndpointStates, query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<i64>()?);
     let endpoint = id.clone();
     let mut found = history(admin, move |reader| {
@@ -117,6 +117,6 @@ pub(in super::super) async fn listed(
     };
     Ok(Page {
         items: found.into_iter().map(view).collect(),
-        next: last.as_ref().and_then(cursor),
+        next: paging.next(last.as_ref()),
     })
 }

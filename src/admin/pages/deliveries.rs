@@ -266,7 +266,7 @@ pub(super) async fn redeliver(
                 "Sent again, and taken.".clone_into(&mut shown.notice);
             } else {
                 let reason = sent.reason.unwrap_or_default();
-                shown.problem = format!("Sent again, and not taken: {reason}");
+                shown.problem = sentence(&format!("Sent again, and not taken: {reason}"));
             }
             page(StatusCode::OK, &shown)
         }

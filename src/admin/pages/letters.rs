@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{
     body::Bytes,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Redirect, Response},
 };
 use http::StatusCode;
@@ -17,21 +17,19 @@ use super::{
         access::{Role, Who},
         api::{
             Params,
-            deliveries::found,
             letters::{LetterQuery, LetterView, listed, replayed},
         },
         problem::Problem,
     },
     again::{AgainPage, Set, before, counted_at, may_send, notice},
-    deliveries::Attempted,
     field, form,
     frame::{Frame, Visitor},
-    given, href, link, page, refused, sentence,
+    given, link, page, refused, sentence,
     when::{When, moment},
 };
 use crate::clock::Timestamp;
 
-const LIST: &str = "/dead-letters";
+pub(super) const LIST: &str = "/dead-letters";
 
 /// What the letters are filtered by, as it stands in the form and in links.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -129,7 +127,7 @@ struct Row {
     reason: String,
 }
 
-fn image(view: &LetterView) -> String {
+pub(super) fn image(view: &LetterView) -> String {
     match &view.tag {
         Some(tag) => format!("{}:{tag}", view.repository),
         None => format!("{}@{}", view.repository, view.digest),
@@ -230,75 +228,6 @@ pub(super) async fn list(
             refused(&error, &shown)
         }
     }
-}
-
-#[derive(Template)]
-#[template(path = "letter.html")]
-struct LetterPage {
-    frame: Frame,
-    image: String,
-    repository: String,
-    href: String,
-    letter: LetterView,
-    taken: Option<When>,
-    died: Option<When>,
-    /// Where it can be sent again; empty for those who may not.
-    replay: String,
-    /// Where its delivery is, if the history knows it.
-    delivery: String,
-    /// Why the history can't be read; empty when it can.
-    unread: String,
-    last: Option<Attempted>,
-}
-
-pub(super) async fn show(
-    State(admin): State<Admin>,
-    visitor: Visitor,
-    Path(id): Path<i64>,
-) -> Result<Response, Problem> {
-    let query = LetterQuery {
-        id: Some(id.to_string()),
-        ..LetterQuery::default()
-    };
-    let letter = listed(&admin, &visitor.who, &query).await?.items.pop();
-    let letter = letter.ok_or_else(|| Problem::absent(format!("there is no dead letter {id} any more")))?;
-    let now = admin.parts().clock.now();
-    let known = found(&admin, &visitor.who, &letter.webhook_id).await;
-    let mut unread = String::new();
-    let (delivery, last) = match known {
-        Ok((_, mut delivery)) => (
-            format!("/deliveries/{}", letter.webhook_id),
-            delivery.attempts.pop().map(|last| Attempted::of(last, now)),
-        ),
-        Err(error) if error.status().is_server_error() => {
-            unread = sentence(&error.detail);
-            (String::new(), None)
-        }
-        Err(_) => (String::new(), None),
-    };
-    let replay = if visitor.who.may_edit(&letter.repository) && letter.state == "dead" {
-        let number = id.to_string();
-        let one = [("id", number.as_str()), ("repository", &letter.repository)];
-        link("/dead-letters/replay", &one)
-    } else {
-        String::new()
-    };
-    Ok(page(
-        StatusCode::OK,
-        &LetterPage {
-            frame: visitor.frame,
-            image: image(&letter),
-            href: href(&letter.repository),
-            repository: letter.repository.clone(),
-            taken: When::read(Some(&letter.taken_at), now),
-            died: When::read(Some(&letter.died_at), now),
-            letter,
-            replay,
-            delivery,
-            unread,
-            last,
-        },
-    ))
 }
 
 /// Says what a replay would come to.

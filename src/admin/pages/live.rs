@@ -38,6 +38,7 @@ use super::{
     deliveries,
     endpoint::{ChangesPart, StatePart},
     endpoints::EndpointsPart,
+    letter::{self, Known},
     letters::{Filter, LettersPart},
     overview::OverviewParts,
     repository::RepositoryParts,
@@ -71,6 +72,8 @@ enum Part {
     Endpoint(String),
     /// The dead letters that are looked for.
     Letters(Box<Filter>),
+    /// One of them.
+    Letter(Known),
 }
 
 /// Parts of a page as they are now, each by the event that brings it.
@@ -118,6 +121,10 @@ impl Part {
                 let state = StatePart::of(admin, who, id).await?;
                 let changes = ChangesPart::of(admin, who, id, TransitionQuery::default()).await?;
                 written([(PART, &state), ("changes", &changes)])
+            }
+            Self::Letter(known) => {
+                let (state, last) = letter::parts(admin, who, known).await?;
+                written([(PART, &state), ("attempts", &last)])
             }
             Self::Letters(filter) => written([(PART, &LettersPart::of(admin, who, filter).await?)]),
         }
@@ -366,6 +373,16 @@ pub(super) async fn letters(
     let filter = filter.tidy();
     LettersPart::of(&admin, &who, &filter).await?;
     stream(admin, asked, Part::Letters(Box::new(filter)))
+}
+
+pub(super) async fn letter(
+    State(admin): State<Admin>,
+    Extension(asked): Extension<Asked>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<i64>,
+) -> Result<Response, Problem> {
+    let (known, _) = letter::known(&admin, &who, id).await?;
+    stream(admin, asked, Part::Letter(known))
 }
 
 #[cfg(test)]

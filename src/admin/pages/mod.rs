@@ -24,6 +24,7 @@ mod deliveries;
 mod endpoint;
 mod endpoints;
 mod frame;
+mod letter;
 mod letters;
 mod live;
 mod login;
@@ -58,6 +59,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/live/endpoints", get(live::endpoints))
         .route("/live/endpoints/{id}", get(live::endpoint))
         .route("/live/dead-letters", get(live::letters))
+        .route("/live/dead-letters/{id}", get(live::letter))
         .route("/repositories", get(repositories::list))
         .route("/repository", get(repository::open))
         .route(
@@ -86,7 +88,7 @@ pub(super) fn router() -> Router<Admin> {
             get(endpoints::confirm).post(endpoints::disable),
         )
         .route("/dead-letters", get(letters::list))
-        .route("/dead-letters/{id}", get(letters::show))
+        .route("/dead-letters/{id}", get(letter::show))
         .route(
             "/dead-letters/replay",
             get(letters::confirm).post(letters::replay),

@@ -21,6 +21,7 @@ use super::{
             states::TransitionQuery,
             webhooks::rotated,
         },
+        draft::FieldError,
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
@@ -162,6 +163,7 @@ impl RepositoryPage {
     /// Has the form as it was typed, to be mended.
     fn mend(&mut self, mut typed: WebhookForm) {
         typed.forget_secrets();
+        typed.end_sentences();
         self.form = typed;
         self.frame.keep_up_answer(self.stream());
     }
@@ -271,6 +273,8 @@ pub(super) struct ShowQuery {
     live: Option<String>,
     /// The number of what is said of what was done just now.
     note: Option<String>,
+    /// The number of what is said of the URL that was saved just now.
+    warning: Option<String>,
 }
 
 pub(super) async fn show(
@@ -285,6 +289,8 @@ pub(super) async fn show(
     shown.frame.keep_up(query.live.as_deref(), &shown.href, stream);
     let notes = &admin.parts().notes;
     shown.notice = notes.read(&visitor.who.name, &shown.href, query.note.as_deref());
+    let place = at_url(&shown.href);
+    shown.form.url_warning = notes.read(&visitor.who.name, &place, query.warning.as_deref());
     Ok(page(StatusCode::OK, &shown))
 }
 
@@ -304,6 +310,28 @@ fn shown_with(admin: &Admin, visitor: &Visitor, name: &RepositoryName, words: &s
     let path = href(name.as_str());
     let note = admin.parts().notes.leave(&visitor.who.name, &path, words);
     Redirect::to(&link(&path, &[("note", &note)])).into_response()
+}
+
+/// The place on a repository's page where something is said of the URL.
+fn at_url(page: &str) -> String {
+    format!("{page}#url")
+}
+
+/// The way to the page of a webhook that was saved, which says so once, and what should be known of its URL.
+fn saved(admin: &Admin, visitor: &Visitor, name: &RepositoryName, warnings: &[FieldError]) -> Response {
+    let state = admin.parts().states.state(&EndpointId::Repository(name.clone()));
+    let Some(warning) = warnings.first() else {
+        return shown_with(admin, visitor, name, saved_words(state));
+    };
+    let (notes, path) = (&admin.parts().notes, href(name.as_str()));
+    let words = sentence(&format!("Saved, but {}", warning.detail));
+    let warning = notes.leave(&visitor.who.name, &at_url(&path), words);
+    let note = match state {
+        Health::Healthy | Health::Failing => "Saved, but look at the URL.",
+        stopped => saved_words(stopped),
+    };
+    let note = notes.leave(&visitor.who.name, &path, note);
+    Redirect::to(&link(&path, &[("note", &note), ("warning", &warning)])).into_response()
 }
 
 pub(super) async fn save(
@@ -332,9 +360,9 @@ pub(super) async fn save(
         }
         Err(error) => Err(error),
     };
-    let Err(refusal) = put else {
-        let state = admin.parts().states.state(&EndpointId::Repository(name.clone()));
-        return Ok(shown_with(&admin, &visitor, &name, saved_words(state)));
+    let refusal = match put {
+        Ok((view, _)) => return Ok(saved(&admin, &visitor, &name, &view.warnings)),
+        Err(refusal) => refusal,
     };
     let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
     match &refusal {

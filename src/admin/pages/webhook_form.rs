@@ -24,6 +24,8 @@ pub(super) struct WebhookForm {
     pub(super) version: String,
     pub(super) url: String,
     pub(super) url_error: String,
+    /// What should be known of the URL that was saved just now.
+    pub(super) url_warning: String,
     /// Patterns with commas between them.
     pub(super) tags: String,
     pub(super) tags_error: String,
@@ -243,6 +245,21 @@ impl WebhookForm {
         }
         self.headers = lines.join("\n");
         self.again_headers = self.again_headers.trim().to_owned();
+    }
+
+    /// Ends what is wrong with each field as a sentence ends. It may begin with a header's name, which stays as it is.
+    pub(super) fn end_sentences(&mut self) {
+        let errors = [
+            &mut self.url_error,
+            &mut self.tags_error,
+            &mut self.headers_error,
+            &mut self.secret_error,
+        ];
+        for error in errors {
+            if !error.is_empty() && !error.ends_with(['.', '!', '?']) {
+                error.push('.');
+            }
+        }
     }
 
     /// Takes up what is there now: the next time this is saved, it is meant.

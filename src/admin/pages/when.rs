@@ -7,7 +7,12 @@ use chrono::{DateTime, NaiveDateTime};
 
 use crate::clock::Timestamp;
 
+const MINUTE: Duration = Duration::from_mins(1);
+
 /// A moment, written as a `<time>` element: "3 minutes ago", and what that is exactly.
+///
+/// Seconds are not counted: a page that is kept up to date would change every few of them though nothing happens, and
+/// what is exact stands beside.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct When {
     at: Timestamp,
@@ -38,8 +43,9 @@ impl fmt::Display for When {
         let (at, now) = (self.at, self.now);
         write!(f, "<time datetime=\"{at}\" title=\"{at}\">")?;
         match (now.since(at), at.since(now)) {
-            (past, ahead) if past.as_secs() == 0 && ahead.as_secs() == 0 => f.write_str("just now")?,
+            (past, Duration::ZERO) if past < MINUTE => f.write_str("just now")?,
             (past, Duration::ZERO) => write!(f, "{} ago", span(past))?,
+            (_, ahead) if ahead < MINUTE => f.write_str("within a minute")?,
             (_, ahead) => write!(f, "in {}", span(ahead))?,
         }
         f.write_str("</time>")
@@ -101,7 +107,9 @@ mod tests {
         );
         for (at, words) in [
             (now, ">just now<"),
-            (now.before(Duration::from_secs(1)), ">1 second ago<"),
+            (now.before(Duration::from_secs(59)), ">just now<"),
+            (now.before(Duration::from_mins(1)), ">1 minute ago<"),
+            (now.after(Duration::from_secs(59)), ">within a minute<"),
             (now.before(Duration::from_hours(1)), ">1 hour ago<"),
             (now.before(Duration::from_hours(47)), ">47 hours ago<"),
             (now.before(Duration::from_hours(72)), ">3 days ago<"),

@@ -165,6 +165,7 @@ fn a_full_disk_costs_history_and_nothing_else() {
     let running = stage.start();
     deliver(&running.history, 1, "1", stage.now());
     eventually("counted", || running.history.stats().dropped == 3);
+    assert!(running.history.trouble().is_some(), "it is told meanwhile");
     fs::remove_dir(stage.file()).unwrap();
     let mut number = 1;
     eventually("written again", || {
@@ -172,6 +173,7 @@ fn a_full_disk_costs_history_and_nothing_else() {
         deliver(&running.history, number, "1", stage.now());
         running.history.stats().rows > 0
     });
+    assert_eq!(running.history.trouble(), None);
     running.close();
     assert!(stage.aside().is_empty());
     assert_eq!(stage.tag("1")[0].sequence, number);

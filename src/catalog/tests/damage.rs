@@ -122,6 +122,25 @@ fn of_files_set_aside_the_newest_two_are_kept() {
 }
 
 #[test]
+fn a_file_that_is_made_just_now_is_absent_or_ours_and_never_anybody_elses() {
+    for _ in 0..100 {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        std::thread::scope(|scope| {
+            let making = scope.spawn(|| crate::catalog::store::Store::open(&file, 1 << 20).unwrap());
+            loop {
+                match Reader::open(&file) {
+                    Ok(_) => break,
+                    Err(ReadError::Absent { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            making.join().unwrap();
+        });
+    }
+}
+
+#[test]
 fn without_a_file_the_reader_says_so() {
     let stage = Stage::new(ROOMY);
     let error = Reader::open(&stage.file()).unwrap_err();

@@ -246,7 +246,13 @@ fn walk<'a>(client: &Client, items: &'a [Item], is_dry: bool, bar: &ProgressBar)
     let mut report = Report::new(is_dry);
     for (index, item) in items.iter().enumerate() {
         match put(client, item, is_dry) {
-            Ok(Ok(how)) => report.done.push((item, how)),
+            Ok(Ok((how, warning))) => {
+                report.done.push((item, how));
+                if let Some(warning) = warning {
+                    let warning = json!({"repository": item.repository, "warning": warning});
+                    report.warnings.push(warning);
+                }
+            }
             Ok(Err(problem)) => {
                 let refusal = json!({"repository": item.repository, "problem": problem});
                 report.refused.push(refusal);
@@ -267,6 +273,8 @@ struct Report<'a> {
     is_dry: bool,
     done: Vec<(&'a Item, Done)>,
     refused: Vec<Value>,
+    /// What should be known of those that can be set.
+    warnings: Vec<Value>,
     /// Those that it did not come to, because it was cut off; of the first it is not known.
     left: Vec<&'a Item>,
     /// Why it was cut off.
@@ -279,6 +287,7 @@ impl Report<'_> {
             is_dry,
             done: Vec::new(),
             refused: Vec::new(),
+            warnings: Vec::new(),
             left: Vec::new(),
             cut: None,
         }
@@ -308,6 +317,7 @@ impl Report<'_> {
             "added": self.those(Done::Added),
             "changed": self.those(Done::Changed),
             "refused": self.refused,
+            "warnings": self.warnings,
             "left": self.left.iter().map(|item| &item.repository).collect::<Vec<_>>(),
         });
         format!("{told:#}\n")
@@ -317,18 +327,26 @@ impl Report<'_> {
         let would = if self.is_dry { "would be " } else { "" };
         let [added, changed] = [Done::Added, Done::Changed].map(|how| self.those(how).len());
         let mut lines = vec![format!("{added} {would}added, {changed} {would}changed")];
-        lines.extend(self.refused.iter().map(|refusal| {
-            let text = |key: &str| refusal.get(key).and_then(Value::as_str).unwrap_or_default();
-            format!("{}: {}", text("repository"), text("problem"))
-        }));
+        for (told, of) in [(&self.refused, "problem"), (&self.warnings, "warning")] {
+            lines.extend(told.iter().map(|one| {
+                let text = |key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default();
+                let mark = if of == "warning" { "warning: " } else { "" };
+                format!("{}: {mark}{}", text("repository"), text(of))
+            }));
+        }
         let left = self.left.iter();
         lines.extend(left.map(|item| format!("{}: not come to", item.repository)));
         lines.join("\n") + "\n"
     }
 }
 
-/// Has the server take one webhook in the place of the one that is there now; or only check it.
-fn put(client: &Client, item: &Item, is_dry: bool) -> Result<Result<Done, String>, Failure> {
+/// Has the server take one webhook in the place of the one that is there now; or only check it. Told is what came of it,
+/// and what should be known of it; or why it can't be.
+fn put(
+    client: &Client,
+    item: &Item,
+    is_dry: bool,
+) -> Result<Result<(Done, Option<String>), String>, Failure> {
     let path = path_of("/api/v1/repositories/", &item.repository, "/webhook");
     let there = client.send(Method::GET, &path, &[], Bytes::new())?;
     let (condition, done) = match (there.status, there.etag) {
@@ -339,15 +357,25 @@ fn put(client: &Client, item: &Item, is_dry: bool) -> Result<Result<Done, String
     let query = if is_dry { "?dry_run=true" } else { "" };
     let answered = client.send(Method::PUT, &format!("{path}{query}"), &[condition], item.body())?;
     if answered.status.is_success() {
-        return Ok(Ok(done));
+        return Ok(Ok((done, sentences(&answered.body, "warnings"))));
     }
     Ok(Err(detail(&answered.body, answered.status)))
 }
 
 /// What a problem document says: each field's sentence, or the whole's.
 fn detail(problem: &Value, status: StatusCode) -> String {
-    let errors = problem.get("errors").and_then(Value::as_array);
-    let told: Vec<String> = errors
+    if let Some(told) = sentences(problem, "errors") {
+        return told;
+    }
+    let detail = problem.get("detail").and_then(Value::as_str);
+    detail.unwrap_or(status.as_str()).to_owned()
+}
+
+/// What an answer says of single fields under that key.
+fn sentences(answer: &Value, key: &str) -> Option<String> {
+    let told: Vec<String> = answer
+        .get(key)
+        .and_then(Value::as_array)
         .into_iter()
         .flatten()
         .filter_map(|error| {
@@ -355,11 +383,7 @@ fn detail(problem: &Value, status: StatusCode) -> String {
             Some(format!("{}: {detail}", pointer.trim_start_matches('/')))
         })
         .collect();
-    if !told.is_empty() {
-        return told.join("; ");
-    }
-    let detail = problem.get("detail").and_then(Value::as_str);
-    detail.unwrap_or(status.as_str()).to_owned()
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 fn read(path: &Path) -> Result<Document, Failure> {

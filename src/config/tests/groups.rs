@@ -80,8 +80,43 @@ fn a_header_of_groups_without_groups_is_warned_of() {
         warnings.into_iter().map(|warning| warning.key).collect()
     };
     let header = "groups_header = \"X-Groups\"\n";
-    assert_eq!(keys(header), ["admin.proxy.groups_header"]);
+    let half = "admin.proxy.secret_file";
+    assert_eq!(keys(header), ["admin.proxy.groups_header", half]);
     let with = format!("{header}groups = [{{ group = \"a\", role = \"admin\" }}]");
-    assert!(keys(&with).is_empty());
-    assert!(keys("").is_empty());
+    assert_eq!(keys(&with), [half]);
+    assert_eq!(keys(""), [half]);
+}
+
+#[test]
+fn a_proxy_that_is_known_by_one_thing_alone_is_warned_of_with_what_would_be_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "the-proxys-secret-0123456789").unwrap();
+    let (network, secret) = (
+        "trusted_networks = [\"10.0.0.7/32\"]\n",
+        format!("secret_file = \"{}\"\n", file.display()),
+    );
+    let told = |auth: &str, settings: &str| -> Vec<String> {
+        let text = format!("[admin]\nauth = \"{auth}\"\n[admin.proxy]\n{settings}");
+        let warnings = load(&text).warnings().into_iter();
+        warnings
+            .map(|warning| format!("{} {}", warning.key, warning.message))
+            .collect()
+    };
+    let [lone] = &told("proxy", network)[..] else {
+        panic!("one warning")
+    };
+    assert!(
+        lone.starts_with("admin.proxy.secret_file is not set") && lone.contains("X-Shipbell-Proxy-Secret"),
+        "{lone}"
+    );
+    let [lone] = &told("proxy", &secret)[..] else {
+        panic!("one warning")
+    };
+    assert!(
+        lone.starts_with("admin.proxy.trusted_networks is not set") && lone.contains("10.0.0.7/32"),
+        "{lone}"
+    );
+    assert!(told("proxy", &format!("{network}{secret}")).is_empty());
+    assert!(told("none", network).is_empty(), "it lets nobody in then");
 }

@@ -3,6 +3,8 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -356,7 +358,79 @@ fn a_delivery_its_endpoint_and_its_letter_come_by_themselves() {
     for path in ["/live/endpoints?state=lost", "/live/dead-letters?since=yesterday"] {
         assert_eq!(Stream::open(&shipbell, path, "").0, 400, "{path}");
     }
-    for path in ["/live/endpoints/nobody", "/live/deliveries/nothing"] {
+    for path in [
+        "/live/endpoints/nobody",
+        "/live/deliveries/nothing",
+        "/live/dead-letters/99",
+    ] {
         assert_eq!(Stream::open(&shipbell, path, "").0, 404, "{path}");
     }
+}
+
+#[test]
+fn a_dead_letters_page_tells_by_itself_that_it_is_none_any_more() {
+    let receiver = Receiver::scripted(|_| Answer::Status(400));
+    let config = own().with("delivery.retry_schedule = ['10ms']\ndelivery.jitter = 0.0");
+    let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    push(&shipbell, "acme/app", "1.4");
+    let id = eventually("there is a dead letter", SOON, || {
+        let letters = api.json("/api/v1/dead-letters");
+        letters["items"][0]["id"].as_i64()
+    });
+    let page = browser.page(&format!("/dead-letters/{id}"));
+    assert!(page.contains("data-pause") || page.contains("live=off"), "{page}");
+    let (status, _, mut stream) = Stream::open(&shipbell, &stream_of(&page), "");
+    assert_eq!(status, 200);
+    let first = stream.until(|text| text.contains("badge dead") && text.contains("event: alive"));
+    assert!(
+        first.contains("Send it again") && first.contains("event: attempts\n") && !first.contains("hunter2"),
+        "{first}"
+    );
+    receiver.answer(|_| Answer::Status(204));
+    assert_eq!(
+        api.post(&format!("/api/v1/dead-letters/replay?id={id}")).status,
+        200
+    );
+    let gone = stream.until(|text| text.contains("It is no dead letter any more") && text.contains("alive"));
+    assert!(!gone.contains("event: ended"), "{gone}");
+    assert_eq!(browser.get(&format!("/dead-letters/{id}")).status, 404);
+}
+
+#[test]
+fn under_a_storm_of_changes_a_part_is_sent_at_most_once_a_second() {
+    let receiver = Receiver::start();
+    let config = own().with("batch.window = '0s'\nbatch.coalesce = 'none'\ndelivery.rate = '0'");
+    let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
+    let (_, _, mut stream) = Stream::open(&shipbell, "/live/deliveries", "");
+    stream.until(|text| text.contains("event: alive"));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut pushes = 0;
+            while !is_over.load(Ordering::Acquire) {
+                push(&shipbell, "acme/app", &pushes.to_string());
+                pushes += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            pushes
+        });
+        let came: Vec<Instant> = (0..5)
+            .map(|_| {
+                let text = stream.until(|text| text.ends_with("event: alive\n"));
+                assert!(text.contains("event: part\n"), "each time it changed: {text}");
+                Instant::now()
+            })
+            .collect();
+        is_over.store(true, Ordering::Release);
+        let pushes = storm.join().unwrap();
+        assert!(pushes > 100, "a storm of {pushes}");
+        for pair in came.windows(2) {
+            let apart = pair[1] - pair[0];
+            assert!(
+                apart > Duration::from_millis(800) && apart < Duration::from_secs(3),
+                "{apart:?} apart"
+            );
+        }
+    });
 }

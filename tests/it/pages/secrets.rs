@@ -102,6 +102,10 @@ fn a_secret_that_is_none_is_refused_at_its_field_and_has_to_be_typed_again() {
         let page = refused.text();
         let error = between(&page, "id=\"secret-error\"", "</p>");
         assert!(error.contains(words), "{more:?}: {error}");
+        for one in page.split("class=\"field-error\">").skip(1) {
+            let (words, _) = one.split_once('<').unwrap();
+            assert!(words.ends_with('.') && !words.ends_with(".."), "{words}");
+        }
         let secret = more[0].1;
         assert!(secret == "…" || !page.contains(secret), "{secret}: {page}");
     }
@@ -230,7 +234,8 @@ fn a_rotated_secret_signs_beside_the_one_before_until_that_is_over_and_the_audit
     assert_eq!(takes(1, &shipbell), [true, true]);
     let log = shipbell.log();
     let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
-    assert_eq!((lines("secret rotated"), lines("webhook saved")), (1, 2), "{log}");
+    let audited = ["webhook saved", "secret made", "secret rotated"].map(lines);
+    assert_eq!(audited, [1, 1, 1], "{log}");
     assert!(!log.contains(&first) && !log.contains(&second));
     // A day later.
     shipbell.terminate();

@@ -60,7 +60,7 @@ fn no_address_has_a_page_say_that_something_was_done() {
     }
     let form = [
         ("version", &*version(&eve.page(PAGE))),
-        ("url", "https://ci.example.com/other"),
+        ("url", "https://93.184.216.34/other"),
         ("tags", "**"),
         ("enabled", "yes"),
     ];
@@ -250,6 +250,44 @@ fn where_an_endpoint_was_is_told_to_nobody_who_may_not_know_where_it_is() {
         assert!(!told.contains(old), "{told}");
     }
     assert!(eve.get(&attempt).text().contains("its name can't be resolved"));
+}
+
+#[test]
+fn a_history_that_cant_be_written_is_said_on_the_overview_and_logged_once() {
+    let receiver = Receiver::start();
+    let mut shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook")));
+    let written = Api::at(shipbell.admin_port()).json("/api/v1/overview");
+    assert_eq!(
+        written["figures"]["disk"]["history_problem"],
+        json!(null),
+        "{written:#}"
+    );
+    shipbell.stop();
+    let file = shipbell.data().join("catalog.db");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    shipbell.start_again();
+    let api = Api::at(shipbell.admin_port());
+    for tag in ["1", "2", "3"] {
+        push(&shipbell, "acme/app", tag);
+        receiver.wait_for_image(&format!("acme/app:{tag}"), SOON);
+    }
+    let told = eventually("it is told", SOON, || {
+        let overview = api.json("/api/v1/overview");
+        let problem = overview["figures"]["disk"]["history_problem"].as_str();
+        problem.map(ToOwned::to_owned)
+    });
+    assert!(!told.is_empty());
+    let page = Browser::at(&shipbell).page("/overview");
+    assert!(
+        page.contains("The history can&#39;t be written") || page.contains("The history can't be written"),
+        "{page}"
+    );
+    let log = shipbell.log();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("the history can't be written"));
+    assert_eq!(lines.count(), 1, "{log}");
 }
 
 #[test]

@@ -7,6 +7,8 @@
 (() => {
   // What is said in place of "kept up to date" while it isn't held.
   const RESTS = "Not kept up to date just now.";
+  // The longest wait before a stream that was refused is asked for again. htmx would come to wait more than a minute.
+  const WAIT_MS_MAX = 8_000;
   const streams = new Set();
   let isPaused = false;
 
@@ -16,6 +18,8 @@
     #url;
     #types = new Set();
     #source = null;
+    #refusals = 0;
+    #again = 0;
 
     constructor(url) {
       super();
@@ -37,11 +41,13 @@
 
     close() {
       streams.delete(this);
+      clearTimeout(this.#again);
       this.#source?.close();
     }
 
     /** Opens it if the page can be seen, or else lets go of it. */
     follow() {
+      if (!streams.has(this)) return;
       if (!document.hidden && !isPaused) {
         if (!this.#source) this.#open();
       } else if (this.#source) {
@@ -52,13 +58,21 @@
     }
 
     #open() {
+      clearTimeout(this.#again);
       const source = new EventSource(this.#url, { withCredentials: true });
       this.#source = source;
       this.#types.forEach((type) => this.#pass(type));
-      source.onopen = (event) => this.onopen?.(event);
+      source.onopen = (event) => {
+        this.#refusals = 0;
+        this.onopen?.(event);
+      };
       source.onerror = (event) => {
-        // It won't try again by itself: htmx makes another.
-        if (source.readyState === EventSource.CLOSED) streams.delete(this);
+        // It won't try again by itself. To htmx it is still connecting, so it doesn't either.
+        if (source.readyState === EventSource.CLOSED && this.#source === source) {
+          this.#source = null;
+          this.#again = setTimeout(() => this.follow(), Math.min(1_000 * 2 ** this.#refusals, WAIT_MS_MAX));
+          this.#refusals += 1;
+        }
         this.onerror?.(event);
       };
     }

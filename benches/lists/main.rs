@@ -1,25 +1,25 @@
 //! How long the lists and pages of the admin listener take when there is a lot to list: `cargo bench --bench lists`.
 //!
 //! A history of 1,000,000 deliveries and attempts, half of them of one repository, the others of 100,000 that have each a
-//! webhook of its own, written into the files as the program itself would have, and the real process on top. Each path is
-//! asked for by a new connection, 20 times; the table has the median and the longest, in ms. Then every combination of
-//! filters of deliveries, for what finds nothing, the oldest alone, or everything, from the newest on and from the
-//! middle. Wanted: none above 100 ms. `QUICK=1` does a tenth.
+//! webhook of its own, and 214,000 dead letters, written into the files as the program itself would have; the real process
+//! on top, and in its queue pushes of 20,000 repositories for an endpoint that is on hold. Each path is asked for by a new
+//! connection, 20 times; the table has the median and the longest, in ms: first by an admin, then by somebody who may see
+//! one of the repositories. Then every combination of filters of deliveries, for what finds nothing, the oldest alone, or
+//! everything, from the newest on and from the middle. Wanted: none above 100 ms. `QUICK=1` does a tenth, `BRIEF=1` leaves
+//! the combinations out.
 
 use std::{
     fs,
-    io::{self, Read, Write},
-    net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use anyhow::{Context, ensure};
 use chrono::DateTime;
-use rusqlite::{Connection, params};
+
+mod fill;
+mod server;
+
+use server::{Server, ask, free_port, get};
 
 /// So often each path is asked for.
 const ROUNDS: usize = 20;
@@ -38,12 +38,17 @@ const JOURNAL_NUMBER: i64 = 1000;
 const MONO: &str = "mono/app";
 const OLDEST: u32 = 100;
 
+/// Who sees everything, and who sees one repository.
+const ADMIN: &str = "admin-token-0123456789";
+const VIEWER: &str = "viewer-token-0123456789";
+const SEEN: &str = "team7/app7";
+
 /// Between two pushes, milliseconds.
 const EACH_MS: i64 = 100;
 
 fn main() -> anyhow::Result<()> {
     let scale = if is_quick() { 10 } else { 1 };
-    let (deliveries, repositories) = (1_000_000 / scale, 100_000 / scale);
+    let (deliveries, repositories, letters) = (1_000_000 / scale, 100_000 / scale, 214_000 / scale);
     let folder = tempfile::tempdir()?;
     let ports = [free_port()?, free_port()?, free_port()?];
     let [ingest, ops, admin] = ports;
@@ -53,28 +58,39 @@ fn main() -> anyhow::Result<()> {
         &file,
         format!(
             "data_dir = '{}'\n[ingest]\nlisten = '127.0.0.1:{ingest}'\n[ops]\nlisten = '127.0.0.1:{ops}'\n\
-             [admin]\nlisten = '127.0.0.1:{admin}'\n[log]\nlevel = 'warn'\n\
-             [delivery]\nhistory = '365d'\nhistory_max = '16GiB'\n",
+             [admin]\nlisten = '127.0.0.1:{admin}'\nauth = 'token'\ntokens = [\n\
+             {{ name = 'all', token = '{ADMIN}', role = 'admin' }},\n\
+             {{ name = 'one', token = '{VIEWER}', role = 'viewer', repositories = ['{SEEN}'] }},\n]\n\
+             [log]\nlevel = 'error'\n[batch]\nwindow = '0s'\n\
+             [delivery]\nhistory = '365d'\nhistory_max = '16GiB'\n\
+             [[endpoints]]\nname = 'ci'\nrepositories = ['**']\nurl = 'https://93.184.216.34/'\n",
             data.display()
         ),
     )?;
     Server::start(&file, ops)?.stop()?;
     let began = Instant::now();
     let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?;
-    fill_history(&data.join("catalog.db"), now, deliveries, repositories)?;
-    fill_settings(&data.join("settings.db"), repositories)?;
+    fill::history(&data.join("catalog.db"), now, deliveries, repositories)?;
+    fill::settings(&data.join("settings.db"), repositories)?;
+    fill::letters(&data.join("settings.db"), now, letters, repositories)?;
     let bytes = fs::metadata(data.join("catalog.db"))?.len();
     println!(
-        "{deliveries} deliveries, {repositories} repositories: {} MiB, written in {:.0} s",
+        "{deliveries} deliveries, {letters} dead letters, {repositories} repositories: {} MiB, written in {:.0} s",
         bytes / 1024 / 1024,
         began.elapsed().as_secs_f64()
     );
     let began = Instant::now();
     let server = Server::start(&file, ops)?;
     println!("ready after {:.2} s", began.elapsed().as_secs_f64());
-    let measured = measure(admin, repositories).and_then(|is_short| {
-        let combined = combined(admin, now, deliveries)?;
-        Ok(is_short | combined | counted(admin, now, deliveries)?)
+    let measured = fill::queue(ingest, admin, repositories / 5).and_then(|()| {
+        let mut is_short = admins(admin, repositories)?;
+        is_short |= dead_letters(admin, repositories)?;
+        is_short |= viewers(admin)?;
+        if is_brief() {
+            return Ok(is_short);
+        }
+        is_short |= combined(admin, now, deliveries)?;
+        Ok(is_short | counted(admin, now, deliveries)?)
     });
     server.stop()?;
     let is_short = measured?;
@@ -84,19 +100,28 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the bench's own setting")]
-fn is_quick() -> bool {
-    std::env::var_os("QUICK").is_some()
+#[expect(clippy::disallowed_methods, reason = "the bench's own settings")]
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some()
 }
 
-/// Asks for every path, prints the table; whether any took too long.
-fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
-    let image = |round: usize| {
-        let number = round * 7919 % repositories as usize;
-        format!("team{}/app{number}", number % 100)
-    };
+fn is_quick() -> bool {
+    is_set("QUICK")
+}
+
+/// Whether the combinations of filters are left out, which take minutes.
+fn is_brief() -> bool {
+    is_set("BRIEF")
+}
+
+/// A path that is asked for, in each round another one, and what it is called.
+type Asked<'a> = (&'a str, &'a dyn Fn(usize) -> String);
+
+/// What an admin asks for; whether any took too long.
+fn admins(port: u16, repositories: u32) -> anyhow::Result<bool> {
+    let image = |round| image(round, repositories);
     let name = |round| image(round).replace('/', "%2F");
-    let paths: &[(&str, &dyn Fn(usize) -> String)] = &[
+    let paths: &[Asked<'_>] = &[
         ("API repositories", &|_| {
             "/api/v1/repositories?limit=50".to_owned()
         }),
@@ -134,7 +159,7 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
         ("API dead deliveries", &|_| {
             "/api/v1/deliveries?state=dead_letter".to_owned()
         }),
-        ("API pending deliveries (none)", &|_| {
+        ("API pending deliveries", &|_| {
             "/api/v1/deliveries?state=pending".to_owned()
         }),
         ("API dead deliveries of a repository", &|round| {
@@ -144,8 +169,10 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
         ("API endpoints, failing (none)", &|_| {
             "/api/v1/endpoints?state=failing".to_owned()
         }),
-        ("API dead letters", &|_| "/api/v1/dead-letters".to_owned()),
         ("API queue", &|_| "/api/v1/queue".to_owned()),
+        ("API queue, of a repository", &|round| {
+            format!("/api/v1/queue?repository={}", name(round))
+        }),
         ("API why", &|round| format!("/api/v1/why?image={}", image(round))),
         ("API overview", &|_| "/api/v1/overview".to_owned()),
         ("page overview", &|_| "/overview".to_owned()),
@@ -163,6 +190,98 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
         ("page endpoints", &|_| "/endpoints".to_owned()),
         ("page dead letters", &|_| "/dead-letters".to_owned()),
     ];
+    measure(port, ADMIN, paths)
+}
+
+/// Dead letters, by what finds many, few, or none; whether any took too long.
+fn dead_letters(port: u16, repositories: u32) -> anyhow::Result<bool> {
+    let name = |round| image(round, repositories);
+    let paths: &[Asked<'_>] = &[
+        ("API dead letters", &|_| "/api/v1/dead-letters".to_owned()),
+        ("API dead letters of an endpoint", &|_| {
+            "/api/v1/dead-letters?endpoint=old".to_owned()
+        }),
+        ("API dead letters of a rare endpoint", &|_| {
+            "/api/v1/dead-letters?endpoint=rare&limit=1000".to_owned()
+        }),
+        ("API dead letters of a tag, in vain", &|_| {
+            "/api/v1/dead-letters?tag=none".to_owned()
+        }),
+        ("API dead letters of two, in vain", &|_| {
+            "/api/v1/dead-letters?endpoint=rare&repository=mono/app".to_owned()
+        }),
+        ("API dead letters of a repository", &|round| {
+            format!("/api/v1/dead-letters?repository={}", name(round))
+        }),
+        ("API dead letters of a repository's tag", &|_| {
+            "/api/v1/dead-letters?repository=mono/app&tag=latest&limit=1000".to_owned()
+        }),
+        ("API dead letters of many repositories", &|_| {
+            "/api/v1/dead-letters?repository=team7/**".to_owned()
+        }),
+        ("API dead letters of a pattern's end", &|round| {
+            format!("/api/v1/dead-letters?repository=**/app{}", round * 997)
+        }),
+        ("API dead letters of a time, none", &|_| {
+            "/api/v1/dead-letters?until=2001-01-01T00:00:00Z".to_owned()
+        }),
+        ("API dead letters of three", &|_| {
+            "/api/v1/dead-letters?endpoint=ci&tag=v7&since=2001-01-01T00:00:00Z".to_owned()
+        }),
+    ];
+    measure(port, ADMIN, paths)
+}
+
+/// The repository that a round is about.
+fn image(round: usize, repositories: u32) -> String {
+    let number = round * 7919 % repositories as usize;
+    format!("team{}/app{number}", number % 100)
+}
+
+/// What somebody asks for who may see one of the repositories.
+fn viewers(port: u16) -> anyhow::Result<bool> {
+    println!();
+    let paths: &[Asked<'_>] = &[
+        ("one of them: API repositories", &|_| {
+            "/api/v1/repositories".to_owned()
+        }),
+        ("one of them: by size", &|_| {
+            "/api/v1/repositories?sort=size".to_owned()
+        }),
+        ("one of them: by last push", &|_| {
+            "/api/v1/repositories?sort=last_push".to_owned()
+        }),
+        ("one of them: API deliveries", &|_| {
+            "/api/v1/deliveries".to_owned()
+        }),
+        ("one of them: 1,000 deliveries", &|_| {
+            "/api/v1/deliveries?limit=1000".to_owned()
+        }),
+        ("one of them: its deliveries", &|_| {
+            format!("/api/v1/deliveries?repository={SEEN}")
+        }),
+        ("one of them: API endpoints", &|_| "/api/v1/endpoints".to_owned()),
+        ("one of them: API dead letters", &|_| {
+            "/api/v1/dead-letters".to_owned()
+        }),
+        ("one of them: its dead letters", &|_| {
+            format!("/api/v1/dead-letters?repository={SEEN}")
+        }),
+        ("one of them: API queue", &|_| "/api/v1/queue".to_owned()),
+        ("one of them: page overview", &|_| "/overview".to_owned()),
+        ("one of them: page repositories", &|_| "/repositories".to_owned()),
+        ("one of them: page repository", &|_| {
+            format!("/repositories/{}", SEEN.replace('/', "%2F"))
+        }),
+        ("one of them: page deliveries", &|_| "/deliveries".to_owned()),
+        ("one of them: page endpoints", &|_| "/endpoints".to_owned()),
+        ("one of them: page dead letters", &|_| "/dead-letters".to_owned()),
+    ];
+    measure(port, VIEWER, paths)
+}
+
+/// Asks for every path, prints the table; whether any took too long.
+fn measure(port: u16, token: &str, paths: &[Asked<'_>]) -> anyhow::Result<bool> {
     println!("{:<40} {:>10} {:>10}", "", "median ms", "max ms");
     let mut is_short = false;
     for (what, path) in paths {
@@ -170,7 +289,7 @@ fn measure(port: u16, repositories: u32) -> anyhow::Result<bool> {
         for round in 0..ROUNDS {
             let path = path(round);
             let began = Instant::now();
-            let status = get(port, &path)?;
+            let status = get(port, token, &path)?;
             took.push(began.elapsed());
             ensure!(
                 matches!(status, 200 | 303 | 307 | 308),
@@ -277,8 +396,7 @@ fn filters(now: i64, deliveries: u32) -> Vec<Filter> {
 /// Asks by every combination of filters, by the API and for the page, prints a row for each set of them; whether any took
 /// too long.
 fn combined(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
-    let middle = (JOURNAL_NUMBER << 44) + i64::from(deliveries / 2);
-    let cursor = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&(middle, "ci"))?);
+    let cursor = middle(port, now, deliveries)?;
     let mut rows: Vec<(String, Vec<(Duration, String)>)> = Vec::new();
     for filter in filters(now, deliveries) {
         let query = filter.query()?;
@@ -295,7 +413,7 @@ fn combined(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
         ] {
             for _ in 0..ROUNDS_EACH {
                 let began = Instant::now();
-                let status = get(port, &path)?;
+                let status = get(port, ADMIN, &path)?;
                 row.push((began.elapsed(), path.clone()));
                 ensure!(status == 200, "{path} answered {status}");
             }
@@ -327,6 +445,26 @@ fn combined(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
     Ok(is_short)
 }
 
+/// A cursor of deliveries, from the middle of them.
+fn middle(port: u16, now: i64, deliveries: u32) -> anyhow::Result<String> {
+    let before = Filter {
+        repository: None,
+        endpoint: None,
+        state: None,
+        between: Some((0, now - i64::from(deliveries / 2) * EACH_MS)),
+    };
+    let (_, page) = ask(
+        port,
+        ADMIN,
+        "GET",
+        &format!("/api/v1/deliveries?limit=1&{}", before.query()?),
+        "",
+    )?;
+    let page: serde_json::Value = serde_json::from_slice(&page)?;
+    let next = page.get("next").and_then(serde_json::Value::as_str);
+    Ok(next.context("there is no page behind the middle")?.to_owned())
+}
+
 /// How long it takes to count what would be sent again; not a list, so it is only told.
 fn counted(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
     println!("\n{:<40} {:>10}", "counted, to be sent again", "max ms");
@@ -352,127 +490,11 @@ fn counted(port: u16, now: i64, deliveries: u32) -> anyhow::Result<bool> {
         let mut longest = Duration::ZERO;
         for _ in 0..3 {
             let began = Instant::now();
-            let status = ask(port, "POST", &path)?;
+            let (status, _) = ask(port, ADMIN, "POST", &path, "")?;
             longest = longest.max(began.elapsed());
             ensure!(matches!(status, 200 | 422), "{path} answered {status}");
         }
         println!("{what:<40} {:>10.1}", longest.as_secs_f64() * 1e3);
     }
     Ok(false)
-}
-
-fn fill_history(path: &Path, now: i64, deliveries: u32, repositories: u32) -> anyhow::Result<()> {
-    let mut database = Connection::open(path)?;
-    let transaction = database.transaction()?;
-    transaction.execute(
-        "INSERT INTO journals VALUES (?1, ?2)",
-        params![JOURNAL_NUMBER, JOURNAL],
-    )?;
-    let base = JOURNAL_NUMBER << 44;
-    transaction.execute_batch(&format!(
-        "CREATE TEMP TABLE n AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {deliveries}),
-           own(n, name) AS (SELECT n, 'team' || (n / 2 % {repositories} % 100) || '/app' || (n / 2 % {repositories}) FROM c)
-           SELECT n, CASE WHEN n % 2 = 0 THEN '{MONO}' ELSE name END AS repository,
-             CASE WHEN n <= {OLDEST} AND n % 2 = 0 THEN 'old' WHEN n % 3 > 0 THEN 'ci'
-               WHEN n % 2 = 0 THEN 'repository:{MONO}' ELSE 'repository:' || name END AS endpoint,
-             CASE WHEN n <= {OLDEST} AND n % 2 = 0 THEN 'unknown' WHEN n % 50 = 1 THEN 'dead_letter'
-               WHEN n % 77 = 0 THEN 'superseded' ELSE 'delivered' END AS state,
-             {now} - ({deliveries} - n) * {EACH_MS} AS taken_at FROM own;
-         INSERT INTO repositories VALUES ('{MONO}', {now}, 'v1', {deliveries} / 2, 1000000, {now});
-         WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {repositories})
-         INSERT INTO repositories
-           SELECT 'team' || (n % {repositories} % 100) || '/app' || (n % {repositories}), {now} - 60000, 'v1', 5,
-             1000000 + n * 37 % 900000000, {now} - 60000 FROM c;
-         INSERT INTO pushes
-           SELECT {base} + n, n, repository, 'v' || (n % 50), 'sha256:' || hex(zeroblob(32)),
-             'application/vnd.oci.image.manifest.v1+json', 1024, 3, taken_at, 'event-' || n, 'ci' FROM n;
-         INSERT INTO spans SELECT id >> 10, min(taken_at), max(taken_at) FROM pushes GROUP BY id >> 10;
-         INSERT INTO deliveries (push, endpoint, repository, webhook_id, state, ended_at, attempts, image_size, layers,
-             repository_size)
-           SELECT {base} + n, endpoint, repository, 'msg_' || n, state, taken_at + 2000, 1, 5000000, 5, 100000000 FROM n;
-         INSERT INTO attempts (push, endpoint, number, at, elapsed_us, status, fault, reason, url, headers, body,
-             body_bytes, answer, answer_bytes)
-           SELECT {base} + n, endpoint, 1, taken_at + 1000, 12000, CASE WHEN n % 50 = 1 THEN 404 ELSE 200 END,
-             CASE WHEN n % 50 = 1 THEN 'push' END, CASE WHEN n % 50 = 1 THEN 'answered 404 Not Found' END,
-             'https://ci.example.com/hook?…', 'User-Agent: WebHook Handler', CAST(zeroblob(300) AS BLOB), 300,
-             CAST('ok' AS BLOB), 2 FROM n;
-         DROP TABLE n;"
-    ))?;
-    transaction.commit()?;
-    database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
-    Ok(())
-}
-
-fn fill_settings(path: &Path, repositories: u32) -> anyhow::Result<()> {
-    let database = Connection::open(path)?;
-    database.execute_batch(&format!(
-        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {repositories})
-         INSERT INTO repository_webhooks
-           SELECT 'team' || (n % {repositories} % 100) || '/app' || (n % {repositories}),
-             'https://ci.example.com/hook?token=' || n, NULL, NULL, NULL, 'native', '[]', '[\"**\"]', n, 0, 'bench'
-           FROM c"
-    ))?;
-    Ok(())
-}
-
-/// The status that a path is answered with, once all of the answer is there.
-fn get(port: u16, path: &str) -> anyhow::Result<u16> {
-    ask(port, "GET", path)
-}
-
-fn ask(port: u16, method: &str, path: &str) -> anyhow::Result<u16> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/html, application/json\r\n\
-         Content-Length: 0\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let head = String::from_utf8_lossy(answer.get(..64.min(answer.len())).unwrap_or_default());
-    let status = head.split(' ').nth(1).context("no answer")?;
-    Ok(status.parse()?)
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-struct Server(Child);
-
-impl Server {
-    /// Starts it and waits until it is ready.
-    fn start(file: &Path, ops: u16) -> anyhow::Result<Self> {
-        let child = Command::new(env!("CARGO_BIN_EXE_shipbell"))
-            .args(["serve", "--config"])
-            .arg(file)
-            .stdin(Stdio::null())
-            .spawn()?;
-        let server = Self(child);
-        let deadline = Instant::now() + Duration::from_mins(2);
-        while !get(ops, "/readyz").is_ok_and(|status| status == 200) {
-            if Instant::now() > deadline {
-                bail!("it is not ready within two minutes");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(server)
-    }
-
-    fn stop(mut self) -> anyhow::Result<()> {
-        let id = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
-        let status = self.0.wait()?;
-        ensure!(status.success(), "it ended with {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Ended already, unless something went wrong before.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

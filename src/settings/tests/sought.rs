@@ -1,0 +1,198 @@
+//! Letters found by indexes are those that looking at all of them finds.
+
+use std::collections::HashMap;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    letters::{letter, opened},
+    *,
+};
+
+const ENDPOINTS: [&str; 3] = ["ci", "scan", "rare"];
+const TAGS: [&str; 4] = ["", "latest", "v1", "v2"];
+
+fn glob(pattern: &str) -> globset::GlobMatcher {
+    crate::glob::parse(pattern).unwrap().compile_matcher()
+}
+
+/// Letters of some thousand pushes, by a clock that is set back now and then; by their numbers.
+fn filled(settings: &Settings, rng: &mut StdRng, count: u64) -> HashMap<i64, Letter> {
+    let mut clock = 1_000_000;
+    let letters: Vec<Letter> = (1..=count)
+        .map(|number| {
+            clock += rng.random_range(0..1_000);
+            if rng.random_ratio(1, 500) {
+                clock -= 100_000;
+            }
+            let endpoint = ENDPOINTS[match rng.random_range(0..1_000) {
+                0 => 2,
+                other => other % 2,
+            }];
+            let repository = match rng.random_range(0..10) {
+                0..5 => "mono/app".to_owned(),
+                _ => format!("team{}/app{}", rng.random_range(0..20), rng.random_range(0..10)),
+            };
+            let tag = TAGS[rng.random_range(0..TAGS.len())];
+            Letter {
+                died_at: moment(clock),
+                ..letter(number, endpoint, &repository, tag)
+            }
+        })
+        .collect();
+    for some in letters.chunks(500) {
+        settings.put_letters(some).unwrap();
+    }
+    let page = settings
+        .letters(&LetterFilter::default(), None, usize::MAX)
+        .unwrap();
+    assert_eq!(page.letters.len(), letters.len());
+    page.letters
+        .into_iter()
+        .map(|kept| (kept.id, kept.letter))
+        .collect()
+}
+
+fn filter(rng: &mut StdRng, ids: &[i64]) -> LetterFilter {
+    let patterns = [
+        "mono/app",
+        "team7/app3",
+        "team7/**",
+        "team1*/app?",
+        "**/app9",
+        "team*/**",
+        "nobody/**",
+        "none",
+    ];
+    let mut some = |one_in: u32| rng.random_ratio(1, one_in);
+    let (has_ids, has_endpoint, has_repository, has_tag) = (some(8), some(2), some(2), some(3));
+    let (has_since, has_until) = (some(3), some(3));
+    let mut moments = || moment(rng.random_range(900_000..4_000_000));
+    let (since, until) = (moments(), moments());
+    LetterFilter {
+        ids: if has_ids {
+            (0..20)
+                .map(|_| ids[rng.random_range(0..ids.len())])
+                .chain([99_999])
+                .collect()
+        } else {
+            Vec::new()
+        },
+        endpoint: has_endpoint.then(|| named(ENDPOINTS[rng.random_range(0..3)])),
+        repository: has_repository.then(|| glob(patterns[rng.random_range(0..patterns.len())])),
+        tag: has_tag.then(|| TAGS[rng.random_range(1..TAGS.len())].parse().unwrap()),
+        since: has_since.then_some(since),
+        until: has_until.then_some(until),
+    }
+}
+
+fn naive(all: &HashMap<i64, Letter>, filter: &LetterFilter) -> Vec<i64> {
+    let is_meant = |id: &i64, letter: &Letter| {
+        (filter.ids.is_empty() || filter.ids.contains(id))
+            && filter
+                .endpoint
+                .as_ref()
+                .is_none_or(|endpoint| *endpoint == letter.endpoint)
+            && filter
+                .repository
+                .as_ref()
+                .is_none_or(|glob| glob.is_match(letter.repository.as_str()))
+            && filter
+                .tag
+                .as_ref()
+                .is_none_or(|tag| Some(tag) == letter.tag.as_ref())
+            && filter.since.is_none_or(|since| letter.died_at >= since)
+            && filter.until.is_none_or(|until| letter.died_at < until)
+    };
+    let mut found: Vec<i64> = all
+        .iter()
+        .filter(|(id, letter)| is_meant(id, letter))
+        .map(|(id, _)| *id)
+        .collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found
+}
+
+/// All that a filter finds, page by page.
+fn paged(settings: &Settings, filter: &LetterFilter, limit: usize) -> Vec<i64> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = settings.letters(filter, after, limit).unwrap();
+        assert!(page.letters.len() <= limit);
+        found.extend(page.letters.iter().map(|kept| kept.id));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn what_is_searched_for_is_what_looking_at_all_of_them_finds() {
+    let seed = rand::random::<u64>();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (_folder, settings) = opened();
+    let mut all = filled(&settings, &mut rng, 5_000);
+    let mut ids: Vec<i64> = all.keys().copied().collect();
+    ids.sort_unstable();
+    for round in 0..300 {
+        let filter = filter(&mut rng, &ids);
+        let limit = [7, 50, 1_000][round % 3];
+        assert_eq!(
+            paged(&settings, &filter, limit),
+            naive(&all, &filter),
+            "{filter:?}"
+        );
+        // Some go meanwhile.
+        if round % 50 == 49 {
+            let gone: Vec<i64> = (0..300).map(|_| ids[rng.random_range(0..ids.len())]).collect();
+            settings.remove_letters(&gone).unwrap();
+            all.retain(|id, _| !gone.contains(id));
+        }
+    }
+    let bounds = LetterBounds {
+        age_max: Duration::from_millis(500),
+        bytes_max: u64::MAX,
+    };
+    let now = all.values().map(|letter| letter.died_at).max().unwrap();
+    while settings.prune_letters(&bounds, 0, now).unwrap() > 0 {}
+    let kept = settings
+        .letters(&LetterFilter::default(), None, 10_000)
+        .unwrap()
+        .letters;
+    let oldest = kept.iter().map(|kept| kept.id).min().unwrap();
+    let sql = "SELECT min(block) FROM letter_spans";
+    let block: i64 = settings
+        .connection()
+        .query_row(sql, (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(
+        block,
+        oldest / crate::settings::sought::BLOCK,
+        "what is gone has none"
+    );
+}
+
+#[test]
+fn letters_of_the_version_before_are_found_as_well() {
+    let seed = rand::random::<u64>();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (folder, settings) = opened();
+    let all = filled(&settings, &mut rng, 3_000);
+    settings
+        .connection()
+        .execute_batch(
+            "DROP TRIGGER letter_spans_grow; DROP TABLE letter_spans; DROP INDEX dead_letters_by_endpoint;
+             DROP INDEX dead_letters_by_repository; DROP INDEX dead_letters_by_tag; PRAGMA user_version = 4;",
+        )
+        .unwrap();
+    drop(settings);
+    let settings = Settings::open(&folder.path().join(FILE)).unwrap();
+    let ids: Vec<i64> = all.keys().copied().collect();
+    for _ in 0..50 {
+        let filter = filter(&mut rng, &ids);
+        assert_eq!(paged(&settings, &filter, 50), naive(&all, &filter), "{filter:?}");
+    }
+}

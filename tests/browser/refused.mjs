@@ -1,0 +1,30 @@
+// A page whose stream is refused for a while, as by a proxy whose server restarts: it is asked for again, soon enough to
+// notice when it is there.
+
+import assert from "node:assert/strict";
+import { withBrowser, withPage } from "./common.mjs";
+
+const KEPT = "Kept up to date as things happen.";
+
+await withBrowser(async (browser) => {
+  await withPage(browser, {}, async (page) => {
+    await page.clock.install();
+    const asked = [];
+    await page.route("**/live/**", async (route) => {
+      asked.push(await page.evaluate(() => Date.now()));
+      await route.fulfill({ status: 503, body: "" });
+    });
+    await page.goto("/deliveries");
+    for (let seconds = 0; seconds < 60; seconds += 1) {
+      await page.clock.runFor(1_000);
+      // What was asked for is answered outside of the clock.
+      await new Promise((resolve) => { setTimeout(resolve, 30); });
+    }
+    const waits = asked.slice(1).map((at, index) => at - asked[index]);
+    assert(waits.length >= 8, `it was asked for again after ${waits} ms`);
+    assert(waits.every((wait) => wait >= 900 && wait <= 9_100), `it was asked for again after ${waits} ms`);
+    await page.unroute("**/live/**");
+    await page.clock.runFor(8_000);
+    await page.getByText(KEPT).waitFor();
+  });
+});
