@@ -6,12 +6,12 @@ WORKDIR /build
 # The dependencies, in a layer that stays until the lock file changes: built for a program that is
 # empty but has all the targets that Cargo.toml names.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches/ratios \
+RUN mkdir -p src tests/it benches/lists benches/ratios \
     && echo 'fn main() {}' > src/main.rs \
     && cp src/main.rs tests/it/main.rs \
     && cp src/main.rs benches/journal.rs \
     && cp src/main.rs benches/letters.rs \
-    && cp src/main.rs benches/lists.rs \
+    && cp src/main.rs benches/lists/main.rs \
     && cp src/main.rs benches/memory.rs \
     && cp src/main.rs benches/ratios/main.rs \
     && touch src/lib.rs \

@@ -303,6 +303,8 @@ async fn restore(
             all_orphans.extend(orphans);
             all_owed.extend(owed);
         }
+        // As they came.
+        all_orphans.sort_by_key(|(pair, _)| (pair.sequence, pair.place));
         letters::take_back(&settings, &all_owed);
         Ok(all_orphans)
     };

@@ -3,7 +3,10 @@
 use std::{
     io, mem,
     panic::resume_unwind,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     vec::IntoIter,
 };
@@ -74,6 +77,8 @@ struct Shares<'a> {
     live: &'a Live,
     names: &'a Names,
     left: Mutex<IntoIter<Share>>,
+    /// How many pushes were met that are owed.
+    met: AtomicU64,
 }
 
 /// Who owed a push at first, as a list's number, and who of them still does.
@@ -114,6 +119,7 @@ impl Notes {
             live: &live,
             names: &self.names,
             left: Mutex::new(shares.into_iter()),
+            met: AtomicU64::new(0),
         };
         let Some((first, others)) = takers.split_first_mut() else {
             return Ok(());
@@ -140,6 +146,15 @@ impl Notes {
                 }
             }
         });
+        let (met, owed) = (shares.met.into_inner(), live.pushes());
+        if met != owed {
+            tracing::error!(
+                met,
+                owed,
+                "not all that the journal owes was handed over; a restart reads it again"
+            );
+            debug_assert!(false, "every push has a note");
+        }
         Ok(())
     }
 
@@ -215,7 +230,7 @@ impl Shares<'_> {
         let Some(repository) = self.names.name(number) else {
             return;
         };
-        let mut pushes = Vec::new();
+        let (mut pushes, mut met) = (Vec::new(), 0);
         let mut flush = |pushes: &mut Vec<OwedPush<'_>>, made: &Option<Made>, is_last| {
             if let Some(Made { owed, .. }) = made.as_ref().filter(|_| !pushes.is_empty()) {
                 take(OwedRun {
@@ -231,6 +246,7 @@ impl Shares<'_> {
             let Some(push) = self.live.find(sequence) else {
                 continue;
             };
+            met += 1;
             let push = self.journal.less_told(push);
             if push.unsettled.count() == 0 {
                 continue;
@@ -255,6 +271,7 @@ impl Shares<'_> {
             });
         }
         flush(&mut pushes, made, true);
+        self.met.fetch_add(met, Ordering::Relaxed);
     }
 
     fn make(&self, owing: Owing, number: u32, repository: &RepositoryName) -> Made {

@@ -12,7 +12,7 @@ use super::{
     AccessError, Settings,
     letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats},
     listed::{listed, references},
-    sought::{Found, Search},
+    sought::{Found, IN_VAIN_MAX, Search},
     states::endpoint,
 };
 use crate::{
@@ -281,7 +281,7 @@ impl Settings {
     }
 
     /// Letters that are meant, found one by one, and how far that came in one go.
-    fn searched(
+    pub(super) fn searched(
         &self,
         search: &Search,
         filter: &LetterFilter,
@@ -291,8 +291,8 @@ impl Settings {
         let connection = self.connection();
         let looked = connection.unchecked_transaction()?;
         let mut statement = looked.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
-        let (mut found, mut before, mut searches) = (Vec::new(), before, 0);
-        while found.len() < limit {
+        let (mut found, mut before, mut searches, mut in_vain) = (Vec::new(), before, 0, 0);
+        while found.len() < limit && in_vain < IN_VAIN_MAX {
             match search.newest(&looked, before.saturating_sub(1), &mut searches)? {
                 Found::End => return Ok((found, i64::MIN)),
                 Found::SoFar(at) => return Ok((found, at.saturating_add(1))),
@@ -300,7 +300,10 @@ impl Settings {
             }
             // One of a number that was asked for may be gone.
             let kept = statement.query_row([before], read).optional()?;
-            found.extend(kept.filter(|kept| is_meant(filter, kept)));
+            match kept.filter(|kept| is_meant(filter, kept)) {
+                Some(kept) => found.push(kept),
+                None => in_vain += 1,
+            }
         }
         Ok((found, before))
     }

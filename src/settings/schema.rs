@@ -93,6 +93,11 @@ CREATE TRIGGER letter_spans_grow AFTER INSERT ON dead_letters BEGIN
     INSERT INTO letter_spans VALUES (new.id >> 10, new.died_ms, new.died_ms) ON CONFLICT (block) DO UPDATE SET
         first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms);
 END;
+-- One that was sent again in vain.
+CREATE TRIGGER letter_spans_stretch AFTER UPDATE OF died_ms ON dead_letters BEGIN
+    UPDATE letter_spans SET first_ms = min(first_ms, new.died_ms), last_ms = max(last_ms, new.died_ms)
+        WHERE block = new.id >> 10;
+END;
 ",
 ];
 

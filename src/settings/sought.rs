@@ -21,6 +21,9 @@ pub(super) const BLOCK: i64 = 1 << 10;
 const NAMES_MAX: usize = 32;
 const LOOKED_AT_MAX: usize = 512;
 
+/// Letters that are read in vain in one go: they have what there is an index for, but not all that is asked for.
+pub(super) const IN_VAIN_MAX: u32 = 2_000;
+
 /// How often an index is searched in one go.
 const SEARCHES_MAX: u32 = 4_000;
 

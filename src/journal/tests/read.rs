@@ -144,6 +144,24 @@ fn pushes_are_handed_over_by_repository_and_by_who_owes_them() {
     assert!(segments(&storage).len() > 2);
 }
 
+#[test]
+fn what_each_repository_owes_its_own_webhook_is_that_ones() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=40_u32 {
+        let repository: RepositoryName = format!("acme/app-{}", number % 20).parse().unwrap();
+        let push = Push {
+            owed: vec![EndpointId::Repository(repository.clone())],
+            repository,
+            ..push(number)
+        };
+        hand.append(vec![Item::Push(push)]).unwrap();
+    }
+    hand.close();
+    // Opening compares what is handed over with what is owed.
+    assert_eq!(open(&storage.after_power_loss()).pending.len(), 40);
+}
+
 /// Enough that several threads share the work, and that it comes in several batches.
 #[test]
 fn a_large_journal_is_handed_over_as_a_small_one_is() {

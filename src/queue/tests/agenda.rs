@@ -107,6 +107,29 @@ async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_closes_windows_with_a_repositorys_last_push_whoever_owes_it() {
+    let (queue, endpoints, repository) = (Queue::new(), endpoints(&["ci"]), "acme/app".parse().unwrap());
+    let mut restoring = queue.restoring(&endpoints, Instant::now());
+    for (number, owner, is_last) in [(1, "ci", false), (2, "gone", true)] {
+        let push = OwedPush {
+            sequence: Sequence::new(number).unwrap(),
+            bytes: 400,
+            tag: "v1",
+        };
+        let run = OwedRun {
+            repository: &repository,
+            owed: &[(0, named(owner))].into(),
+            pushes: &[push],
+            is_last,
+        };
+        drop(restoring.take(&run));
+    }
+    restoring.finish();
+    let due = tokio::time::timeout(Duration::from_millis(1), queue.due()).await;
+    assert_eq!(due, Ok(repository), "at once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_puts_down_what_is_owed_by_list_and_makes_every_repository_due() {
     const REPOSITORIES: u64 = 1_500;
     let queue = Queue::bounded(Bounds {

@@ -150,6 +150,15 @@ fn what_is_searched_for_is_what_looking_at_all_of_them_finds() {
             settings.remove_letters(&gone).unwrap();
             all.retain(|id, _| !gone.contains(id));
         }
+        // Some are sent again in vain, later or by a clock that was set back.
+        if round % 50 == 24 {
+            let ids: Vec<i64> = all.keys().copied().take(5).collect();
+            for id in ids {
+                let at = moment(rng.random_range(500_000..6_000_000));
+                settings.letter_failed(id, "in vain", at).unwrap();
+                all.entry(id).and_modify(|letter| letter.died_at = at);
+            }
+        }
     }
     let bounds = LetterBounds {
         age_max: Duration::from_millis(500),
@@ -175,6 +184,38 @@ fn what_is_searched_for_is_what_looking_at_all_of_them_finds() {
 }
 
 #[test]
+fn a_search_that_finds_nothing_among_many_of_an_endpoint_lets_others_have_the_file_meanwhile() {
+    let (_folder, settings) = opened();
+    let count = u64::from(crate::settings::sought::IN_VAIN_MAX) * 2 + 10;
+    // More repositories than are looked at to find those that are meant.
+    let letters = (1..=count).map(|number| letter(number, "ci", &format!("team/app{}", number % 600), "v1"));
+    settings.put_letters(&letters.collect::<Vec<_>>()).unwrap();
+    let filter = LetterFilter {
+        endpoint: Some(named("ci")),
+        repository: Some(glob("*/*x")),
+        ..LetterFilter::default()
+    };
+    let search = crate::settings::sought::Search::of(&settings.connection(), &filter).unwrap();
+    let (mut before, mut goes) = (i64::MAX, 0);
+    while before > i64::MIN {
+        let (found, reached) = settings.searched(&search, &filter, before, 50).unwrap();
+        assert!(found.is_empty() && reached < before);
+        (before, goes) = (reached, goes + 1);
+    }
+    assert_eq!(goes, 3);
+}
+
+#[test]
+fn what_an_index_is_sorted_in_goes_beside_the_file() {
+    let (folder, settings) = opened();
+    let beside: String = settings
+        .connection()
+        .pragma_query_value(None, "temp_store_directory", |row| row.get(0))
+        .unwrap();
+    assert_eq!(std::path::Path::new(&beside), folder.path());
+}
+
+#[test]
 fn letters_of_the_version_before_are_found_as_well() {
     let seed = rand::random::<u64>();
     println!("seed {seed}");
@@ -184,7 +225,7 @@ fn letters_of_the_version_before_are_found_as_well() {
     settings
         .connection()
         .execute_batch(
-            "DROP TRIGGER letter_spans_grow; DROP TABLE letter_spans; DROP INDEX dead_letters_by_endpoint;
+            "DROP TRIGGER letter_spans_grow; DROP TRIGGER letter_spans_stretch; DROP TABLE letter_spans; DROP INDEX dead_letters_by_endpoint;
              DROP INDEX dead_letters_by_repository; DROP INDEX dead_letters_by_tag; PRAGMA user_version = 4;",
         )
         .unwrap();
