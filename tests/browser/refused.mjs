@@ -1,17 +1,18 @@
 // A page whose stream is refused for a while, as by a proxy whose server restarts: it is asked for again, soon enough to
-// notice when it is there.
+// notice when it is there. And one whose stream may not be had any more: it says so, and doesn't ask.
 
 import assert from "node:assert/strict";
 import { withBrowser, withPage } from "./common.mjs";
 
 const KEPT = "Kept up to date as things happen.";
+const OVER = "Not kept up to date any more. Reload the page.";
 
 await withBrowser(async (browser) => {
   await withPage(browser, {}, async (page) => {
     await page.clock.install();
     const asked = [];
     await page.route("**/live/**", async (route) => {
-      asked.push(await page.evaluate(() => Date.now()));
+      if (route.request().resourceType() === "eventsource") asked.push(await page.evaluate(() => Date.now()));
       await route.fulfill({ status: 503, body: "" });
     });
     await page.goto("/deliveries");
@@ -27,4 +28,18 @@ await withBrowser(async (browser) => {
     await page.clock.runFor(8_000);
     await page.getByText(KEPT).waitFor();
   });
+  for (const status of [401, 403, 404]) {
+    await withPage(browser, {}, async (page) => {
+      const asked = [];
+      await page.route("**/live/**", async (route) => {
+        if (route.request().resourceType() === "eventsource") asked.push(status);
+        await route.fulfill({ status, body: "" });
+      });
+      await page.clock.install();
+      await page.goto("/deliveries");
+      await page.getByText(OVER).waitFor();
+      await page.clock.runFor(60_000);
+      assert.deepEqual(asked, [status]);
+    });
+  }
 });

@@ -7,6 +7,8 @@
 (() => {
   // What is said in place of "kept up to date" while it isn't held.
   const RESTS = "Not kept up to date just now.";
+  // And once what the page shows is gone, or may not be seen any more.
+  const OVER = "Not kept up to date any more. Reload the page.";
   // The longest wait before a stream that was refused is asked for again. htmx would come to wait more than a minute.
   const WAIT_MS_MAX = 8_000;
   const streams = new Set();
@@ -70,11 +72,29 @@
         // It won't try again by itself. To htmx it is still connecting, so it doesn't either.
         if (source.readyState === EventSource.CLOSED && this.#source === source) {
           this.#source = null;
-          this.#again = setTimeout(() => this.follow(), Math.min(1_000 * 2 ** this.#refusals, WAIT_MS_MAX));
-          this.#refusals += 1;
+          this.#askAgain();
         }
         this.onerror?.(event);
       };
+    }
+
+    /** Finds out why it was refused, which a stream isn't told: what can't be had now may be later, what may not be had, not. */
+    async #askAgain() {
+      const asking = new AbortController();
+      let status = 0;
+      try {
+        ({ status } = await fetch(this.#url, { signal: asking.signal, redirect: "manual" }));
+      } catch {
+        // Nobody answers: later.
+      }
+      asking.abort();
+      if (status >= 400 && status < 500 && status !== 429) {
+        this.close();
+        this.dispatchEvent(new MessageEvent("alive", { data: OVER }));
+        return;
+      }
+      this.#again = setTimeout(() => this.follow(), Math.min(1_000 * 2 ** this.#refusals, WAIT_MS_MAX));
+      this.#refusals += 1;
     }
 
     #pass(type) {
