@@ -379,6 +379,20 @@ impl Streak {
 }
 
 impl Policy {
+    /// Pauses after two failures; all else takes an hour.
+    #[cfg(test)]
+    pub(crate) fn hourly() -> Self {
+        let hour = Duration::from_hours(1);
+        Self {
+            schedule: RetrySchedule::new(vec![hour], 0.0).unwrap(),
+            pause_after: 2,
+            probe_first: hour,
+            probe_max: hour,
+            ignore_after: hour,
+            ignore_after_failures: 10,
+        }
+    }
+
     /// The wait of a paused endpoint after so many failures in a row.
     fn probe_step(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(self.pause_after);

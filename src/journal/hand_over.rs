@@ -97,8 +97,8 @@ impl Notes {
     /// repository after the other. For a start, before the writer runs. Blocks on the disk for pushes without a note,
     /// which are few.
     ///
-    /// If it is much, there is a thread for each of `takers`, and what is of one repository goes to one of them. `take`
-    /// must ask nothing of the journal, whose index is held meanwhile.
+    /// If it is much, there is a thread for each of `takers`, of whom there must be one, and what is of one repository goes
+    /// to one of them. `take` must ask nothing of the journal, whose index is held meanwhile.
     ///
     /// # Errors
     /// A push that is owed can't be read. Nothing was handed over then.

@@ -8,7 +8,6 @@ use super::*;
 use crate::{
     dispatch::{
         health::Policy,
-        retry::RetrySchedule,
         states::{self, States},
     },
     queue::Queue,
@@ -45,16 +44,8 @@ impl Stage {
         };
         let defaults = Defaults::new(batching, Rate { per_second: None });
         restore(&settings, &endpoints, &defaults, clock.now()).unwrap();
-        let hour = Duration::from_hours(1);
         let states = states::Parts {
-            policy: Policy {
-                schedule: RetrySchedule::new(vec![hour], 0.0).unwrap(),
-                pause_after: 2,
-                probe_first: hour,
-                probe_max: hour,
-                ignore_after: hour,
-                ignore_after_failures: 10,
-            },
+            policy: Policy::hourly(),
             clock: clock.clone(),
             queue: Arc::new(Queue::new()),
             endpoints: endpoints.clone(),

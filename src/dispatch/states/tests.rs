@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     catalog::History,
-    dispatch::retry::RetrySchedule,
     secret::Secret,
     settings::FILE,
     webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate, guard::Author},
@@ -42,16 +41,8 @@ fn endpoints(url: &str) -> Endpoints {
 
 fn states(folder: &TempDir, url: &str) -> States {
     let wall = Clock::from_fn(|| Timestamp::from_unix_millis(1_795_424_918_000));
-    let hour = Duration::from_hours(1);
     let parts = Parts {
-        policy: Policy {
-            schedule: RetrySchedule::new(vec![hour], 0.0).unwrap(),
-            pause_after: 2,
-            probe_first: hour,
-            probe_max: hour,
-            ignore_after: hour,
-            ignore_after_failures: 10,
-        },
+        policy: Policy::hourly(),
         clock: wall.steady(),
         queue: Arc::new(Queue::new()),
         endpoints: endpoints(url),
