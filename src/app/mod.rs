@@ -228,10 +228,10 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     writer
         .start(Box::new(move |applied| {
             let orphans = apply(applied, &queue, &sizing, &endpoints, &written);
-            undertaker.bury(orphans);
+            undertaker.bury(orphans, Some(0));
         }))
         .map_err(RunError::System)?;
-    dispatcher.bury(orphans);
+    dispatcher.bury(orphans, None);
     Ok(App {
         tasks,
         ops_tasks: Tasks::new(),

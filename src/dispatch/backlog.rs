@@ -18,7 +18,7 @@ use tracing::{debug, error};
 
 use super::{
     Dispatcher,
-    dying::{Death, Reason, Waiting},
+    dying::{Reason, Waiting},
 };
 use crate::{
     journal::{Health, Owed, Unreadable},
@@ -165,11 +165,7 @@ impl Dispatcher {
             match parts.queue.give_up(&push.repository, push.sequence, owing, now) {
                 GivenUp::Settled(one) => {
                     walk.count(now);
-                    let death = Death {
-                        reason: reason.clone(),
-                        attempts: None,
-                    };
-                    given_up.push(Waiting::new(&one, parts.clock.now(), death));
+                    given_up.push(Waiting::new(&one, parts.clock.now(), reason.clone()));
                     let tag = push.tag.as_ref().map(tracing::field::display);
                     debug!(
                         repository = %push.repository, tag, endpoint = %owing, sequence = %push.sequence,

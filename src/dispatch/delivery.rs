@@ -5,12 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{
-    Dispatcher, Ended,
-    dying::{Death, Reason},
-    retry::with_retry_after,
-    which,
-};
+use super::{Dispatcher, Ended, dying::Reason, retry::with_retry_after, which};
 use crate::{
     catalog::{Attempt, Which},
     clock::Timestamp,
@@ -69,13 +64,13 @@ impl Dispatcher {
                 () = parts.tasks.hard().cancelled() => return,
                 completion = self.deliver(&repository, &lease) => completion,
             };
-            let Some((completion, death)) = completion else {
+            let Some((completion, reason)) = completion else {
                 return;
             };
             self.write_wait(&repository, &lease, completion);
             // Before the queue may lend the lane's next push, to whomever: a kill repeats one attempt of a lane.
             let told = match completion {
-                Completion::Settled(Settlement::DeadLetter) => None,
+                Completion::Settled(Settlement::DeadLetter) | Completion::GivenUp => None,
                 Completion::Settled(how) => {
                     tokio::select! {
                         biased;
@@ -92,7 +87,7 @@ impl Dispatcher {
                 .complete(&repository, &lease, completion, Instant::now());
             let next = effects.leases.pop();
             debug_assert!(effects.leases.is_empty(), "a lane lends one push at a time");
-            self.follow(&repository, effects, Ended { told, death });
+            self.follow(&repository, effects, Ended { told, reason });
             match next {
                 Some(next) if !parts.tasks.soft().is_cancelled() => lease = next,
                 _ => return,
@@ -106,7 +101,7 @@ impl Dispatcher {
         &self,
         repository: &RepositoryName,
         lease: &Lease,
-    ) -> Option<(Completion, Option<Death>)> {
+    ) -> Option<(Completion, Option<Reason>)> {
         let soft = self.0.parts.tasks.soft();
         let content = tokio::select! {
             () = soft.cancelled() => return None,
@@ -134,11 +129,7 @@ impl Dispatcher {
         let is_wanted = || queue.may_send(lease, Instant::now()) && !queue.is_outdated(repository, lease);
         let attempted = loop {
             let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
-                let death = Death {
-                    reason: Reason::gone(&lease.endpoint),
-                    attempts: None,
-                };
-                return Some((Completion::Settled(Settlement::DeadLetter), Some(death)));
+                return Some((Completion::GivenUp, Some(Reason::gone(&lease.endpoint))));
             };
             let target = match request::target(&endpoint) {
                 Ok(target) => target,
@@ -158,7 +149,7 @@ impl Dispatcher {
             }
         };
         if attempted.is_of_the_past {
-            return Some((Completion::Returned, None));
+            return Some((Completion::Failed, None));
         }
         Some(self.follow_up(repository, lease, attempted.outcome))
     }
@@ -264,8 +255,8 @@ impl Dispatcher {
                 Some(at.saturating_duration_since(Instant::now()))
             }
             // For its endpoint.
-            Completion::Returned => self.0.parts.states.wait(&lease.endpoint),
-            Completion::Settled(_) => None,
+            Completion::Failed | Completion::Returned => self.0.parts.states.wait(&lease.endpoint),
+            Completion::Settled(_) | Completion::GivenUp => None,
         };
         let Some(wait) = wait.map(|wait| wait.as_millis()) else {
             return;
@@ -285,7 +276,7 @@ impl Dispatcher {
         repository: &RepositoryName,
         lease: &Lease,
         outcome: Outcome,
-    ) -> (Completion, Option<Death>) {
+    ) -> (Completion, Option<Reason>) {
         let schedule = &self.0.options.schedule;
         let Outcome::Failed {
             fault,
@@ -299,17 +290,13 @@ impl Dispatcher {
         let failures = lease.push_failures.saturating_add(1);
         let delay = match fault {
             // Its line waits, not this lane.
-            Fault::Endpoint => return (Completion::Returned, None),
+            Fault::Endpoint => return (Completion::Failed, None),
             Fault::Gone => None,
             Fault::Push => schedule.delay(failures, &mut rand::rng()),
         };
         let Some(delay) = delay else {
-            // Attempts that failed by the endpoint's fault are not known any more.
-            let death = Death {
-                reason: Reason::Said(reason.into()),
-                attempts: (fault == Fault::Push).then_some(failures),
-            };
-            return (Completion::Settled(Settlement::DeadLetter), Some(death));
+            let reason = Reason::Said(reason.into());
+            return (Completion::Settled(Settlement::DeadLetter), Some(reason));
         };
         let delay = with_retry_after(delay, retry_after);
         debug!(%repository, endpoint = %lease.endpoint, wait_s = delay.as_secs_f64(), "will be tried again");

@@ -87,30 +87,25 @@ impl Reason {
     }
 }
 
-/// How a push came to its end in a lane.
-#[derive(Clone, Debug)]
-pub(super) struct Death {
-    pub(super) reason: Reason,
-    /// How many attempts there were, if that is known.
-    pub(super) attempts: Option<u32>,
-}
-
 /// A push that waits for its letter.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     pub(super) pair: Pair,
     pub(super) endpoint: Arc<EndpointId>,
     pub(super) at: Timestamp,
-    pub(super) death: Death,
+    pub(super) reason: Reason,
+    /// How many attempts there were, if that is known.
+    pub(super) attempts: Option<u32>,
 }
 
 impl Waiting {
-    pub(super) fn new(settled: &Settled, at: Timestamp, death: Death) -> Self {
+    pub(super) fn new(settled: &Settled, at: Timestamp, reason: Reason) -> Self {
         Self {
             pair: settled.pair(),
             endpoint: Arc::clone(&settled.endpoint),
             at,
-            death,
+            reason,
+            attempts: settled.attempts,
         }
     }
 }
@@ -221,16 +216,14 @@ impl Dispatcher {
     }
 
     /// Takes what is owed by endpoints that the configuration no longer has, however much it is.
-    pub(super) fn lay_out_orphans(&self, orphans: Orphans) {
+    pub(super) fn lay_out_orphans(&self, orphans: Orphans, attempts: Option<u32>) {
         let at = self.0.parts.clock.now();
         let dying = &self.0.dying;
         dying.waiting.fetch_add(orphans.len(), Ordering::Relaxed);
         let waiting = orphans.into_iter().map(|(pair, endpoint)| Waiting {
             pair,
-            death: Death {
-                reason: Reason::gone(&endpoint),
-                attempts: None,
-            },
+            reason: Reason::gone(&endpoint),
+            attempts,
             endpoint: Arc::new(endpoint),
             at,
         });
@@ -299,7 +292,7 @@ impl Dispatcher {
         let mut buried: HashMap<String, Vec<_>> = HashMap::new();
         for one in lost {
             let pair = (one.pair.sequence, EndpointId::clone(&one.endpoint));
-            let reason = one.death.reason.as_str().to_owned();
+            let reason = one.reason.as_str().to_owned();
             buried.entry(reason).or_default().push(pair);
         }
         for (reason, pairs) in buried {

@@ -100,12 +100,11 @@ fn read(journal: &Journal, chunk: &[Waiting]) -> Vec<io::Result<Push>> {
 }
 
 fn letter(journal: &Journal, waiting: &Waiting, push: Push) -> Letter {
-    let death = &waiting.death;
     Letter::of(
         journal.id(),
         waiting.pair.sequence,
         waiting.endpoint.as_ref().clone(),
         push,
-        (waiting.at, death.reason.as_str(), death.attempts),
+        (waiting.at, waiting.reason.as_str(), waiting.attempts),
     )
 }

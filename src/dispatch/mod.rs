@@ -68,7 +68,7 @@ mod turn;
 pub use places::UnderWay;
 
 use again::Again;
-use dying::{Death, Dying, Reason, Waiting};
+use dying::{Dying, Reason, Waiting};
 use lanes::Lanes;
 use redeliver::ByHand;
 use replay::Replays;
@@ -161,7 +161,7 @@ struct Ended {
     /// The journal knows of it already.
     told: Option<Pair>,
     /// Why it was given up on.
-    death: Option<Death>,
+    reason: Option<Reason>,
 }
 
 impl Dispatcher {
@@ -202,8 +202,9 @@ impl Dispatcher {
         }
     }
 
-    /// Gives up what is owed by endpoints that the configuration no longer has.
-    pub fn bury(&self, orphans: Orphans) {
+    /// Gives up what is owed by endpoints that the configuration no longer has, after so many attempts each, if that is
+    /// known.
+    pub fn bury(&self, orphans: Orphans, attempts: Option<u32>) {
         let mut lost: HashMap<&EndpointId, u64> = HashMap::new();
         for (_, endpoint) in &orphans {
             *lost.entry(endpoint).or_default() += 1;
@@ -214,7 +215,7 @@ impl Dispatcher {
                 "dead letters: this endpoint owed pushes and is no longer in the configuration"
             );
         }
-        self.lay_out_orphans(orphans);
+        self.lay_out_orphans(orphans, attempts);
     }
 
     /// Does what follows from a step of the queue.
@@ -236,7 +237,7 @@ impl Dispatcher {
         }
     }
 
-    fn settle(&self, repository: &RepositoryName, effects: &Effects, Ended { told, mut death }: Ended) {
+    fn settle(&self, repository: &RepositoryName, effects: &Effects, Ended { told, mut reason }: Ended) {
         let (dead, settled): (Vec<_>, Vec<_>) =
             (effects.settled.iter()).partition(|settled| settled.how == Settlement::DeadLetter);
         let untold = settled.iter().filter(|settled| Some(settled.pair()) != told);
@@ -264,16 +265,13 @@ impl Dispatcher {
         for settled in dead {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             // Only a lease that goes back ends so.
-            let death = death.take().unwrap_or(Death {
-                reason: Reason::Fixed("given up"),
-                attempts: None,
-            });
+            let reason = reason.take().unwrap_or(Reason::Fixed("given up"));
             let tag = settled.tag.as_ref().map(tracing::field::display);
             error!(
-                %repository, tag, %endpoint, %sequence, reason = death.reason.as_str(),
+                %repository, tag, %endpoint, %sequence, reason = reason.as_str(),
                 delivery_id = self.webhook_id(sequence, endpoint), "given up: a dead letter"
             );
-            given_up.push(Waiting::new(settled, now, death));
+            given_up.push(Waiting::new(settled, now, reason));
         }
         let mut reason: Option<(&EndpointId, Reason)> = None;
         for settled in &effects.given_up {
@@ -287,8 +285,7 @@ impl Dispatcher {
                 %repository, tag, %endpoint, sequence = %settled.sequence,
                 "given up because its endpoint is ignored or disabled: a dead letter"
             );
-            let attempts = None;
-            given_up.push(Waiting::new(settled, now, Death { reason, attempts }));
+            given_up.push(Waiting::new(settled, now, reason));
         }
         self.lay_out(given_up);
     }

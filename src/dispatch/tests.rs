@@ -263,7 +263,7 @@ impl Stage {
         let applier = move |applied: &[Applied]| {
             for applied in applied {
                 if let Applied::Push(durable) = applied {
-                    undertaker.bury(queue.apply(durable, &endpoints, Instant::now()));
+                    undertaker.bury(queue.apply(durable, &endpoints, Instant::now()), Some(0));
                     history.taken(durable);
                 }
             }
@@ -273,7 +273,7 @@ impl Stage {
         tasks.spawn_lasting("letters", dispatcher.clone().keep_letters());
         tasks.spawn_lasting("replays", dispatcher.clone().run_replays());
         tasks.spawn_lasting("dispatcher", dispatcher.clone().run());
-        dispatcher.bury(orphans);
+        dispatcher.bury(orphans, None);
         Self { folder, dispatcher }
     }
 

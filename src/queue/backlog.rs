@@ -51,6 +51,9 @@ pub(super) struct Ended {
     pub(super) place: u16,
     /// The tag it was pushed by.
     pub(super) tag: Option<Tag>,
+    /// How many attempts there were, if that is known. The backlog has nothing but pushes that were never sent since
+    /// the start; it is for the lane to know better of its first.
+    pub(super) attempts: Option<u32>,
 }
 
 /// What a seal made of a lane's part in a window.
@@ -282,6 +285,7 @@ impl Backlog {
             bytes: record.bytes,
             place: record.place,
             tag: record.to_tag(),
+            attempts: (!record.is_restored()).then_some(0),
         };
         self.mark(at, DEAD);
         if let Some(index) = &mut self.index {

@@ -107,21 +107,34 @@ impl Lease {
 /// How a lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// The push is settled here.
+    /// The push is settled here, by an attempt.
     Settled(Settlement),
+    /// It ends as a dead letter, without an attempt.
+    GivenUp,
     /// It stays, and its lane waits until then: it was refused.
     Retry {
         /// The earliest moment of the next attempt.
         at: Instant,
     },
-    /// It stays, as if it had never been lent: the endpoint failed, and it is for its line to wait; or the attempt
-    /// did not take place.
+    /// It stays: the endpoint failed, and it is for its line to wait.
+    Failed,
+    /// It stays, as if it had never been lent: the attempt did not take place.
     Returned,
     /// It stays, and its lane waits until then; nobody is to blame.
     Later {
         /// The earliest moment of the next attempt.
         at: Instant,
     },
+}
+
+impl Completion {
+    /// Whether an attempt was made.
+    pub(super) fn is_attempt(self) -> bool {
+        match self {
+            Self::Settled(_) | Self::Retry { .. } | Self::Failed => true,
+            Self::GivenUp | Self::Returned | Self::Later { .. } => false,
+        }
+    }
 }
 
 /// A push that ended for one endpoint.
@@ -139,6 +152,8 @@ pub struct Settled {
     pub endpoint: Arc<EndpointId>,
     /// How it ended.
     pub how: Settlement,
+    /// How many attempts there were; `None` for one that was taken before the last start, of which that is not known.
+    pub attempts: Option<u32>,
     /// Whether no endpoint owes it any more.
     pub last: bool,
 }

@@ -54,6 +54,8 @@ pub(super) struct Lane {
     state: State,
     /// How often the first push failed by its own fault.
     push_failures: u32,
+    /// How often the first push was sent. No other one was: what was sent once stays the first until it ends.
+    attempts: u32,
 }
 
 impl Lane {
@@ -67,6 +69,7 @@ impl Lane {
             waits_for: WaitsFor::Nobody,
             state: State::Idle,
             push_failures: 0,
+            attempts: 0,
         }
     }
 
@@ -189,17 +192,16 @@ impl Lane {
     ) -> Option<(Ended, Settlement)> {
         debug_assert_eq!(self.state, State::Lent, "a lease comes back once");
         self.state = State::Idle;
+        self.attempts = self.attempts.saturating_add(completion.is_attempt().into());
         match completion {
-            Completion::Settled(how) => {
-                self.push_failures = 0;
-                return Some((self.backlog.remove(sequence)?, how));
-            }
+            Completion::Settled(how) => return Some((self.remove(sequence)?, how)),
+            Completion::GivenUp => return Some((self.remove(sequence)?, Settlement::DeadLetter)),
             Completion::Retry { at } => {
                 self.wait(at, WaitsFor::Push);
                 self.push_failures = self.push_failures.saturating_add(1);
             }
             Completion::Later { at } => self.wait(at, WaitsFor::Nobody),
-            Completion::Returned => {}
+            Completion::Failed | Completion::Returned => {}
         }
         // A newer one of its tag may have come meanwhile.
         let is_outdated = self.backlog.is_outdated(sequence);
@@ -211,7 +213,10 @@ impl Lane {
     pub(super) fn seal(&mut self, coalesce: Coalesce) -> Sealed {
         self.window = 0;
         let first = self.first_sequence();
-        let sealed = self.backlog.seal(coalesce, self.state == State::Lent);
+        let mut sealed = self.backlog.seal(coalesce, self.state == State::Lent);
+        for ended in &mut sealed.superseded {
+            self.count_attempts(ended, first);
+        }
         self.follow_first(first);
         sealed
     }
@@ -225,9 +230,19 @@ impl Lane {
     pub(super) fn remove(&mut self, sequence: Sequence) -> Option<Ended> {
         debug_assert!(!self.has_lent(sequence));
         let first = self.first_sequence();
-        let ended = self.backlog.remove(sequence);
+        let mut ended = self.backlog.remove(sequence);
+        if let Some(ended) = &mut ended {
+            self.count_attempts(ended, first);
+        }
         self.follow_first(first);
         ended
+    }
+
+    /// Puts down how often a push was sent that ended, if it was the first.
+    fn count_attempts(&self, ended: &mut Ended, first: Option<Sequence>) {
+        if Some(ended.sequence) == first {
+            ended.attempts = ended.attempts.map(|_| self.attempts);
+        }
     }
 
     /// Waits no longer for the sake of its first push, if that is this one, or whichever when it is `None`. Whether it
@@ -247,7 +262,7 @@ impl Lane {
         if before.is_none() || self.first_sequence() == before {
             return;
         }
-        self.push_failures = 0;
+        (self.push_failures, self.attempts) = (0, 0);
         if self.waits_for == WaitsFor::Push {
             self.not_before = None;
         }

@@ -181,6 +181,7 @@ impl Queue {
             sequence: durable.sequence,
             bytes: durable.bytes,
             tag: push.tag.as_ref().map_or("", Tag::as_str),
+            is_restored: false,
         };
         if let Some(mut queue) = self.insert(&push.repository, [arrival], &owed, now) {
             let name = queue.key().clone();

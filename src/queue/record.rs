@@ -17,6 +17,8 @@ pub(super) const DEAD: u8 = 1;
 pub(super) const FIRST: u8 = 2;
 /// It is sealed, and a newer push of its tag takes its place.
 pub(super) const COALESCES: u8 = 4;
+/// It was owed at the start already: how often it was sent before that, nobody knows.
+pub(super) const RESTORED: u8 = 8;
 
 /// What there is to know of a push that waits.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,10 @@ pub(super) struct Record<'a> {
 impl Record<'_> {
     pub(super) fn is_live(&self) -> bool {
         self.marks & DEAD == 0
+    }
+
+    pub(super) fn is_restored(&self) -> bool {
+        self.marks & RESTORED != 0
     }
 
     pub(super) fn is_first(&self) -> bool {

@@ -25,7 +25,7 @@ use super::{
     batch::{Ahead, Batch, Completion, Effects, GivenUp, Lease, Settled, Waiting},
     lane::Lane,
     lines::{Entry, Gate},
-    record::Record,
+    record::{RESTORED, Record},
 };
 use crate::{
     image::Tag,
@@ -45,6 +45,8 @@ pub(super) struct Arrival<'a> {
     pub(super) bytes: u32,
     /// The tag it was pushed by; empty for none.
     pub(super) tag: &'a str,
+    /// Whether it was owed at the start already.
+    pub(super) is_restored: bool,
 }
 
 /// An endpoint that owes a push.
@@ -98,7 +100,13 @@ impl RepositoryQueue {
         if owed.is_empty() {
             return;
         }
-        let Arrival { sequence, bytes, tag } = arrival;
+        let Arrival {
+            sequence,
+            bytes,
+            tag,
+            is_restored,
+        } = arrival;
+        let marks = if is_restored { RESTORED } else { 0 };
         for owing in owed {
             let window = self.lane(&owing.endpoint).window;
             let window = self.join_window(window, &owing.batching, sequence, now);
@@ -109,7 +117,7 @@ impl RepositoryQueue {
                 bytes,
                 place: owing.place,
                 tag: tag.as_bytes(),
-                marks: 0,
+                marks,
             });
         }
         let is_full = |window: &Window| {
@@ -368,6 +376,7 @@ impl RepositoryQueue {
             bytes,
             place,
             tag,
+            attempts,
         } = ended;
         let is_owed = self.lanes.iter().any(|lane| lane.backlog.owes(sequence));
         Some(Settled {
@@ -377,6 +386,7 @@ impl RepositoryQueue {
             place,
             endpoint,
             how,
+            attempts,
             last: !is_owed,
         })
     }

@@ -70,6 +70,7 @@ impl Restoring<'_> {
             sequence: push.sequence,
             bytes: push.bytes,
             tag: push.tag,
+            is_restored: true,
         });
         let inserted = self
             .queue

@@ -57,6 +57,7 @@ impl Repository {
             sequence: sequence(number),
             bytes: 400,
             tag,
+            is_restored: false,
         };
         let owing = |(place, (name, batching)): (u16, &(&str, Batching))| Owing {
             place,

@@ -5,7 +5,9 @@ use std::{fs, path::Path};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::support::{
-    SOON, envelope, eventually, folder, ports,
+    SOON,
+    api::Api,
+    envelope, eventually, folder, ports,
     receiver::{Answer, Receiver, Request},
     shipbell::{Config, Shipbell},
 };
@@ -121,16 +123,74 @@ fn one_that_says_it_is_gone_leaves_letters_that_say_why() {
     assert_eq!(
         wait_for_rows(2, &data),
         [
-            row("hook", "acme/app:1", "answered 410 Gone", None),
+            row("hook", "acme/app:1", "answered 410 Gone", Some(1)),
             row(
                 "hook",
                 "acme/app:2",
                 "its endpoint is ignored: answered 410 Gone",
-                None
+                Some(0)
             ),
         ]
     );
     wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+}
+
+#[test]
+fn a_letter_says_how_often_its_push_was_sent_whyever_it_was_given_up() {
+    let config = |hook: &Receiver| {
+        let config = Config::without_registry().endpoint("hook", &hook.url("/"));
+        config.with("batch.window = '0s'\ndelivery.retry_schedule = ['50ms']\ndelivery.jitter = 0.0")
+    };
+    // By its endpoint's state.
+    let hook = Receiver::scripted(|_| Answer::Status(503));
+    let ignored = config(&hook)
+        .with("delivery.pause_after = 2\ndelivery.probe_first = '100ms'\ndelivery.probe_max = '100ms'")
+        .with("delivery.ignore_after = '1s'\ndelivery.ignore_after_failures = 4");
+    assert_told_as_sent(&Shipbell::start(ignored), &hook, 4, |_| {});
+    // By a bound: here on the pushes of 8,000 bytes that an endpoint may owe.
+    let hook = Receiver::scripted(|_| Answer::Status(503));
+    let bounded = config(&hook).with("delivery.max_backlog = '1MiB'");
+    let shipbell = Shipbell::start(bounded);
+    assert_told_as_sent(&shipbell, &hook, 1, |shipbell| {
+        for number in 0..140 {
+            let event = envelope::heavy("acme/other", &number.to_string(), 8_000);
+            shipbell.take(envelope::of(&[event]));
+        }
+    });
+    // By hand.
+    let hook = Receiver::scripted(|_| Answer::Status(503));
+    let shipbell = Shipbell::start(config(&hook));
+    assert_told_as_sent(&shipbell, &hook, 1, |shipbell| {
+        let api = Api::at(shipbell.admin_port());
+        let disabled = api.post("/api/v1/endpoints/hook/disable");
+        assert!(disabled.status < 300, "{}", disabled.text());
+    });
+}
+
+/// Has three pushes to one repository given up, after the first was sent so often at least, and asserts that their
+/// letters say how often each was.
+fn assert_told_as_sent(shipbell: &Shipbell, hook: &Receiver, least: usize, give_up: impl FnOnce(&Shipbell)) {
+    for tag in ["1", "2", "3"] {
+        take(shipbell, "acme/app", tag);
+    }
+    hook.wait_for(least, SOON);
+    give_up(shipbell);
+    let letters = eventually("three letters", SOON, || {
+        let mut letters = rows(&shipbell.data());
+        letters.retain(|letter| letter.image.starts_with("acme/app:"));
+        (letters.len() >= 3).then_some(letters)
+    });
+    let sent = images(&hook.requests());
+    let told = letters
+        .iter()
+        .map(|letter| (letter.image.as_str(), letter.attempts));
+    let known = |image: &str| u32::try_from(sent.iter().filter(|sent| *sent == image).count()).ok();
+    let expected = ["acme/app:1", "acme/app:2", "acme/app:3"].map(|image| (image, known(image)));
+    assert!(
+        sent.iter().filter(|sent| *sent == "acme/app:1").count() >= least,
+        "{sent:?}"
+    );
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -193,7 +253,8 @@ fn while_no_letter_can_be_written_the_push_stays_owed_through_a_kill_too() {
 
     hook.answer(|request| Answer::Status(if request.image().ends_with(":1") { 404 } else { 200 }));
     shipbell.start_again();
-    let expected = [row("hook", "acme/app:1", "answered 404 Not Found", Some(2))];
+    // How often it was sent before the kill is not known any more.
+    let expected = [row("hook", "acme/app:1", "answered 404 Not Found", None)];
     assert_eq!(wait_for_rows(1, &data), expected);
     wait_for_metric(&shipbell, "shipbell_journal_live", 0);
     assert_eq!(shipbell.log().matches(complaint).count(), 1, "told once");

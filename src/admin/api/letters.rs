@@ -55,7 +55,7 @@ pub(in super::super) struct LetterView {
     pub(in super::super) died_at: String,
     /// Why.
     pub(in super::super) reason: String,
-    /// How many attempts there were; null when that is not known.
+    /// How many attempts there were; null when that is not known: the push was taken before the last start.
     pub(in super::super) attempts: Option<u32>,
 }
 

@@ -103,6 +103,7 @@ async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
     assert_eq!(sent(&effects), [("ci".into(), 1)]);
     let effects = queue.complete(&name, &effects.leases[0], DELIVERED, Instant::now());
     assert_eq!(effects.settled[0].pair().place, 3);
+    assert_eq!(effects.settled[0].attempts, None, "it may have been sent before");
     assert_eq!((queue.pending(), queue.repositories()), (0, 0));
 }
 
