@@ -3,21 +3,24 @@
 //! What is asked for is [searched](super::sought) by indexes. Whoever looks through all of them does so in steps of some
 //! ten thousand ids, so that nobody waits for long: there is one connection, and the states of endpoints are saved by it,
 //! too.
+//!
+//! A letter that can't be read is passed over and told, see [`kept`](super::kept): the others are found without it, and it
+//! goes when it is too old.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::{
     AccessError, Settings,
-    letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats},
-    listed::{listed, references},
+    kept::{SELECT, endpoint_of, read, sequence},
+    letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterStats},
+    listed::listed,
     sought::{Found, IN_VAIN_MAX, Search},
-    states::endpoint,
 };
 use crate::{
     clock::Timestamp,
-    image::{MediaType, Tag},
+    image::Tag,
     journal::JournalId,
     push::{EndpointId, Sequence},
 };
@@ -255,11 +258,14 @@ impl Settings {
         let sql = "SELECT sequence, endpoint, id FROM (SELECT * FROM dead_letters ORDER BY id DESC LIMIT ?2) \
                    WHERE journal = ?1";
         let mut statement = connection.prepare(sql)?;
-        let rows = statement.query_map(params![journal.to_string(), count], |row| {
-            let endpoint = endpoint(&row.get::<_, String>(1)?)?;
-            Ok((sequence(row, 0)?, endpoint, row.get(2)?))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut rows = statement.query(params![journal.to_string(), count])?;
+        let mut newest = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = row.get(2)?;
+            let letter = sequence(row, 0).and_then(|sequence| Ok((sequence, endpoint_of(row, 1)?, id)));
+            newest.extend(self.0.odd.pass_over(id, letter)?);
+        }
+        Ok(newest)
     }
 
     /// How many letters there are. Waits for nobody.
@@ -299,7 +305,8 @@ impl Settings {
                 Found::Letter(id) => before = id,
             }
             // One of a number that was asked for may be gone.
-            let kept = statement.query_row([before], read).optional()?;
+            let kept = statement.query_row([before], read).optional();
+            let kept = self.0.odd.pass_over(before, kept)?.flatten();
             match kept.filter(|kept| is_meant(filter, kept)) {
                 Some(kept) => found.push(kept),
                 None => in_vain += 1,
@@ -340,14 +347,16 @@ impl Settings {
         })?;
         let (mut found, mut reached) = (Vec::new(), lowest.saturating_add(1));
         while let Some(row) = rows.next()? {
-            let repository = row.get_ref("repository")?.as_str().map_err(odd)?;
+            let repository = row.get_ref("repository")?.as_str().unwrap_or_default();
             let is_meant = |glob: &globset::GlobMatcher| glob.is_match(repository);
-            if filter.repository.as_ref().is_none_or(is_meant) {
-                found.push(read(row)?);
-                if found.len() >= limit {
-                    reached = row.get("id")?;
-                    break;
-                }
+            if !filter.repository.as_ref().is_none_or(is_meant) {
+                continue;
+            }
+            let id = row.get("id")?;
+            found.extend(self.0.odd.pass_over(id, read(row))?);
+            if found.len() >= limit {
+                reached = id;
+                break;
             }
         }
         Ok((found, reached))
@@ -370,8 +379,6 @@ fn is_meant(filter: &LetterFilter, kept: &KeptLetter) -> bool {
             .as_ref()
             .is_none_or(|tag| Some(tag) == letter.tag.as_ref())
 }
-
-pub(super) const SELECT: &str = "SELECT l.*, r.letter IS NOT NULL AS replaying, r.forced FROM dead_letters l LEFT JOIN replays r ON r.letter = l.id";
 
 /// Bytes of the pages that hold something.
 fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
@@ -430,59 +437,6 @@ fn put(connection: &Connection, letter: &Letter) -> rusqlite::Result<()> {
         letter.attempts,
     ])?;
     Ok(())
-}
-
-/// A row of [`SELECT`].
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<KeptLetter> {
-    let moment = |name: &str| row.get(name).map(Timestamp::from_unix_millis);
-    let text = |name: &str| row.get::<_, String>(name);
-    let tag = text("tag")?;
-    let media_type = text("media_type")?;
-    let letter = Letter {
-        journal: journal(&text("journal")?)?,
-        sequence: sequence(row, "sequence")?,
-        endpoint: endpoint(&text("endpoint")?)?,
-        repository: text("repository")?.parse().map_err(odd)?,
-        tag: (!tag.is_empty()).then(|| tag.parse()).transpose().map_err(odd)?,
-        digest: text("digest")?.parse().map_err(odd)?,
-        media_type: MediaType::parse(&media_type).ok_or_else(|| odd(Unknown(media_type)))?,
-        manifest_size: u64::try_from(row.get::<_, i64>("manifest_size")?).unwrap_or_default(),
-        references: references(&text("listed")?)?,
-        event_id: text("event_id")?,
-        actor: text("actor")?,
-        taken_at: moment("taken_ms")?,
-        died_at: moment("died_ms")?,
-        reason: text("reason")?,
-        attempts: row.get("attempts")?,
-    };
-    let state = if row.get("replaying")? {
-        LetterState::Replaying
-    } else {
-        LetterState::Dead
-    };
-    let id = row.get("id")?;
-    Ok(KeptLetter { id, state, letter })
-}
-
-/// A value that no version has written.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is nothing that was written here")]
-struct Unknown(String);
-
-pub(super) fn odd(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
-}
-
-fn sequence(row: &Row<'_>, column: impl rusqlite::RowIndex) -> rusqlite::Result<Sequence> {
-    let number: i64 = row.get(column)?;
-    let sequence = u64::try_from(number).ok().and_then(Sequence::new);
-    sequence.ok_or_else(|| odd(Unknown(number.to_string())))
-}
-
-/// A journal's identity as its `Display` writes it.
-fn journal(text: &str) -> rusqlite::Result<JournalId> {
-    let number = u128::from_str_radix(text, 16).map_err(odd)?;
-    Ok(JournalId(number.to_be_bytes()))
 }
 
 /// As SQLite has numbers.

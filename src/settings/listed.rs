@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::letters::odd;
+use super::kept::odd;
 use crate::push::Reference;
 
 /// One blob as the column `listed` has it.

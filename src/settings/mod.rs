@@ -31,6 +31,7 @@ use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId};
 
 mod cursor_key;
 mod export;
+mod kept;
 mod letter;
 mod letters;
 mod listed;
@@ -70,6 +71,7 @@ pub struct Settings(Arc<Inner>);
 struct Inner {
     connection: Mutex<Connection>,
     tally: letters::Tally,
+    odd: kept::Odd,
     cursor_key: CursorKey,
 }
 
@@ -168,6 +170,7 @@ impl Settings {
         Ok(Self(Arc::new(Inner {
             connection: Mutex::new(connection),
             tally,
+            odd: kept::Odd::default(),
             cursor_key,
         })))
     }

@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{
     AccessError, KeptLetter, Letter, Settings,
+    kept::{SELECT, endpoint_of, read},
     letter::cut,
-    letters::{SELECT, count, number, read, remove},
-    states::endpoint,
+    letters::{count, number, remove},
 };
 use crate::{clock::Timestamp, journal::JournalId, push::EndpointId};
 
@@ -82,30 +82,47 @@ impl Settings {
     /// The file can't be read.
     pub fn replaying_endpoints(&self) -> Result<Vec<EndpointId>, AccessError> {
         let connection = self.connection();
-        let mut statement = connection.prepare_cached("SELECT DISTINCT endpoint FROM replays")?;
-        let rows = statement.query_map((), |row| endpoint(&row.get::<_, String>(0)?))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let sql = "SELECT endpoint, min(letter) FROM replays GROUP BY endpoint";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query(())?;
+        let mut endpoints = Vec::new();
+        while let Some(row) = rows.next()? {
+            endpoints.extend(self.0.odd.pass_over(row.get(1)?, endpoint_of(row, 0))?);
+        }
+        Ok(endpoints)
     }
 
-    /// The letter that goes next to this endpoint, and how it goes.
+    /// The letter that goes next to this endpoint, and how it goes. One that can't be read does not go, and is not
+    /// marked any more: those behind it are not held up.
     ///
     /// # Errors
-    /// The file can't be read.
+    /// The file can't be read, or written.
     pub fn next_replay(&self, endpoint: &EndpointId) -> Result<Option<(KeptLetter, Order)>, AccessError> {
-        let connection = self.connection();
-        let sql = format!(
-            "{SELECT} WHERE l.id = (SELECT letter FROM replays WHERE endpoint = ?1 ORDER BY place LIMIT 1)"
-        );
-        let mut statement = connection.prepare_cached(&sql)?;
-        let next = statement.query_row([endpoint.to_string()], |row| {
-            let order = if row.get("forced")? {
-                Order::Force
-            } else {
-                Order::KeepNewest
+        loop {
+            let id = {
+                let connection = self.connection();
+                let first = "SELECT letter FROM replays WHERE endpoint = ?1 ORDER BY place LIMIT 1";
+                let first = connection
+                    .prepare_cached(first)?
+                    .query_row([endpoint.to_string()], |row| row.get(0))
+                    .optional()?;
+                let Some(id) = first else { return Ok(None) };
+                let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
+                let next = statement.query_row([id], |row| {
+                    let order = if row.get("forced")? {
+                        Order::Force
+                    } else {
+                        Order::KeepNewest
+                    };
+                    Ok((read(row)?, order))
+                });
+                if let Some(next) = self.0.odd.pass_over(id, next.optional())?.flatten() {
+                    return Ok(Some(next));
+                }
+                id
             };
-            Ok((read(row)?, order))
-        });
-        Ok(next.optional()?)
+            self.unmark_letter(id)?;
+        }
     }
 
     /// A letter was delivered: it goes.

@@ -202,7 +202,14 @@ fn names(connection: &Connection, glob: &globset::GlobMatcher) -> rusqlite::Resu
     let mut statement = connection.prepare_cached(sql)?;
     let (mut names, mut from) = (Vec::new(), begin.to_owned());
     for _ in 0..LOOKED_AT_MAX {
-        let next: Option<String> = statement.query_row([&from], |row| row.get(0)).optional()?;
+        let next = statement.query_row([&from], |row| {
+            Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned))
+        });
+        let next = match next.optional()? {
+            // Not a text: whoever looks through all of them passes it over.
+            Some(None) => return Ok(None),
+            next => next.flatten(),
+        };
         let Some(name) = next.filter(|name| name.starts_with(begin)) else {
             return Ok(Some(names));
         };

@@ -147,5 +147,6 @@ fn endpoints_that_are_long_gone_are_let_go_of_and_only_so_many_are_kept() {
 }
 
 mod letters;
+mod odd;
 mod replays;
 mod sought;

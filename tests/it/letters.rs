@@ -12,6 +12,10 @@ use crate::support::{
     shipbell::{Config, Shipbell},
 };
 
+mod power;
+mod unreadable;
+mod unwritten;
+
 /// A letter as its row has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
@@ -139,12 +143,12 @@ fn one_that_says_it_is_gone_leaves_letters_that_say_why() {
 fn a_letter_says_how_often_its_push_was_sent_whyever_it_was_given_up() {
     let config = |hook: &Receiver| {
         let config = Config::without_registry().endpoint("hook", &hook.url("/"));
-        config.with("batch.window = '0s'\ndelivery.retry_schedule = ['50ms']\ndelivery.jitter = 0.0")
+        config.with("batch.window = '0s'\ndelivery.retry_schedule = ['1h']")
     };
     // By its endpoint's state.
     let hook = Receiver::scripted(|_| Answer::Status(503));
     let ignored = config(&hook)
-        .with("delivery.pause_after = 2\ndelivery.probe_first = '100ms'\ndelivery.probe_max = '100ms'")
+        .with("delivery.retry_schedule = ['50ms']\ndelivery.pause_after = 2\ndelivery.probe_first = '100ms'\ndelivery.probe_max = '100ms'")
         .with("delivery.ignore_after = '1s'\ndelivery.ignore_after_failures = 4");
     assert_told_as_sent(&Shipbell::start(ignored), &hook, 4, |_| {});
     // By a bound: here on the pushes of 8,000 bytes that an endpoint may owe.
@@ -152,6 +156,8 @@ fn a_letter_says_how_often_its_push_was_sent_whyever_it_was_given_up() {
     let bounded = config(&hook).with("delivery.max_backlog = '1MiB'");
     let shipbell = Shipbell::start(bounded);
     assert_told_as_sent(&shipbell, &hook, 1, |shipbell| {
+        // What is in flight would be passed over.
+        wait_for_metric(shipbell, "shipbell_endpoints{state=\"failing\"}", 1);
         for number in 0..140 {
             let event = envelope::heavy("acme/other", &number.to_string(), 8_000);
             shipbell.take(envelope::of(&[event]));

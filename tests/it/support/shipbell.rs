@@ -255,6 +255,26 @@ impl Shipbell {
         self.process.kill().unwrap();
     }
 
+    /// Does something while it stands still in the middle of whatever it does.
+    pub(crate) fn while_still<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.process.signal(Signal::STOP).unwrap();
+        eventually("every thread stands still", Duration::from_secs(10), || {
+            let mut threads = fs::read_dir(format!("/proc/{}/task", self.id())).ok()?;
+            let is_still = threads.all(|thread| {
+                let stat = fs::read_to_string(thread.unwrap().path().join("stat"));
+                // Behind the name, which may hold anything.
+                stat.is_ok_and(|stat| {
+                    stat.rsplit_once(") ")
+                        .is_some_and(|(_, state)| state.starts_with('T'))
+                })
+            });
+            is_still.then_some(())
+        });
+        let done = work();
+        self.process.signal(Signal::CONT).unwrap();
+        done
+    }
+
     /// SIGTERM, without waiting for what follows.
     pub(crate) fn terminate(&self) {
         self.process.signal(Signal::TERM).unwrap();

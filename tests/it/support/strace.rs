@@ -61,6 +61,13 @@ pub(crate) fn slow_down(id: u32, calls: &str, path: &Path, by: Duration) -> Proc
     attach(id, &[slower.as_slice(), &at].concat())
 }
 
+/// Writes down these calls of the running process `id`, with the paths of the files, in `output`. What is returned ends
+/// with it.
+pub(crate) fn watch(id: u32, calls: &str, output: &Path) -> Process {
+    let arguments = ["-y", "-s", "0", "-e", &format!("trace={calls}")].map(str::to_owned);
+    attach_to(id, &arguments, output)
+}
+
 fn arguments(calls: &str, injected: &str) -> [String; 4] {
     [
         "-e".to_owned(),
@@ -71,8 +78,14 @@ fn arguments(calls: &str, injected: &str) -> [String; 4] {
 }
 
 fn attach(id: u32, arguments: &[String]) -> Process {
+    attach_to(id, arguments, Path::new("/dev/null"))
+}
+
+fn attach_to(id: u32, arguments: &[String], output: &Path) -> Process {
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-p", &id.to_string()]);
+    command
+        .args(["-f", "-qq", "-p", &id.to_string(), "-o"])
+        .arg(output);
     command.args(arguments);
     let strace = Process::spawn("strace", command, Path::new("/dev/null")).unwrap();
     eventually("every thread is traced", SOON, || {
