@@ -223,13 +223,16 @@ pub(super) fn health_policy(config: &Config) -> Result<dispatch::health::Policy,
 
 /// What is owed in all leaves the journal a quarter of its size, and four segments if there are so many: the
 /// oldest, of which all but a little may be dead, the one that is written to, the next, and the one that is
-/// kept for settlements.
+/// kept for settlements. Of the pushes that ingest takes, an eighth is left; and one at least, so that the bound is
+/// passed before ingest closes.
 pub(super) fn queue_bounds(config: &Config) -> queue::Bounds {
     let (size, segment) = (config.journal.max_size, config.journal.segment_size);
     let rest = size.saturating_sub(segment.saturating_mul(4));
+    let pending_max = config.ingest.max_pending;
     queue::Bounds {
         endpoint_bytes_max: config.delivery.max_backlog,
         bytes_max: (size / 4 * 3).min(rest).max(segment),
+        pushes_max: (pending_max - pending_max / 8).min(pending_max.saturating_sub(2)),
         // Twice as many as there are places for their attempts, so that some are ready when one is free.
         narrow_max: config.delivery.concurrency,
         lanes_at_once_max: config.delivery.per_host.saturating_mul(2).max(LANES_AT_ONCE),

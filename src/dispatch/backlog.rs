@@ -5,8 +5,12 @@
 //! order itself. What is in flight is passed over, and met again after a while: it may come back undelivered.
 //! What can't be read is passed over, too.
 //!
-//! There are three bounds: on what one endpoint owes, on what is owed in all, and, should the journal be full
-//! in spite of these, because what is owed lies too scattered or there are very few segments, the disk's own.
+//! There are four bounds: on what one endpoint owes, on what is owed in all, on how many pushes are, and, should the
+//! journal be full in spite of these, because what is owed lies too scattered or there are very few segments, the disk's
+//! own.
+//!
+//! For the sake of how many they are, only pushes are given up that no healthy endpoint owes: the others would be no
+//! fewer for it. So ingest may close for a healthy endpoint that falls behind, and for no other.
 
 use std::{collections::HashMap, future::pending, sync::PoisonError, time::Duration};
 
@@ -19,6 +23,7 @@ use tracing::{debug, error};
 use super::{
     Dispatcher,
     dying::{Reason, Waiting},
+    health::State,
 };
 use crate::{
     journal::{Health, Owed, Unreadable},
@@ -42,6 +47,9 @@ const DELETE_WAIT: Duration = Duration::from_secs(1);
 /// So many pushes that can't be read are told, each once.
 const UNREADABLE_MAX: usize = 1_000;
 
+/// So many pushes are looked at one after the other none of which helps, before it is waited.
+const IN_VAIN_MAX: usize = 16_384;
+
 /// How long nothing happens at most.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 
@@ -58,8 +66,9 @@ impl Dispatcher {
                 () = sleep_until(ends_at.unwrap_or_else(|| Instant::now() + IDLE_MAX)) => {}
             }
             walks.values_mut().for_each(Walk::end_spell_if_due);
-            // One that gave up nothing for so long begins at the oldest push again.
-            walks.retain(|_, walk| walk.spell_ends_at().is_some());
+            // One that gave up nothing for so long begins at the oldest push again, unless it is on its way still.
+            let queue = &self.0.parts.queue;
+            walks.retain(|excess, walk| walk.spell_ends_at().is_some() || queue.is_over(excess));
         }
         walks.values_mut().for_each(Walk::end_spell);
     }
@@ -69,20 +78,34 @@ impl Dispatcher {
         let queue = &self.0.parts.queue;
         let mut is_stuck = false;
         for excess in queue.excesses().await {
-            let endpoint = match &excess {
-                Excess::Endpoint(endpoint) => Some(endpoint),
-                Excess::Overall => None,
-            };
-            let walk = walks.entry(excess.clone()).or_insert_with(|| match endpoint {
-                Some(endpoint) => Walk::new("delivery.max_backlog", Some(endpoint.clone())),
-                None => Walk::new("journal.max_size", None),
-            });
+            if excess == Excess::Pushes && !self.can_be_fewer() {
+                is_stuck = true;
+                continue;
+            }
+            let walk = walks
+                .entry(excess.clone())
+                .or_insert_with(|| Walk::new(excess.clone()));
             walk.meet_again();
-            let mut settled = 0;
-            while queue.is_over(&excess) {
+            let (mut settled, mut in_vain) = (0, 0);
+            while queue.is_over(&excess) && in_vain < IN_VAIN_MAX {
                 self.room_for_letters().await;
                 let Some(push) = self.next(walk).await else { break };
-                settled += self.give_up(&push, endpoint.map(|id| &**id), walk);
+                let count = match &excess {
+                    Excess::Pushes if self.is_wanted(&push) => {
+                        // Until it is delivered.
+                        walk.pass_over(push.sequence);
+                        0
+                    }
+                    Excess::Pushes => self.give_up(&push, |owing| !self.takes_pushes(owing), walk),
+                    Excess::Overall => self.give_up(&push, |_| true, walk),
+                    Excess::Endpoint(endpoint) => self.give_up(&push, |owing| *owing == **endpoint, walk),
+                };
+                settled += count;
+                // An endpoint's own may lie anywhere.
+                in_vain = match (&excess, count) {
+                    (Excess::Pushes, 0) => in_vain + 1,
+                    _ => 0,
+                };
             }
             is_stuck |= settled == 0 && queue.is_over(&excess);
         }
@@ -94,7 +117,7 @@ impl Dispatcher {
     /// Gives up the oldest pushes while the journal is full, until the soft token is cancelled.
     pub async fn keep_journal_open(self) {
         let mut health = self.0.parts.journal.health_changes();
-        let mut walk = Walk::new("journal.max_size", None);
+        let mut walk = Walk::new(Excess::Overall);
         loop {
             let ends_at = walk.spell_ends_at();
             tokio::select! {
@@ -121,7 +144,7 @@ impl Dispatcher {
         while bytes < self.0.options.segment_bytes && is_full(&health.borrow_and_update()) {
             self.room_for_letters().await;
             let Some(push) = self.next(walk).await else { break };
-            if self.give_up(&push, None, walk) > 0 {
+            if self.give_up(&push, |_| true, walk) > 0 {
                 bytes += u64::from(push.bytes);
             }
         }
@@ -131,6 +154,27 @@ impl Dispatcher {
         if is_over.is_err() && self.0.dying.len() > 0 && self.0.dying.written() == written {
             self.shed();
         }
+    }
+
+    /// Whether anything is owed by an endpoint that takes nothing.
+    fn can_be_fewer(&self) -> bool {
+        let troubled = self.0.parts.states.troubled();
+        let mut dead = troubled.iter().filter(|(_, state)| !takes_pushes(*state));
+        dead.any(|(endpoint, _)| self.0.parts.queue.owes_anything(endpoint))
+    }
+
+    /// Whether a push is owed by an endpoint that takes what it is owed.
+    fn is_wanted(&self, push: &Owed) -> bool {
+        let queue = &self.0.parts.queue;
+        let mut owing = push.owed.iter().map(|(_, owing)| owing);
+        // The journal may not know yet that it was delivered.
+        owing.any(|owing| self.takes_pushes(owing) && queue.owes(&push.repository, owing, push.sequence))
+    }
+
+    /// Whether an endpoint keeps what it is owed, however many pushes there are: it takes them, or stands still because
+    /// somebody wants it to.
+    fn takes_pushes(&self, endpoint: &EndpointId) -> bool {
+        takes_pushes(self.0.parts.states.state(endpoint))
     }
 
     /// The walk's next push that can be read.
@@ -154,13 +198,13 @@ impl Dispatcher {
         }
     }
 
-    /// Gives up a push, for one endpoint or for all that owe it; for how many it was.
-    fn give_up(&self, push: &Owed, endpoint: Option<&EndpointId>, walk: &mut Walk) -> usize {
+    /// Gives up a push for those who owe it and are meant; for how many it was.
+    fn give_up(&self, push: &Owed, is_meant: impl Fn(&EndpointId) -> bool, walk: &mut Walk) -> usize {
         let parts = &self.0.parts;
         let owed = push.owed.iter().map(|(_, owing)| owing);
         let reason = Reason::Fixed(walk.reason());
         let mut given_up = Vec::new();
-        for owing in owed.filter(|owing| endpoint.is_none_or(|endpoint| endpoint == *owing)) {
+        for owing in owed.filter(|owing| is_meant(owing)) {
             let now = Instant::now();
             match parts.queue.give_up(&push.repository, push.sequence, owing, now) {
                 GivenUp::Settled(one) => {
@@ -179,5 +223,13 @@ impl Dispatcher {
         let count = given_up.len();
         self.lay_out(given_up);
         count
+    }
+}
+
+/// The same of any endpoint in this state.
+fn takes_pushes(state: State) -> bool {
+    match state {
+        State::Healthy | State::Held | State::Disabled => true,
+        State::Failing | State::Paused | State::Ignored => false,
     }
 }

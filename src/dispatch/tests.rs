@@ -24,6 +24,7 @@ use crate::{
     image::{Digest, MediaType},
     journal::Applied,
     push::{Item, Push},
+    queue::Bounds,
     registry,
     secret::Secret,
     settings::{FILE, LetterFilter},
@@ -35,6 +36,7 @@ use crate::{
     },
 };
 
+mod bounded;
 mod dying;
 mod moved;
 mod replays;
@@ -201,6 +203,11 @@ struct Stage {
 impl Stage {
     /// Starts on what is in the folder, as the process does, but for the ingest and the registry.
     async fn start(folder: &TempDir, endpoints: Vec<Endpoint>) -> Self {
+        Self::start_bounded(folder, endpoints, Bounds::default()).await
+    }
+
+    /// The same within these bounds.
+    async fn start_bounded(folder: &TempDir, endpoints: Vec<Endpoint>, bounds: Bounds) -> Self {
         let folder = folder.path().to_owned();
         let (clock, endpoints) = (Clock::system(), Endpoints::new(endpoints));
         let options = crate::journal::Options {
@@ -217,7 +224,7 @@ impl Stage {
         }
         let opened = opened.unwrap();
         let (journal, metrics) = (opened.journal, Metrics::new(&clock));
-        let queue = Arc::new(Queue::new());
+        let queue = Arc::new(Queue::bounded(bounds));
         let mut takers = [(Orphans::new(), queue.restoring(&endpoints, Instant::now()))];
         let restored = opened
             .notes
@@ -272,6 +279,7 @@ impl Stage {
         let tasks = &dispatcher.0.parts.tasks;
         tasks.spawn_lasting("letters", dispatcher.clone().keep_letters());
         tasks.spawn_lasting("replays", dispatcher.clone().run_replays());
+        tasks.spawn_lasting("backlogs", dispatcher.clone().bound_backlogs());
         tasks.spawn_lasting("dispatcher", dispatcher.clone().run());
         dispatcher.bury(orphans, None);
         Self { folder, dispatcher }

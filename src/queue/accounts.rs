@@ -1,8 +1,12 @@
-//! How much is owed: by each endpoint, and in all, in bytes of the journal's records; and who is over a bound.
+//! How much is owed: by each endpoint, and in all, in bytes of the journal's records; how many pushes; and who is over a
+//! bound.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -17,6 +21,8 @@ pub struct Bounds {
     pub endpoint_bytes_max: u64,
     /// In all, bytes; a push that several endpoints owe counts once.
     pub bytes_max: u64,
+    /// Pushes in all, as far as endpoints in trouble make them more.
+    pub pushes_max: usize,
     /// Lanes of one endpoint that are lent from at once; the others wait in line. At least 1.
     pub lanes_at_once_max: usize,
     /// Endpoints in trouble that are lent from at once; the others wait until one of those is through. At least 1.
@@ -28,6 +34,7 @@ impl Default for Bounds {
         Self {
             endpoint_bytes_max: u64::MAX,
             bytes_max: u64::MAX,
+            pushes_max: usize::MAX,
             lanes_at_once_max: usize::MAX,
             narrow_max: usize::MAX,
         }
@@ -41,6 +48,15 @@ pub enum Excess {
     Endpoint(Arc<EndpointId>),
     /// All together do.
     Overall,
+    /// There are too many pushes, whoever owes them. Those of healthy endpoints are not to be given up for that.
+    Pushes,
+}
+
+/// What is put down to an account.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    pub(super) pushes: usize,
+    pub(super) bytes: u64,
 }
 
 /// The accounts of all endpoints that owe something.
@@ -48,6 +64,8 @@ pub enum Excess {
 pub(super) struct Accounts {
     bounds: Bounds,
     sheet: Mutex<Sheet>,
+    /// How many pushes are owed. Changes with the sheet alone.
+    pushes: AtomicUsize,
     /// Wakes who is to act on a bound that was passed.
     passed: Notify,
 }
@@ -69,11 +87,16 @@ impl Accounts {
         }
     }
 
-    /// Adds pushes of so many bytes that these endpoints owe, and gives back the endpoints by the one value that
+    /// How many pushes are owed by at least one endpoint. Waits for nobody.
+    pub(super) fn pushes(&self) -> usize {
+        self.pushes.load(Ordering::Relaxed)
+    }
+
+    /// Adds pushes that these endpoints owe, and gives back the endpoints by the one value that
     /// stands for each in memory.
     pub(super) fn add<'a>(
         &self,
-        bytes: u64,
+        Load { pushes, bytes }: Load,
         endpoints: impl ExactSizeIterator<Item = &'a EndpointId>,
     ) -> Vec<Arc<EndpointId>> {
         let mut sheet = self.sheet();
@@ -92,8 +115,9 @@ impl Accounts {
         }
         if !known.is_empty() {
             sheet.bytes += bytes;
+            self.pushes.fetch_add(pushes, Ordering::Relaxed);
         }
-        if !sheet.over.is_empty() || sheet.bytes > self.bounds.bytes_max {
+        if self.is_any_over(&sheet) {
             self.passed.notify_one();
         }
         known
@@ -110,6 +134,7 @@ impl Accounts {
             let bytes = u64::from(settled.bytes);
             if settled.last {
                 sheet.bytes -= bytes;
+                self.pushes.fetch_sub(1, Ordering::Relaxed);
             }
             let Some(owed) = sheet.owed.get_mut(&settled.endpoint) else {
                 debug_assert!(false, "what is settled was owed");
@@ -134,17 +159,31 @@ impl Accounts {
     /// Every bound that is passed now.
     pub(super) fn excesses(&self) -> Vec<Excess> {
         let sheet = self.sheet();
-        let overall = (sheet.bytes > self.bounds.bytes_max).then_some(Excess::Overall);
+        let overall = self
+            .is_sheet_over(&sheet, &Excess::Overall)
+            .then_some(Excess::Overall);
+        let pushes = self
+            .is_sheet_over(&sheet, &Excess::Pushes)
+            .then_some(Excess::Pushes);
         let endpoints = sheet.over.iter().cloned().map(Excess::Endpoint);
-        endpoints.chain(overall).collect()
+        endpoints.chain(overall).chain(pushes).collect()
     }
 
     pub(super) fn is_over(&self, excess: &Excess) -> bool {
-        let sheet = self.sheet();
+        self.is_sheet_over(&self.sheet(), excess)
+    }
+
+    fn is_sheet_over(&self, sheet: &Sheet, excess: &Excess) -> bool {
         match excess {
             Excess::Endpoint(id) => sheet.over.contains(id),
             Excess::Overall => sheet.bytes > self.bounds.bytes_max,
+            Excess::Pushes => self.pushes() > self.bounds.pushes_max,
         }
+    }
+
+    fn is_any_over(&self, sheet: &Sheet) -> bool {
+        let in_all = [Excess::Overall, Excess::Pushes];
+        !sheet.over.is_empty() || in_all.iter().any(|excess| self.is_sheet_over(sheet, excess))
     }
 
     /// Waits until a bound is passed. Cancel-safe.

@@ -16,10 +16,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use dashmap::{
@@ -56,7 +53,7 @@ pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled, Wa
 pub use lines::Passage;
 pub use restoring::Restoring;
 
-use accounts::Accounts;
+use accounts::{Accounts, Load};
 use batch::Ahead;
 use lines::{Gate, Lines};
 use repository::{Arrival, Owing, RepositoryQueue};
@@ -75,7 +72,6 @@ pub struct Queue {
     repositories: DashMap<RepositoryName, Box<RepositoryQueue>, DefaultHashBuilder>,
     agenda: Mutex<Agenda>,
     earlier: Notify,
-    pending: AtomicUsize,
     ahead: Ahead,
     accounts: Accounts,
     lines: Lines,
@@ -114,7 +110,6 @@ impl Queue {
             repositories: DashMap::default(),
             agenda: Mutex::default(),
             earlier: Notify::new(),
-            pending: AtomicUsize::new(0),
             ahead: Ahead::new(SIZED_AHEAD_MAX),
             accounts: Accounts::new(bounds),
             lines: Lines::new(bounds.lanes_at_once_max, bounds.narrow_max),
@@ -124,7 +119,7 @@ impl Queue {
     /// How many pushes are owed by at least one endpoint.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
+        self.accounts.pushes()
     }
 
     /// How many repositories have something owed.
@@ -174,7 +169,11 @@ impl Queue {
         let (push, sequence) = (&durable.push, durable.sequence);
         let mut orphans = Orphans::new();
         let owed = (0..).zip(&push.owed);
-        let owed = self.take_on(durable.bytes.into(), endpoints, owed, |place, endpoint| {
+        let load = Load {
+            pushes: 1,
+            bytes: durable.bytes.into(),
+        };
+        let owed = self.take_on(load, endpoints, owed, |place, endpoint| {
             orphans.push((Pair { sequence, place }, endpoint.clone()));
         });
         let arrival = Arrival {
@@ -318,8 +317,6 @@ impl Queue {
         let gate = self.lines.gate(repository);
         let effects = self.step_one(repository, now, |queue| step(queue, &gate));
         self.accounts.settle(effects.ended());
-        let done = effects.ended().filter(|settled| settled.last).count();
-        self.pending.fetch_sub(done, Ordering::Relaxed);
         // The repository is let go of: others are met now.
         for endpoint in gate.left() {
             self.call(&endpoint, now);
@@ -354,10 +351,10 @@ impl Queue {
         effects
     }
 
-    /// Who owes pushes of so many bytes, of those that still exist; it is put down to their accounts.
+    /// Who owes pushes, of those that still exist; it is put down to their accounts.
     fn take_on<'a>(
         &self,
-        bytes: u64,
+        load: Load,
         endpoints: &Endpoints,
         owed: impl Iterator<Item = (u16, &'a EndpointId)>,
         mut gone: impl FnMut(u16, &EndpointId),
@@ -371,7 +368,7 @@ impl Queue {
         }
         let ids = self
             .accounts
-            .add(bytes, known.iter().map(|(_, endpoint)| &endpoint.id));
+            .add(load, known.iter().map(|(_, endpoint)| &endpoint.id));
         let owing = known
             .into_iter()
             .zip(ids)
@@ -387,15 +384,13 @@ impl Queue {
     fn insert<'a>(
         &self,
         repository: &RepositoryName,
-        arrivals: impl IntoIterator<Item = Arrival<'a>, IntoIter: ExactSizeIterator>,
+        arrivals: impl IntoIterator<Item = Arrival<'a>>,
         owed: &[Owing],
         now: Instant,
     ) -> Option<RefMut<'_, RepositoryName, Box<RepositoryQueue>>> {
         if owed.is_empty() {
             return None;
         }
-        let arrivals = arrivals.into_iter();
-        self.pending.fetch_add(arrivals.len(), Ordering::Relaxed);
         let mut queue = self.repositories.entry(repository.clone()).or_default();
         for arrival in arrivals {
             queue.push(arrival, owed, &self.ahead, now);

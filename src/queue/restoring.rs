@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Orphans, Queue,
+    accounts::Load,
     repository::{Arrival, Owing},
 };
 use crate::{
@@ -34,7 +35,7 @@ struct Known {
     /// Those that no longer exist.
     gone: Vec<(u16, EndpointId)>,
     /// What they owe that is not put down to their accounts yet.
-    bytes: u64,
+    load: Load,
 }
 
 impl Queue {
@@ -55,15 +56,19 @@ impl Restoring<'_> {
     ///
     /// Returns what is owed by endpoints that no longer exist.
     pub fn take(&mut self, run: &OwedRun<'_>) -> Orphans {
-        let bytes = run.pushes.iter().map(|push| u64::from(push.bytes)).sum();
+        let load = Load {
+            pushes: run.pushes.len(),
+            bytes: run.pushes.iter().map(|push| u64::from(push.bytes)).sum(),
+        };
         let known = match self.last.take() {
             Some(mut known) if Arc::ptr_eq(&known.list, run.owed) => {
-                known.bytes += bytes;
+                known.load.pushes += load.pushes;
+                known.load.bytes += load.bytes;
                 known
             }
             before => {
                 self.put_down(before);
-                self.look_up(run.owed, bytes)
+                self.look_up(run.owed, load)
             }
         };
         let arrivals = run.pushes.iter().map(|push| Arrival {
@@ -101,27 +106,25 @@ impl Restoring<'_> {
         self.put_down(last);
     }
 
-    fn look_up(&self, list: &OwedBy, bytes: u64) -> Known {
+    fn look_up(&self, list: &OwedBy, load: Load) -> Known {
         let mut gone = Vec::new();
         let owed = list.iter().map(|(place, endpoint)| (*place, endpoint));
-        let owing = self
-            .queue
-            .take_on(bytes, self.endpoints, owed, |place, endpoint| {
-                gone.push((place, endpoint.clone()));
-            });
+        let owing = self.queue.take_on(load, self.endpoints, owed, |place, endpoint| {
+            gone.push((place, endpoint.clone()));
+        });
         Known {
             list: Arc::clone(list),
             owing,
             gone,
-            bytes: 0,
+            load: Load::default(),
         }
     }
 
     fn put_down(&self, known: Option<Known>) {
-        let Some(known) = known.filter(|known| known.bytes > 0) else {
+        let Some(known) = known.filter(|known| known.load.pushes > 0) else {
             return;
         };
         let owing = known.owing.iter().map(|owing| &*owing.endpoint);
-        self.queue.accounts.add(known.bytes, owing);
+        self.queue.accounts.add(known.load, owing);
     }
 }

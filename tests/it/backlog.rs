@@ -31,12 +31,17 @@ fn images(requests: &[Request]) -> Vec<String> {
     requests.iter().map(Request::image).collect()
 }
 
+fn metric(shipbell: &Shipbell, sample: &str) -> u64 {
+    let metrics = shipbell.ops("/metrics").text();
+    let value = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
 /// How many pushes are dead letters, all endpoints together.
 fn dead_letters(shipbell: &Shipbell) -> u64 {
-    let metrics = shipbell.ops("/metrics").text();
-    let sample = "shipbell_settled_total{how=\"dead_letter\"} ";
-    let count = metrics.lines().find_map(|line| line.strip_prefix(sample));
-    count.map_or(0, |count| count.parse().unwrap())
+    metric(shipbell, "shipbell_settled_total{how=\"dead_letter\"}")
 }
 
 fn journal_bytes(shipbell: &Shipbell) -> u64 {
@@ -86,6 +91,107 @@ fn a_dead_endpoint_loses_its_oldest_pushes_and_nobody_elses() {
     let kept = Api::at(shipbell.admin_port()).json("/api/v1/dead-letters?limit=1000");
     let kept = kept["items"].as_array().unwrap().len() as u64;
     assert_eq!(kept + held, PUSHES, "each is delivered or a dead letter");
+}
+
+#[test]
+fn a_dead_endpoint_closes_ingest_by_the_number_of_its_pushes_for_nobody() {
+    const PUSHES: u64 = 600;
+    const MOST: u64 = 400;
+    // From here on it is given up, and so many more would close ingest.
+    const MARK: u64 = MOST / 8 * 7;
+    const AT_ONCE: u64 = 40;
+    let live = Receiver::start();
+    let config = Config::without_registry()
+        .with(ONCE)
+        .with(&format!(
+            "ingest.max_pending = {MOST}\nbatch.coalesce = 'none'\ndelivery.rate = '0'"
+        ))
+        .endpoint("dead", &format!("http://127.0.0.1:{}/", ports::free()))
+        .endpoint("live", &live.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let take = |number: u64| {
+        let repository = format!("acme/app{}", number % 3);
+        let body = envelope::of(&[envelope::push(
+            &repository,
+            &number.to_string(),
+            &number.to_string(),
+        )]);
+        shipbell.take(body);
+    };
+    take(0);
+    eventually("it is known to be dead", SOON, || {
+        (metric(&shipbell, "shipbell_endpoints{state=\"failing\"}") == 1).then_some(())
+    });
+    for first in (1..PUSHES).step_by(usize::try_from(AT_ONCE).unwrap()) {
+        let end = PUSHES.min(first + AT_ONCE);
+        (first..end).for_each(take);
+        // What the other one owes as well would be passed over.
+        live.wait_for(usize::try_from(end).unwrap(), SOON);
+        eventually("there is room again", SOON, || {
+            (metric(&shipbell, "shipbell_queue_pushes") <= MARK).then_some(())
+        });
+    }
+    let sent = images(&live.wait_for(usize::try_from(PUSHES).unwrap(), SOON));
+    for repository in 0..3 {
+        let name = format!("acme/app{repository}:");
+        let numbers = sent
+            .iter()
+            .filter_map(|image| image.strip_prefix(&name)?.parse().ok());
+        let expected: Vec<u64> = (0..PUSHES).filter(|number| number % 3 == repository).collect();
+        assert_eq!(numbers.collect::<Vec<u64>>(), expected);
+    }
+    eventually("the oldest are letters", SOON, || {
+        (dead_letters(&shipbell) == PUSHES - MARK).then_some(())
+    });
+    let letters = Api::at(shipbell.admin_port()).json("/api/v1/dead-letters?limit=1000");
+    let mut numbers = Vec::new();
+    for letter in letters["items"].as_array().unwrap() {
+        assert_eq!(letter["endpoint"], "dead");
+        assert!(
+            letter["reason"].as_str().unwrap().contains("ingest.max_pending"),
+            "{letter}"
+        );
+        numbers.push(letter["tag"].as_str().unwrap().parse::<u64>().unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..PUSHES - MARK).collect::<Vec<_>>());
+    assert_eq!(metric(&shipbell, "shipbell_queue_pushes"), MARK);
+    shipbell.stop();
+    assert!(
+        shipbell.log().contains("bound=\"ingest.max_pending\""),
+        "{}",
+        shipbell.log()
+    );
+}
+
+#[test]
+fn for_a_healthy_endpoint_that_falls_behind_the_registry_waits_and_nothing_is_given_up() {
+    const MOST: u64 = 16;
+    let hook = Receiver::scripted(|_| Answer::Hold);
+    let config = Config::without_registry()
+        .with(ONCE)
+        .with(&format!(
+            "ingest.max_pending = {MOST}\nbatch.coalesce = 'none'\ndelivery.rate = '0'"
+        ))
+        .endpoint("slow", &hook.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let push = |number: u64| {
+        let tag = number.to_string();
+        shipbell.post(envelope::of(&[envelope::push("acme/app", &tag, &tag)]))
+    };
+    for number in 0..MOST {
+        assert_eq!(push(number).status, 202);
+    }
+    let refused = push(MOST);
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").is_some());
+    hook.answer(|_| Answer::Status(200));
+    hook.release();
+    eventually("it is taken", SOON, || (push(MOST).status == 202).then_some(()));
+    let expected: Vec<String> = (0..=MOST).map(image).collect();
+    assert_eq!(images(&hook.wait_for_image(&image(MOST), SOON)), expected);
+    assert_eq!(dead_letters(&shipbell), 0);
+    shipbell.stop();
 }
 
 #[test]

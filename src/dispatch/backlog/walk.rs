@@ -1,6 +1,6 @@
 //! The way through the journal from its oldest push on, for the sake of one bound.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{field::display, warn};
@@ -8,6 +8,7 @@ use tracing::{field::display, warn};
 use crate::{
     journal::{Journal, Owed, Unreadable},
     push::{EndpointId, Sequence},
+    queue::Excess,
 };
 
 /// Pushes that are read back at once.
@@ -23,9 +24,8 @@ const SPELL_MAX: Duration = Duration::from_mins(10);
 /// One bound's way. It goes forward only, but for what it passed over.
 #[derive(Debug)]
 pub(super) struct Walk {
-    /// The key that sets the bound, and the endpoint it is about, if it is about one.
-    bound: &'static str,
-    endpoint: Option<Arc<EndpointId>>,
+    /// The bound.
+    excess: Excess,
     /// The last push that was read.
     cursor: Option<Sequence>,
     /// What was read and is not looked at yet.
@@ -45,10 +45,9 @@ struct Spell {
 }
 
 impl Walk {
-    pub(super) fn new(bound: &'static str, endpoint: Option<Arc<EndpointId>>) -> Self {
+    pub(super) fn new(excess: Excess) -> Self {
         Self {
-            bound,
-            endpoint,
+            excess,
             cursor: None,
             read: VecDeque::new(),
             passed_over: None,
@@ -59,9 +58,27 @@ impl Walk {
 
     /// Why what it meets is given up, in words.
     pub(super) fn reason(&self) -> &'static str {
-        match self.endpoint {
-            Some(_) => "too much is owed to its endpoint (delivery.max_backlog)",
-            None => "too much is owed in all (journal.max_size)",
+        match self.excess {
+            Excess::Endpoint(_) => "too much is owed to its endpoint (delivery.max_backlog)",
+            Excess::Overall => "too much is owed in all (journal.max_size)",
+            Excess::Pushes => "too many pushes are owed (ingest.max_pending), and its endpoint takes none",
+        }
+    }
+
+    /// The key that sets the bound.
+    fn key(&self) -> &'static str {
+        match self.excess {
+            Excess::Endpoint(_) => "delivery.max_backlog",
+            Excess::Overall => "journal.max_size",
+            Excess::Pushes => "ingest.max_pending",
+        }
+    }
+
+    /// The endpoint that it is about, if it is about one.
+    fn endpoint(&self) -> Option<&EndpointId> {
+        match &self.excess {
+            Excess::Endpoint(endpoint) => Some(endpoint),
+            Excess::Overall | Excess::Pushes => None,
         }
     }
 
@@ -108,17 +125,17 @@ impl Walk {
 
     /// Counts a push that was given up, and tells when it is the first for long.
     pub(super) fn count(&mut self, now: Instant) {
-        let (bound, endpoint) = (self.bound, self.endpoint.as_ref().map(display));
-        let spell = self.spell.get_or_insert_with(|| {
+        if self.spell.is_none() {
+            let (bound, endpoint) = (self.key(), self.endpoint().map(display));
             warn!(
                 bound,
                 endpoint, "too much is owed: the oldest pushes become dead letters"
             );
-            Spell {
-                began: now,
-                last: now,
-                pushes: 0,
-            }
+        }
+        let spell = self.spell.get_or_insert(Spell {
+            began: now,
+            last: now,
+            pushes: 0,
         });
         spell.pushes += 1;
         spell.last = now;
@@ -140,10 +157,10 @@ impl Walk {
     /// Ends the spell, and tells its count.
     pub(super) fn end_spell(&mut self) {
         if let Some(Spell { began, pushes, .. }) = self.spell.take() {
-            let endpoint = self.endpoint.as_ref().map(display);
+            let endpoint = self.endpoint().map(display);
             let elapsed_s = began.elapsed().as_secs();
             warn!(
-                bound = self.bound,
+                bound = self.key(),
                 endpoint, pushes, elapsed_s, "dead letters: too much was owed"
             );
         }

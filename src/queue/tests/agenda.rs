@@ -70,7 +70,11 @@ async fn an_earlier_push_wakes_the_one_who_waits_for_a_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
-    let (queue, endpoints) = (Queue::new(), endpoints(&["ci"]));
+    let bounds = Bounds {
+        pushes_max: 0,
+        ..Bounds::default()
+    };
+    let (queue, endpoints) = (Queue::bounded(bounds), endpoints(&["ci"]));
     let (mut orphans, mut restoring) = (Orphans::new(), queue.restoring(&endpoints, Instant::now()));
     for (number, repository, owed) in [
         (1, "acme/app", vec![(3, named("ci")), (5, named("gone"))]),
@@ -96,6 +100,11 @@ async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
     assert_eq!(places, [(1, 5, "gone".to_owned()), (2, 0, "gone".to_owned())]);
     restoring.finish();
     assert_eq!(queue.pending(), 1);
+    assert_eq!(
+        queue.excesses().await,
+        [Excess::Pushes],
+        "what is restored counts"
+    );
     let start = Instant::now();
     let name = queue.due().await;
     assert_eq!(start.elapsed(), Duration::ZERO);

@@ -132,3 +132,34 @@ async fn a_bound_is_told_once_it_is_passed_until_it_holds_again() {
     assert!(matches!(give_up(&other, 1, "b"), GivenUp::NotOwed));
     assert_eq!(queue.pending(), 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn too_many_pushes_are_told_however_many_owe_each() {
+    let bounds = Bounds {
+        pushes_max: 2,
+        ..Bounds::default()
+    };
+    let (queue, endpoints, now) = (Queue::bounded(bounds), endpoints(&["a", "b"]), Instant::now());
+    let app = "acme/app".parse().unwrap();
+    let mut told = Box::pin(queue.excesses());
+    for number in 1..=2 {
+        let push = durable(number, "acme/app", &["a", "b"]);
+        assert_eq!(queue.apply(&push, &endpoints, now), []);
+    }
+    // Nobody who still exists owes it.
+    assert_eq!(
+        queue
+            .apply(&durable(3, "acme/app", &["gone"]), &endpoints, now)
+            .len(),
+        1
+    );
+    assert!(futures_util::poll!(&mut told).is_pending());
+    assert_eq!(queue.apply(&durable(4, "other", &["b"]), &endpoints, now), []);
+    assert_eq!(told.await, [Excess::Pushes]);
+    let give_up = |id| queue.give_up(&app, sequence(1), &named(id), now);
+    assert!(matches!(give_up("a"), GivenUp::Settled(_)));
+    assert!(queue.is_over(&Excess::Pushes), "the other one owes it still");
+    assert!(matches!(give_up("b"), GivenUp::Settled(_)));
+    assert!(!queue.is_over(&Excess::Pushes));
+    assert_eq!(queue.pending(), 2);
+}
