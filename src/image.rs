@@ -5,6 +5,8 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use data_encoding::HEXLOWER;
+
 mod blob_type;
 
 pub use blob_type::BlobType;
@@ -326,8 +328,9 @@ impl fmt::Display for Tag {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.algorithm())?;
-        self.bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(self.algorithm())?;
+        f.write_str(":")?;
+        HEXLOWER.encode_display(self.bytes()).fmt(f)
     }
 }
 

@@ -59,6 +59,17 @@ pub enum EndpointId {
     Repository(RepositoryName),
 }
 
+impl EndpointId {
+    /// The identity that a text names, as [`EndpointId`]'s `Display` writes it; one of a repository whose name is none is
+    /// the operator's.
+    #[must_use]
+    pub fn named(text: &str) -> Self {
+        let own = text.strip_prefix("repository:");
+        own.and_then(|name| name.parse().ok())
+            .map_or_else(|| Self::Named(text.into()), Self::Repository)
+    }
+}
+
 /// `ci` for the operator's endpoint of that name, `repository:acme/app` for a repository's own. No
 /// operator's name has a colon, so the two never meet.
 impl fmt::Display for EndpointId {

@@ -248,7 +248,7 @@ impl Webhooks {
             // The same place: what it is sent is another thing than how it is.
             parts.states.hurry(&these);
         }
-        parts.history.known(repository.clone());
+        parts.history.known(repository);
         match enabled {
             Some(false) => parts
                 .states

@@ -48,7 +48,7 @@ impl Intake for Front {
     }
 
     fn dropped(&self, dropped: Vec<Dropped>) {
-        self.history.dropped(dropped);
+        self.history.dropped(&dropped);
     }
 
     fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {

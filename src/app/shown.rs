@@ -82,6 +82,7 @@ pub(super) fn sample(
             rows: written.rows,
             dropped: written.dropped,
             bytes: written.bytes,
+            waiting: written.waiting,
         });
         gauges.queue(QueueSample {
             pushes: queue.pending() as u64,

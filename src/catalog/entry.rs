@@ -1,18 +1,19 @@
-//! What the history is told: plain values, without any secret.
+//! What the history is told: plain values, without any secret, that borrow from whoever tells them, or from the bytes in
+//! which they waited.
 
-use std::{mem::size_of, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
+use super::mask::Mask;
 use crate::{
     clock::Timestamp,
     image::{Digest, RepositoryName, Tag},
     journal::Durable,
-    push::{Dropped, EndpointId, Sequence, Settlement},
-    webhook::{Fault, Outcome, Sizes, answer::Answer, client::SendError, request::Request},
+    push::{EndpointId, Sequence},
+    webhook::{Outcome, Sizes, answer::Answer, client::SendError, request::Request},
 };
-
-use super::{mask::Mask, transitions::Transition};
 
 /// Of an answer, so much is kept.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024;
@@ -52,42 +53,23 @@ pub struct Attempt<'a> {
     pub outcome: &'a Outcome,
 }
 
-/// An attempt as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Attempted {
-    pub(super) digest: Digest,
-    pub(super) image_size: Option<u64>,
-    pub(super) layers: usize,
-    pub(super) repository_size: Option<u64>,
-    pub(super) at: Timestamp,
-    pub(super) elapsed: Duration,
-    pub(super) status: Option<u16>,
-    pub(super) fault: Option<Fault>,
-    pub(super) reason: Option<String>,
-    pub(super) sent: Option<Sent>,
-    pub(super) answer: Option<(Bytes, usize)>,
+/// What an attempt says that has to be put together, or masked, first.
+#[derive(Debug)]
+pub(super) struct Texts {
+    digest: String,
+    fault: Option<String>,
+    url: Option<String>,
+    headers: Option<String>,
+    /// What is kept of the answer, and how long it was.
+    answer: Option<(Bytes, usize)>,
 }
 
-/// A request as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) url: String,
-    pub(super) headers: String,
-    pub(super) body: Bytes,
-    pub(super) body_bytes: usize,
-}
-
-impl Attempted {
-    pub(super) fn new(attempt: Attempt<'_>) -> Self {
+impl Texts {
+    pub(super) fn of(attempt: Attempt<'_>) -> Self {
         let mask = attempt.request.map(Mask::of).unwrap_or_default();
-        let (status, fault, reason) = match attempt.outcome {
-            Outcome::Delivered { status } => (Some(*status), None, None),
-            Outcome::Failed {
-                fault,
-                status,
-                reason,
-                ..
-            } => (*status, Some(*fault), Some(reason.clone())),
+        let fault = match attempt.outcome {
+            Outcome::Delivered { .. } => None,
+            Outcome::Failed { fault, .. } => Some(fault.to_string()),
         };
         let answer = attempt.answer.as_ref().ok().map(|answer| {
             // Masked before it is cut, so that nothing is left of a secret that lies across the cut.
@@ -95,85 +77,197 @@ impl Attempted {
             (masked.slice(..masked.len().min(ANSWER_BYTES_MAX)), masked.len())
         });
         Self {
-            digest: attempt.digest.clone(),
-            image_size: attempt.sizes.image_size,
-            layers: attempt.sizes.layers.len(),
-            repository_size: attempt.sizes.repository_size,
-            at: attempt.at,
-            elapsed: attempt.elapsed,
-            status,
+            digest: attempt.digest.to_string(),
             fault,
-            reason,
-            sent: attempt.request.map(|request| Sent {
-                url: request.target().to_string(),
-                headers: super::mask::headers(request.headers()),
-                body: request.body().slice(..request.body().len().min(BODY_BYTES_MAX)),
-                body_bytes: request.body().len(),
-            }),
+            url: attempt.request.map(|request| request.target().to_string()),
+            headers: attempt
+                .request
+                .map(|request| super::mask::headers(request.headers())),
             answer,
         }
     }
-
-    fn bytes(&self) -> usize {
-        let sent = self.sent.as_ref();
-        sent.map_or(0, |sent| sent.headers.len() + sent.body.len() + sent.url.len())
-            + self.answer.as_ref().map_or(0, |(answer, _)| answer.len())
-            + self.reason.as_ref().map_or(0, String::len)
-    }
 }
 
-/// Something that happened.
-#[derive(Debug)]
-pub(super) enum Entry {
+/// Something that happened. Times are milliseconds since 1970.
+///
+/// It may wait in a file ([`super::overflow`]): whoever changes what is here gives that file's format a new version.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Entry<'a> {
     /// A push became durable.
-    Taken(Box<Durable>),
-    /// Pushes that no webhook is owed for.
-    Dropped(Vec<Dropped>),
+    Taken(#[serde(borrow)] Taken<'a>),
+    /// A push came that no webhook is owed for.
+    Dropped(#[serde(borrow)] DroppedPush<'a>),
     /// An attempt ended.
-    Attempted(Box<(Which, Attempted)>),
-    /// The delivery waits for its next attempt.
-    Waits(Box<Which>, Timestamp),
+    Attempted(#[serde(borrow)] Place<'a>, #[serde(borrow)] Attempted<'a>),
+    /// The delivery waits until then for its next attempt.
+    Waits(#[serde(borrow)] Place<'a>, i64),
     /// It ended.
-    Ended(Box<Which>, Settlement, Timestamp),
-    /// It ended as a dead letter, for this reason.
-    GivenUp(Box<(Which, String)>, Timestamp),
-    /// Pushes ended as dead letters for one reason, of which it is not known any more what they were.
-    Buried(Vec<(Sequence, EndpointId)>, String, Timestamp),
+    Ended(#[serde(borrow)] Place<'a>, #[serde(borrow)] End<'a>),
+    /// A push ended of which it is not known any more what it was: its number, and for whom.
+    Buried(u64, &'a str, #[serde(borrow)] End<'a>),
     /// A repository has a webhook of its own.
-    Known(RepositoryName),
+    Known(&'a str),
     /// An endpoint's state changed.
-    Changed(Box<Transition>),
-    /// The process ends.
-    Close(tokio::sync::oneshot::Sender<()>),
+    Changed(#[serde(borrow)] Changed<'a>),
 }
 
-impl Entry {
-    /// What it takes in memory, roughly.
-    pub(super) fn bytes(&self) -> usize {
-        const BASE: usize = 256;
-        match self {
-            // The push itself, some ten small allocations, and what it owes.
-            Self::Taken(durable) => {
-                BASE + size_of::<Durable>()
-                    + durable.push.references.len() * 128
-                    + durable.push.owed.len() * 32
-            }
-            Self::Dropped(dropped) => BASE + dropped.len() * (size_of::<Dropped>() + 200),
-            Self::Attempted(attempted) => BASE + attempted.1.bytes(),
-            Self::GivenUp(given_up, _) => BASE + given_up.1.len(),
-            Self::Buried(buried, reason, _) => BASE + buried.len() * 32 + reason.len(),
-            Self::Changed(transition) => BASE + transition.reason.len(),
-            Self::Waits(..) | Self::Ended(..) | Self::Known(_) | Self::Close(_) => BASE,
-        }
-    }
+/// A delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place<'a> {
+    pub(super) sequence: u64,
+    pub(super) endpoint: &'a str,
+    pub(super) repository: &'a str,
+    /// Empty when it was pushed by digest.
+    pub(super) tag: &'a str,
+}
 
-    /// How many things it tells.
-    pub(super) fn count(&self) -> u64 {
-        match self {
-            Self::Dropped(dropped) => dropped.len() as u64,
-            Self::Buried(buried, ..) => buried.len() as u64,
-            Self::Close(_) => 0,
-            _ => 1,
+impl<'a> Place<'a> {
+    /// Where `which` is; `endpoint` is its endpoint, written out.
+    pub(super) fn of(which: &'a Which, endpoint: &'a str) -> Self {
+        Self {
+            sequence: which.sequence.get(),
+            endpoint,
+            repository: which.repository.as_str(),
+            tag: which.tag.as_ref().map_or("", Tag::as_str),
         }
     }
+}
+
+/// A push that was taken.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Taken<'a> {
+    pub(super) sequence: u64,
+    pub(super) repository: &'a str,
+    pub(super) tag: &'a str,
+    pub(super) digest: &'a str,
+    pub(super) media_type: &'a str,
+    /// 0 when the registry did not say.
+    pub(super) manifest_size: u64,
+    pub(super) listed: u64,
+    pub(super) at: i64,
+    pub(super) event_id: &'a str,
+    pub(super) actor: &'a str,
+    #[serde(borrow)]
+    pub(super) owed: Vec<&'a str>,
+}
+
+impl<'a> Taken<'a> {
+    /// The push, its digest and the endpoints that owe it, written out.
+    pub(super) fn of(durable: &'a Durable, digest: &'a str, owed: &'a [String]) -> Self {
+        let push = &durable.push;
+        Self {
+            sequence: durable.sequence.get(),
+            repository: push.repository.as_str(),
+            tag: push.tag.as_ref().map_or("", Tag::as_str),
+            digest,
+            media_type: push.media_type.as_str(),
+            manifest_size: push.manifest_size,
+            listed: push.references.len() as u64,
+            at: push.taken_at.unix_millis(),
+            event_id: &push.event_id,
+            actor: &push.actor,
+            owed: owed.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+/// A push that was not.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DroppedPush<'a> {
+    pub(super) at: i64,
+    pub(super) rule: &'a str,
+    pub(super) repository: &'a str,
+    pub(super) tag: &'a str,
+    pub(super) digest: &'a str,
+    pub(super) event_id: &'a str,
+    pub(super) actor: &'a str,
+}
+
+/// How a delivery ended: a word of the column `state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End<'a> {
+    pub(super) how: &'a str,
+    #[serde(borrow)]
+    pub(super) reason: Option<&'a str>,
+    pub(super) at: i64,
+}
+
+/// An attempt as it is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Attempted<'a> {
+    pub(super) digest: &'a str,
+    pub(super) image_size: Option<u64>,
+    pub(super) layers: u64,
+    pub(super) repository_size: Option<u64>,
+    pub(super) at: i64,
+    pub(super) elapsed_us: u64,
+    pub(super) status: Option<u16>,
+    #[serde(borrow)]
+    pub(super) fault: Option<&'a str>,
+    #[serde(borrow)]
+    pub(super) reason: Option<&'a str>,
+    #[serde(borrow)]
+    pub(super) sent: Option<Sent<'a>>,
+    #[serde(borrow)]
+    pub(super) answer: Option<Kept<'a>>,
+}
+
+/// A request as it is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sent<'a> {
+    pub(super) url: &'a str,
+    pub(super) headers: &'a str,
+    #[serde(borrow)]
+    pub(super) body: Kept<'a>,
+}
+
+/// The beginning of a body, and how long it was.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept<'a> {
+    pub(super) first: &'a [u8],
+    pub(super) bytes: u64,
+}
+
+impl<'a> Attempted<'a> {
+    pub(super) fn new(attempt: Attempt<'a>, texts: &'a Texts) -> Self {
+        let (status, reason) = match attempt.outcome {
+            Outcome::Delivered { status } => (Some(*status), None),
+            Outcome::Failed { status, reason, .. } => (*status, Some(reason.as_str())),
+        };
+        let sent = attempt.request.map(|request| Sent {
+            url: texts.url.as_deref().unwrap_or_default(),
+            headers: texts.headers.as_deref().unwrap_or_default(),
+            body: Kept {
+                first: request.body().get(..BODY_BYTES_MAX).unwrap_or(request.body()),
+                bytes: request.body().len() as u64,
+            },
+        });
+        Self {
+            digest: &texts.digest,
+            image_size: attempt.sizes.image_size,
+            layers: attempt.sizes.layers.len() as u64,
+            repository_size: attempt.sizes.repository_size,
+            at: attempt.at.unix_millis(),
+            elapsed_us: u64::try_from(attempt.elapsed.as_micros()).unwrap_or(u64::MAX),
+            status,
+            fault: texts.fault.as_deref(),
+            reason,
+            sent,
+            answer: texts.answer.as_ref().map(|(first, bytes)| Kept {
+                first,
+                bytes: *bytes as u64,
+            }),
+        }
+    }
+}
+
+/// A change of an endpoint's state.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Changed<'a> {
+    pub(super) endpoint: &'a str,
+    pub(super) at: i64,
+    pub(super) before: &'a str,
+    pub(super) after: &'a str,
+    pub(super) failures: u32,
+    pub(super) reason: &'a str,
 }

@@ -4,20 +4,17 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{self, SyncSender, TrySendError},
+        atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use tokio::{
-    sync::{oneshot, watch},
-    time::sleep,
-};
+use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
 use super::{
-    entry::{Attempt, Attempted, Entry, Which},
+    entry::{Attempt, Attempted, Changed, DroppedPush, End, Entry, Place, Taken, Texts, Which},
+    line::Line,
+    rows::word,
     transitions::Transition,
 };
 use crate::{
@@ -28,13 +25,6 @@ use crate::{
     telemetry::log::Throttle,
 };
 
-/// Entries that wait at most, and the bytes that each may have on average.
-pub(super) const WAITING_MAX: usize = 4 * 1024;
-const WAITING_BYTES_EACH: usize = 1024;
-
-/// How long to wait for room for the last entry of all.
-const CLOSE_WAIT: Duration = Duration::from_millis(10);
-
 /// Figures of the history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -42,8 +32,10 @@ pub struct Stats {
     pub rows: u64,
     /// What was not written down, because more came than could be written, or nothing could be.
     pub dropped: u64,
-    /// Bytes of the file, and of what SQLite has beside it.
+    /// Bytes of the file, of what SQLite has beside it, and of what waits in files.
     pub bytes: u64,
+    /// Bytes of what was told and is not written down yet.
+    pub waiting: u64,
 }
 
 /// What the handles and the writer share.
@@ -52,7 +44,12 @@ pub(super) struct Gauges {
     pub(super) rows: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) bytes: AtomicU64,
-    waiting_bytes: AtomicUsize,
+    /// Bytes of the files in which news wait.
+    pub(super) overflow: AtomicU64,
+    /// Bytes that were taken out of memory and are not all written down.
+    pub(super) taken: AtomicU64,
+    /// How much was told, written down or not.
+    pub(super) told: AtomicU64,
     trouble: Mutex<Option<String>>,
     complaint: Throttle,
     written: watch::Sender<()>,
@@ -81,23 +78,21 @@ impl Gauges {
     pub(super) fn trouble(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
-
-    /// An entry was taken out of the line.
-    pub(super) fn taken_out(&self, entry: &Entry) {
-        self.waiting_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
-    }
 }
 
 /// Writes down what happens. Cheap to clone.
 ///
-/// Nothing here waits: what doesn't fit into the line of the one thread that writes is left out and counted.
+/// Nothing here waits: see [`super::line`] for what becomes of news that come faster than they can be written down.
 #[derive(Clone, Default)]
-pub struct History(Option<Arc<Line>>);
+pub struct History(Option<Arc<Teller>>);
 
-struct Line {
-    entries: SyncSender<Entry>,
-    bytes_max: usize,
-    gauges: Arc<Gauges>,
+/// The line's end at which things are told.
+struct Teller(Arc<Line>);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.close(None);
+    }
 }
 
 impl History {
@@ -107,71 +102,106 @@ impl History {
         Self(None)
     }
 
-    /// A handle, and what it hands its entries to, of which so many may wait.
-    pub(super) fn line(waiting_max: usize) -> (Self, mpsc::Receiver<Entry>, Arc<Gauges>) {
-        let (entries, receiver) = mpsc::sync_channel(waiting_max);
-        let gauges = Arc::<Gauges>::default();
-        let line = Line {
-            entries,
-            bytes_max: waiting_max.saturating_mul(WAITING_BYTES_EACH),
-            gauges: Arc::clone(&gauges),
-        };
-        (Self(Some(Arc::new(line))), receiver, gauges)
+    /// A handle that tells what happens into this line.
+    pub(super) fn telling(line: Arc<Line>) -> Self {
+        Self(Some(Arc::new(Teller(line))))
     }
 
     /// A push became durable.
     pub fn taken(&self, durable: &Durable) {
-        if self.0.is_some() {
-            self.send(Entry::Taken(Box::new(durable.clone())));
-        }
+        let Some(line) = self.line() else { return };
+        let push = &durable.push;
+        let digest = push.digest.to_string();
+        let owed: Vec<String> = push.owed.iter().map(ToString::to_string).collect();
+        line.tell(&Entry::Taken(Taken::of(durable, &digest, &owed)));
     }
 
     /// Pushes came that no webhook is owed for.
-    pub fn dropped(&self, dropped: Vec<Dropped>) {
-        if !dropped.is_empty() {
-            self.send(Entry::Dropped(dropped));
+    pub fn dropped(&self, dropped: &[Dropped]) {
+        let Some(line) = self.line() else { return };
+        for one in dropped {
+            line.tell(&Entry::Dropped(DroppedPush {
+                at: one.at.unix_millis(),
+                rule: one.rule,
+                repository: &one.repository,
+                tag: &one.tag,
+                digest: &one.digest,
+                event_id: &one.event_id,
+                actor: &one.actor,
+            }));
         }
     }
 
     /// A repository has a webhook of its own, pushed to or not.
-    pub fn known(&self, repository: RepositoryName) {
-        self.send(Entry::Known(repository));
+    pub fn known(&self, repository: &RepositoryName) {
+        if let Some(line) = self.line() {
+            line.tell(&Entry::Known(repository.as_str()));
+        }
     }
 
     /// An attempt ended. Secrets are masked before this returns.
-    pub fn attempted(&self, which: Which, attempt: Attempt<'_>) {
-        if self.0.is_some() {
-            self.send(Entry::Attempted(Box::new((which, Attempted::new(attempt)))));
-        }
+    pub fn attempted(&self, which: &Which, attempt: Attempt<'_>) {
+        let Some(line) = self.line() else { return };
+        let (endpoint, texts) = (which.endpoint.to_string(), Texts::of(attempt));
+        let attempted = Attempted::new(attempt, &texts);
+        line.tell(&Entry::Attempted(Place::of(which, &endpoint), attempted));
     }
 
     /// The delivery waits until `next_at` for its next attempt.
-    pub fn waits(&self, which: Which, next_at: Timestamp) {
-        self.send(Entry::Waits(Box::new(which), next_at));
+    pub fn waits(&self, which: &Which, next_at: Timestamp) {
+        let Some(line) = self.line() else { return };
+        let endpoint = which.endpoint.to_string();
+        line.tell(&Entry::Waits(Place::of(which, &endpoint), next_at.unix_millis()));
     }
 
     /// The delivery ended.
-    pub fn ended(&self, which: Which, how: Settlement, at: Timestamp) {
-        self.send(Entry::Ended(Box::new(which), how, at));
+    pub fn ended(&self, which: &Which, how: Settlement, at: Timestamp) {
+        self.end(which, how, None, at);
     }
 
     /// The delivery ended as a dead letter. `reason` says why, without any secret.
-    pub fn given_up(&self, which: Which, reason: &str, at: Timestamp) {
-        if self.0.is_some() {
-            self.send(Entry::GivenUp(Box::new((which, reason.to_owned())), at));
-        }
+    pub fn given_up(&self, which: &Which, reason: &str, at: Timestamp) {
+        self.end(which, Settlement::DeadLetter, Some(reason), at);
+    }
+
+    fn end(&self, which: &Which, how: Settlement, reason: Option<&str>, at: Timestamp) {
+        let Some(line) = self.line() else { return };
+        let endpoint = which.endpoint.to_string();
+        let (how, at) = (word(how), at.unix_millis());
+        line.tell(&Entry::Ended(
+            Place::of(which, &endpoint),
+            End { how, reason, at },
+        ));
     }
 
     /// These ended as dead letters that could not be written. `reason` says why they ended, without any secret.
-    pub fn buried(&self, pairs: Vec<(Sequence, EndpointId)>, reason: &str, at: Timestamp) {
-        if !pairs.is_empty() {
-            self.send(Entry::Buried(pairs, reason.to_owned(), at));
+    pub fn buried(&self, pairs: &[(Sequence, EndpointId)], reason: &str, at: Timestamp) {
+        let Some(line) = self.line() else { return };
+        let end = End {
+            how: word(Settlement::DeadLetter),
+            reason: Some(reason),
+            at: at.unix_millis(),
+        };
+        for (sequence, endpoint) in pairs {
+            line.tell(&Entry::Buried(sequence.get(), &endpoint.to_string(), end));
         }
     }
 
     /// An endpoint's state changed.
-    pub fn changed(&self, transition: Transition) {
-        self.send(Entry::Changed(Box::new(transition)));
+    pub fn changed(&self, transition: &Transition) {
+        let Some(line) = self.line() else { return };
+        line.tell(&Entry::Changed(Changed {
+            endpoint: &transition.endpoint.to_string(),
+            at: transition.at.unix_millis(),
+            before: transition.before,
+            after: transition.after,
+            failures: transition.failures,
+            reason: &transition.reason,
+        }));
+    }
+
+    fn line(&self) -> Option<&Line> {
+        self.0.as_deref().map(|teller| &*teller.0)
     }
 
     /// Whether anything is written down.
@@ -183,65 +213,40 @@ impl History {
     /// Tells that something was written down; `None` when nothing ever is.
     #[must_use]
     pub fn changes(&self) -> Option<watch::Receiver<()>> {
-        let line = self.0.as_ref()?;
-        Some(line.gauges.written.subscribe())
+        Some(self.line()?.gauges.written.subscribe())
     }
 
     /// Why nothing can be written just now; what happens meanwhile is left out.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let line = self.0.as_ref()?;
-        let trouble = line.gauges.trouble.lock();
+        let trouble = self.line()?.gauges.trouble.lock();
         trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Figures for metrics.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Some(line) = &self.0 else {
+        let Some(line) = self.line() else {
             return Stats::default();
         };
         let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let overflow = read(&line.gauges.overflow);
         Stats {
             rows: read(&line.gauges.rows),
             dropped: read(&line.gauges.lost),
-            bytes: read(&line.gauges.bytes),
+            bytes: read(&line.gauges.bytes) + overflow,
+            waiting: line.memory_bytes() + read(&line.gauges.taken) + overflow,
         }
     }
 
-    /// Writes what waits and ends the thread. Resolves when that is done, at once if it has ended before. What is
-    /// told afterwards is forgotten.
+    /// Writes down what waits, as far as there is time for it, and ends the thread. Resolves when that is done, at once if
+    /// it has ended before. What is told afterwards is forgotten.
     pub async fn close(&self) {
-        let Some(line) = &self.0 else { return };
+        let Some(line) = self.line() else { return };
         let (done, is_done) = oneshot::channel();
-        let mut entry = Entry::Close(done);
-        line.gauges
-            .waiting_bytes
-            .fetch_add(entry.bytes(), Ordering::Relaxed);
-        loop {
-            match line.entries.try_send(entry) {
-                Ok(()) => break,
-                Err(TrySendError::Disconnected(_)) => return,
-                Err(TrySendError::Full(back)) => entry = back,
-            }
-            sleep(CLOSE_WAIT).await;
-        }
+        line.close(Some(done));
         // Without an answer the thread has ended.
         let _ = is_done.await;
-    }
-
-    fn send(&self, entry: Entry) {
-        let Some(line) = &self.0 else { return };
-        let (bytes, count) = (entry.bytes(), entry.count());
-        let waiting = &line.gauges.waiting_bytes;
-        if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= line.bytes_max
-            && line.entries.try_send(entry).is_ok()
-        {
-            return;
-        }
-        waiting.fetch_sub(bytes, Ordering::Relaxed);
-        line.gauges
-            .lose(count, "more happened than could be written down");
     }
 }
 

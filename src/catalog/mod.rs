@@ -7,9 +7,9 @@
 //! # What it survives
 //! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
 //!   what was told in the last second may be missing.
-//! - **More news than can be written**: the line to the thread is bounded in entries and bytes; what doesn't fit is
-//!   left out, counted and logged. Nobody ever waits for it, and it takes no processor that anybody else needs.
-//! - **A full disk, or one that can't be written**: it goes on without, and tries again every 5 s.
+//! - **More news than can be written, or a file that can't be**: they wait in the line to the thread, and in files
+//!   beside ([`line`], [`overflow`]), over a restart too. Both are bounded; what doesn't fit is left out, counted and
+//!   logged. Nobody ever waits for it, and it takes no processor that anybody else needs.
 //! - **Damage** (not a database, a failed check at the start, a page that can't be read later): the file is moved
 //!   aside with what belongs to it, as `catalog.db.damaged-<time>`, and a new one is begun, with a line in the log at
 //!   the level of an error. Two such files are kept, and at most one a minute is made.
@@ -21,14 +21,14 @@
 //! with what the journal owes whenever the file is opened.
 //!
 //! # Bounds
-//! `delivery.history` and `delivery.history_max`: what is older, or too much, goes in steps of some hundred pushes, a
+//! `delivery.history` and `delivery.history_max`, of which what waits may have a quarter: what is older, or too much, goes in steps of some hundred pushes, a
 //! transaction each, between two batches; its pages are used again. What is still pending stays as long as there is
 //! room. Of the file, dropped pushes have an eighth, and changes of endpoints' states a sixteenth ([`transitions`]).
 //!
 //! # Versions
 //! A file of an older version is brought up to date when it is opened for writing, in one transaction.
 
-use std::{io, path::Path, thread, time::Duration};
+use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -36,12 +36,15 @@ use crate::{
     journal::Journal,
 };
 
+mod chunk;
 mod entry;
 mod history;
 pub mod json;
+mod line;
 mod lists;
 mod lookup;
 pub(crate) mod mask;
+mod overflow;
 mod prune;
 mod reader;
 mod reconcile;
@@ -56,6 +59,8 @@ mod walk;
 mod writer;
 
 pub use entry::{ANSWER_BYTES_MAX, Attempt, BODY_BYTES_MAX, Which};
+use line::Line;
+
 pub use history::{History, Stats};
 pub use lists::{
     DELIVERY_STATES, DeliveryFilter, DeliveryPlace, ListedDelivery, ListedRepository, RepositoryOrder,
@@ -69,6 +74,10 @@ pub use transitions::{ListedTransition, Transition};
 
 /// The file's name in the data directory.
 pub const FILE: &str = "catalog.db";
+
+/// Bytes of news in memory from which on they go into a file, and the most there are while none can be written.
+const SPILL_BYTES: usize = 512 << 10;
+const MEMORY_BYTES: usize = 2 << 20;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +106,15 @@ impl Options {
         (self.bytes_max / 2).min(64 << 20)
     }
 
+    /// What may wait.
+    fn line(&self) -> line::Bounds {
+        line::Bounds {
+            spill_at: SPILL_BYTES,
+            memory: MEMORY_BYTES,
+            files: self.bytes_max / 4,
+        }
+    }
+
     /// Bytes of a batch.
     fn batch_bytes(&self) -> usize {
         usize::try_from(self.log_bytes_max() / 64).unwrap_or(usize::MAX)
@@ -116,12 +134,18 @@ pub fn start(
     clock: Clock,
     lost: impl FnOnce() + Send + 'static,
 ) -> io::Result<History> {
-    let (history, entries, gauges) = History::line(history::WAITING_MAX);
-    let origin = (journal.id(), reconcile::Ledger::of(journal));
-    let line = (entries, gauges);
-    let writer = writer::Writer::new(data_dir.join(FILE), options, origin, Box::new(names), clock, line);
+    let (id, gauges) = (journal.id(), Arc::default());
+    let line = Arc::new(Line::new(data_dir, id, options.line(), gauges));
+    let history = History::telling(Arc::clone(&line));
+    let origin = (id, reconcile::Ledger::of(journal));
+    let file = data_dir.join(FILE);
+    let writer = writer::Writer::new(file, options, origin, Box::new(names), clock, Arc::clone(&line));
+    let spilling = Arc::clone(&line);
+    thread::Builder::new()
+        .name("history-line".to_owned())
+        .spawn(move || spilling.spill())?;
     thread::Builder::new().name("history".to_owned()).spawn(move || {
-        let guard = Lost(Some(lost));
+        let guard = Lost(Some(lost), line);
         step_back();
         writer.run();
         drop(guard);
@@ -132,19 +156,19 @@ pub fn start(
 /// The lowest priority there is (setpriority(2)).
 const NICE: i32 = 19;
 
-/// Puts this thread behind all others: while they need all processors, the history waits, and has gaps once too
-/// much does.
+/// Puts this thread behind all others: while they need all processors, the history waits.
 fn step_back() {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::warn!(%error, "the history's thread keeps the priority of all others");
     }
 }
 
-/// Tells when the thread is unwound.
-struct Lost<F: FnOnce()>(Option<F>);
+/// Tells when the thread has ended, and when it was unwound.
+struct Lost<F: FnOnce()>(Option<F>, Arc<Line>);
 
 impl<F: FnOnce()> Drop for Lost<F> {
     fn drop(&mut self) {
+        self.1.over();
         if thread::panicking()
             && let Some(lost) = self.0.take()
         {

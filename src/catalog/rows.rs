@@ -1,16 +1,16 @@
 //! From entries to rows, within the transaction of a batch.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    entry::{Attempted, Entry, Which},
-    spans, transitions,
+    entry::{Attempted, DroppedPush, End, Entry, Place, Taken},
+    spans,
+    store::{Store, StoreError},
+    transitions,
 };
 use crate::{
-    clock::Timestamp,
-    image::{Digest, RepositoryName, Tag},
-    journal::{Durable, JournalId},
-    push::{Dropped, EndpointId, NOBODY_OWES, Sequence, Settlement},
+    journal::JournalId,
+    push::{EndpointId, NOBODY_OWES, Sequence, Settlement},
     webhook::sign::webhook_id,
 };
 
@@ -46,7 +46,12 @@ impl Origin {
 
     /// The row of the push; `None` beyond what ids have room for, which no journal reaches.
     pub(super) fn push(self, sequence: Sequence) -> Option<i64> {
-        let sequence = i64::try_from(sequence.get()).ok()?;
+        self.row(sequence.get())
+    }
+
+    /// The same, by the number.
+    fn row(self, sequence: u64) -> Option<i64> {
+        let sequence = i64::try_from(sequence).ok()?;
         let number = (0..1 << (62 - SEQUENCE_BITS))
             .contains(&self.number)
             .then_some(self.number)?;
@@ -63,37 +68,57 @@ pub(super) fn word(how: Settlement) -> &'static str {
     }
 }
 
+/// The journal as its pushes are numbered in the file.
+pub(super) fn origin(store: &Store, journal: JournalId) -> Result<Origin, StoreError> {
+    let number = store.journal(journal)?;
+    Ok(Origin { journal, number })
+}
+
+/// Writes a batch in one transaction; how many rows it took. `read` says of which file, and how far it was read then.
+pub(super) fn write_batch(
+    store: &mut Store,
+    origin: Origin,
+    batch: &[Entry<'_>],
+    read: Option<(i64, usize)>,
+    log_bytes_max: u64,
+) -> Result<u64, StoreError> {
+    // Somebody who reads for long keeps SQLite from beginning its log anew, which then would grow without bound.
+    if store.wal_bytes() > log_bytes_max && store.checkpoint()? {
+        return Err(StoreError::Unusable(
+            "another program has been reading it for long".to_owned(),
+        ));
+    }
+    let begun = store
+        .connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut rows = 0;
+    for entry in batch {
+        rows += write(&begun, origin, entry)?;
+    }
+    if let Some((file, position)) = read {
+        let sql = "INSERT OR REPLACE INTO overflow (one, file, position) VALUES (1, ?1, ?2)";
+        let values = params![file, number(position as u64)];
+        begun.prepare_cached(sql)?.execute(values)?;
+    }
+    begun.commit()?;
+    Ok(rows)
+}
+
 /// Writes an entry down; how many rows it took.
-pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry) -> rusqlite::Result<u64> {
+pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry<'_>) -> rusqlite::Result<u64> {
     let sink = Sink { connection, origin };
     match entry {
-        Entry::Taken(durable) => sink.taken(durable),
-        Entry::Dropped(dropped) => dropped
-            .iter()
-            .try_fold(0, |rows, one| Ok(rows + sink.dropped(one)?)),
-        Entry::Attempted(attempted) => sink.attempted(&attempted.0, &attempted.1),
-        Entry::Waits(which, at) => sink.waits(which, *at),
-        Entry::Ended(which, how, at) => sink.ended(which, *how, None, *at),
-        Entry::GivenUp(given_up, at) => {
-            let (which, reason) = &**given_up;
-            sink.ended(which, Settlement::DeadLetter, Some(reason), *at)
-        }
-        Entry::Buried(pairs, reason, at) => pairs.iter().try_fold(0, |rows, (sequence, endpoint)| {
-            let Some(push) = origin.push(*sequence) else {
-                return Ok(rows);
-            };
-            Ok(rows
-                + sink.end(
-                    push,
-                    &endpoint.to_string(),
-                    Settlement::DeadLetter,
-                    Some(reason),
-                    *at,
-                )?)
-        }),
+        Entry::Taken(taken) => sink.taken(taken),
+        Entry::Dropped(dropped) => sink.dropped(dropped),
+        Entry::Attempted(place, attempted) => sink.attempted(place, attempted),
+        Entry::Waits(place, at) => sink.waits(place, *at),
+        Entry::Ended(place, end) => sink.ended(place, end),
+        Entry::Buried(sequence, endpoint, end) => match origin.row(*sequence) {
+            Some(push) => sink.end(push, endpoint, end),
+            None => Ok(0),
+        },
         Entry::Known(name) => sink.known(name),
-        Entry::Changed(transition) => transitions::write(connection, transition),
-        Entry::Close(_) => Ok(0),
+        Entry::Changed(changed) => transitions::write(connection, changed),
     }
 }
 
@@ -104,89 +129,83 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     /// The repository is there from now on, if it was not before.
-    fn known(&self, name: &RepositoryName) -> rusqlite::Result<u64> {
+    fn known(&self, name: &str) -> rusqlite::Result<u64> {
         let sql = "INSERT OR IGNORE INTO repositories (name, last_tag, pushes) VALUES (?1, '', 0)";
-        Ok(self.connection.prepare_cached(sql)?.execute([name.as_str()])? as u64)
+        Ok(self.connection.prepare_cached(sql)?.execute([name])? as u64)
     }
 
-    fn taken(&self, durable: &Durable) -> rusqlite::Result<u64> {
-        let Some(id) = self.origin.push(durable.sequence) else {
+    fn taken(&self, taken: &Taken<'_>) -> rusqlite::Result<u64> {
+        let Some(id) = self.origin.row(taken.sequence) else {
             return Ok(0);
         };
-        let push = &durable.push;
         // What an attempt had to make up for it gives way.
         let sql = "INSERT OR REPLACE INTO pushes (id, sequence, repository, tag, digest, media_type, manifest_size, \
                    listed, taken_at, event_id, actor) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.connection.prepare_cached(sql)?.execute(params![
             id,
-            number(durable.sequence.get()),
-            push.repository.as_str(),
-            push.tag.as_ref().map_or("", Tag::as_str),
-            push.digest.to_string(),
-            push.media_type.to_string(),
-            (push.manifest_size > 0).then(|| number(push.manifest_size)),
-            number(push.references.len() as u64),
-            push.taken_at.unix_millis(),
-            push.event_id,
-            push.actor,
+            number(taken.sequence),
+            taken.repository,
+            taken.tag,
+            taken.digest,
+            taken.media_type,
+            (taken.manifest_size > 0).then(|| number(taken.manifest_size)),
+            number(taken.listed),
+            taken.at,
+            taken.event_id,
+            taken.actor,
         ])?;
-        let tag = push.tag.as_ref().map_or("", Tag::as_str);
-        self.pushed(push.repository.as_str(), tag, push.taken_at)?;
-        spans::note(self.connection, id, push.taken_at)?;
-        for endpoint in &push.owed {
-            self.owe(id, durable.sequence, endpoint, &push.repository)?;
+        self.pushed(taken.repository, taken.tag, taken.at)?;
+        spans::note(self.connection, id, taken.at)?;
+        for endpoint in &taken.owed {
+            self.owe(id, taken.sequence, endpoint, taken.repository)?;
         }
-        Ok(1 + push.owed.len() as u64)
+        Ok(1 + taken.owed.len() as u64)
     }
 
     /// The repository was pushed to.
-    fn pushed(&self, repository: &str, tag: &str, at: Timestamp) -> rusqlite::Result<()> {
+    fn pushed(&self, repository: &str, tag: &str, at: i64) -> rusqlite::Result<()> {
         let sql = "INSERT INTO repositories (name, last_push_at, last_tag, pushes) VALUES (?1, ?2, ?3, 1) \
                    ON CONFLICT (name) DO UPDATE SET last_push_at = max(ifnull(last_push_at, ?2), ?2), last_tag = ?3, \
                    pushes = pushes + 1";
-        let params = params![repository, at.unix_millis(), tag];
+        let params = params![repository, at, tag];
         self.connection.prepare_cached(sql)?.execute(params)?;
         Ok(())
     }
 
     /// The delivery is there from now on, if it was not before.
-    fn owe(
-        &self,
-        push: i64,
-        sequence: Sequence,
-        endpoint: &EndpointId,
-        repository: &RepositoryName,
-    ) -> rusqlite::Result<()> {
+    fn owe(&self, push: i64, sequence: u64, endpoint: &str, repository: &str) -> rusqlite::Result<()> {
         let sql = "INSERT OR IGNORE INTO deliveries (push, endpoint, repository, webhook_id, state) \
                    VALUES (?1, ?2, ?3, ?4, 'pending')";
+        let id = Sequence::new(sequence)
+            .map(|sequence| webhook_id(self.origin.journal, sequence, &EndpointId::named(endpoint)));
         self.connection.prepare_cached(sql)?.execute(params![
             push,
-            endpoint.to_string(),
-            repository.as_str(),
-            webhook_id(self.origin.journal, sequence, endpoint)
+            endpoint,
+            repository,
+            id.unwrap_or_default()
         ])?;
         Ok(())
     }
 
     /// Makes up for a push that was not written down when it was taken.
-    fn make_up(&self, push: i64, which: &Which, digest: Option<&Digest>) -> rusqlite::Result<()> {
+    fn make_up(&self, push: i64, place: &Place<'_>, digest: Option<&str>) -> rusqlite::Result<()> {
         let sql = "INSERT OR IGNORE INTO pushes (id, sequence, repository, tag, digest, event_id, actor) \
                    VALUES (?1, ?2, ?3, ?4, ?5, '', '')";
         self.connection.prepare_cached(sql)?.execute(params![
             push,
-            number(which.sequence.get()),
-            which.repository.as_str(),
-            which.tag.as_ref().map_or("", Tag::as_str),
-            digest.map(ToString::to_string)
+            number(place.sequence),
+            place.repository,
+            place.tag,
+            digest
         ])?;
-        self.owe(push, which.sequence, &which.endpoint, &which.repository)
+        self.owe(push, place.sequence, place.endpoint, place.repository)
     }
 
-    fn dropped(&self, dropped: &Dropped) -> rusqlite::Result<u64> {
+    fn dropped(&self, dropped: &DroppedPush<'_>) -> rusqlite::Result<u64> {
         let sql = "INSERT INTO dropped (at, rule, repository, tag, digest, event_id, actor) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.connection.prepare_cached(sql)?.execute(params![
-            dropped.at.unix_millis(),
+            dropped.at,
             dropped.rule,
             dropped.repository,
             dropped.tag,
@@ -196,21 +215,21 @@ impl Sink<'_> {
         ])?;
         // Somebody may want to give it a webhook now.
         if dropped.rule == NOBODY_OWES {
-            self.pushed(&dropped.repository, &dropped.tag, dropped.at)?;
+            self.pushed(dropped.repository, dropped.tag, dropped.at)?;
         }
         Ok(1)
     }
 
-    fn attempted(&self, which: &Which, attempt: &Attempted) -> rusqlite::Result<u64> {
-        let Some(push) = self.origin.push(which.sequence) else {
+    fn attempted(&self, place: &Place<'_>, attempt: &Attempted<'_>) -> rusqlite::Result<u64> {
+        let Some(push) = self.origin.row(place.sequence) else {
             return Ok(0);
         };
-        let endpoint = which.endpoint.to_string();
-        let count = || self.count(push, &endpoint, attempt);
+        let endpoint = place.endpoint;
+        let count = || self.count(push, endpoint, attempt);
         let attempts = if let Some(attempts) = count()? {
             attempts
         } else {
-            self.make_up(push, which, Some(&attempt.digest))?;
+            self.make_up(push, place, Some(attempt.digest))?;
             count()?.unwrap_or(1)
         };
         let sql = "INSERT INTO attempts (push, endpoint, number, at, elapsed_us, status, fault, reason, url, headers, \
@@ -221,22 +240,22 @@ impl Sink<'_> {
             push,
             endpoint,
             attempts,
-            attempt.at.unix_millis(),
-            i64::try_from(attempt.elapsed.as_micros()).unwrap_or(i64::MAX),
+            attempt.at,
+            number(attempt.elapsed_us),
             attempt.status,
-            attempt.fault.map(|fault| fault.to_string()),
+            attempt.fault,
             attempt.reason,
-            sent.map(|sent| &sent.url),
-            sent.map(|sent| &sent.headers),
-            sent.map(|sent| sent.body.as_ref()),
-            sent.map(|sent| number(sent.body_bytes as u64)),
-            answer.map(|(answer, _)| answer.as_ref()),
-            answer.map(|(_, bytes)| number(*bytes as u64)),
+            sent.map(|sent| sent.url),
+            sent.map(|sent| sent.headers),
+            sent.map(|sent| sent.body.first),
+            sent.map(|sent| number(sent.body.bytes)),
+            answer.map(|answer| answer.first),
+            answer.map(|answer| number(answer.bytes)),
         ])?;
         if let Some(size) = attempt.repository_size {
             let sql = "UPDATE repositories SET size = ?2, sized_at = ?3 WHERE name = ?1 AND \
                        (size IS NOT ?2 OR sized_at IS NULL) AND ifnull(sized_at, 0) <= ?3";
-            let values = params![which.repository.as_str(), number(size), attempt.at.unix_millis()];
+            let values = params![place.repository, number(size), attempt.at];
             self.connection.prepare_cached(sql)?.execute(values)?;
         }
         let outdated = attempts - ATTEMPTS_NEWEST;
@@ -250,66 +269,53 @@ impl Sink<'_> {
     }
 
     /// One more attempt of the delivery; which one, or `None` when there is no such delivery.
-    fn count(&self, push: i64, endpoint: &str, attempt: &Attempted) -> rusqlite::Result<Option<i64>> {
+    fn count(&self, push: i64, endpoint: &str, attempt: &Attempted<'_>) -> rusqlite::Result<Option<i64>> {
         let sql = "UPDATE deliveries SET attempts = attempts + 1, next_at = NULL, image_size = ?3, layers = ?4, \
                    repository_size = ?5 WHERE push = ?1 AND endpoint = ?2 RETURNING attempts";
         let values = params![
             push,
             endpoint,
             attempt.image_size.map(number),
-            attempt.image_size.map(|_| number(attempt.layers as u64)),
+            attempt.image_size.map(|_| number(attempt.layers)),
             attempt.repository_size.map(number)
         ];
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.query_row(values, |row| row.get(0)).optional()
     }
 
-    fn waits(&self, which: &Which, at: Timestamp) -> rusqlite::Result<u64> {
-        let Some(push) = self.origin.push(which.sequence) else {
+    fn waits(&self, place: &Place<'_>, at: i64) -> rusqlite::Result<u64> {
+        let Some(push) = self.origin.row(place.sequence) else {
             return Ok(0);
         };
-        let endpoint = which.endpoint.to_string();
         let sql = "UPDATE deliveries SET next_at = ?3 WHERE push = ?1 AND endpoint = ?2 RETURNING attempts";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let values = params![push, endpoint, at.unix_millis()];
-        let attempts: Option<i64> = statement.query_row(values, |row| row.get(0)).optional()?;
+        let attempts: Option<i64> = statement
+            .query_row(params![push, place.endpoint, at], |row| row.get(0))
+            .optional()?;
         let sql = "UPDATE attempts SET retry_at = ?4 WHERE push = ?1 AND endpoint = ?2 AND number = ?3";
-        let values = params![push, endpoint, attempts, at.unix_millis()];
-        self.connection.prepare_cached(sql)?.execute(values)?;
+        self.connection
+            .prepare_cached(sql)?
+            .execute(params![push, place.endpoint, attempts, at])?;
         Ok(0)
     }
 
-    fn ended(
-        &self,
-        which: &Which,
-        how: Settlement,
-        reason: Option<&str>,
-        at: Timestamp,
-    ) -> rusqlite::Result<u64> {
-        let Some(push) = self.origin.push(which.sequence) else {
+    fn ended(&self, place: &Place<'_>, end: &End<'_>) -> rusqlite::Result<u64> {
+        let Some(push) = self.origin.row(place.sequence) else {
             return Ok(0);
         };
-        let endpoint = which.endpoint.to_string();
-        match self.end(push, &endpoint, how, reason, at)? {
+        match self.end(push, place.endpoint, end)? {
             0 => {
-                self.make_up(push, which, None)?;
-                self.end(push, &endpoint, how, reason, at)
+                self.make_up(push, place, None)?;
+                self.end(push, place.endpoint, end)
             }
             ended => Ok(ended),
         }
     }
 
-    fn end(
-        &self,
-        push: i64,
-        endpoint: &str,
-        how: Settlement,
-        reason: Option<&str>,
-        at: Timestamp,
-    ) -> rusqlite::Result<u64> {
+    fn end(&self, push: i64, endpoint: &str, end: &End<'_>) -> rusqlite::Result<u64> {
         let sql = "UPDATE deliveries SET state = ?3, ended_at = ?4, next_at = NULL, reason = ?5 \
                    WHERE push = ?1 AND endpoint = ?2";
-        let values = params![push, endpoint, word(how), at.unix_millis(), reason];
+        let values = params![push, endpoint, end.how, end.at, end.reason];
         Ok(self.connection.prepare_cached(sql)?.execute(values)? as u64)
     }
 }

@@ -10,16 +10,15 @@ use std::ops::RangeInclusive;
 use rusqlite::{Connection, params};
 
 use super::lists::Between;
-use crate::clock::Timestamp;
 
 /// Numbers of a block, as a power of two.
 const BLOCK_BITS: u32 = 10;
 
 /// Takes note that a push was taken.
-pub(super) fn note(connection: &Connection, push: i64, taken_at: Timestamp) -> rusqlite::Result<()> {
+pub(super) fn note(connection: &Connection, push: i64, taken_at: i64) -> rusqlite::Result<()> {
     let sql = "INSERT INTO spans (block, first_at, last_at) VALUES (?1, ?2, ?2) ON CONFLICT (block) DO UPDATE SET \
                first_at = min(first_at, ?2), last_at = max(last_at, ?2)";
-    let values = params![push >> BLOCK_BITS, taken_at.unix_millis()];
+    let values = params![push >> BLOCK_BITS, taken_at];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }

@@ -8,22 +8,23 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
 use crate::{clock::Timestamp, journal::JournalId};
 
 /// The format that this version writes, and the newest that it reads.
-pub const VERSION: i32 = 4;
+pub const VERSION: i32 = 5;
 
 /// `shbc`, in SQLite's header: whose file it is.
 const APPLICATION_ID: i32 = 0x7368_6263;
 
 /// From each version to the next. What is here is never changed, only added to.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// How long to wait for a lock. There is one writer: only a tool could hold one, and not for long.
@@ -151,16 +152,22 @@ impl Store {
     /// The number of the journal in this file.
     pub(super) fn journal(&self, id: JournalId) -> Result<i64, StoreError> {
         let identity = id.to_string();
-        self.connection.execute(
-            "INSERT OR IGNORE INTO journals (identity) VALUES (?1)",
-            [&identity],
-        )?;
-        let number = self.connection.query_row(
-            "SELECT number FROM journals WHERE identity = ?1",
-            [&identity],
-            |row| row.get(0),
-        )?;
-        Ok(number)
+        let sql = "SELECT number FROM journals WHERE identity = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        if let Some(number) = statement.query_row([&identity], |row| row.get(0)).optional()? {
+            return Ok(number);
+        }
+        self.connection
+            .execute("INSERT INTO journals (identity) VALUES (?1)", [&identity])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// Of which file in which news waited something was read last, by its random number, and how far.
+    pub(super) fn read_until(&self) -> Result<Option<(i64, i64)>, StoreError> {
+        let sql = "SELECT file, position FROM overflow";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let found = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)));
+        Ok(found.optional()?)
     }
 
     /// Bytes of the pages that hold something, and of all pages.

@@ -28,6 +28,7 @@ use crate::{
 mod bounds;
 mod damage;
 mod figures;
+mod line;
 mod lists;
 mod masks;
 mod transitions;
@@ -72,7 +73,20 @@ impl Stage {
 
     /// Starts writing; what `owed` lists is still owed.
     fn start_owing(&self, owed: Vec<Owed>) -> Running {
-        let (history, entries, gauges) = History::line(64 * 1024);
+        let bounds = super::line::Bounds {
+            spill_at: 16 << 20,
+            memory: 64 << 20,
+            files: self.options.bytes_max / 4,
+        };
+        self.start_with(bounds, owed)
+    }
+
+    /// The same, with so much in the line.
+    fn start_with(&self, bounds: super::line::Bounds, owed: Vec<Owed>) -> Running {
+        let gauges = Arc::<Gauges>::default();
+        let line = Line::new(self.folder.path(), self.journal, bounds, Arc::clone(&gauges));
+        let line = Arc::new(line);
+        let history = History::telling(Arc::clone(&line));
         let clock_ms = Arc::clone(&self.clock_ms);
         let clock = Clock::from_fn(move || Timestamp::from_unix_millis(clock_ms.load(Ordering::Relaxed)));
         let ledger = Ledger::new(move |after, count| {
@@ -81,20 +95,27 @@ impl Stage {
                 .filter(|push| after.is_none_or(|after| push.sequence > after));
             Ok(behind.take(count).cloned().collect())
         });
-        let line = (entries, Arc::clone(&gauges));
         let mut writer = Writer::new(
             self.file(),
             self.options,
             (self.journal, ledger),
             Box::new(Vec::new),
             clock,
-            line,
+            Arc::clone(&line),
         );
-        // Nothing runs beside it that needs the machine more.
-        writer.rest_ratio = 0;
-        let thread = thread::spawn(move || writer.run());
+        // Nothing runs beside it that needs the machine more, and nobody waits for its end.
+        writer.rest_max = Duration::ZERO;
+        writer.close_within = Duration::from_mins(1);
+        let spilling = Arc::clone(&line);
+        thread::spawn(move || spilling.spill());
+        let ending = Arc::clone(&line);
+        let thread = thread::spawn(move || {
+            writer.run();
+            ending.over();
+        });
         Running {
             history,
+            line,
             gauges,
             thread,
         }
@@ -131,6 +152,7 @@ impl Stage {
 
 struct Running {
     history: History,
+    line: Arc<Line>,
     gauges: Arc<Gauges>,
     thread: thread::JoinHandle<()>,
 }
@@ -217,7 +239,7 @@ fn attempt(history: &History, number: u64, tag: &str, at: Timestamp, outcome: &O
         ..Sizes::default()
     };
     history.attempted(
-        which(number, tag),
+        &which(number, tag),
         Attempt {
             digest: &Digest::sha256(tag.as_bytes()),
             sizes: &sizes,
@@ -234,7 +256,7 @@ fn attempt(history: &History, number: u64, tag: &str, at: Timestamp, outcome: &O
 fn deliver(history: &History, number: u64, tag: &str, at: Timestamp) {
     history.taken(&durable(number, tag, at));
     attempt(history, number, tag, at, &Outcome::Delivered { status: 200 });
-    history.ended(which(number, tag), Settlement::Delivered, at);
+    history.ended(&which(number, tag), Settlement::Delivered, at);
 }
 
 fn drop_one(rule: &'static str, tag: &str, number: u64, at: Timestamp) -> Dropped {
@@ -258,14 +280,10 @@ fn why_a_push_was_given_up_is_told_until_it_is_sent_after_all() {
         history.taken(&durable(number, "1", at));
         attempt(history, number, "1", at, &failed(503));
     }
-    history.given_up(which(1, "1"), "its endpoint is disabled", at);
-    history.buried(
-        vec![(sequence(2), ci())],
-        "its repository's webhook was removed",
-        at,
-    );
-    history.given_up(which(3, "1"), "answered 400", at);
-    history.ended(which(3, "1"), Settlement::Delivered, at);
+    history.given_up(&which(1, "1"), "its endpoint is disabled", at);
+    history.buried(&[(sequence(2), ci())], "its repository's webhook was removed", at);
+    history.given_up(&which(3, "1"), "answered 400", at);
+    history.ended(&which(3, "1"), Settlement::Delivered, at);
     running.close();
     let told: Vec<_> = stage
         .tag("1")
@@ -291,10 +309,10 @@ fn the_story_of_a_push_is_told_from_its_taking_to_its_end() {
     history.taken(&durable(1, "1.4", at));
     attempt(history, 1, "1.4", at, &failed(503));
     let later = Timestamp::from_unix_millis(START_MS + 5_000);
-    history.waits(which(1, "1.4"), later);
+    history.waits(&which(1, "1.4"), later);
     attempt(history, 1, "1.4", later, &Outcome::Delivered { status: 204 });
-    history.ended(which(1, "1.4"), Settlement::Delivered, later);
-    history.dropped(vec![drop_one("exclude_tags", "nightly", 2, at)]);
+    history.ended(&which(1, "1.4"), Settlement::Delivered, later);
+    history.dropped(&[drop_one("exclude_tags", "nightly", 2, at)]);
     let stats = running.close();
     assert_eq!((stats.dropped, stats.rows), (0, 2 + 1 + 1 + 1 + 1));
 
@@ -390,7 +408,7 @@ fn what_was_not_written_when_it_was_taken_is_made_up_for() {
     );
     running
         .history
-        .ended(which(2, "2"), Settlement::Superseded, stage.now());
+        .ended(&which(2, "2"), Settlement::Superseded, stage.now());
     running.close();
     let push = &stage.tag("1")[0];
     assert_eq!(
@@ -419,7 +437,7 @@ fn what_is_pending_and_not_owed_ended_unknown() {
     let running = stage.start_owing((1..=2_500).filter(|number| number % 500 != 0).map(owed).collect());
     running
         .history
-        .ended(which(500, "1"), Settlement::Delivered, stage.now());
+        .ended(&which(500, "1"), Settlement::Delivered, stage.now());
     running.close();
     let mut pushes = Vec::new();
     let mut before = None;

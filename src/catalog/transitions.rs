@@ -7,6 +7,7 @@
 use rusqlite::{Connection, params};
 
 use super::{
+    entry::Changed,
     prune::Bounds,
     reader::{ReadError, Reader, moment, natural},
 };
@@ -98,23 +99,22 @@ impl Reader {
 }
 
 /// Writes one down, and lets go of what its endpoint has too many of; how many rows it took.
-pub(super) fn write(connection: &Connection, transition: &Transition) -> rusqlite::Result<u64> {
-    let endpoint = transition.endpoint.to_string();
+pub(super) fn write(connection: &Connection, changed: &Changed<'_>) -> rusqlite::Result<u64> {
     let insert = "INSERT INTO transitions (endpoint, at, before, after, failures, reason) \
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     connection.prepare_cached(insert)?.execute(params![
-        endpoint,
-        transition.at.unix_millis(),
-        transition.before,
-        transition.after,
-        transition.failures,
-        transition.reason,
+        changed.endpoint,
+        changed.at,
+        changed.before,
+        changed.after,
+        changed.failures,
+        changed.reason,
     ])?;
     let forget = "DELETE FROM transitions WHERE endpoint = ?1 AND id <= \
                   (SELECT id FROM transitions WHERE endpoint = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
     connection
         .prepare_cached(forget)?
-        .execute(params![endpoint, EACH_MAX])?;
+        .execute(params![changed.endpoint, EACH_MAX])?;
     Ok(1)
 }
 

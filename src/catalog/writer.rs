@@ -2,26 +2,21 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    thread,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use rusqlite::TransactionBehavior;
-use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::{
     Options,
+    chunk::Chunk,
     entry::Entry,
     history::Gauges,
+    line::{Line, Next},
     prune::{Bounds, More, Pruner},
     reconcile::{Failure, Ledger, reconcile},
-    rows::{self, Origin},
+    rows::{origin, write_batch},
     store::{Store, StoreError, set_aside},
 };
 use crate::{clock::Clock, image::RepositoryName, journal::JournalId};
@@ -30,10 +25,17 @@ use crate::{clock::Clock, image::RepositoryName, journal::JournalId};
 const GATHER: Duration = Duration::from_millis(200);
 const BATCH_ENTRIES: usize = 2_000;
 
-/// After a full batch, this many times as long as it took is rested: pushes and webhooks need disk and processors
-/// more. So a flood of more than some 2,000 entries a second that goes on leaves gaps.
-const REST_RATIO: u32 = 16;
+/// After a batch behind which more waits, this many times as long as it took is rested while news come as fast as at a
+/// rush, for pushes and webhooks need disk and processors more; and as long as it took when they don't.
+const RESTS_AT_RUSH: u32 = 16;
+const RESTS: u32 = 1;
 const REST_MAX: Duration = Duration::from_secs(1);
+
+/// So many news a second are a rush.
+const RUSH: f64 = 2_000.0;
+
+/// How long what waits at the end is still written down; the rest waits for the next start.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long after a failure the file is tried again: after the first, and at most.
 const RETRY: Duration = Duration::from_secs(5);
@@ -65,13 +67,15 @@ pub(super) struct Writer {
     ledger: Ledger,
     names: Names,
     clock: Clock,
-    entries: Receiver<Entry>,
+    line: Arc<Line>,
     gauges: Arc<Gauges>,
-    store: Option<(Store, Origin)>,
+    /// What was taken out of the line and is not all written down.
+    chunk: Option<Chunk>,
+    store: Option<Store>,
     retry_at: Option<Instant>,
     is_checked: bool,
-    /// Whether more waited than the last batch had room for.
-    is_behind: bool,
+    /// Whether what is pending is still to be compared with what is owed: once nothing of an earlier process waits.
+    is_to_compare: bool,
     /// When a file was last set aside.
     aside_at: Option<Instant>,
     pruner: Pruner,
@@ -83,8 +87,10 @@ pub(super) struct Writer {
     failures: u32,
     /// What had been lost when what is pending was last compared with what is owed.
     lost: u64,
-    /// How long is rested after a full batch, as a multiple of what it took.
-    pub(super) rest_ratio: u32,
+    /// How much had been told when the last batch was written, and when that was.
+    told: (u64, Instant),
+    pub(super) rest_max: Duration,
+    pub(super) close_within: Duration,
 }
 
 impl Writer {
@@ -94,7 +100,7 @@ impl Writer {
         (journal, ledger): (JournalId, Ledger),
         names: Names,
         clock: Clock,
-        (entries, gauges): (Receiver<Entry>, Arc<Gauges>),
+        line: Arc<Line>,
     ) -> Self {
         Self {
             path,
@@ -103,12 +109,13 @@ impl Writer {
             ledger,
             names,
             clock,
-            entries,
-            gauges,
+            gauges: Arc::clone(&line.gauges),
+            line,
+            chunk: None,
             store: None,
             retry_at: None,
             is_checked: false,
-            is_behind: false,
+            is_to_compare: true,
             aside_at: None,
             pruner: Pruner::default(),
             more: More::NotNow,
@@ -117,117 +124,123 @@ impl Writer {
             is_failing: false,
             failures: 0,
             lost: 0,
-            rest_ratio: REST_RATIO,
+            told: (0, Instant::now()),
+            rest_max: REST_MAX,
+            close_within: CLOSE_WITHIN,
         }
     }
 
-    /// Writes until it is told to close, or every handle is gone.
+    /// Writes until the line is closed.
     pub(super) fn run(mut self) {
         self.open();
+        let mut until = None;
         loop {
-            let mut batch = Vec::new();
-            let mut closed = None;
-            let is_open = self.gather(&mut batch, &mut closed);
-            let began = Instant::now();
-            self.write(&batch);
-            let bytes: usize = batch.iter().map(Entry::bytes).sum();
-            let is_full = batch.len() >= BATCH_ENTRIES || bytes >= self.options.batch_bytes();
-            if is_full && closed.is_none() {
-                thread::sleep((began.elapsed() * self.rest_ratio).min(REST_MAX));
+            if self.line.is_closed() {
+                let until = *until.get_or_insert_with(|| Instant::now() + self.close_within);
+                if self.store.is_none() || Instant::now() >= until {
+                    break;
+                }
             }
-            if let Some(done) = closed {
-                self.finish(done);
-                return;
+            if self.chunk.is_none() {
+                let idle = match self.more {
+                    More::Perhaps => Duration::ZERO,
+                    More::NotNow => PRUNE_EVERY,
+                };
+                match self.line.next(idle, GATHER) {
+                    Next::Chunk(chunk) => self.take(chunk),
+                    Next::Nothing => {}
+                    Next::Closed => break,
+                }
             }
-            if !is_open {
-                return;
-            }
+            self.write();
             self.upkeep();
         }
+        self.finish();
     }
 
-    /// Waits for an entry and lets more gather; whether there are handles left.
-    ///
-    /// While they gather it sleeps rather than waits for the next, so that whoever tells something wakes nobody.
-    fn gather(&mut self, batch: &mut Vec<Entry>, closed: &mut Option<oneshot::Sender<()>>) -> bool {
-        let idle = match self.more {
-            More::Perhaps => Duration::ZERO,
-            More::NotNow => PRUNE_EVERY,
-        };
-        let mut next = match self.entries.recv_timeout(idle) {
-            Ok(entry) => Some(entry),
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        };
-        if !self.is_behind {
-            thread::sleep(GATHER);
+    /// Begins to read a chunk, or goes on where its file was left.
+    fn take(&mut self, mut chunk: Chunk) {
+        let read = self.store.as_ref().and_then(|store| store.read_until().ok());
+        chunk.skip(read.flatten());
+        if chunk.is_read() {
+            self.line.done(&chunk);
+        } else {
+            self.chunk = Some(chunk);
         }
-        let mut bytes = 0;
-        self.is_behind = true;
-        while batch.len() < BATCH_ENTRIES && bytes < self.options.batch_bytes() {
-            let Some(entry) = next.take().or_else(|| self.entries.try_recv().ok()) else {
-                self.is_behind = false;
-                break;
-            };
-            self.gauges.taken_out(&entry);
-            if let Entry::Close(done) = entry {
-                *closed = Some(done);
-                break;
-            }
-            bytes += entry.bytes();
-            batch.push(entry);
-        }
-        true
     }
 
-    /// Writes what came before the end, and ends.
-    fn finish(&mut self, done: oneshot::Sender<()>) {
-        loop {
-            let batch: Vec<Entry> = self.entries.try_iter().take(BATCH_ENTRIES).collect();
-            if batch.is_empty() {
-                break;
-            }
-            for entry in &batch {
-                self.gauges.taken_out(entry);
-            }
-            self.write(&batch);
+    /// Leaves what was not written down to the next start, and ends.
+    fn finish(self) {
+        match self.line.leave(self.chunk.as_ref()) {
+            Ok(0) => {}
+            Ok(bytes) => info!(bytes, "the history is written on after the next start"),
+            Err(error) => warn!(%error, "what last happened is missing in the history"),
         }
-        if let Some((store, _)) = &self.store
+        if let Some(store) = &self.store
             && let Err(error) = store.checkpoint()
         {
             warn!(%error, "the history could not be tidied up; the next start does it");
         }
-        self.store = None;
-        // Whoever asked may have given up waiting.
-        let _ = done.send(());
     }
 
-    fn write(&mut self, batch: &[Entry]) {
-        if batch.is_empty() {
-            return;
+    /// Writes some of the chunk, if there is any. While the file can't be used it waits.
+    fn write(&mut self) {
+        let Some(chunk) = &mut self.chunk else { return };
+        if self.store.is_none() {
+            match self
+                .retry_at
+                .map(|at| at.saturating_duration_since(Instant::now()))
+            {
+                Some(wait) if !wait.is_zero() => return self.line.pause(wait.min(PRUNE_EVERY)),
+                _ => return self.open(),
+            }
         }
-        if self.store.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now()) {
-            self.open();
-        }
-        let Some((store, origin)) = &mut self.store else {
-            self.lose(batch, "its file can't be used");
-            return;
-        };
-        let result = write_batch(store, *origin, batch, self.options.log_bytes_max());
+        let Some(store) = &mut self.store else { return };
+        let began = Instant::now();
+        let batch = chunk.batch(BATCH_ENTRIES, self.options.batch_bytes());
+        let origin = origin(store, chunk.journal);
+        let read = chunk.file.map(|(file, _)| (file, batch.end));
+        let result = origin.and_then(|origin| {
+            write_batch(store, origin, &batch.entries, read, self.options.log_bytes_max())
+        });
         match result {
             Ok(rows) => {
+                let (end, is_full) = (batch.end, batch.is_full);
+                if batch.is_cut {
+                    self.gauges.lose(1, "what waited in a file can't be read");
+                }
                 self.gauges.wrote(rows);
+                chunk.at = end;
                 self.recovered();
+                let is_more = is_full || !self.line.is_in_memory();
+                self.rest(began, is_more);
             }
+            Err(error @ StoreError::Unusable(_)) => self.fail(&error),
             Err(error) => {
+                // It may be what was to be written that the file can't take.
+                let entries = batch.entries.len() as u64;
+                chunk.at = batch.end;
+                self.gauges.lose(entries, "its file can't be written");
                 self.fail(&error);
-                self.lose(batch, "its file can't be written");
             }
+        }
+        if let Some(chunk) = self.chunk.take_if(|chunk| chunk.is_read()) {
+            self.line.done(&chunk);
         }
     }
 
-    fn lose(&self, batch: &[Entry], reason: &str) {
-        self.gauges.lose(batch.iter().map(Entry::count).sum(), reason);
+    /// Rests after a batch that took since `began`.
+    fn rest(&mut self, began: Instant, is_more: bool) {
+        let told = self.gauges.told.load(Ordering::Relaxed);
+        let (before, at) = std::mem::replace(&mut self.told, (told, Instant::now()));
+        if is_more {
+            let rests = if is_rush(told - before, at.elapsed()) {
+                RESTS_AT_RUSH
+            } else {
+                RESTS
+            };
+            self.line.pause((began.elapsed() * rests).min(self.rest_max));
+        }
     }
 
     /// Opens the file. A damaged or a newer one is moved aside, and a new one made.
@@ -245,14 +258,14 @@ impl Writer {
                 {
                     self.is_failing = false;
                     self.complain(&error);
-                    self.rest(began.elapsed());
+                    self.wait(began.elapsed());
                 }
             }
         }
     }
 
     /// Lets some time pass before the file is tried again, after what took so long.
-    fn rest(&mut self, took: Duration) {
+    fn wait(&mut self, took: Duration) {
         self.retry_at = Some(Instant::now() + pause(self.failures, took));
         self.failures = self.failures.saturating_add(1);
     }
@@ -263,26 +276,34 @@ impl Writer {
             store.check()?;
             self.is_checked = true;
         }
-        let number = store.journal(self.journal)?;
-        let origin = Origin {
-            journal: self.journal,
-            number,
-        };
-        let named = (self.names)().into_iter().map(Entry::Known).collect::<Vec<_>>();
-        for some in named.chunks(BATCH_ENTRIES) {
-            write_batch(&mut store, origin, some, self.options.log_bytes_max())?;
+        let origin = origin(&store, self.journal)?;
+        let names = (self.names)();
+        let known: Vec<Entry<'_>> = names.iter().map(|name| Entry::Known(name.as_str())).collect();
+        for some in known.chunks(BATCH_ENTRIES) {
+            write_batch(&mut store, origin, some, None, self.options.log_bytes_max())?;
         }
-        self.store = Some((store, origin));
-        self.compare()
+        self.store = Some(store);
+        self.is_to_compare = true;
+        self.compare_if_due()
+    }
+
+    /// Compares what is pending with what is owed, unless how it ended may wait in a file.
+    fn compare_if_due(&mut self) -> Result<(), StoreError> {
+        if self.is_to_compare && self.line.is_in_memory() {
+            self.is_to_compare = false;
+            self.compare()?;
+        }
+        Ok(())
     }
 
     /// Compares what is pending with what is owed.
     fn compare(&mut self) -> Result<(), StoreError> {
-        let Some((store, origin)) = &mut self.store else {
+        let Some(store) = &mut self.store else {
             return Ok(());
         };
         self.lost = self.gauges.lost.load(Ordering::Relaxed);
-        match reconcile(store, *origin, &self.ledger) {
+        let origin = origin(store, self.journal)?;
+        match reconcile(store, origin, &self.ledger) {
             Ok(0) => Ok(()),
             Ok(deliveries) => {
                 info!(deliveries, "the history does not know how these ended");
@@ -309,7 +330,7 @@ impl Writer {
             StoreError::Newer(version) if !is_again => format!("version-{version}"),
             _ => {
                 self.complain(error);
-                self.rest(took);
+                self.wait(took);
                 return;
             }
         };
@@ -330,7 +351,7 @@ impl Writer {
                 }
                 self.gauges
                     .trouble(Some(format!("{error}; it can't be set aside: {failure}")));
-                self.rest(took);
+                self.wait(took);
             }
         }
     }
@@ -359,17 +380,16 @@ impl Writer {
         if self.more == More::NotNow && self.pruned_at + PRUNE_EVERY > now && !self.is_over() {
             return;
         }
+        if let Err(error) = self.compare_if_due() {
+            self.fail(&error);
+        }
         if self.store.is_none() && self.retry_at.is_some_and(|at| at <= now) {
             self.open();
         }
         if self.round_at + PRUNE_ROUND <= now {
             self.round_at = now;
             self.pruner.restart();
-            if self.lost != self.gauges.lost.load(Ordering::Relaxed)
-                && let Err(error) = self.compare()
-            {
-                self.fail(&error);
-            }
+            self.is_to_compare |= self.lost != self.gauges.lost.load(Ordering::Relaxed);
         }
         self.more = match self.prune(now + PRUNE_FOR) {
             Ok(more) => more,
@@ -383,17 +403,23 @@ impl Writer {
 
     /// Whether the file is larger than it may be. A failure to tell shows in the next step.
     fn is_over(&self) -> bool {
-        let used = self.store.as_ref().and_then(|(store, _)| store.page_bytes().ok());
-        used.is_some_and(|(used, _)| used > self.options.file_bytes_max())
+        let used = self.store.as_ref().and_then(|store| store.page_bytes().ok());
+        used.is_some_and(|(used, _)| used > self.file_bytes_max())
+    }
+
+    /// Bytes that the file may have beside what waits.
+    fn file_bytes_max(&self) -> u64 {
+        let waiting = self.gauges.overflow.load(Ordering::Relaxed);
+        self.options.file_bytes_max().saturating_sub(waiting)
     }
 
     fn prune(&mut self, until: Instant) -> Result<More, StoreError> {
-        let Some((store, _)) = &mut self.store else {
-            return Ok(More::NotNow);
-        };
         let bounds = Bounds {
             since: self.options.since(self.clock.now()),
-            bytes_max: self.options.file_bytes_max(),
+            bytes_max: self.file_bytes_max(),
+        };
+        let Some(store) = &mut self.store else {
+            return Ok(More::NotNow);
         };
         let more = loop {
             let more = self.pruner.step(store, bounds)?;
@@ -416,28 +442,9 @@ fn pause(failures: u32, took: Duration) -> Duration {
     again.min(RETRY_MAX).max(long)
 }
 
-/// Writes a batch in one transaction; how many rows it took.
-fn write_batch(
-    store: &mut Store,
-    origin: Origin,
-    batch: &[Entry],
-    log_bytes_max: u64,
-) -> Result<u64, StoreError> {
-    // Somebody who reads for long keeps SQLite from beginning its log anew, which then would grow without bound.
-    if store.wal_bytes() > log_bytes_max && store.checkpoint()? {
-        return Err(StoreError::Unusable(
-            "another program has been reading it for long".to_owned(),
-        ));
-    }
-    let begun = store
-        .connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut rows = 0;
-    for entry in batch {
-        rows += rows::write(&begun, origin, entry)?;
-    }
-    begun.commit()?;
-    Ok(rows)
+/// Whether so many news within that time are a rush.
+fn is_rush(told: u64, within: Duration) -> bool {
+    f64::from(u32::try_from(told).unwrap_or(u32::MAX)) > RUSH * within.as_secs_f64()
 }
 
 #[cfg(test)]

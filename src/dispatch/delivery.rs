@@ -200,7 +200,7 @@ impl Dispatcher {
                 answer: &attempted.answer,
                 outcome: &attempted.outcome,
             };
-            parts.history.attempted(which.clone(), attempt);
+            parts.history.attempted(which, attempt);
         }
         let tag = tag.map(tracing::field::display);
         let elapsed_ms = u64::try_from(attempted.elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -267,7 +267,7 @@ impl Dispatcher {
         self.0
             .parts
             .history
-            .waits(which, Timestamp::from_unix_millis(next_at));
+            .waits(&which, Timestamp::from_unix_millis(next_at));
     }
 
     /// From the outcome to what becomes of the push: the one place that decides it.

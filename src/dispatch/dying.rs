@@ -297,7 +297,7 @@ impl Dispatcher {
         }
         for (reason, pairs) in buried {
             let reason = format!("{reason}; without a dead letter: {why}");
-            parts.history.buried(pairs, &reason, parts.clock.now());
+            parts.history.buried(&pairs, &reason, parts.clock.now());
         }
     }
 
@@ -390,7 +390,7 @@ impl Dispatcher {
                 &letter.endpoint,
                 letter.tag.as_ref(),
             );
-            parts.history.given_up(which, &letter.reason, parts.clock.now());
+            parts.history.given_up(&which, &letter.reason, parts.clock.now());
         }
         self.forget(count);
         let mut line = dying.line();

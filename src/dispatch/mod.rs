@@ -251,10 +251,8 @@ impl Dispatcher {
         for settled in settled {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
-            self.write_end(
-                which(repository, sequence, endpoint, settled.tag.as_ref()),
-                settled.how,
-            );
+            let which = which(repository, sequence, endpoint, settled.tag.as_ref());
+            self.write_end(&which, settled.how);
             if settled.how == Settlement::Superseded {
                 let tag = settled.tag.as_ref().map(tracing::field::display);
                 debug!(%repository, tag, %endpoint, %sequence, "superseded by a newer push");
@@ -291,10 +289,10 @@ impl Dispatcher {
     }
 
     /// Writes down how a delivery ended.
-    fn write_end(&self, which: Which, how: Settlement) {
+    fn write_end(&self, which: &Which, how: Settlement) {
         let parts = &self.0.parts;
         if how == Settlement::Delivered {
-            self.0.replays.delivered(&which);
+            self.0.replays.delivered(which);
         }
         parts.history.ended(which, how, parts.clock.now());
     }

@@ -215,7 +215,7 @@ impl Dispatcher {
             None => self.keep_outcome(&kept, &attempted).await,
             Some((past, _)) if is_own && is_delivered && past.state != "delivered" => {
                 let which = which(&letter.repository, sequence, endpoint, letter.tag.as_ref());
-                self.write_end(which, Settlement::Delivered);
+                self.write_end(&which, Settlement::Delivered);
             }
             Some(_) => {}
         }

@@ -324,8 +324,8 @@ impl Dispatcher {
                 letter.tag.as_ref(),
             );
             match &failure {
-                None => self.write_end(which, Settlement::Delivered),
-                Some(reason) => self.0.parts.history.given_up(which, reason, now),
+                None => self.write_end(&which, Settlement::Delivered),
+                Some(reason) => self.0.parts.history.given_up(&which, reason, now),
             }
         }
         loop {

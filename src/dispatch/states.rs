@@ -453,7 +453,7 @@ impl States {
             reason,
         } = change;
         let state = health.state;
-        history.changed(Transition {
+        history.changed(&Transition {
             endpoint: endpoint.clone(),
             at: *at,
             before: from.as_str(),

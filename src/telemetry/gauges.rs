@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
 
 use super::{LettersSample, PoolLabels, StateLabels, labels::Pool, letters::LetterGauges};
 
@@ -23,6 +26,7 @@ pub struct Gauges {
     pub(super) attempts: Family<PoolLabels, Gauge<u64, AtomicU64>>,
     pub(super) letters: LetterGauges,
     pub(super) history_bytes: Gauge<u64, AtomicU64>,
+    pub(super) history_waiting: Gauge<u64, AtomicU64>,
     pub(super) history_rows: Counter,
     pub(super) history_dropped: Counter,
 }
@@ -60,6 +64,8 @@ pub struct HistorySample {
     pub dropped: u64,
     /// Bytes of its files.
     pub bytes: u64,
+    /// Bytes of what waits to be written down.
+    pub waiting: u64,
 }
 
 impl Gauges {
@@ -93,9 +99,22 @@ impl Gauges {
         self.letters.set(sample);
     }
 
+    pub(super) fn register_history(&self, r: &mut Registry) {
+        let help = "Rows of the history written";
+        r.register("history_rows", help, self.history_rows.clone());
+        let help = "What happened and was not written into the history";
+        r.register("history_dropped", help, self.history_dropped.clone());
+        let help = "Bytes of the history's files";
+        r.register_with_unit("history", help, Unit::Bytes, self.history_bytes.clone());
+        let help = "Bytes of what happened and waits to be written into the history";
+        let waiting = self.history_waiting.clone();
+        r.register_with_unit("history_waiting", help, Unit::Bytes, waiting);
+    }
+
     /// Sets what is said of the history.
     pub fn history(&self, sample: HistorySample) {
         self.history_bytes.set(sample.bytes);
+        self.history_waiting.set(sample.waiting);
         // Counted elsewhere, and never less than before.
         self.history_rows.inner().store(sample.rows, Ordering::Relaxed);
         self.history_dropped

@@ -421,12 +421,7 @@ impl Inner {
             self.registry_requests.clone(),
         );
 
-        let help = "Rows of the history written";
-        r.register("history_rows", help, gauges.history_rows.clone());
-        let help = "What happened and was not written into the history";
-        r.register("history_dropped", help, gauges.history_dropped.clone());
-        let help = "Bytes of the history's files";
-        r.register_with_unit("history", help, Unit::Bytes, gauges.history_bytes.clone());
+        gauges.register_history(r);
 
         r.register("attempts", "Delivery attempts, by result", self.attempts.clone());
         let help = "Delivery attempts under way, by pool";

@@ -6,6 +6,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -228,8 +229,10 @@ pub fn webhook_id(journal: JournalId, sequence: Sequence, endpoint: &EndpointId)
     }
     let hash: [u8; 32] = hash.finalize().into();
     let (digits, _) = hash.split_at(16);
-    let digits = digits.iter().map(|byte| format!("{byte:02x}"));
-    std::iter::once("msg_".to_owned()).chain(digits).collect()
+    let mut id = String::with_capacity(36);
+    id.push_str("msg_");
+    HEXLOWER.encode_append(digits, &mut id);
+    id
 }
 
 #[cfg(test)]

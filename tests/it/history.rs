@@ -164,3 +164,57 @@ fn a_damaged_history_is_set_aside_and_costs_no_webhook() {
         "{names:?}"
     );
 }
+
+#[test]
+fn what_happens_while_the_history_cant_be_written_is_in_it_after_a_restart() {
+    const PUSHES: usize = 1_500;
+    let receiver = Receiver::start();
+    let mut shipbell = Shipbell::start(Config::without_registry().endpoint("hook", &receiver.url("/hook")));
+    let data = shipbell.data();
+    shipbell.stop();
+    // A folder where the file should be.
+    let file = data.join("catalog.db");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    shipbell.start_again();
+    let tags: Vec<String> = (0..PUSHES).map(|number| format!("v{number}")).collect();
+    for some in tags.chunks(100) {
+        let events: Vec<Value> = some
+            .iter()
+            .map(|tag| envelope::push("acme/app", tag, tag))
+            .collect();
+        shipbell.take(envelope::of(&events));
+    }
+    receiver.wait_for(PUSHES, SOON);
+    let metrics = eventually("all are told", SOON, || {
+        let metrics = shipbell.ops("/metrics").text();
+        metrics.contains("shipbell_queue_pushes 0").then_some(metrics)
+    });
+    assert!(metrics.contains("shipbell_history_dropped_total 0"), "{metrics}");
+    let waiting = |metrics: &str| {
+        let sample = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("shipbell_history_waiting_bytes "));
+        sample.unwrap().parse::<f64>().unwrap()
+    };
+    assert!(waiting(&metrics) > 500_000.0, "{metrics}");
+    let overflow = || {
+        let names = std::fs::read_dir(&data).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("catalog.overflow-")).count()
+    };
+    shipbell.stop();
+    assert!(overflow() > 0);
+    std::fs::remove_dir(&file).unwrap();
+    shipbell.start_again();
+    eventually("it has caught up", SOON, || {
+        (waiting(&shipbell.ops("/metrics").text()) == 0.0).then_some(())
+    });
+    assert_eq!(overflow(), 0);
+    for tag in [&tags[0], &tags[PUSHES / 2], &tags[PUSHES - 1]] {
+        let value = told(&format!("acme/app:{tag}"), &data).unwrap();
+        let delivery = &value["pushes"][0]["deliveries"][0];
+        assert_eq!(delivery["state"], "delivered", "{value:#}");
+        assert_eq!(delivery["attempts"][0]["status"], 200, "{value:#}");
+    }
+}

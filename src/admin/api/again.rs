@@ -13,7 +13,7 @@ use super::{
     deliveries::DeliveryQuery,
     history,
     letters::{RefusedView, allowed},
-    order, run, veiled,
+    order, run,
 };
 use crate::{
     catalog::{DeliveryFilter, ReadError, Reader},
@@ -22,7 +22,7 @@ use crate::{
         letters::Run,
         redeliver::SendAgainError,
     },
-    push::Sequence,
+    push::{EndpointId, Sequence},
     settings::Order,
 };
 
@@ -125,7 +125,7 @@ fn found(reader: &Reader, filter: &DeliveryFilter) -> Result<Vec<Past>, ReadErro
             wanted.push(Past {
                 journal,
                 sequence,
-                endpoint: veiled::identity(&listed.place.endpoint),
+                endpoint: EndpointId::named(&listed.place.endpoint),
             });
         }
     }

@@ -177,7 +177,7 @@ pub(in super::super) async fn listed(
                 }
                 after = Some(delivery.place.clone());
                 if who.may_see(&delivery.repository) {
-                    let endpoint = veiled::identity(&delivery.place.endpoint);
+                    let endpoint = EndpointId::named(&delivery.place.endpoint);
                     let push = delivery.place.push;
                     let number = Reader::journal_number(push);
                     let journal = match journals.entry(number) {
@@ -221,7 +221,7 @@ pub(in super::super) async fn sending_again(
     push: &PushStory,
     delivery: &DeliveryStory,
 ) -> Result<bool, Problem> {
-    let (id, sequence, endpoint) = (push.id, push.sequence, veiled::identity(&delivery.endpoint));
+    let (id, sequence, endpoint) = (push.id, push.sequence, EndpointId::named(&delivery.endpoint));
     let desk = admin.clone();
     history(admin, move |reader| {
         let journal = reader.journal_of(id)?;

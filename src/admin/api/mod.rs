@@ -24,8 +24,6 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(super) use veiled::identity;
-
 use super::{
     Admin,
     conditions::{Malformed, Named},

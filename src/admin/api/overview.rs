@@ -88,9 +88,12 @@ pub(in super::super) struct JournalFigures {
 /// The disk.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct DiskFigures {
-    /// Bytes of `catalog.db`, the history.
+    /// Bytes of `catalog.db`, the history, and of what waits in files to be written there.
     pub(in super::super) history_bytes: u64,
-    /// Why the history can't be written; null when it can. What happens meanwhile is missing there.
+    /// Bytes of what happened and waits to be written into the history, in memory and in files: what it tells is so far
+    /// behind.
+    pub(in super::super) history_waiting_bytes: u64,
+    /// Why the history can't be written; null when it can. What happens meanwhile waits, as far as there is room for it.
     pub(in super::super) history_problem: Option<String>,
     /// Bytes of `settings.db`, with the dead letters.
     pub(in super::super) settings_bytes: u64,
@@ -149,6 +152,7 @@ fn figures(admin: &Admin) -> Figures {
     let (stats, letters) = (parts.journal.stats(), parts.dispatcher.dead_letters().stats());
     let oldest_at = parts.journal.oldest_taken_at().ok().flatten();
     let (free_bytes, total_bytes) = disk(admin).unzip();
+    let history = parts.history.stats();
     Figures {
         rates: parts.pulse.rates(),
         queue: QueueFigures {
@@ -178,7 +182,8 @@ fn figures(admin: &Admin) -> Figures {
             },
         },
         disk: DiskFigures {
-            history_bytes: parts.history.stats().bytes,
+            history_bytes: history.bytes,
+            history_waiting_bytes: history.waiting,
             history_problem: parts.history.trouble(),
             settings_bytes: letters.bytes,
             free_bytes,

@@ -220,7 +220,7 @@ pub(in super::super) async fn redelivered(
     let (push, delivery, journal) =
         found.ok_or_else(|| Problem::absent(format!("the history knows of no delivery with the id {id}")))?;
     who.edit(&super::repository(&push.repository)?)?;
-    let endpoint = veiled::identity(&delivery.endpoint);
+    let endpoint = EndpointId::named(&delivery.endpoint);
     let unknown = || Problem::absent("There is nothing known of this delivery any more that could be sent.");
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
     admin.parts().rates.allow(Act::Redelivery(endpoint.clone()))?;

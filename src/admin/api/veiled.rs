@@ -17,16 +17,9 @@ pub(super) fn reason(who: &Who, endpoint: &EndpointId, reason: String) -> String
     without_place(&reason).into_owned()
 }
 
-/// The identity that a text names; one of a repository whose name is none is the operator's.
-pub(in super::super) fn identity(text: &str) -> EndpointId {
-    let own = text.strip_prefix("repository:");
-    own.and_then(|name| name.parse().ok())
-        .map_or_else(|| EndpointId::Named(text.into()), EndpointId::Repository)
-}
-
 /// Tells how the endpoint of a pending delivery is, and leaves out of a delivery where it went.
 pub(super) fn delivery(admin: &Admin, who: &Who, story: &mut DeliveryStory) {
-    let endpoint = identity(&story.endpoint);
+    let endpoint = EndpointId::named(&story.endpoint);
     if story.state == "pending" {
         story.endpoint_health = admin.parts().states.view(&endpoint).told();
     }

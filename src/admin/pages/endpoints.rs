@@ -17,7 +17,6 @@ use super::{
         api::{
             Params,
             endpoints::{EndpointQuery, EndpointView, changeable, listed, set},
-            identity,
         },
         problem::Problem,
     },
@@ -26,7 +25,7 @@ use super::{
     given, href, link, page, refused, sentence,
     when::{When, span},
 };
-use crate::{clock::Timestamp, dispatch::health};
+use crate::{clock::Timestamp, dispatch::health, push::EndpointId};
 
 /// Where the list is.
 const LIST: &str = "/endpoints";
@@ -52,7 +51,7 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn of(view: EndpointView, who: &Who, now: Timestamp) -> Self {
-        let may_change = who.may_change(&identity(&view.id));
+        let may_change = who.may_change(&EndpointId::named(&view.id));
         let queued = match (view.queued_pushes, view.oldest_age_s) {
             (None, _) => String::new(),
             (Some(0), _) => "nothing".to_owned(),
@@ -175,7 +174,7 @@ impl EndpointsPage {
             let stream = link("/live/endpoints", &filter);
             frame.keep_up(query.live.as_deref(), &link(LIST, &filter), stream);
         }
-        let changed = query.done.as_deref().map(identity);
+        let changed = query.done.as_deref().map(EndpointId::named);
         let changed = changed.filter(|id| visitor.who.may_change(id));
         let changed = changed.filter(|id| admin.parts().endpoints.get(id).is_some());
         Ok(Self {

@@ -77,8 +77,8 @@ fn a_delivery_takes_so_many_bytes_and_so_long() {
             answer: &Ok(answer(200, b"{\"ok\":true}")),
             outcome: &Outcome::Delivered { status: 200 },
         };
-        history.attempted(which.clone(), attempt);
-        history.ended(which, Settlement::Delivered, stage.now());
+        history.attempted(&which, attempt);
+        history.ended(&which, Settlement::Delivered, stage.now());
         told_for += telling.elapsed();
         while number * 4 > history.stats().rows + history.stats().dropped + AHEAD {
             thread::yield_now();

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     super::{
-        entry::Entry,
+        entry::{self, End, Entry, Place},
         lists::Between,
         rows::{self, Origin},
         spans,
@@ -136,11 +136,26 @@ fn write(store: &mut Store, all: &[Taken]) -> Vec<Meant> {
                 repository: durable.push.repository.clone(),
                 ..which(numbers[journal], "1")
             };
-            let ended = Entry::Ended(Box::new(which), Settlement::Delivered, at);
+            let (endpoint, end) = (
+                endpoint.to_string(),
+                End {
+                    how: "delivered",
+                    reason: None,
+                    at: at.unix_millis(),
+                },
+            );
+            let ended = Entry::Ended(Place::of(&which, &endpoint), end);
             rows::write(&begun, origin, &ended).unwrap();
         }
         if taken.is_timed {
-            rows::write(&begun, origin, &Entry::Taken(Box::new(durable))).unwrap();
+            let owed: Vec<String> = durable.push.owed.iter().map(ToString::to_string).collect();
+            let digest = durable.push.digest.to_string();
+            rows::write(
+                &begun,
+                origin,
+                &Entry::Taken(entry::Taken::of(&durable, &digest, &owed)),
+            )
+            .unwrap();
         }
         for (endpoint, state) in &taken.states {
             let endpoint = endpoint.to_string();
@@ -213,7 +228,7 @@ pub(super) fn step_back(file: &Path) {
     let connection = Connection::open(file).unwrap();
     connection
         .execute_batch(
-            "DROP TABLE spans; DROP INDEX deliveries_by_repository; DROP INDEX deliveries_by_endpoint;
+            "DROP TABLE overflow; DROP TABLE spans; DROP INDEX deliveries_by_repository; DROP INDEX deliveries_by_endpoint;
              ALTER TABLE deliveries DROP COLUMN repository;
              CREATE INDEX deliveries_by_endpoint ON deliveries (endpoint, push);
              PRAGMA user_version = 3;",
@@ -323,15 +338,10 @@ fn a_time_is_looked_for_only_where_it_can_be() {
     let begun = store.connection.unchecked_transaction().unwrap();
     // A push a second, of which some are told; in the second journal, the clock goes back by an hour once.
     for number in (0..100 * 1_024).filter(|number| number % 32 == 0 || number % 1_024 == 1_023) {
-        spans::note(
-            &begun,
-            1 << 44 | number,
-            Timestamp::from_unix_millis(number * 1_000),
-        )
-        .unwrap();
+        spans::note(&begun, 1 << 44 | number, number * 1_000).unwrap();
         let set = if number < 50 * 1_024 { 0 } else { 3_600 };
         let at = Timestamp::from_unix_millis((200_000 + number - set) * 1_000);
-        spans::note(&begun, 2 << 44 | number, at).unwrap();
+        spans::note(&begun, 2 << 44 | number, at.unix_millis()).unwrap();
     }
     let ranges = |since: i64, until: i64| {
         let between = Between {

@@ -136,7 +136,7 @@ fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
             format!("{}{QUERY}", ".".repeat(4096 - 900)).repeat(3),
         );
         running.history.attempted(
-            which(1, "1"),
+            &which(1, "1"),
             Attempt {
                 digest: &digest,
                 sizes: &sizes,

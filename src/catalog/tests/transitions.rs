@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::{bounds::eventually, *};
 
 fn changed(history: &History, endpoint: &EndpointId, number: i64) {
-    history.changed(Transition {
+    history.changed(&Transition {
         endpoint: endpoint.clone(),
         at: Timestamp::from_unix_millis(START_MS + number),
         before: "healthy",
