@@ -35,7 +35,7 @@ pub(super) struct Batch<'a> {
 impl Chunk {
     /// The next entries: at most so many, of so many bytes, but one in any case. What can't be read ends the chunk, loudly.
     pub(super) fn batch(&self, entries_max: usize, bytes_max: usize) -> Batch<'_> {
-        let mut rest = self.bytes.get(self.at..).unwrap_or_default();
+        let mut rest = self.rest();
         let until = rest.len().saturating_sub(bytes_max.max(1));
         let (mut entries, mut is_cut) = (Vec::new(), false);
         while !rest.is_empty() && rest.len() > until && entries.len() < entries_max {
@@ -61,6 +61,16 @@ impl Chunk {
             is_cut,
             is_full: !rest.is_empty(),
         }
+    }
+
+    /// Frames that were not read.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// How many entries these are.
+    pub(super) fn entries(&self) -> u64 {
+        self.batch(usize::MAX, usize::MAX).entries.len() as u64
     }
 
     /// Goes on behind what was read of the file before, if it is this one.

@@ -344,28 +344,27 @@ impl Line {
     }
 
     /// Leaves for the next start what was not written down: what is left of `chunk`, and all that was told after it.
-    /// Bytes that wait now.
-    ///
-    /// # Errors
-    /// A file can't be written; what was to be in it is lost.
-    pub(super) fn leave(&self, chunk: Option<&Chunk>) -> io::Result<u64> {
+    /// Bytes that wait now. What no file can be written for is lost, and counted.
+    pub(super) fn leave(&self, chunk: Option<&Chunk>) -> u64 {
         let mut state = self.state();
         while state.is_spilling {
             state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let rest = chunk.filter(|chunk| chunk.file.is_none()).map(|chunk| {
-            let frames = chunk.bytes.get(chunk.at..).unwrap_or_default();
-            (chunk.number, frames.to_vec())
-        });
-        let number = state.number();
-        let last = (number, state.take_memory().0);
-        for (number, frames) in rest.into_iter().chain([last]) {
-            if !frames.is_empty() {
-                let bytes = self.write(number, &frames)?;
-                self.add(&mut state, Waiting { number, bytes });
+        let rest = chunk.filter(|chunk| chunk.file.is_none());
+        let rest = rest.map(|chunk| (chunk.number, chunk.rest().to_vec(), chunk.entries()));
+        let (number, (frames, entries)) = (state.number(), state.take_memory());
+        for (number, frames, entries) in rest.into_iter().chain([(number, frames, entries)]) {
+            if frames.is_empty() {
+                continue;
+            }
+            match self.write(number, &frames) {
+                Ok(bytes) => self.add(&mut state, Waiting { number, bytes }),
+                Err(error) => self
+                    .gauges
+                    .lose(entries, &format!("it could not be put aside: {error}")),
             }
         }
-        Ok(state.file_bytes)
+        state.file_bytes
     }
 
     /// Bytes of what stands in memory.

@@ -147,7 +147,7 @@ impl Writer {
                     More::NotNow => PRUNE_EVERY,
                 };
                 match self.line.next(idle, GATHER) {
-                    Next::Chunk(chunk) => self.take(chunk),
+                    Next::Chunk(chunk) => self.chunk = Some(chunk),
                     Next::Nothing => {}
                     Next::Closed => break,
                 }
@@ -158,23 +158,11 @@ impl Writer {
         self.finish();
     }
 
-    /// Begins to read a chunk, or goes on where its file was left.
-    fn take(&mut self, mut chunk: Chunk) {
-        let read = self.store.as_ref().and_then(|store| store.read_until().ok());
-        chunk.skip(read.flatten());
-        if chunk.is_read() {
-            self.line.done(&chunk);
-        } else {
-            self.chunk = Some(chunk);
-        }
-    }
-
     /// Leaves what was not written down to the next start, and ends.
     fn finish(self) {
         match self.line.leave(self.chunk.as_ref()) {
-            Ok(0) => {}
-            Ok(bytes) => info!(bytes, "the history is written on after the next start"),
-            Err(error) => warn!(%error, "what last happened is missing in the history"),
+            0 => {}
+            bytes => info!(bytes, "the history is written on after the next start"),
         }
         if let Some(store) = &self.store
             && let Err(error) = store.checkpoint()
@@ -197,10 +185,14 @@ impl Writer {
         }
         let Some(store) = &mut self.store else { return };
         let began = Instant::now();
+        // Asked each time: the store may have been opened after the chunk was taken.
+        let known = store.read_until().and_then(|read| {
+            chunk.skip(read);
+            origin(store, chunk.journal)
+        });
         let batch = chunk.batch(BATCH_ENTRIES, self.options.batch_bytes());
-        let origin = origin(store, chunk.journal);
         let read = chunk.file.map(|(file, _)| (file, batch.end));
-        let result = origin.and_then(|origin| {
+        let result = known.and_then(|origin| {
             write_batch(store, origin, &batch.entries, read, self.options.log_bytes_max())
         });
         match result {

@@ -155,6 +155,27 @@ fn what_of_a_file_was_written_down_is_not_written_down_again() {
 }
 
 #[test]
+fn how_far_a_file_was_read_is_known_when_the_history_opens_only_later() {
+    let stage = Stage::new(ROOMY);
+    left(&stage, 10);
+    let waiting = &files(&stage)[0];
+    let path = overflow::path(stage.folder.path(), waiting.number);
+    let bytes = fs::read(&path).unwrap();
+    stage.start().close();
+    fs::write(&path, &bytes).unwrap();
+    let kept = stage.folder.path().join("kept");
+    fs::rename(stage.file(), &kept).unwrap();
+    block(&stage);
+    let running = stage.start();
+    eventually("told", || running.history.trouble().is_some());
+    release(&stage);
+    fs::rename(&kept, stage.file()).unwrap();
+    eventually("read", || files(&stage).is_empty());
+    running.close();
+    are_whole(&stage, 10);
+}
+
+#[test]
 fn what_waits_of_another_journal_is_told_of_its_pushes() {
     let mut stage = Stage::new(ROOMY);
     left(&stage, 50);
