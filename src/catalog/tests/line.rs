@@ -74,6 +74,16 @@ fn what_is_told_while_nothing_can_be_written_waits_in_files_and_in_order() {
     eventually("told", || running.history.trouble().is_some());
     for number in 1..=900 {
         deliver(&running.history, number, "1", stage.now());
+        if number % 30 == 0 {
+            running.history.changed(&Transition {
+                endpoint: ci(),
+                at: stage.now(),
+                before: "healthy",
+                after: "failing",
+                failures: 1,
+                reason: number.to_string(),
+            });
+        }
         eventually("put aside", || {
             running.line.memory_bytes() < NARROW.memory as u64 / 2
         });
@@ -87,11 +97,15 @@ fn what_is_told_while_nothing_can_be_written_waits_in_files_and_in_order() {
     };
     assert!(files(&stage).iter().all(|file| mode(file) == 0o600));
     release(&stage);
-    eventually("written down", || running.history.stats().rows == 900 * 4);
+    eventually("written down", || running.history.stats().rows == 900 * 4 + 30);
     eventually("empty", || running.history.stats().waiting == 0);
     assert!(files(&stage).is_empty());
     assert_eq!(running.close().dropped, 0);
     are_whole(&stage, 900);
+    let changes = stage.reader().transitions(&ci(), None, 100).unwrap();
+    let told: Vec<String> = changes.into_iter().rev().map(|change| change.reason).collect();
+    let meant: Vec<String> = (1..=30).map(|number| (number * 30).to_string()).collect();
+    assert_eq!(told, meant);
 }
 
 #[test]
