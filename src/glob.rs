@@ -1,8 +1,8 @@
 //! Patterns for repositories, tags and names: `*` stays within a path part, `**` crosses.
 
-use std::iter::Peekable;
+use std::{iter::Peekable, sync::Arc};
 
-use globset::{Error, Glob, GlobBuilder};
+use globset::{Error, Glob, GlobBuilder, GlobSet};
 
 /// The pattern that `text` is: `*` and `?` stay within a path part, `**` crosses from one into others wherever it
 /// stands, `[…]` is one of some characters, `{…,…}` one of some patterns, and `\` takes what follows as it is.
@@ -12,6 +12,86 @@ use globset::{Error, Glob, GlobBuilder};
 pub(crate) fn parse(text: &str) -> Result<Glob, Error> {
     // The library has `**` cross where it is a whole path part alone.
     GlobBuilder::new(&crossing(text)).literal_separator(true).build()
+}
+
+/// What every name begins with that a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beginning {
+    /// The pattern's own beginning, up to what may stand for something else.
+    pub text: String,
+    /// Whether that is all of it: then this name alone matches.
+    pub is_whole: bool,
+}
+
+impl Beginning {
+    /// That of a pattern.
+    #[must_use]
+    pub fn of(glob: &Glob) -> Self {
+        let text = glob.glob();
+        let end = text.find(['*', '?', '[', ']', '{', '}', '\\']);
+        Self {
+            text: text
+                .get(..end.unwrap_or(text.len()))
+                .unwrap_or_default()
+                .to_owned(),
+            is_whole: end.is_none(),
+        }
+    }
+}
+
+/// Some patterns, any of which may match.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns {
+    set: GlobSet,
+    beginnings: Vec<Beginning>,
+}
+
+impl Patterns {
+    /// These.
+    ///
+    /// # Errors
+    /// They can't be used together: they are too large.
+    pub fn new(globs: &[Glob]) -> Result<Self, Error> {
+        Ok(Self {
+            set: GlobSet::new(globs)?,
+            beginnings: globs.iter().map(Beginning::of).collect(),
+        })
+    }
+
+    /// Whether one of them matches.
+    #[must_use]
+    pub fn is_match(&self, name: &str) -> bool {
+        self.set.is_match(name)
+    }
+}
+
+/// The names that somebody may see: those that match one of the patterns of one of these.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(pub Vec<Arc<Patterns>>);
+
+impl Seen {
+    /// Whether the name may be seen.
+    #[must_use]
+    pub fn is_match(&self, name: &str) -> bool {
+        self.0.iter().any(|patterns| patterns.is_match(name))
+    }
+
+    /// With what these names begin, in order: none begins with another one.
+    #[must_use]
+    pub fn beginnings(&self) -> Vec<Beginning> {
+        let all = self.0.iter().flat_map(|patterns| &patterns.beginnings);
+        let mut all: Vec<_> = all.cloned().collect();
+        all.sort_unstable();
+        // One that is the whole name comes behind one that is not, so that it is the one to go.
+        all.dedup_by(|later, kept| {
+            if kept.is_whole {
+                later == kept
+            } else {
+                later.text.starts_with(&kept.text)
+            }
+        });
+        all
+    }
 }
 
 /// The same pattern, written so that each `**` that crosses is a path part of its own.
@@ -108,6 +188,45 @@ mod tests {
                 assert!(!matcher.is_match(name), "{pattern} does not match {name}");
             }
         }
+    }
+
+    #[test]
+    fn names_that_may_be_seen_are_known_by_their_beginnings() {
+        let patterns = |texts: &[&str]| {
+            let globs: Vec<_> = texts.iter().map(|text| parse(text).unwrap()).collect();
+            Arc::new(Patterns::new(&globs).unwrap())
+        };
+        let seen = Seen(vec![
+            patterns(&["acme/app", "team7/**", "team7/app1", "acme/a*"]),
+            patterns(&["team7/app?", "acme/app", "other", r"odd\*", "lib**"]),
+        ]);
+        let beginnings: Vec<_> = seen
+            .beginnings()
+            .into_iter()
+            .map(|beginning| (beginning.text, beginning.is_whole))
+            .collect();
+        let wanted = [
+            ("acme/a", false),
+            ("lib", false),
+            ("odd", false),
+            ("other", true),
+            ("team7/", false),
+        ];
+        assert_eq!(
+            beginnings,
+            wanted.map(|(text, is_whole)| (text.to_owned(), is_whole))
+        );
+        assert!(seen.is_match("team7/x/y") && seen.is_match("acme/app") && seen.is_match("odd*"));
+        assert!(!seen.is_match("team77/x") && !seen.is_match("acme/bpp"));
+        let whole = Seen(vec![patterns(&["acme/app", "acme/app2", "acme/app"])]);
+        let beginnings: Vec<_> = whole
+            .beginnings()
+            .into_iter()
+            .map(|beginning| beginning.text)
+            .collect();
+        assert_eq!(beginnings, ["acme/app", "acme/app2"]);
+        assert_eq!(Seen(vec![patterns(&["**", "acme/app"])]).beginnings().len(), 1);
+        assert!(Seen::default().beginnings().is_empty() && !Seen::default().is_match(""));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub mod telemetry;
 pub mod clock;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-mod glob;
+pub mod glob;
 pub mod json;
 pub mod lifecycle;
 pub mod secret;

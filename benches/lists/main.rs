@@ -3,8 +3,8 @@
 //! A history of 1,000,000 deliveries and attempts, half of them of one repository, the others of 100,000 that have each a
 //! webhook of its own, and 214,000 dead letters, written into the files as the program itself would have; the real process
 //! on top, and in its queue pushes of 20,000 repositories for an endpoint that is on hold. Each path is asked for by a new
-//! connection, 20 times; the table has the median and the longest, in ms: first by an admin, then by somebody who may see
-//! one of the repositories. Then every combination of filters of deliveries, for what finds nothing, the oldest alone, or
+//! connection, 20 times; the table has the median and the longest, in ms: first by an admin, then by those who may see some
+//! of the repositories. Then every combination of filters of deliveries, for what finds nothing, the oldest alone, or
 //! everything, from the newest on and from the middle. Wanted: none above 100 ms. `QUICK=1` does a tenth, `BRIEF=1` leaves
 //! the combinations out.
 
@@ -17,6 +17,7 @@ use anyhow::{Context, ensure};
 use chrono::DateTime;
 
 mod fill;
+mod paths;
 mod server;
 
 use server::{Server, ask, free_port, get};
@@ -38,9 +39,12 @@ const JOURNAL_NUMBER: i64 = 1000;
 const MONO: &str = "mono/app";
 const OLDEST: u32 = 100;
 
-/// Who sees everything, and who sees one repository.
+/// Who sees everything, and who sees one repository, those of a team, which are a hundredth, and ten by a pattern that says
+/// nothing of how their names begin.
 const ADMIN: &str = "admin-token-0123456789";
 const VIEWER: &str = "viewer-token-0123456789";
+const TEAM: &str = "team-token-0123456789";
+const FEW: &str = "few-token-0123456789";
 const SEEN: &str = "team7/app7";
 
 /// Between two pushes, milliseconds.
@@ -60,7 +64,9 @@ fn main() -> anyhow::Result<()> {
             "data_dir = '{}'\n[ingest]\nlisten = '127.0.0.1:{ingest}'\n[ops]\nlisten = '127.0.0.1:{ops}'\n\
              [admin]\nlisten = '127.0.0.1:{admin}'\nauth = 'token'\ntokens = [\n\
              {{ name = 'all', token = '{ADMIN}', role = 'admin' }},\n\
-             {{ name = 'one', token = '{VIEWER}', role = 'viewer', repositories = ['{SEEN}'] }},\n]\n\
+             {{ name = 'one', token = '{VIEWER}', role = 'viewer', repositories = ['{SEEN}'] }},\n\
+             {{ name = 'team', token = '{TEAM}', role = 'viewer', repositories = ['team7/**'] }},\n\
+             {{ name = 'few', token = '{FEW}', role = 'viewer', repositories = ['**/app?'] }},\n]\n\
              [log]\nlevel = 'error'\n[batch]\nwindow = '0s'\n\
              [delivery]\nhistory = '365d'\nhistory_max = '16GiB'\n\
              [[endpoints]]\nname = 'ci'\nrepositories = ['**']\nurl = 'https://93.184.216.34/'\n",
@@ -83,9 +89,9 @@ fn main() -> anyhow::Result<()> {
     let server = Server::start(&file, ops)?;
     println!("ready after {:.2} s", began.elapsed().as_secs_f64());
     let measured = fill::queue(ingest, admin, repositories / 5).and_then(|()| {
-        let mut is_short = admins(admin, repositories)?;
-        is_short |= dead_letters(admin, repositories)?;
-        is_short |= viewers(admin)?;
+        let mut is_short = paths::admins(admin, repositories)?;
+        is_short |= paths::dead_letters(admin, repositories)?;
+        is_short |= paths::viewers(admin)?;
         if is_brief() {
             return Ok(is_short);
         }
@@ -116,169 +122,6 @@ fn is_brief() -> bool {
 
 /// A path that is asked for, in each round another one, and what it is called.
 type Asked<'a> = (&'a str, &'a dyn Fn(usize) -> String);
-
-/// What an admin asks for; whether any took too long.
-fn admins(port: u16, repositories: u32) -> anyhow::Result<bool> {
-    let image = |round| image(round, repositories);
-    let name = |round| image(round).replace('/', "%2F");
-    let paths: &[Asked<'_>] = &[
-        ("API repositories", &|_| {
-            "/api/v1/repositories?limit=50".to_owned()
-        }),
-        ("API repositories by size", &|_| {
-            "/api/v1/repositories?sort=size".to_owned()
-        }),
-        ("API repositories by last push", &|_| {
-            "/api/v1/repositories?sort=last_push".to_owned()
-        }),
-        ("API repositories, search", &|round| {
-            format!("/api/v1/repositories?q=app{}", round * 997)
-        }),
-        ("API repositories, search in vain", &|_| {
-            "/api/v1/repositories?q=nothing-like-it".to_owned()
-        }),
-        ("API repositories, by size, in vain", &|_| {
-            "/api/v1/repositories?sort=size&q=nothing-like-it".to_owned()
-        }),
-        ("API repositories, by last push, in vain", &|_| {
-            "/api/v1/repositories?sort=last_push&q=nothing-like-it".to_owned()
-        }),
-        ("API repository", &|round| {
-            format!("/api/v1/repositories/{}", name(round))
-        }),
-        ("API webhook", &|round| {
-            format!("/api/v1/repositories/{}/webhook", name(round))
-        }),
-        ("API deliveries", &|_| "/api/v1/deliveries".to_owned()),
-        ("API deliveries of a repository", &|round| {
-            format!("/api/v1/deliveries?repository={}", name(round))
-        }),
-        ("API deliveries of an endpoint", &|_| {
-            "/api/v1/deliveries?endpoint=ci".to_owned()
-        }),
-        ("API dead deliveries", &|_| {
-            "/api/v1/deliveries?state=dead_letter".to_owned()
-        }),
-        ("API pending deliveries", &|_| {
-            "/api/v1/deliveries?state=pending".to_owned()
-        }),
-        ("API dead deliveries of a repository", &|round| {
-            format!("/api/v1/deliveries?state=dead_letter&repository={}", name(round))
-        }),
-        ("API endpoints", &|_| "/api/v1/endpoints".to_owned()),
-        ("API endpoints, failing (none)", &|_| {
-            "/api/v1/endpoints?state=failing".to_owned()
-        }),
-        ("API queue", &|_| "/api/v1/queue".to_owned()),
-        ("API queue, of a repository", &|round| {
-            format!("/api/v1/queue?repository={}", name(round))
-        }),
-        ("API why", &|round| format!("/api/v1/why?image={}", image(round))),
-        ("API overview", &|_| "/api/v1/overview".to_owned()),
-        ("page overview", &|_| "/overview".to_owned()),
-        ("page repositories", &|_| "/repositories".to_owned()),
-        ("page repositories, search", &|round| {
-            format!("/repositories?q=app{}", round * 997)
-        }),
-        ("page repository", &|round| {
-            format!("/repositories/{}", name(round))
-        }),
-        ("page deliveries", &|_| "/deliveries".to_owned()),
-        ("page deliveries, dead", &|_| {
-            "/deliveries?state=dead_letter".to_owned()
-        }),
-        ("page endpoints", &|_| "/endpoints".to_owned()),
-        ("page dead letters", &|_| "/dead-letters".to_owned()),
-    ];
-    measure(port, ADMIN, paths)
-}
-
-/// Dead letters, by what finds many, few, or none; whether any took too long.
-fn dead_letters(port: u16, repositories: u32) -> anyhow::Result<bool> {
-    let name = |round| image(round, repositories);
-    let paths: &[Asked<'_>] = &[
-        ("API dead letters", &|_| "/api/v1/dead-letters".to_owned()),
-        ("API dead letters of an endpoint", &|_| {
-            "/api/v1/dead-letters?endpoint=old".to_owned()
-        }),
-        ("API dead letters of a rare endpoint", &|_| {
-            "/api/v1/dead-letters?endpoint=rare&limit=1000".to_owned()
-        }),
-        ("API dead letters of a tag, in vain", &|_| {
-            "/api/v1/dead-letters?tag=none".to_owned()
-        }),
-        ("API dead letters of two, in vain", &|_| {
-            "/api/v1/dead-letters?endpoint=rare&repository=mono/app".to_owned()
-        }),
-        ("API dead letters of a repository", &|round| {
-            format!("/api/v1/dead-letters?repository={}", name(round))
-        }),
-        ("API dead letters of a repository's tag", &|_| {
-            "/api/v1/dead-letters?repository=mono/app&tag=latest&limit=1000".to_owned()
-        }),
-        ("API dead letters of many repositories", &|_| {
-            "/api/v1/dead-letters?repository=team7/**".to_owned()
-        }),
-        ("API dead letters of a pattern's end", &|round| {
-            format!("/api/v1/dead-letters?repository=**/app{}", round * 997)
-        }),
-        ("API dead letters of a time, none", &|_| {
-            "/api/v1/dead-letters?until=2001-01-01T00:00:00Z".to_owned()
-        }),
-        ("API dead letters of three", &|_| {
-            "/api/v1/dead-letters?endpoint=ci&tag=v7&since=2001-01-01T00:00:00Z".to_owned()
-        }),
-    ];
-    measure(port, ADMIN, paths)
-}
-
-/// The repository that a round is about.
-fn image(round: usize, repositories: u32) -> String {
-    let number = round * 7919 % repositories as usize;
-    format!("team{}/app{number}", number % 100)
-}
-
-/// What somebody asks for who may see one of the repositories.
-fn viewers(port: u16) -> anyhow::Result<bool> {
-    println!();
-    let paths: &[Asked<'_>] = &[
-        ("one of them: API repositories", &|_| {
-            "/api/v1/repositories".to_owned()
-        }),
-        ("one of them: by size", &|_| {
-            "/api/v1/repositories?sort=size".to_owned()
-        }),
-        ("one of them: by last push", &|_| {
-            "/api/v1/repositories?sort=last_push".to_owned()
-        }),
-        ("one of them: API deliveries", &|_| {
-            "/api/v1/deliveries".to_owned()
-        }),
-        ("one of them: 1,000 deliveries", &|_| {
-            "/api/v1/deliveries?limit=1000".to_owned()
-        }),
-        ("one of them: its deliveries", &|_| {
-            format!("/api/v1/deliveries?repository={SEEN}")
-        }),
-        ("one of them: API endpoints", &|_| "/api/v1/endpoints".to_owned()),
-        ("one of them: API dead letters", &|_| {
-            "/api/v1/dead-letters".to_owned()
-        }),
-        ("one of them: its dead letters", &|_| {
-            format!("/api/v1/dead-letters?repository={SEEN}")
-        }),
-        ("one of them: API queue", &|_| "/api/v1/queue".to_owned()),
-        ("one of them: page overview", &|_| "/overview".to_owned()),
-        ("one of them: page repositories", &|_| "/repositories".to_owned()),
-        ("one of them: page repository", &|_| {
-            format!("/repositories/{}", SEEN.replace('/', "%2F"))
-        }),
-        ("one of them: page deliveries", &|_| "/deliveries".to_owned()),
-        ("one of them: page endpoints", &|_| "/endpoints".to_owned()),
-        ("one of them: page dead letters", &|_| "/dead-letters".to_owned()),
-    ];
-    measure(port, VIEWER, paths)
-}
 
 /// Asks for every path, prints the table; whether any took too long.
 fn measure(port: u16, token: &str, paths: &[Asked<'_>]) -> anyhow::Result<bool> {

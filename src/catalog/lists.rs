@@ -2,14 +2,21 @@
 
 use std::ops::ControlFlow;
 
-use rusqlite::{OptionalExtension, Row, ToSql};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::{
     DeliveryStory, PushStory,
     reader::{ReadError, Reader, deliveries, moment, natural},
     walk::Walk,
 };
-use crate::{clock::Timestamp, journal::JournalId};
+use crate::{
+    clock::Timestamp,
+    glob::{Beginning, Seen},
+    journal::JournalId,
+};
+
+/// Names that are looked at to find those of the repositories that may be seen.
+const NAMES_LOOKED_AT_MAX: usize = 200_000;
 
 /// The states of deliveries; `unknown` when it was not written down how one ended.
 pub const DELIVERY_STATES: [&str; 5] = ["pending", "delivered", "superseded", "dead_letter", "unknown"];
@@ -19,6 +26,8 @@ pub const DELIVERY_STATES: [&str; 5] = ["pending", "delivered", "superseded", "d
 pub struct DeliveryFilter {
     /// Of this repository.
     pub repository: Option<String>,
+    /// Of one of these repositories, if it is not asked for one alone: see [`Reader::names`].
+    pub among: Option<Vec<String>>,
     /// For this endpoint.
     pub endpoint: Option<String>,
     /// In this state.
@@ -158,6 +167,19 @@ impl Reader {
         read().map_err(|error| self.explain(&error))
     }
 
+    /// The repositories that may be seen, of those that are known; `None` if they are more than `most`, are not found
+    /// soon, or the file has no indexes for lists of their deliveries.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn names(&self, seen: &Seen, most: usize) -> Result<Option<Vec<String>>, ReadError> {
+        if !self.is_indexed() {
+            return Ok(None);
+        }
+        let read = || names(self.connection(), seen, most);
+        read().map_err(|error| self.explain(&error))
+    }
+
     /// The delivery of that `webhook-id` with the push it is about, which has no other.
     ///
     /// # Errors
@@ -262,6 +284,37 @@ impl Reader {
         let row = self.connection().query_row(sql, [name], repository).optional();
         row.map_err(|error| self.explain(&error))
     }
+}
+
+/// What [`Reader::names`] finds.
+fn names(connection: &Connection, seen: &Seen, most: usize) -> rusqlite::Result<Option<Vec<String>>> {
+    let sql = "SELECT name FROM repositories WHERE name >= ?1 ORDER BY name";
+    let mut statement = connection.prepare_cached(sql)?;
+    let (mut names, mut left) = (Vec::new(), NAMES_LOOKED_AT_MAX);
+    for Beginning { text, is_whole } in seen.beginnings() {
+        if is_whole {
+            names.push(text);
+        } else {
+            let mut rows = statement.query([&text])?;
+            while let Some(row) = rows.next()? {
+                let name = row.get_ref(0)?.as_str()?;
+                if !name.starts_with(&text) {
+                    break;
+                }
+                if left == 0 {
+                    return Ok(None);
+                }
+                left -= 1;
+                if seen.is_match(name) {
+                    names.push(name.to_owned());
+                }
+                if names.len() > most {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+    Ok((names.len() <= most).then_some(names))
 }
 
 fn repository(row: &Row<'_>) -> rusqlite::Result<ListedRepository> {

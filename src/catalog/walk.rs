@@ -7,6 +7,7 @@
 //! |---|---|
 //! | nothing, or a state | one |
 //! | an endpoint | one for each state |
+//! | one of some repositories | those of each |
 //! | a repository | one, of its pushes |
 //! | a repository and a state | one for each endpoint that got some |
 //! | a repository and an endpoint | one for each state |
@@ -104,6 +105,8 @@ pub(super) struct Walk<'a> {
     reason: &'static str,
     streams: Vec<Stream>,
     ranges: Vec<RangeInclusive<i64>>,
+    /// Of which repositories alone, where no stream sees to that.
+    among: Option<Vec<String>>,
     between: Option<Between>,
 }
 
@@ -130,6 +133,7 @@ impl<'a> Walk<'a> {
             reason,
             streams,
             ranges,
+            among: (filter.among.clone()).filter(|_| !is_indexed && filter.repository.is_none()),
             between,
         })
     }
@@ -184,7 +188,12 @@ impl<'a> Walk<'a> {
             let Some((next, rest)) = newest else {
                 break;
             };
-            found.extend(std::mem::replace(next, rest.next().transpose()?));
+            let next = std::mem::replace(next, rest.next().transpose()?);
+            let is_meant = |one: &ListedDelivery| {
+                let among = self.among.as_ref();
+                among.is_none_or(|among| among.contains(&one.repository))
+            };
+            found.extend(next.filter(is_meant));
         }
         Ok(())
     }
@@ -240,28 +249,37 @@ fn streams(connection: &Connection, filter: &DeliveryFilter) -> rusqlite::Result
         Some(state) => std::slice::from_ref(state),
         None => &DELIVERY_STATES[..],
     };
-    Ok(match (filter.repository.as_deref(), filter.endpoint.as_deref()) {
-        (None, None) => vec![match state {
-            Some(state) => Stream::new(By::State, [state]),
-            None => Stream::new(By::Push, []),
-        }],
-        (None, Some(endpoint)) => {
-            let stream = |state: &&str| Stream::new(By::Endpoint, [endpoint, state]);
-            states.iter().map(stream).collect()
+    let repositories = match (&filter.repository, &filter.among) {
+        (Some(repository), _) => std::slice::from_ref(repository),
+        (None, Some(among)) => among,
+        (None, None) => {
+            return Ok(match filter.endpoint.as_deref() {
+                Some(endpoint) => {
+                    let stream = |state: &&str| Stream::new(By::Endpoint, [endpoint, state]);
+                    states.iter().map(stream).collect()
+                }
+                None => vec![match state {
+                    Some(state) => Stream::new(By::State, [state]),
+                    None => Stream::new(By::Push, []),
+                }],
+            });
         }
-        (Some(repository), Some(endpoint)) => {
-            let stream = |state: &&str| Stream::new(By::Repository, [repository, state, endpoint]);
-            states.iter().map(stream).collect()
-        }
-        (Some(repository), None) => match state {
-            Some(state) => {
-                let stream = |endpoint: String| Stream::new(By::Repository, [repository, state, &endpoint]);
-                let endpoints = endpoints(connection, repository, state)?;
-                endpoints.into_iter().map(stream).collect()
+    };
+    let mut streams = Vec::new();
+    for repository in repositories {
+        match (filter.endpoint.as_deref(), state) {
+            (Some(endpoint), _) => {
+                let stream = |state: &&str| Stream::new(By::Repository, [repository, state, endpoint]);
+                streams.extend(states.iter().map(stream));
             }
-            None => vec![Stream::new(By::Pushes, [repository])],
-        },
-    })
+            (None, Some(state)) => {
+                let stream = |endpoint: String| Stream::new(By::Repository, [repository, state, &endpoint]);
+                streams.extend(endpoints(connection, repository, state)?.into_iter().map(stream));
+            }
+            (None, None) => streams.push(Stream::new(By::Pushes, [repository])),
+        }
+    }
+    Ok(streams)
 }
 
 /// Whose deliveries of a repository are in a state: found by a search for each, of which there are few. An operator

@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use globset::GlobSet;
 use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{problem::Warning, reader::Section, units};
-use crate::secret::Secret;
+use crate::{glob::Patterns, secret::Secret};
 
 /// Stands in for an address that has a problem.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -85,7 +84,7 @@ pub struct Grant {
     /// What may be done.
     pub role: Role,
     /// With which repositories; `None` is all.
-    pub repositories: Option<GlobSet>,
+    pub repositories: Option<Patterns>,
 }
 
 /// One of `admin.tokens`.
@@ -257,7 +256,7 @@ impl Grant {
             ("viewer", Role::Viewer),
         ];
         let role = section.choice("role", &roles);
-        let repositories = section.patterns("repositories");
+        let repositories = section.name_patterns("repositories");
         Some(Self {
             role: role?,
             repositories,

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use figment::value::Value;
-use globset::{GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobSet};
 use http::HeaderName;
 use ipnet::IpNet;
 
@@ -11,7 +11,7 @@ use super::{
     reader::{Section, Shown, kind, some, string},
     units,
 };
-use crate::webhook::Rate;
+use crate::{glob::Patterns, webhook::Rate};
 
 impl Section<'_> {
     /// A string, as `check` makes something of it.
@@ -142,13 +142,22 @@ impl Section<'_> {
     }
 
     pub(super) fn patterns(&mut self, key: &str) -> Option<GlobSet> {
+        self.patterns_as(key, |globs| GlobSet::new(globs))
+    }
+
+    /// The same, with what names begin with that match.
+    pub(super) fn name_patterns(&mut self, key: &str) -> Option<Patterns> {
+        self.patterns_as(key, Patterns::new)
+    }
+
+    fn patterns_as<T>(
+        &mut self,
+        key: &str,
+        make: impl Fn(&[Glob]) -> Result<T, globset::Error>,
+    ) -> Option<T> {
         let globs = self.strings(key, units::glob)?;
-        let mut set = GlobSetBuilder::new();
-        for glob in globs {
-            set.add(glob);
-        }
-        match set.build() {
-            Ok(set) => Some(set),
+        match make(&globs) {
+            Ok(patterns) => Some(patterns),
             Err(error) => {
                 self.report(
                     key,

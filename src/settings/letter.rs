@@ -4,6 +4,7 @@ use globset::GlobMatcher;
 
 use crate::{
     clock::Timestamp,
+    glob::Seen,
     image::{Digest, MediaType, RepositoryName, Tag},
     journal::JournalId,
     push::{EndpointId, Push, Reference, Sequence},
@@ -148,6 +149,8 @@ pub struct LetterFilter {
     pub endpoint: Option<EndpointId>,
     /// Those of repositories that match.
     pub repository: Option<GlobMatcher>,
+    /// Those of repositories that whoever asks may see.
+    pub seen: Option<Seen>,
     /// Those of this tag.
     pub tag: Option<Tag>,
     /// Those given up at that moment or later.
@@ -156,7 +159,17 @@ pub struct LetterFilter {
     pub until: Option<Timestamp>,
 }
 
-/// Some letters, newest first.
+impl LetterFilter {
+    /// Whether those of a repository are meant, as far as that goes.
+    #[must_use]
+    pub fn is_repository_meant(&self, name: &str) -> bool {
+        self.repository.as_ref().is_none_or(|glob| glob.is_match(name))
+            && self.seen.as_ref().is_none_or(|seen| seen.is_match(name))
+    }
+}
+
+/// Some letters, newest first. They may be fewer than were asked for although there is more: for one page only so many
+/// are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LetterPage {
     /// The letters.

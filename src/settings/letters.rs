@@ -9,14 +9,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     AccessError, Settings,
     kept::{SELECT, endpoint_of, read, sequence},
     letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterStats},
     listed::listed,
-    sought::{Found, IN_VAIN_MAX, Search},
+    sought::{LOOKED_THROUGH_MAX, Search},
 };
 use crate::{
     clock::Timestamp,
@@ -24,9 +24,6 @@ use crate::{
     journal::JournalId,
     push::{EndpointId, Sequence},
 };
-
-/// Ids that are looked through in one go.
-const WINDOW: i64 = 20_000;
 
 /// Letters that are let go of in one transaction.
 const PRUNED_AT_ONCE: u32 = 500;
@@ -136,7 +133,8 @@ impl Settings {
         Ok(letters as u64)
     }
 
-    /// At most `limit` letters that are meant, newest first, of those older than the one of the number `after`.
+    /// At most `limit` letters that are meant, newest first, of those older than the one of the number `after`. They may
+    /// be fewer, none even, with more behind them: see [`LetterPage`].
     ///
     /// # Errors
     /// The file can't be read.
@@ -155,19 +153,15 @@ impl Settings {
             let looked = connection.unchecked_transaction()?;
             Search::of(&looked, filter)?
         };
-        while page.letters.len() < limit && before > first {
+        let mut looked = 0;
+        while page.letters.len() < limit && before > first && looked < LOOKED_THROUGH_MAX {
             let room = limit - page.letters.len();
-            let (mut found, reached) = if search.is_exact() {
-                self.searched(&search, filter, before, room)?
-            } else {
-                self.window(&search, filter, before, room)?
-            };
-            page.letters.append(&mut found);
-            before = reached;
+            let mut go = self.look_for(&search, filter, before, room)?;
+            page.letters.append(&mut go.found);
+            before = go.reached;
+            looked += go.looked;
         }
-        page.next = (before > first && page.letters.len() == limit)
-            .then(|| page.letters.last().map(|last| last.id))
-            .flatten();
+        page.next = (before > first).then_some(before);
         Ok(page)
     }
 
@@ -285,99 +279,6 @@ impl Settings {
         let first: Option<i64> = self.connection().query_row(first, (), |row| row.get(0))?;
         Ok(first.unwrap_or(i64::MAX))
     }
-
-    /// Letters that are meant, found one by one, and how far that came in one go.
-    pub(super) fn searched(
-        &self,
-        search: &Search,
-        filter: &LetterFilter,
-        before: i64,
-        limit: usize,
-    ) -> Result<(Vec<KeptLetter>, i64), AccessError> {
-        let connection = self.connection();
-        let looked = connection.unchecked_transaction()?;
-        let mut statement = looked.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
-        let (mut found, mut before, mut searches, mut in_vain) = (Vec::new(), before, 0, 0);
-        while found.len() < limit && in_vain < IN_VAIN_MAX {
-            match search.newest(&looked, before.saturating_sub(1), &mut searches)? {
-                Found::End => return Ok((found, i64::MIN)),
-                Found::SoFar(at) => return Ok((found, at.saturating_add(1))),
-                Found::Letter(id) => before = id,
-            }
-            // One of a number that was asked for may be gone.
-            let kept = statement.query_row([before], read).optional();
-            let kept = self.0.odd.pass_over(before, kept)?.flatten();
-            match kept.filter(|kept| is_meant(filter, kept)) {
-                Some(kept) => found.push(kept),
-                None => in_vain += 1,
-            }
-        }
-        Ok((found, before))
-    }
-
-    /// The letters that are meant within one window, and how far it reached.
-    fn window(
-        &self,
-        search: &Search,
-        filter: &LetterFilter,
-        before: i64,
-        limit: usize,
-    ) -> Result<(Vec<KeptLetter>, i64), AccessError> {
-        let connection = self.connection();
-        let Some((newest, oldest)) = search.stretch(before) else {
-            return Ok((Vec::new(), i64::MIN));
-        };
-        let newest: Option<i64> = connection
-            .prepare_cached("SELECT max(id) FROM dead_letters WHERE id <= ?1")?
-            .query_row([newest], |row| row.get(0))?;
-        let Some(newest) = newest else {
-            return Ok((Vec::new(), i64::MIN));
-        };
-        let lowest = newest.saturating_sub(WINDOW).max(oldest.saturating_sub(1));
-        let sql = format!(
-            "{SELECT} WHERE l.id <= :newest AND l.id > :lowest \
-             AND l.died_ms >= :since AND l.died_ms < :until ORDER BY l.id DESC"
-        );
-        let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(named_params! {
-            ":newest": newest,
-            ":lowest": lowest,
-            ":since": filter.since.map_or(i64::MIN, Timestamp::unix_millis),
-            ":until": filter.until.map_or(i64::MAX, Timestamp::unix_millis),
-        })?;
-        let (mut found, mut reached) = (Vec::new(), lowest.saturating_add(1));
-        while let Some(row) = rows.next()? {
-            let repository = row.get_ref("repository")?.as_str().unwrap_or_default();
-            let is_meant = |glob: &globset::GlobMatcher| glob.is_match(repository);
-            if !filter.repository.as_ref().is_none_or(is_meant) {
-                continue;
-            }
-            let id = row.get("id")?;
-            found.extend(self.0.odd.pass_over(id, read(row))?);
-            if found.len() >= limit {
-                reached = id;
-                break;
-            }
-        }
-        Ok((found, reached))
-    }
-}
-
-/// Whether a letter is all of what no index was asked for.
-fn is_meant(filter: &LetterFilter, kept: &KeptLetter) -> bool {
-    let letter = &kept.letter;
-    let glob = filter.repository.as_ref();
-    glob.is_none_or(|glob| glob.is_match(letter.repository.as_str()))
-        && filter.since.is_none_or(|since| letter.died_at >= since)
-        && filter.until.is_none_or(|until| letter.died_at < until)
-        && filter
-            .endpoint
-            .as_ref()
-            .is_none_or(|endpoint| *endpoint == letter.endpoint)
-        && filter
-            .tag
-            .as_ref()
-            .is_none_or(|tag| Some(tag) == letter.tag.as_ref())
 }
 
 /// Bytes of the pages that hold something.

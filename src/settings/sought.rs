@@ -8,24 +8,42 @@
 //! When letters were given up on stands in `letter_spans` for every [`BLOCK`] numbers: the clock may have been set back, so
 //! numbers are not in the order of that, but nearly; a block in which there can be none is passed by.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::letter::LetterFilter;
-use crate::{clock::Timestamp, image::Tag};
+use super::{
+    AccessError, Settings,
+    kept::{SELECT, read},
+    letter::{KeptLetter, LetterFilter},
+};
+use crate::{clock::Timestamp, glob::Beginning, image::Tag};
 
 /// Numbers that one row of `letter_spans` is about: `1 << 10`, as its trigger has it.
 pub(super) const BLOCK: i64 = 1 << 10;
 
-/// Repositories that a pattern may mean to be looked for one by one, and how many names are looked at to find them. One that
-/// means more is likely to mean many letters too.
+/// Repositories that a pattern may mean to be looked for one by one. One that means more is likely to mean many letters too.
 const NAMES_MAX: usize = 32;
-const LOOKED_AT_MAX: usize = 512;
+
+/// Letters whose repositories' names are looked at to find these, in their index, which has nothing else.
+const NAMES_LOOKED_AT_MAX: usize = 300_000;
+
+/// After so many letters of one repository the next name is searched for.
+const SAME_MAX: usize = 16;
 
 /// Letters that are read in vain in one go: they have what there is an index for, but not all that is asked for.
 pub(super) const IN_VAIN_MAX: u32 = 2_000;
 
 /// How often an index is searched in one go.
 const SEARCHES_MAX: u32 = 4_000;
+
+/// Ids that are looked through in one go.
+const WINDOW: i64 = 20_000;
+
+/// Ids that are looked through for one page: one for which that is not enough is shorter than it might be. What is in the
+/// file may be many times more than can be looked through while somebody waits. A letter that an index leads to takes as
+/// long as some of those that are looked at one after the other, and so does a search in an index.
+pub(super) const LOOKED_THROUGH_MAX: i64 = 4 * WINDOW;
+const LOOKED_UP: i64 = 20;
+const SEARCHED: i64 = 5;
 
 /// Something that a letter has to be.
 #[derive(Debug)]
@@ -86,7 +104,7 @@ pub(super) struct Search {
 }
 
 /// How far a search came.
-pub(super) enum Found {
+enum Found {
     /// This is the newest.
     Letter(i64),
     /// There is none any more.
@@ -103,9 +121,7 @@ impl Search {
             numbers.sort_unstable_by(|a, b| b.cmp(a));
             criteria.push(Criterion::Numbers(numbers));
         }
-        if let Some(glob) = &filter.repository
-            && let Some(names) = names(connection, glob)?
-        {
+        if let Some(names) = names(connection, filter)? {
             criteria.push(Criterion::Repositories(names));
         }
         let endpoint = filter.endpoint.as_ref().map(ToString::to_string);
@@ -118,7 +134,7 @@ impl Search {
     }
 
     /// Whether there is an index for anything that is asked for.
-    pub(super) fn is_exact(&self) -> bool {
+    fn is_exact(&self) -> bool {
         !self.criteria.is_empty()
     }
 
@@ -133,7 +149,7 @@ impl Search {
     }
 
     /// The numbers below that one, the newest and the oldest, between which there can be some, without gaps.
-    pub(super) fn stretch(&self, before: i64) -> Option<(i64, i64)> {
+    fn stretch(&self, before: i64) -> Option<(i64, i64)> {
         let newest = self.newest_in_time(before.saturating_sub(1))?;
         let Some(blocks) = &self.blocks else {
             return Some((newest, i64::MIN));
@@ -150,12 +166,7 @@ impl Search {
     }
 
     /// The newest letter up to that number on which all that is asked for agrees; `searches` is how often one may search.
-    pub(super) fn newest(
-        &self,
-        connection: &Connection,
-        up_to: i64,
-        searches: &mut u32,
-    ) -> rusqlite::Result<Found> {
+    fn newest(&self, connection: &Connection, up_to: i64, searches: &mut u32) -> rusqlite::Result<Found> {
         let mut at = up_to;
         loop {
             let begun = at;
@@ -190,37 +201,228 @@ fn blocks(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<Ve
     blocks.collect()
 }
 
-/// The repositories that a pattern means, of those that have letters; `None` if they are many, or were not found soon.
-fn names(connection: &Connection, glob: &globset::GlobMatcher) -> rusqlite::Result<Option<Vec<String>>> {
-    let pattern = glob.glob().glob();
-    let Some(end) = pattern.find(['*', '?', '[', ']', '{', '}', '\\']) else {
-        return Ok(Some(vec![pattern.to_owned()]));
+/// The repositories that are meant, of those that have letters; `None` if that is not asked for, they are many, or were not
+/// found soon.
+fn names(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<Option<Vec<String>>> {
+    let beginnings = match (&filter.repository, &filter.seen) {
+        (Some(glob), _) => vec![Beginning::of(glob.glob())],
+        (None, Some(seen)) => seen.beginnings(),
+        (None, None) => return Ok(None),
     };
-    let begin = pattern.get(..end).unwrap_or_default();
-    let sql = "SELECT repository FROM dead_letters INDEXED BY dead_letters_by_repository WHERE repository >= ?1 \
-               ORDER BY repository LIMIT 1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let (mut names, mut from) = (Vec::new(), begin.to_owned());
-    for _ in 0..LOOKED_AT_MAX {
-        let next = statement.query_row([&from], |row| {
-            Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned))
-        });
-        let next = match next.optional()? {
-            // Not a text: whoever looks through all of them passes it over.
-            Some(None) => return Ok(None),
-            next => next.flatten(),
-        };
-        let Some(name) = next.filter(|name| name.starts_with(begin)) else {
-            return Ok(Some(names));
-        };
-        // The least that is more.
-        from = format!("{name}\0");
-        if glob.is_match(&name) {
-            names.push(name);
-            if names.len() > NAMES_MAX {
+    let (mut names, mut left) = (Vec::new(), NAMES_LOOKED_AT_MAX);
+    for Beginning { text, is_whole } in beginnings {
+        if !is_whole {
+            if !add_names(connection, filter, &text, &mut names, &mut left)? {
                 return Ok(None);
             }
+        } else if filter.is_repository_meant(&text) {
+            names.push(text);
+        }
+        if names.len() > NAMES_MAX {
+            return Ok(None);
         }
     }
-    Ok(None)
+    Ok(Some(names))
+}
+
+/// Adds the names that are meant and begin with that; whether these are all of them. `left` is how many letters may still be
+/// looked at.
+fn add_names(
+    connection: &Connection,
+    filter: &LetterFilter,
+    beginning: &str,
+    names: &mut Vec<String>,
+    left: &mut usize,
+) -> rusqlite::Result<bool> {
+    let sql = "SELECT repository FROM dead_letters INDEXED BY dead_letters_by_repository WHERE repository >= ?1 \
+               ORDER BY repository";
+    let mut statement = connection.prepare_cached(sql)?;
+    let (mut last, mut from) = (String::new(), beginning.to_owned());
+    loop {
+        let (mut rows, mut same) = (statement.query([&from])?, 0);
+        loop {
+            let Some(row) = rows.next()? else {
+                return Ok(true);
+            };
+            if *left == 0 {
+                return Ok(false);
+            }
+            *left -= 1;
+            // Not a text: whoever looks through all of them passes it over.
+            let Ok(name) = row.get_ref(0)?.as_str() else {
+                return Ok(false);
+            };
+            if !name.starts_with(beginning) {
+                return Ok(true);
+            }
+            if name != last {
+                same = 0;
+                name.clone_into(&mut last);
+                if filter.is_repository_meant(name) {
+                    names.push(name.to_owned());
+                    if names.len() > NAMES_MAX {
+                        return Ok(false);
+                    }
+                }
+            } else if same == SAME_MAX {
+                break;
+            } else {
+                same += 1;
+            }
+        }
+        // The least that is more.
+        from = format!("{last}\0");
+    }
+}
+
+impl Settings {
+    /// Letters that are meant, newest first, of those before that number: at most `limit`, as far as that comes in one go.
+    pub(super) fn look_for(
+        &self,
+        search: &Search,
+        filter: &LetterFilter,
+        before: i64,
+        limit: usize,
+    ) -> Result<Go, AccessError> {
+        if search.is_exact() {
+            self.searched(search, filter, before, limit)
+        } else {
+            self.window(search, filter, before, limit)
+        }
+    }
+
+    /// Those found one by one.
+    fn searched(
+        &self,
+        search: &Search,
+        filter: &LetterFilter,
+        before: i64,
+        limit: usize,
+    ) -> Result<Go, AccessError> {
+        let connection = self.connection();
+        let begun = connection.unchecked_transaction()?;
+        let mut statement = begun.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
+        let (mut found, mut reached, mut searches, mut in_vain) = (Vec::new(), before, 0, 0);
+        while found.len() < limit && in_vain < IN_VAIN_MAX {
+            match search.newest(&begun, reached.saturating_sub(1), &mut searches)? {
+                Found::End => {
+                    reached = i64::MIN;
+                    break;
+                }
+                Found::SoFar(at) => {
+                    reached = at.saturating_add(1);
+                    break;
+                }
+                Found::Letter(id) => reached = id,
+            }
+            let read_if_meant = |row: &Row<'_>| {
+                if filter.is_repository_meant(text(row, "repository")?) {
+                    read(row).map(Some)
+                } else {
+                    Ok(None)
+                }
+            };
+            // One of a number that was asked for may be gone.
+            let kept = statement.query_row([reached], read_if_meant).optional();
+            let kept = self.0.odd.pass_over(reached, kept)?.flatten().flatten();
+            match kept.filter(|kept| is_meant(filter, kept)) {
+                Some(kept) => found.push(kept),
+                None => in_vain += 1,
+            }
+        }
+        let looked = i64::from(in_vain) * LOOKED_UP + i64::from(searches) * SEARCHED;
+        Ok(Go {
+            found,
+            reached,
+            looked,
+        })
+    }
+
+    /// Those within one window.
+    fn window(
+        &self,
+        search: &Search,
+        filter: &LetterFilter,
+        before: i64,
+        limit: usize,
+    ) -> Result<Go, AccessError> {
+        let connection = self.connection();
+        let Some((newest, oldest)) = search.stretch(before) else {
+            return Ok(Go::END);
+        };
+        let newest: Option<i64> = connection
+            .prepare_cached("SELECT max(id) FROM dead_letters WHERE id <= ?1")?
+            .query_row([newest], |row| row.get(0))?;
+        let Some(newest) = newest else {
+            return Ok(Go::END);
+        };
+        let lowest = newest.saturating_sub(WINDOW).max(oldest.saturating_sub(1));
+        let sql = format!(
+            "{SELECT} WHERE l.id <= :newest AND l.id > :lowest \
+             AND l.died_ms >= :since AND l.died_ms < :until ORDER BY l.id DESC"
+        );
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(named_params! {
+            ":newest": newest,
+            ":lowest": lowest,
+            ":since": filter.since.map_or(i64::MIN, Timestamp::unix_millis),
+            ":until": filter.until.map_or(i64::MAX, Timestamp::unix_millis),
+        })?;
+        let (mut found, mut reached) = (Vec::new(), lowest.saturating_add(1));
+        while let Some(row) = rows.next()? {
+            if !filter.is_repository_meant(text(row, "repository")?) {
+                continue;
+            }
+            let id = row.get("id")?;
+            found.extend(self.0.odd.pass_over(id, read(row))?);
+            if found.len() >= limit {
+                reached = id;
+                break;
+            }
+        }
+        Ok(Go {
+            found,
+            reached,
+            looked: newest.saturating_sub(reached),
+        })
+    }
+}
+
+/// What came of looking for letters in one go.
+pub(super) struct Go {
+    pub(super) found: Vec<KeptLetter>,
+    /// Those of this number and above were looked at.
+    pub(super) reached: i64,
+    /// How much that was, in letters that are looked at one after the other.
+    pub(super) looked: i64,
+}
+
+impl Go {
+    /// There is nothing more.
+    const END: Self = Self {
+        found: Vec::new(),
+        reached: i64::MIN,
+        looked: 0,
+    };
+}
+
+/// Whether a letter is all of what no index was asked for.
+fn is_meant(filter: &LetterFilter, kept: &KeptLetter) -> bool {
+    let letter = &kept.letter;
+    filter.is_repository_meant(letter.repository.as_str())
+        && filter.since.is_none_or(|since| letter.died_at >= since)
+        && filter.until.is_none_or(|until| letter.died_at < until)
+        && filter
+            .endpoint
+            .as_ref()
+            .is_none_or(|endpoint| *endpoint == letter.endpoint)
+        && filter
+            .tag
+            .as_ref()
+            .is_none_or(|tag| Some(tag) == letter.tag.as_ref())
+}
+
+/// A text of a row; empty if it is none, which whoever reads the whole letter is told.
+fn text<'a>(row: &'a Row<'_>, name: &str) -> rusqlite::Result<&'a str> {
+    Ok(row.get_ref(name)?.as_str().unwrap_or_default())
 }

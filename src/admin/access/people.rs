@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use globset::GlobSet;
 use http::StatusCode;
 
 use super::super::problem::Problem;
-use crate::{image::RepositoryName, push::EndpointId};
+use crate::{
+    glob::{Patterns, Seen},
+    image::RepositoryName,
+    push::EndpointId,
+};
 
 /// What somebody may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +40,7 @@ pub struct Grant {
     /// What may be done.
     pub role: Role,
     /// With which repositories; `None` is all.
-    pub repositories: Option<Arc<GlobSet>>,
+    pub repositories: Option<Arc<Patterns>>,
 }
 
 impl Grant {
@@ -95,6 +98,13 @@ impl Who {
     #[must_use]
     pub fn may_see(&self, repository: &str) -> bool {
         self.role_for(repository).is_some()
+    }
+
+    /// The repositories that may be looked at; `None` if every one may.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        let patterns = self.grants.iter().map(|grant| grant.repositories.clone());
+        patterns.collect::<Option<Vec<_>>>().map(Seen)
     }
 
     /// Whether it may be known where the endpoint is. Whoever sees one repository knows which of the operator's
@@ -174,17 +184,12 @@ impl Who {
 
 #[cfg(test)]
 mod tests {
-    use globset::{Glob, GlobSetBuilder};
+    use globset::Glob;
 
     use super::*;
 
     fn grant(role: Role, pattern: Option<&str>) -> Grant {
-        let set = |pattern| {
-            GlobSetBuilder::new()
-                .add(Glob::new(pattern).unwrap())
-                .build()
-                .unwrap()
-        };
+        let set = |pattern| Patterns::new(&[Glob::new(pattern).unwrap()]).unwrap();
         Grant {
             role,
             repositories: pattern.map(|pattern| Arc::new(set(pattern))),
@@ -216,6 +221,11 @@ mod tests {
         assert!(all.sees_all() && !all.may_administer());
         assert!(all.may_edit("acme/app") && !all.may_edit("other/app") && all.may_see("other/app"));
         let nobody = Who::new("oda".into(), Vec::new());
+        assert!(nobody.seen().is_some_and(|seen| !seen.is_match("acme/app")) && all.seen().is_none());
+        assert!(
+            who.seen()
+                .is_some_and(|seen| seen.is_match("acme/web") && !seen.is_match("third/app"))
+        );
         assert!(!nobody.may_see("acme/app") && !nobody.sees_all() && !nobody.may_administer());
     }
 }

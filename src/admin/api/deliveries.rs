@@ -25,11 +25,11 @@ use crate::{
     push::{EndpointId, Sequence},
 };
 
-/// How often the history is asked for one page, and for how many deliveries each time, in all and for each that is
-/// wanted, when most of what it has may not be seen.
-const READS_MAX: usize = 20;
+/// Repositories that may be seen whose deliveries are looked for alone. If they are more, the history is asked for all,
+/// most of which may not be seen: for so many at once, and at most for one page.
+const NAMES_MAX: usize = 32;
 const UNSEEN_READ: usize = 200;
-const UNSEEN_EACH: usize = 25;
+const UNSEEN_MAX: usize = 5_000;
 
 /// A delivery in a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -110,6 +110,7 @@ impl DeliveryQuery {
         let repository = self.repository.as_deref().map(super::repository).transpose()?;
         Ok(DeliveryFilter {
             repository: repository.map(|name| name.to_string()),
+            among: None,
             endpoint: self.endpoint.as_deref().map(endpoint_of).transpose()?,
             state: self.state.clone(),
             since: moment("since", self.since.as_deref())?,
@@ -150,7 +151,7 @@ pub(in super::super) async fn listed(
     who: &Who,
     query: DeliveryQuery,
 ) -> Result<Page<DeliveryView>, Problem> {
-    let filter = query.filter()?;
+    let mut filter = query.filter()?;
     if let Some(repository) = &filter.repository {
         who.see(&super::repository(repository)?)?;
     }
@@ -160,14 +161,19 @@ pub(in super::super) async fn listed(
     let (who, desk) = (who.clone(), admin.clone());
     history(admin, move |reader| {
         let (mut items, mut journals) = (Vec::<DeliveryView>::new(), HashMap::new());
-        for _ in 0..READS_MAX {
+        if let (None, Some(seen)) = (&filter.repository, who.seen()) {
+            filter.among = reader.names(&seen, NAMES_MAX)?;
+        }
+        let is_exact = who.sees_all() || filter.repository.is_some() || filter.among.is_some();
+        let mut left = UNSEEN_MAX;
+        while left > 0 {
             let missing = limit + 1 - items.len();
-            let unseen = UNSEEN_READ.min(UNSEEN_EACH * (limit + 1));
-            let wanted = if who.sees_all() {
+            let wanted = if is_exact {
                 missing
             } else {
-                missing.max(unseen)
+                missing.max(UNSEEN_READ).min(left)
             };
+            left = left.saturating_sub(wanted);
             let found = reader.deliveries(&filter, after.as_ref(), wanted)?;
             let is_end = found.len() < wanted;
             for delivery in found {

@@ -26,9 +26,6 @@ pub(super) const PATTERN_MAX: usize = 255;
 /// Letters that are named one by one at most.
 const IDS_MAX: usize = 1000;
 
-/// How often the letters are asked for one page, when most of them may not be seen.
-const READS_MAX: usize = 20;
-
 /// A dead letter.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct LetterView {
@@ -111,6 +108,7 @@ impl LetterQuery {
             ids,
             endpoint: endpoint.transpose()?,
             repository: self.repository.as_deref().map(pattern).transpose()?,
+            seen: None,
             tag: tag.map_err(|error| Problem::parameter("tag", format!("{error}")))?,
             since: moment("since", self.since.as_deref())?,
             until: moment("until", self.until.as_deref())?,
@@ -171,28 +169,22 @@ pub(in super::super) async fn listed(
     query: &LetterQuery,
 ) -> Result<Page<LetterView>, Problem> {
     let paging = Paging::new(admin, List::DeadLetters, query.limit, query.cursor.clone());
-    let (limit, mut after) = (paging.limit()?, paging.after::<i64>()?);
-    let filter = query.filter()?;
+    let (limit, after) = (paging.limit()?, paging.after::<i64>()?);
+    let filter = LetterFilter {
+        seen: who.seen(),
+        ..query.filter()?
+    };
     let letters = admin.parts().dispatcher.dead_letters();
-    let mut items: Vec<LetterView> = Vec::new();
-    for _ in 0..READS_MAX {
-        let page = letters.list(filter.clone(), after, limit - items.len()).await?;
-        after = page.next;
-        let seen = page
-            .letters
-            .into_iter()
-            .filter(|kept| who.may_see(kept.letter.repository.as_str()));
-        items.extend(seen.map(|mut kept| {
-            let (endpoint, reason) = (&kept.letter.endpoint, kept.letter.reason);
-            kept.letter.reason = veiled::reason(who, endpoint, reason);
-            LetterView::from(kept)
-        }));
-        if after.is_none() || items.len() == limit {
-            break;
-        }
-    }
-    let next = paging.next(after.as_ref());
-    Ok(Page { items, next })
+    let page = letters.list(filter, after, limit).await?;
+    let items = page.letters.into_iter().map(|mut kept| {
+        let (endpoint, reason) = (&kept.letter.endpoint, kept.letter.reason);
+        kept.letter.reason = veiled::reason(who, endpoint, reason);
+        LetterView::from(kept)
+    });
+    Ok(Page {
+        items: items.collect(),
+        next: paging.next(page.next.as_ref()),
+    })
 }
 
 /// What a replay comes to, or would.

@@ -1,8 +1,13 @@
 //! Lists of deliveries: each combination of filters finds what a look at every delivery finds, and looks at no other.
 
-use std::{cmp::Reverse, collections::HashSet};
+use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_set, vec},
+    option,
+    prelude::*,
+    sample::select,
+};
 use rusqlite::{Connection, params};
 
 use super::{
@@ -16,6 +21,7 @@ use super::{
     },
     *,
 };
+use crate::glob::{Patterns, Seen};
 
 const REPOSITORIES: [&str; 3] = ["acme/app", "acme/db", "mono"];
 
@@ -93,19 +99,23 @@ fn filter() -> impl Strategy<Value = DeliveryFilter> {
         option::of(at.prop_map(|(s, ms)| Timestamp::from_unix_millis(START_MS + s * 1_000 + ms)))
     };
     (
-        option::of(repository.prop_map(str::to_owned)),
+        option::of(repository.clone().prop_map(str::to_owned)),
+        option::of(btree_set(repository.prop_map(str::to_owned), 0..4)),
         option::of(endpoint.prop_map(str::to_owned)),
         option::of(select(&DELIVERY_STATES[..]).prop_map(str::to_owned)),
         moment(),
         moment(),
     )
-        .prop_map(|(repository, endpoint, state, since, until)| DeliveryFilter {
-            repository,
-            endpoint,
-            state,
-            since,
-            until,
-        })
+        .prop_map(
+            |(repository, among, endpoint, state, since, until)| DeliveryFilter {
+                repository,
+                among: among.map(|names| names.into_iter().collect()),
+                endpoint,
+                state,
+                since,
+                until,
+            },
+        )
 }
 
 /// Writes it all down, and remembers it in the order of lists.
@@ -181,7 +191,9 @@ fn naive(all: &[Meant], filter: &DeliveryFilter) -> Vec<Meant> {
     let is_meant = |one: &&Meant| {
         let is_since = |since: Timestamp| one.taken_at.is_some_and(|at| at >= since.unix_millis());
         let is_before = |until: Timestamp| one.taken_at.is_some_and(|at| at < until.unix_millis());
+        let is_among = |among: &Vec<String>| among.iter().any(|name| name == one.repository);
         is_given(&filter.repository, one.repository)
+            && (filter.repository.is_some() || filter.among.as_ref().is_none_or(is_among))
             && is_given(&filter.endpoint, &one.endpoint)
             && is_given(&filter.state, one.state)
             && filter.since.is_none_or(is_since)
@@ -300,12 +312,13 @@ fn no_combination_of_filters_is_found_by_a_look_at_every_row() {
         push: i64::MAX,
         endpoint: "ci".to_owned(),
     };
-    for combination in 0..32_u32 {
+    for combination in 0..64_u32 {
         let is_given = |bit: u32| combination & (1 << bit) != 0;
         let text = |bit: u32, text: &str| is_given(bit).then(|| text.to_owned());
         let moment = |bit: u32, ms: i64| is_given(bit).then(|| Timestamp::from_unix_millis(ms));
         let filter = DeliveryFilter {
             repository: text(0, "mono"),
+            among: is_given(5).then(|| vec!["acme/app".to_owned(), "mono".to_owned()]),
             endpoint: text(1, "ci"),
             state: text(2, "delivered"),
             since: moment(3, 0),
@@ -329,6 +342,41 @@ fn no_combination_of_filters_is_found_by_a_look_at_every_row() {
             assert!(is_narrow, "{filter:?}: {steps:#?}");
         }
     }
+}
+
+#[test]
+fn the_repositories_that_somebody_may_see_are_found_by_how_their_names_begin() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join(FILE);
+    let store = Store::open(&file, 1 << 20).unwrap();
+    let origin = Origin {
+        journal: JournalId([7; 16]),
+        number: 1,
+    };
+    for number in 0..40 {
+        for name in ["acme/app", "acme/lib", "mono"] {
+            let known = format!("{name}{number}");
+            rows::write(&store.connection, origin, &Entry::Known(&known)).unwrap();
+        }
+    }
+    let reader = Reader::open(&file).unwrap();
+    let names = |patterns: &[&str], most| {
+        let globs: Vec<_> = (patterns.iter())
+            .map(|pattern| crate::glob::parse(pattern).unwrap())
+            .collect();
+        let seen = Seen(vec![Arc::new(Patterns::new(&globs).unwrap())]);
+        reader.names(&seen, most).unwrap()
+    };
+    let found = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(names(&["acme/app7"], 32), found(&["acme/app7"]));
+    assert_eq!(
+        names(&["acme/app3?", "mono1", "acme/app31"], 32).unwrap().len(),
+        11
+    );
+    assert_eq!(names(&["**/lib7"], 32), found(&["acme/lib7"]));
+    assert_eq!(names(&["acme/app*"], 40).unwrap().len(), 40);
+    assert_eq!(names(&["acme/app*"], 39), None, "they are too many");
+    assert_eq!(names(&["nobodys/**"], 32), found(&[]));
 }
 
 #[test]

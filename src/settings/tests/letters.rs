@@ -174,6 +174,7 @@ fn filters_hold_together_and_pages_go_on_where_the_last_one_ended() {
     let narrow = LetterFilter {
         endpoint: Some(named("scan")),
         repository: glob("acme/**"),
+        seen: None,
         tag: Some("v1".parse().unwrap()),
         since: Some(moment(11)),
         until: Some(moment(51)),

@@ -1,6 +1,6 @@
 //! Letters found by indexes are those that looking at all of them finds.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -8,12 +8,24 @@ use super::{
     letters::{letter, opened},
     *,
 };
+use crate::{
+    glob::{Patterns, Seen},
+    settings::sought::LOOKED_THROUGH_MAX,
+};
 
 const ENDPOINTS: [&str; 3] = ["ci", "scan", "rare"];
 const TAGS: [&str; 4] = ["", "latest", "v1", "v2"];
 
 fn glob(pattern: &str) -> globset::GlobMatcher {
     crate::glob::parse(pattern).unwrap().compile_matcher()
+}
+
+fn seen(patterns: &[&str]) -> Seen {
+    let globs: Vec<_> = patterns
+        .iter()
+        .map(|pattern| crate::glob::parse(pattern).unwrap())
+        .collect();
+    Seen(vec![Arc::new(Patterns::new(&globs).unwrap())])
 }
 
 /// Letters of some thousand pushes, by a clock that is set back now and then; by their numbers.
@@ -66,7 +78,7 @@ fn filter(rng: &mut StdRng, ids: &[i64]) -> LetterFilter {
     ];
     let mut some = |one_in: u32| rng.random_ratio(1, one_in);
     let (has_ids, has_endpoint, has_repository, has_tag) = (some(8), some(2), some(2), some(3));
-    let (has_since, has_until) = (some(3), some(3));
+    let (has_since, has_until, has_seen) = (some(3), some(3), some(3));
     let mut moments = || moment(rng.random_range(900_000..4_000_000));
     let (since, until) = (moments(), moments());
     LetterFilter {
@@ -80,6 +92,7 @@ fn filter(rng: &mut StdRng, ids: &[i64]) -> LetterFilter {
         },
         endpoint: has_endpoint.then(|| named(ENDPOINTS[rng.random_range(0..3)])),
         repository: has_repository.then(|| glob(patterns[rng.random_range(0..patterns.len())])),
+        seen: has_seen.then(|| seen(&[patterns[rng.random_range(0..4)], patterns[rng.random_range(0..5)]])),
         tag: has_tag.then(|| TAGS[rng.random_range(1..TAGS.len())].parse().unwrap()),
         since: has_since.then_some(since),
         until: has_until.then_some(until),
@@ -97,6 +110,10 @@ fn naive(all: &HashMap<i64, Letter>, filter: &LetterFilter) -> Vec<i64> {
                 .repository
                 .as_ref()
                 .is_none_or(|glob| glob.is_match(letter.repository.as_str()))
+            && filter
+                .seen
+                .as_ref()
+                .is_none_or(|seen| seen.is_match(letter.repository.as_str()))
             && filter
                 .tag
                 .as_ref()
@@ -187,9 +204,12 @@ fn what_is_searched_for_is_what_looking_at_all_of_them_finds() {
 fn a_search_that_finds_nothing_among_many_of_an_endpoint_lets_others_have_the_file_meanwhile() {
     let (_folder, settings) = opened();
     let count = u64::from(crate::settings::sought::IN_VAIN_MAX) * 2 + 10;
-    // More repositories than are looked at to find those that are meant.
     let letters = (1..=count).map(|number| letter(number, "ci", &format!("team/app{}", number % 600), "v1"));
-    settings.put_letters(&letters.collect::<Vec<_>>()).unwrap();
+    // More repositories are meant than are looked for one by one, none of which the endpoint has a letter of.
+    let others = (1..=40).map(|number| letter(count + number, "scan", &format!("team/app{number}x"), "v1"));
+    settings
+        .put_letters(&letters.chain(others).collect::<Vec<_>>())
+        .unwrap();
     let filter = LetterFilter {
         endpoint: Some(named("ci")),
         repository: Some(glob("*/*x")),
@@ -198,11 +218,67 @@ fn a_search_that_finds_nothing_among_many_of_an_endpoint_lets_others_have_the_fi
     let search = crate::settings::sought::Search::of(&settings.connection(), &filter).unwrap();
     let (mut before, mut goes) = (i64::MAX, 0);
     while before > i64::MIN {
-        let (found, reached) = settings.searched(&search, &filter, before, 50).unwrap();
-        assert!(found.is_empty() && reached < before);
-        (before, goes) = (reached, goes + 1);
+        let go = settings.look_for(&search, &filter, before, 50).unwrap();
+        assert!(go.found.is_empty() && go.reached < before);
+        (before, goes) = (go.reached, goes + 1);
     }
     assert_eq!(goes, 3);
+}
+
+#[test]
+fn a_page_for_which_very_many_are_looked_through_is_short_and_the_next_one_goes_on() {
+    let (_folder, settings) = opened();
+    // More repositories are meant than are looked for one by one, and their letters are the oldest by far.
+    let old = (1..=40).map(|number| letter(number, "ci", &format!("team{number}/app"), "v1"));
+    settings.put_letters(&old.collect::<Vec<_>>()).unwrap();
+    let far = 3 * LOOKED_THROUGH_MAX;
+    let filter = LetterFilter {
+        repository: Some(glob("**/app")),
+        ..LetterFilter::default()
+    };
+    let newer = |number: u64| letter(number, "ci", "other", "v1");
+    for at in (100..far).step_by(10_000) {
+        settings.put_letters(&[newer(at.cast_unsigned())]).unwrap();
+        let sql = "UPDATE dead_letters SET id = ?1 WHERE sequence = ?1";
+        assert_eq!(settings.connection().execute(sql, [at]).unwrap(), 1);
+    }
+    let (mut found, mut pages, mut after) = (Vec::new(), 0, None);
+    loop {
+        let page = settings.letters(&filter, after, 25).unwrap();
+        if pages == 0 {
+            assert!(page.letters.is_empty(), "so many are not looked through at once");
+        }
+        found.extend(page.letters.iter().map(|kept| kept.id));
+        (pages, after) = (pages + 1, page.next);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, (1..=40).rev().collect::<Vec<_>>());
+    assert!((4..=8).contains(&pages), "{pages} pages");
+}
+
+#[test]
+fn an_index_of_names_is_not_read_letter_by_letter_where_one_has_many() {
+    let (_folder, settings) = opened();
+    let many = (1..=600).map(|number| letter(number, "ci", "mono/app", "v1"));
+    let few = (601..=640).map(|number| letter(number, "ci", &format!("mono/app-{}", number % 20), "v1"));
+    settings
+        .put_letters(&many.chain(few).collect::<Vec<_>>())
+        .unwrap();
+    for (pattern, count) in [
+        ("**/app-7", 2),
+        ("mono/app*", 640),
+        ("**/app", 600),
+        ("**/none", 0),
+        ("mono/app-1?", 20),
+    ] {
+        let filter = LetterFilter {
+            repository: Some(glob(pattern)),
+            ..LetterFilter::default()
+        };
+        assert_eq!(paged(&settings, &filter, 50).len(), count, "{pattern}");
+    }
 }
 
 #[test]
