@@ -1,7 +1,7 @@
 //! The handle that the stages write by.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -64,6 +64,13 @@ impl Gauges {
         let lost = self.lost.fetch_add(entries, Ordering::Relaxed) + entries;
         if self.complaint.due().is_some() {
             warn!(reason, lost, "the history has gaps; deliveries are not affected");
+        }
+    }
+
+    /// Tells now and then that news can't be put aside.
+    pub(super) fn stays_in_memory(&self, error: &io::Error) {
+        if self.complaint.due().is_some() {
+            warn!(%error, "news for the history can't be put aside into a file, and stay in memory as far as they fit");
         }
     }
 
@@ -216,7 +223,7 @@ impl History {
         Some(self.line()?.gauges.written.subscribe())
     }
 
-    /// Why nothing can be written just now; what happens meanwhile is left out.
+    /// Why nothing can be written just now; what happens meanwhile waits, as far as there is room.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let trouble = self.line()?.gauges.trouble.lock();

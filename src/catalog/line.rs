@@ -1,19 +1,24 @@
 //! The line between those who tell what happens and the thread that writes it down.
 //!
 //! Nobody who tells something waits, nor touches a disk. News stand in memory as the frames of an [`overflow`] file; when
-//! the writer doesn't take them in time, another thread puts them into such a file, so that a burst that is faster than
-//! the history ends in a history that is late, not in one with gaps. What the process leaves behind is read at the next
-//! start.
+//! the writer doesn't take them in time, another thread puts them into such a file ([`aside`](super::aside)), so that a
+//! burst that is faster than the history ends in a history that is late, not in one with gaps. What the process leaves
+//! behind is read at the next start.
 //!
 //! # Bounds
 //! [`Bounds`]: bytes in memory, and bytes of the files. What fits into neither is left out and counted.
+//!
+//! # Files that fail
+//! One that can't be read now is tried again, with all behind it waiting: the cause may pass, such as too many open files.
+//! One that was read and can't be deleted is waited for as well: with the next one being read, nobody would know that it
+//! was. What is no such file, or was deleted, is left out and counted. One of another version stays for that version.
 
 use std::{
     collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -32,31 +37,28 @@ use crate::journal::JournalId;
 pub(super) struct Bounds {
     /// Bytes in memory from which on they go into a file.
     pub(super) spill_at: usize,
-    /// Bytes in memory that nobody has taken.
+    /// Bytes in memory that nobody has taken, and of those on their way into a file.
     pub(super) memory: usize,
     /// Bytes of all files.
     pub(super) files: u64,
 }
 
-/// After a file could not be written, none is for so long.
-const SPILL_AGAIN: Duration = Duration::from_secs(1);
-
 /// What the line's ends share.
 pub(super) struct Line {
     folder: PathBuf,
     journal: JournalId,
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     pub(super) gauges: Arc<Gauges>,
     state: Mutex<State>,
     /// For the writer: there is something to take, or the end has come.
-    news: Condvar,
+    pub(super) news: Condvar,
     /// For who writes files: there is something to put into one, or room for one.
-    spill: Condvar,
+    pub(super) spill: Condvar,
 }
 
 /// How far the end is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     #[default]
     NotYet,
     /// Nothing is told any more.
@@ -66,21 +68,25 @@ enum End {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Frames, older than none.
-    memory: Vec<u8>,
+    pub(super) memory: Vec<u8>,
     /// How many they are.
     entries: u64,
+    /// When the oldest of them was told.
+    pub(super) since: Option<Instant>,
+    /// Bytes of frames that are on their way into a file: they are older than those in memory.
+    pub(super) spilling: usize,
     /// Files that nobody has taken, the oldest first.
-    files: VecDeque<Waiting>,
-    /// Bytes of these and of the one that is being read.
-    file_bytes: u64,
-    /// Frames are on their way into a file: they are older than those in memory.
-    is_spilling: bool,
+    pub(super) files: VecDeque<Waiting>,
+    /// One more is being read.
+    is_reading: bool,
+    /// Bytes of these, and of those that stay.
+    pub(super) file_bytes: u64,
     /// The writer waits for something to take.
     is_awaited: bool,
     next: u64,
-    end: End,
+    pub(super) end: End,
     /// Hears when the writer is gone.
     close: Option<oneshot::Sender<()>>,
 }
@@ -91,6 +97,8 @@ pub(super) enum Next {
     Chunk(Chunk),
     /// Nothing yet.
     Nothing,
+    /// The oldest file can't be read now.
+    Unreadable(io::Error),
     /// Nothing any more.
     Closed,
 }
@@ -98,13 +106,7 @@ pub(super) enum Next {
 impl Line {
     /// A line whose files are in `folder`, where some of an earlier process may be.
     pub(super) fn new(folder: &Path, journal: JournalId, bounds: Bounds, gauges: Arc<Gauges>) -> Self {
-        let files: VecDeque<Waiting> = match overflow::list(folder) {
-            Ok(files) => files.into(),
-            Err(error) => {
-                warn!(folder = %folder.display(), %error, "files in which news for the history may wait can't be listed");
-                VecDeque::new()
-            }
-        };
+        let files: VecDeque<Waiting> = overflow::list(folder).into();
         let file_bytes = files.iter().map(|file| file.bytes).sum();
         let next = files.back().map_or(0, |newest| newest.number.saturating_add(1));
         gauges.overflow.store(file_bytes, Ordering::Relaxed);
@@ -124,7 +126,7 @@ impl Line {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,7 +135,7 @@ impl Line {
         let frame = overflow::frame(entry);
         self.gauges.told.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
-        if state.is_closed() || state.memory.len() + frame.len() > self.bounds.memory {
+        if state.is_closed() || state.memory_bytes() + frame.len() > self.bounds.memory {
             let why = if state.is_closed() {
                 "the process ends"
             } else {
@@ -145,8 +147,9 @@ impl Line {
         }
         state.memory.extend_from_slice(&frame);
         state.entries += 1;
+        state.since.get_or_insert_with(Instant::now);
         let is_awaited = std::mem::take(&mut state.is_awaited);
-        let is_much = state.memory.len() >= self.bounds.spill_at && !state.is_spilling;
+        let is_much = state.memory.len() >= self.bounds.spill_at && state.spilling == 0;
         drop(state);
         if is_awaited {
             self.news.notify_one();
@@ -187,7 +190,18 @@ impl Line {
     /// Whether nothing waits in files.
     pub(super) fn is_in_memory(&self) -> bool {
         let state = self.state();
-        state.file_bytes == 0 && !state.is_spilling
+        state.files.is_empty() && !state.is_reading && state.spilling == 0
+    }
+
+    /// Whether nothing waits at all.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.is_empty() && !state.is_reading
+    }
+
+    /// Whether the files are so full that it is time to empty them.
+    pub(super) fn is_filling(&self) -> bool {
+        self.state().file_bytes > self.bounds.files / 2
     }
 
     /// Lets time pass, but for the end.
@@ -200,7 +214,7 @@ impl Line {
         drop(wait);
     }
 
-    /// The oldest that waits; waits for it up to `wait`. News from memory gather for `gather` first, so that
+    /// The oldest that waits; waits for it up to `wait`. Then news in memory gather for `gather` first, so that
     /// whoever tells something need not wake anybody each time.
     pub(super) fn next(&self, wait: Duration, gather: Duration) -> Next {
         let mut state = self.state();
@@ -221,14 +235,20 @@ impl Line {
             }
         }
         loop {
-            while let Some(file) = state.files.pop_front() {
+            while let Some(file) = state.files.front().cloned() {
                 drop(state);
-                if let Some(chunk) = self.read(&file) {
+                let read = match self.read(&file) {
+                    Ok(read) => read,
+                    Err(error) => return Next::Unreadable(error),
+                };
+                state = self.state();
+                state.files.pop_front();
+                if let Some(chunk) = read {
+                    state.is_reading = true;
                     return Next::Chunk(chunk);
                 }
-                state = self.state();
             }
-            if !state.is_spilling {
+            if state.spilling == 0 {
                 break;
             }
             // What is on its way is older than what is in memory.
@@ -252,147 +272,165 @@ impl Line {
         })
     }
 
-    /// What a file holds. One that can't be read is gone, loudly.
-    fn read(&self, file: &Waiting) -> Option<Chunk> {
+    /// What a file holds; `None` if it is nothing that can be read, which is told.
+    ///
+    /// # Errors
+    /// It can't be read now, or not be deleted.
+    fn read(&self, file: &Waiting) -> io::Result<Option<Chunk>> {
         let path = overflow::path(&self.folder, file.number);
-        match overflow::read(&path, file.bytes) {
-            Ok(content) => Some(Chunk {
-                journal: content.journal,
-                number: file.number,
-                file: Some((content.id, file.bytes)),
-                bytes: content.bytes,
-                at: overflow::FIRST_FRAME,
-            }),
-            Err(error) => {
+        let error = match overflow::read(&path, file.bytes) {
+            Ok(content) => {
+                return Ok(Some(Chunk {
+                    journal: content.journal,
+                    number: file.number,
+                    file: Some((content.id, file.bytes)),
+                    bytes: content.bytes,
+                    at: overflow::FIRST_FRAME,
+                }));
+            }
+            Err(error) => error,
+        };
+        let (file, bytes) = (path.display(), file.bytes);
+        match error.kind() {
+            io::ErrorKind::Unsupported => {
+                warn!(%file, bytes, %error, "news for the history stay where they are, for the version that wrote them");
+            }
+            io::ErrorKind::InvalidData | io::ErrorKind::NotFound => {
                 error!(
-                    file = %path.display(), %error,
+                    %file, bytes, %error,
                     "news for the history can't be read and are left out; deliveries are not affected"
                 );
+                self.forget(&path, bytes)?;
                 self.gauges.lose(1, "a file in which it waited can't be read");
-                self.forget(file.number, file.bytes);
-                None
             }
+            _ => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Has the oldest file wait for the next start, for it can't be read.
+    pub(super) fn pass_over(&self) {
+        if let Some(file) = self.state().files.pop_front() {
+            let path = overflow::path(&self.folder, file.number);
+            error!(
+                file = %path.display(), bytes = file.bytes,
+                "news for the history could not be read again and again: the next start tries it once more"
+            );
+            self.gauges.lose(1, "a file in which it waits can't be read");
         }
     }
 
     /// The chunk was read to its end.
-    pub(super) fn done(&self, chunk: &Chunk) {
-        match chunk.file {
-            Some((_, bytes)) => self.forget(chunk.number, bytes),
-            None => self.gauges.taken.store(0, Ordering::Relaxed),
-        }
+    ///
+    /// # Errors
+    /// The file that it comes from can't be deleted.
+    pub(super) fn done(&self, chunk: &Chunk) -> io::Result<()> {
+        let Some((_, bytes)) = chunk.file else {
+            self.gauges.taken.store(0, Ordering::Relaxed);
+            return Ok(());
+        };
+        self.forget(&overflow::path(&self.folder, chunk.number), bytes)?;
+        self.state().is_reading = false;
+        Ok(())
     }
 
-    fn forget(&self, number: u64, bytes: u64) {
-        let path = overflow::path(&self.folder, number);
-        if let Err(error) = fs::remove_file(&path) {
-            warn!(file = %path.display(), %error, "news that were written down can't be deleted");
+    fn forget(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
         let mut state = self.state();
         state.file_bytes = state.file_bytes.saturating_sub(bytes);
         self.gauges.overflow.store(state.file_bytes, Ordering::Relaxed);
         drop(state);
         self.spill.notify_one();
+        Ok(())
     }
 
-    /// Puts news into files whenever too many stand in memory, until the end.
-    pub(super) fn spill(&self) {
-        let mut state = self.state();
-        loop {
-            let has_room = |state: &State| state.file_bytes + state.memory.len() as u64 <= self.bounds.files;
-            let waited = self.spill.wait_while(state, |state| {
-                !state.is_closed() && (state.memory.len() < self.bounds.spill_at || !has_room(state))
-            });
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-            if state.is_closed() {
-                return;
-            }
-            let number = state.number();
-            let (frames, entries) = state.take_memory();
-            state.is_spilling = true;
-            drop(state);
-            let written = self.write(number, &frames);
-            if let Err(error) = &written {
-                self.gauges
-                    .lose(entries, &format!("it could not be put aside: {error}"));
-            }
-            drop(frames);
-            state = self.state();
-            state.is_spilling = false;
-            match written {
-                Ok(bytes) => self.add(&mut state, Waiting { number, bytes }),
-                Err(_) if !state.is_closed() => {
-                    let waited = self
-                        .spill
-                        .wait_timeout_while(state, SPILL_AGAIN, |state| !state.is_closed());
-                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                Err(_) => {}
-            }
-            self.news.notify_one();
-        }
-    }
-
-    fn write(&self, number: u64, frames: &[u8]) -> io::Result<u64> {
+    pub(super) fn write(&self, number: u64, frames: &[u8]) -> io::Result<u64> {
         overflow::write(&overflow::path(&self.folder, number), self.journal, frames)
     }
 
-    fn add(&self, state: &mut State, file: Waiting) {
+    pub(super) fn add(&self, state: &mut State, file: Waiting) {
         state.file_bytes += file.bytes;
         self.gauges.overflow.store(state.file_bytes, Ordering::Relaxed);
         state.files.push_back(file);
     }
 
     /// Leaves for the next start what was not written down: what is left of `chunk`, and all that was told after it.
-    /// Bytes that wait now. What no file can be written for is lost, and counted.
+    /// Bytes that wait now. What no file can be written for, or has room, is lost, and counted.
     pub(super) fn leave(&self, chunk: Option<&Chunk>) -> u64 {
         let mut state = self.state();
-        while state.is_spilling {
+        while state.spilling > 0 {
             state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let (number, (frames, entries)) = (state.number(), state.take_memory());
+        let mut room = self.bounds.files.saturating_sub(state.file_bytes);
+        drop(state);
         let rest = chunk.filter(|chunk| chunk.file.is_none());
         let rest = rest.map(|chunk| (chunk.number, chunk.rest().to_vec(), chunk.entries()));
-        let (number, (frames, entries)) = (state.number(), state.take_memory());
         for (number, frames, entries) in rest.into_iter().chain([(number, frames, entries)]) {
             if frames.is_empty() {
                 continue;
             }
-            match self.write(number, &frames) {
-                Ok(bytes) => self.add(&mut state, Waiting { number, bytes }),
+            let needed = overflow::file_bytes(frames.len());
+            let written = if needed <= room {
+                self.write(number, &frames)
+            } else {
+                Err(io::Error::other("too much waits already"))
+            };
+            match written {
+                Ok(bytes) => {
+                    room = room.saturating_sub(bytes);
+                    self.add(&mut self.state(), Waiting { number, bytes });
+                }
                 Err(error) => self
                     .gauges
                     .lose(entries, &format!("it could not be put aside: {error}")),
             }
         }
-        state.file_bytes
+        self.state().file_bytes
     }
 
-    /// Bytes of what stands in memory.
+    /// Bytes of what stands in memory, or is on its way into a file.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.state().memory.len() as u64
+        self.state().memory_bytes() as u64
     }
 }
 
 impl State {
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.end != End::NotYet
     }
 
     fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.memory.is_empty() && !self.is_spilling
+        self.files.is_empty() && self.memory_bytes() == 0
     }
 
-    fn number(&mut self) -> u64 {
+    fn memory_bytes(&self) -> usize {
+        self.memory.len() + self.spilling
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
         let number = self.next;
         self.next = self.next.saturating_add(1);
         number
     }
 
     /// Frames and how many they are.
-    fn take_memory(&mut self) -> (Vec<u8>, u64) {
+    pub(super) fn take_memory(&mut self) -> (Vec<u8>, u64) {
+        self.since = None;
         (
             std::mem::take(&mut self.memory),
             std::mem::take(&mut self.entries),
         )
+    }
+
+    /// Takes frames back that are older than those in memory, the oldest of which was told then.
+    pub(super) fn take_back(&mut self, mut frames: Vec<u8>, entries: u64, since: Option<Instant>) {
+        frames.append(&mut self.memory);
+        self.memory = frames;
+        self.entries += entries;
+        self.since = since.or(self.since);
     }
 }

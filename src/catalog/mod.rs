@@ -6,7 +6,8 @@
 //!
 //! # What it survives
 //! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
-//!   what was told in the last second may be missing.
+//!   what was told last may be missing: what still stood in memory, the last second as a rule and the last minute while
+//!   the file can't be written ([`aside`]), and after a power loss what the system had not written to the disk.
 //! - **More news than can be written, or a file that can't be**: they wait in the line to the thread, and in files
 //!   beside ([`line`], [`overflow`]), over a restart too. Both are bounded; what doesn't fit is left out, counted and
 //!   logged. Nobody ever waits for it, and it takes no processor that anybody else needs.
@@ -36,6 +37,7 @@ use crate::{
     journal::Journal,
 };
 
+mod aside;
 mod chunk;
 mod entry;
 mod history;
@@ -75,7 +77,7 @@ pub use transitions::{ListedTransition, Transition};
 /// The file's name in the data directory.
 pub const FILE: &str = "catalog.db";
 
-/// Bytes of news in memory from which on they go into a file, and the most there are while none can be written.
+/// Bytes of news in memory from which on they go into a file, and the most there may be, while none can be written too.
 const SPILL_BYTES: usize = 512 << 10;
 const MEMORY_BYTES: usize = 2 << 20;
 
@@ -122,7 +124,8 @@ impl Options {
 }
 
 /// Starts the thread that writes `catalog.db` in `data_dir`, of the pushes of `journal`. The file is opened there too:
-/// this waits for nothing. `names` tells which repositories have a webhook of their own. `lost` is called if the thread ends by a panic.
+/// this waits for nothing. `names` tells which repositories have a webhook of their own. `lost` is called if one of
+/// its threads ends by a panic.
 ///
 /// # Errors
 /// The system gives no thread.
@@ -132,7 +135,7 @@ pub fn start(
     journal: Journal,
     names: impl Fn() -> Vec<RepositoryName> + Send + 'static,
     clock: Clock,
-    lost: impl FnOnce() + Send + 'static,
+    lost: impl Fn() + Send + Sync + 'static,
 ) -> io::Result<History> {
     let (id, gauges) = (journal.id(), Arc::default());
     let line = Arc::new(Line::new(data_dir, id, options.line(), gauges));
@@ -140,12 +143,17 @@ pub fn start(
     let origin = (id, reconcile::Ledger::of(journal));
     let file = data_dir.join(FILE);
     let writer = writer::Writer::new(file, options, origin, Box::new(names), clock, Arc::clone(&line));
-    let spilling = Arc::clone(&line);
+    let lost = Arc::new(lost);
+    let ending = |then: fn(&Line)| Ending {
+        line: Arc::clone(&line),
+        then,
+        lost: Arc::clone(&lost),
+    };
+    let (beside, guard) = (ending(Line::is_alone), ending(Line::over));
     thread::Builder::new()
         .name("history-line".to_owned())
-        .spawn(move || spilling.spill())?;
+        .spawn(move || beside.line.spill())?;
     thread::Builder::new().name("history".to_owned()).spawn(move || {
-        let guard = Lost(Some(lost), line);
         step_back();
         writer.run();
         drop(guard);
@@ -163,16 +171,18 @@ fn step_back() {
     }
 }
 
-/// Tells when the thread has ended, and when it was unwound.
-struct Lost<F: FnOnce()>(Option<F>, Arc<Line>);
+/// Tells the line when a thread has ended, and whoever wants to know when it was unwound.
+struct Ending<F: Fn()> {
+    line: Arc<Line>,
+    then: fn(&Line),
+    lost: Arc<F>,
+}
 
-impl<F: FnOnce()> Drop for Lost<F> {
+impl<F: Fn()> Drop for Ending<F> {
     fn drop(&mut self) {
-        self.1.over();
-        if thread::panicking()
-            && let Some(lost) = self.0.take()
-        {
-            lost();
+        (self.then)(&self.line);
+        if thread::panicking() {
+            (self.lost)();
         }
     }
 }

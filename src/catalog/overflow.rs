@@ -1,7 +1,7 @@
 //! Files in which news wait while more happens than can be written down: `catalog.overflow-<number>`.
 //!
 //! Each is written once, read once from its beginning, and deleted; lower numbers are older. Nothing is synced: as with
-//! the history itself, what was told in the last seconds before a power loss may be missing.
+//! the history itself, what the system had not written to the disk by itself is gone after a power loss.
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -21,6 +21,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::warn;
+
 use super::entry::Entry;
 use crate::journal::JournalId;
 
@@ -28,8 +30,9 @@ const MAGIC: [u8; 4] = *b"shbo";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
 
-/// What a file's name begins with.
+/// What a file's name begins with, and the digits of the number behind it.
 const PREFIX: &str = "catalog.overflow-";
+const NUMBER_DIGITS: usize = 20;
 
 /// No frame is longer: a request's body is cut at 256 KiB, an answer at 4 KiB, and all else is bounded by what sent it.
 const FRAME_BYTES_MAX: usize = 8 << 20;
@@ -59,28 +62,49 @@ pub(super) const FIRST_FRAME: usize = HEADER_BYTES;
 
 /// The file of that number.
 pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
-    folder.join(format!("{PREFIX}{number:020}"))
+    folder.join(format!("{PREFIX}{number:0NUMBER_DIGITS$}"))
 }
 
-/// The files in a folder, the oldest first.
-pub(super) fn list(folder: &Path) -> io::Result<Vec<Waiting>> {
+/// The files in a folder, the oldest first. One of which nothing more can be told than its name is there all the same:
+/// newer ones get higher numbers.
+pub(super) fn list(folder: &Path) -> Vec<Waiting> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        if let Some(number) = number {
-            let bytes = entry.metadata()?.len();
-            found.push(Waiting { number, bytes });
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            warn!(folder = %folder.display(), %error, "files in which news for the history may wait can't be listed");
+            return found;
         }
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(number) = name.to_str().and_then(number) else {
+            continue;
+        };
+        let metadata = entry.metadata();
+        if metadata.as_ref().is_ok_and(|metadata| !metadata.is_file()) {
+            continue;
+        }
+        let bytes = metadata.map_or(0, |metadata| metadata.len());
+        found.push(Waiting { number, bytes });
     }
     found.sort_by_key(|waiting| waiting.number);
-    Ok(found)
+    found
 }
 
-/// Writes a file of these frames, for its owner only; its length. What can't be written whole is not left behind.
+/// The number that a file's name says: as [`path`] writes it.
+fn number(name: &str) -> Option<u64> {
+    let number = name.strip_prefix(PREFIX)?;
+    let is_whole = number.len() == NUMBER_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_whole.then(|| number.parse().ok()).flatten()
+}
+
+/// Bytes of a file of so many bytes of frames.
+pub(super) fn file_bytes(frames: usize) -> u64 {
+    (HEADER_BYTES + frames) as u64
+}
+
+/// Writes a file of these frames, for its owner only; its length. What can't be written whole is deleted again.
 pub(super) fn write(path: &Path, journal: JournalId, frames: &[u8]) -> io::Result<u64> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(&MAGIC);
@@ -94,20 +118,22 @@ pub(super) fn write(path: &Path, journal: JournalId, frames: &[u8]) -> io::Resul
         .open(path)?;
     let written = file.write_all(&header).and_then(|()| file.write_all(frames));
     if let Err(error) = written {
-        // What is left would be read as far as it goes.
-        let _ = fs::remove_file(path);
+        // What is left is read as far as it goes, and what is in it may be written down twice then.
+        if let Err(error) = fs::remove_file(path) {
+            warn!(file = %path.display(), %error, "a part of a file of news can't be deleted");
+        }
         return Err(error);
     }
     Ok((header.len() + frames.len()) as u64)
 }
 
-/// Reads a file of at most `bytes_max`.
+/// Reads a file of that length.
 ///
 /// # Errors
-/// It can't be read, is no such file, or one of another version.
-pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Content> {
+/// `InvalidData` if it is no such file, `Unsupported` if it is one of another version; or it can't be read.
+pub(super) fn read(path: &Path, length: u64) -> io::Result<Content> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
+    File::open(path)?.take(length).read_to_end(&mut bytes)?;
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     let (header, _) = bytes
         .split_first_chunk::<HEADER_BYTES>()
@@ -119,7 +145,10 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Content> {
         return Err(invalid("it is no such file"));
     }
     if version != VERSION.to_le_bytes() {
-        return Err(invalid("another version wrote it"));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "another version wrote it",
+        ));
     }
     let number = |bytes: &[u8]| bytes.try_into().map(i64::from_le_bytes).unwrap_or_default();
     let journal = journal.try_into().map_or(JournalId([0; 16]), JournalId);

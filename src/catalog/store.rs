@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -94,6 +94,8 @@ impl From<io::Error> for StoreError {
 pub(super) struct Store {
     pub(super) connection: Connection,
     path: PathBuf,
+    /// By which the system knows the file, and its device.
+    identity: Option<(u64, u64)>,
     page_bytes: u64,
 }
 
@@ -134,8 +136,18 @@ impl Store {
         Ok(Self {
             connection,
             path: path.to_owned(),
+            identity: identity(path).ok(),
             page_bytes,
         })
+    }
+
+    /// Whether the file is still the one that was opened: SQLite goes on with one that was deleted or replaced, which
+    /// nobody else sees.
+    pub(super) fn is_in_place(&self) -> bool {
+        match identity(&self.path) {
+            Ok(identity) => self.identity.is_none_or(|opened| opened == identity),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 
     /// Reads every page, and says what is wrong with the first that is.
@@ -195,6 +207,11 @@ impl Store {
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         Ok(busy != 0)
     }
+}
+
+/// The number of a file and of its device.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Makes the file if there is none: for its owner only. SQLite gives its companions the same rights.

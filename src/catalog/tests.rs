@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tempfile::TempDir;
 
-use super::{history::Gauges, reconcile::Ledger, writer::Writer, *};
+use super::{history::Gauges, line::Line, reconcile::Ledger, writer::Writer, *};
 use crate::{
     image::{Digest, MediaType},
     journal::{Durable, JournalId, Owed},
@@ -26,9 +26,11 @@ use crate::{
 };
 
 mod bounds;
+mod compared;
 mod damage;
 mod figures;
 mod line;
+mod line_faults;
 mod lists;
 mod masks;
 mod transitions;
@@ -83,9 +85,17 @@ impl Stage {
 
     /// The same, with so much in the line.
     fn start_with(&self, bounds: super::line::Bounds, owed: Vec<Owed>) -> Running {
-        let gauges = Arc::<Gauges>::default();
-        let line = Line::new(self.folder.path(), self.journal, bounds, Arc::clone(&gauges));
+        self.start_on(self.line(bounds), owed)
+    }
+
+    fn line(&self, bounds: super::line::Bounds) -> Line {
+        Line::new(self.folder.path(), self.journal, bounds, Arc::default())
+    }
+
+    /// The same, on a line that was made before.
+    fn start_on(&self, line: Line, owed: Vec<Owed>) -> Running {
         let line = Arc::new(line);
+        let gauges = Arc::clone(&line.gauges);
         let history = History::telling(Arc::clone(&line));
         let clock_ms = Arc::clone(&self.clock_ms);
         let clock = Clock::from_fn(move || Timestamp::from_unix_millis(clock_ms.load(Ordering::Relaxed)));
@@ -106,6 +116,7 @@ impl Stage {
         // Nothing runs beside it that needs the machine more, and nobody waits for its end.
         writer.rest_max = Duration::ZERO;
         writer.close_within = Duration::from_mins(1);
+        writer.held_up_for = Duration::from_millis(1);
         let spilling = Arc::clone(&line);
         thread::spawn(move || spilling.spill());
         let ending = Arc::clone(&line);
@@ -180,6 +191,17 @@ fn sequence(number: u64) -> Sequence {
 
 fn event_id(number: u64) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
+}
+
+/// What the journal says of a push that is owed.
+fn owed(number: u64) -> Owed {
+    Owed {
+        sequence: sequence(number),
+        bytes: 600,
+        repository: "acme/app".parse().unwrap(),
+        tag: None,
+        owed: vec![(0, ci())],
+    }
 }
 
 fn durable(number: u64, tag: &str, taken_at: Timestamp) -> Durable {
@@ -417,47 +439,6 @@ fn what_was_not_written_when_it_was_taken_is_made_up_for() {
     );
     assert_eq!(push.deliveries[0].attempts.len(), 1);
     assert_eq!(stage.tag("2")[0].deliveries[0].state, "superseded");
-}
-
-#[test]
-fn what_is_pending_and_not_owed_ended_unknown() {
-    let stage = Stage::new(ROOMY);
-    let running = stage.start();
-    for number in 1..=2_500 {
-        running.history.taken(&durable(number, "1", stage.now()));
-    }
-    running.close();
-    let owed = |number| Owed {
-        sequence: sequence(number),
-        bytes: 600,
-        repository: "acme/app".parse().unwrap(),
-        tag: None,
-        owed: vec![(0, ci())],
-    };
-    let running = stage.start_owing((1..=2_500).filter(|number| number % 500 != 0).map(owed).collect());
-    running
-        .history
-        .ended(&which(500, "1"), Settlement::Delivered, stage.now());
-    running.close();
-    let mut pushes = Vec::new();
-    let mut before = None;
-    loop {
-        let found = stage
-            .reader()
-            .stories(&Sought::Repository("acme/app".to_owned()), before, 1000)
-            .unwrap();
-        let Some(last) = found.pushes.last() else { break };
-        before = Some(last.id);
-        pushes.extend(found.pushes);
-    }
-    assert_eq!(pushes.len(), 2_500);
-    let unknown: Vec<u64> = pushes
-        .iter()
-        .filter(|push| push.deliveries[0].state == "unknown")
-        .map(|push| push.sequence)
-        .collect();
-    assert_eq!(unknown, [2_500, 2_000, 1_500, 1_000], "what is told later counts");
-    assert_eq!(pushes[2_000].deliveries[0].state, "delivered");
 }
 
 #[test]

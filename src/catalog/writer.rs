@@ -1,6 +1,7 @@
 //! The one thread that writes.
 
 use std::{
+    io,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -11,13 +12,12 @@ use tracing::{error, info, warn};
 use super::{
     Options,
     chunk::Chunk,
-    entry::Entry,
     history::Gauges,
     line::{Line, Next},
     prune::{Bounds, More, Pruner},
-    reconcile::{Failure, Ledger, reconcile},
+    reconcile::Ledger,
     rows::{origin, write_batch},
-    store::{Store, StoreError, set_aside},
+    store::{Store, StoreError},
 };
 use crate::{clock::Clock, image::RepositoryName, journal::JournalId};
 
@@ -26,7 +26,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const BATCH_ENTRIES: usize = 2_000;
 
 /// After a batch behind which more waits, this many times as long as it took is rested while news come as fast as at a
-/// rush, for pushes and webhooks need disk and processors more; and as long as it took when they don't.
+/// rush, for pushes and webhooks need disk and processors more; and as long as it took when they don't, or there is not
+/// much room left where they wait.
 const RESTS_AT_RUSH: u32 = 16;
 const RESTS: u32 = 1;
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -37,17 +38,9 @@ const RUSH: f64 = 2_000.0;
 /// How long what waits at the end is still written down; the rest waits for the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long after a failure the file is tried again: after the first, and at most.
-const RETRY: Duration = Duration::from_secs(5);
-const RETRY_MAX: Duration = Duration::from_mins(1);
-
-/// What took long and failed, such as to bring a large file up to date on a disk that is nearly full, is tried again after
-/// so many times as long.
-const RETRY_RATIO: u32 = 20;
-const RETRY_LONG_MAX: Duration = Duration::from_mins(10);
-
-/// How often a file may be set aside: a disk that fails again and again is not to be filled with them.
-const ASIDE_EVERY: Duration = Duration::from_mins(1);
+/// After so long a file of news that can't be read or deleted is tried again, and how often it is read at most.
+const HELD_UP_FOR: Duration = Duration::from_secs(5);
+const READS_MAX: u32 = 12;
 
 /// How often pruning is looked after, and how long it may take between two batches.
 const PRUNE_EVERY: Duration = Duration::from_secs(1);
@@ -55,6 +48,8 @@ const PRUNE_FOR: Duration = Duration::from_millis(100);
 
 /// How often what was passed over is looked at again.
 const PRUNE_ROUND: Duration = Duration::from_mins(10);
+
+mod opening;
 
 /// Tells which repositories have a webhook of their own.
 pub(super) type Names = Box<dyn Fn() -> Vec<RepositoryName> + Send>;
@@ -71,11 +66,17 @@ pub(super) struct Writer {
     gauges: Arc<Gauges>,
     /// What was taken out of the line and is not all written down.
     chunk: Option<Chunk>,
+    /// The number of that chunk and the place in it where something could not be written for what it is, or the file is.
+    refused: Option<(u64, usize)>,
+    /// How often the next file of news could not be read.
+    unread: u32,
+    /// A file of news can't be read or deleted for now.
+    is_held_up: bool,
     store: Option<Store>,
     retry_at: Option<Instant>,
     is_checked: bool,
-    /// Whether what is pending is still to be compared with what is owed: once nothing of an earlier process waits.
-    is_to_compare: bool,
+    /// Since when what is pending is to be compared with what is owed: once nothing waits that tells how it ended.
+    to_compare: Option<Instant>,
     /// When a file was last set aside.
     aside_at: Option<Instant>,
     pruner: Pruner,
@@ -91,6 +92,7 @@ pub(super) struct Writer {
     told: (u64, Instant),
     pub(super) rest_max: Duration,
     pub(super) close_within: Duration,
+    pub(super) held_up_for: Duration,
 }
 
 impl Writer {
@@ -112,10 +114,13 @@ impl Writer {
             gauges: Arc::clone(&line.gauges),
             line,
             chunk: None,
+            refused: None,
+            unread: 0,
+            is_held_up: false,
             store: None,
             retry_at: None,
             is_checked: false,
-            is_to_compare: true,
+            to_compare: Some(Instant::now()),
             aside_at: None,
             pruner: Pruner::default(),
             more: More::NotNow,
@@ -127,6 +132,7 @@ impl Writer {
             told: (0, Instant::now()),
             rest_max: REST_MAX,
             close_within: CLOSE_WITHIN,
+            held_up_for: HELD_UP_FOR,
         }
     }
 
@@ -137,7 +143,7 @@ impl Writer {
         loop {
             if self.line.is_closed() {
                 let until = *until.get_or_insert_with(|| Instant::now() + self.close_within);
-                if self.store.is_none() || Instant::now() >= until {
+                if self.store.is_none() || self.is_held_up || Instant::now() >= until {
                     break;
                 }
             }
@@ -147,8 +153,11 @@ impl Writer {
                     More::NotNow => PRUNE_EVERY,
                 };
                 match self.line.next(idle, GATHER) {
-                    Next::Chunk(chunk) => self.chunk = Some(chunk),
-                    Next::Nothing => {}
+                    Next::Chunk(chunk) => {
+                        (self.chunk, self.unread, self.is_held_up) = (Some(chunk), 0, false)
+                    }
+                    Next::Nothing => self.is_held_up = false,
+                    Next::Unreadable(error) => self.cannot_read(&error),
                     Next::Closed => break,
                 }
             }
@@ -159,7 +168,12 @@ impl Writer {
     }
 
     /// Leaves what was not written down to the next start, and ends.
-    fn finish(self) {
+    fn finish(mut self) {
+        if self.store.is_some()
+            && let Err(error) = self.compare_if_due()
+        {
+            self.fail(&error);
+        }
         match self.line.leave(self.chunk.as_ref()) {
             0 => {}
             bytes => info!(bytes, "the history is written on after the next start"),
@@ -209,16 +223,48 @@ impl Writer {
             }
             Err(error @ StoreError::Unusable(_)) => self.fail(&error),
             Err(error) => {
-                // It may be what was to be written that the file can't take.
-                let entries = batch.entries.len() as u64;
-                chunk.at = batch.end;
-                self.gauges.lose(entries, "its file can't be written");
+                // A new file takes it, if it was the file. If that takes it neither, it is what was to be written.
+                let here = Some((chunk.number, chunk.at));
+                if self.refused == here {
+                    let entries = batch.entries.len() as u64;
+                    chunk.at = batch.end;
+                    self.gauges.lose(entries, "no file takes it");
+                }
+                self.refused = here;
                 self.fail(&error);
             }
         }
-        if let Some(chunk) = self.chunk.take_if(|chunk| chunk.is_read()) {
-            self.line.done(&chunk);
+        let read = self.chunk.as_ref().filter(|chunk| chunk.is_read());
+        match read.map(|chunk| self.line.done(chunk)) {
+            Some(Ok(())) => (self.chunk, self.is_held_up) = (None, false),
+            Some(Err(error)) => {
+                self.hold_up(&format!("news that are written down can't be deleted: {error}"))
+            }
+            None => {}
         }
+    }
+
+    /// Lets some time pass before the oldest file of news is tried again; in the end it stays for the next start.
+    fn cannot_read(&mut self, error: &io::Error) {
+        self.unread += 1;
+        if self.unread < READS_MAX {
+            self.hold_up(&format!("news that wait can't be read: {error}"));
+        } else {
+            self.unread = 0;
+            self.line.pass_over();
+        }
+    }
+
+    /// Says what is in the way, once until it is over, and lets some time pass.
+    fn hold_up(&mut self, why: &str) {
+        self.gauges.trouble(Some(why.to_owned()));
+        if !std::mem::replace(&mut self.is_held_up, true) {
+            error!(
+                why,
+                "the history can't go on, and tries again; deliveries are not affected"
+            );
+        }
+        self.line.pause(self.held_up_for);
     }
 
     /// Rests after a batch that took since `began`.
@@ -226,143 +272,12 @@ impl Writer {
         let told = self.gauges.told.load(Ordering::Relaxed);
         let (before, at) = std::mem::replace(&mut self.told, (told, Instant::now()));
         if is_more {
-            let rests = if is_rush(told - before, at.elapsed()) {
+            let rests = if is_rush(told - before, at.elapsed()) && !self.line.is_filling() {
                 RESTS_AT_RUSH
             } else {
                 RESTS
             };
             self.line.pause((began.elapsed() * rests).min(self.rest_max));
-        }
-    }
-
-    /// Opens the file. A damaged or a newer one is moved aside, and a new one made.
-    fn open(&mut self) {
-        let began = Instant::now();
-        match self.try_open() {
-            Ok(()) => {
-                self.retry_at = None;
-                self.gauges.trouble(None);
-            }
-            Err(error) => {
-                self.fail_after(&error, began.elapsed());
-                if self.retry_at.is_none()
-                    && let Err(error) = self.try_open()
-                {
-                    self.is_failing = false;
-                    self.complain(&error);
-                    self.wait(began.elapsed());
-                }
-            }
-        }
-    }
-
-    /// Lets some time pass before the file is tried again, after what took so long.
-    fn wait(&mut self, took: Duration) {
-        self.retry_at = Some(Instant::now() + pause(self.failures, took));
-        self.failures = self.failures.saturating_add(1);
-    }
-
-    fn try_open(&mut self) -> Result<(), StoreError> {
-        let mut store = Store::open(&self.path, self.options.log_bytes_max())?;
-        if !self.is_checked {
-            store.check()?;
-            self.is_checked = true;
-        }
-        let origin = origin(&store, self.journal)?;
-        let names = (self.names)();
-        let known: Vec<Entry<'_>> = names.iter().map(|name| Entry::Known(name.as_str())).collect();
-        for some in known.chunks(BATCH_ENTRIES) {
-            write_batch(&mut store, origin, some, None, self.options.log_bytes_max())?;
-        }
-        self.store = Some(store);
-        self.is_to_compare = true;
-        self.compare_if_due()
-    }
-
-    /// Compares what is pending with what is owed, unless how it ended may wait in a file.
-    fn compare_if_due(&mut self) -> Result<(), StoreError> {
-        if self.is_to_compare && self.line.is_in_memory() {
-            self.is_to_compare = false;
-            self.compare()?;
-        }
-        Ok(())
-    }
-
-    /// Compares what is pending with what is owed.
-    fn compare(&mut self) -> Result<(), StoreError> {
-        let Some(store) = &mut self.store else {
-            return Ok(());
-        };
-        self.lost = self.gauges.lost.load(Ordering::Relaxed);
-        let origin = origin(store, self.journal)?;
-        match reconcile(store, origin, &self.ledger) {
-            Ok(0) => Ok(()),
-            Ok(deliveries) => {
-                info!(deliveries, "the history does not know how these ended");
-                Ok(())
-            }
-            Err(Failure::Ledger(error)) => {
-                warn!(%error, "the history could not be compared with the journal");
-                Ok(())
-            }
-            Err(Failure::Store(error)) => Err(error),
-        }
-    }
-
-    /// What follows from a failure. `retry_at` is empty afterwards if the next try may come at once.
-    fn fail(&mut self, error: &StoreError) {
-        self.fail_after(error, Duration::ZERO);
-    }
-
-    fn fail_after(&mut self, error: &StoreError, took: Duration) {
-        self.store = None;
-        let is_again = self.aside_at.is_some_and(|at| at.elapsed() < ASIDE_EVERY);
-        let why = match error {
-            StoreError::Damaged(_) if !is_again => "damaged".to_owned(),
-            StoreError::Newer(version) if !is_again => format!("version-{version}"),
-            _ => {
-                self.complain(error);
-                self.wait(took);
-                return;
-            }
-        };
-        match set_aside(&self.path, &why, self.clock.now()) {
-            Ok(aside) => {
-                error!(
-                    file = %self.path.display(), aside = %aside.display(), %error,
-                    "the history can't be used: it is set aside and begun anew; deliveries are not affected"
-                );
-                self.retry_at = None;
-                self.gauges.trouble(None);
-                self.aside_at = Some(Instant::now());
-                self.pruner.restart();
-            }
-            Err(failure) => {
-                if self.failures == 0 {
-                    error!(file = %self.path.display(), %error, %failure, "the history can't be used nor set aside");
-                }
-                self.gauges
-                    .trouble(Some(format!("{error}; it can't be set aside: {failure}")));
-                self.wait(took);
-            }
-        }
-    }
-
-    /// Tells of a failure once, until it is over.
-    fn complain(&mut self, error: &StoreError) {
-        self.gauges.trouble(Some(error.to_string()));
-        if !std::mem::replace(&mut self.is_failing, true) {
-            error!(
-                file = %self.path.display(), %error,
-                "the history can't be written, and is tried again; deliveries are not affected"
-            );
-        }
-    }
-
-    fn recovered(&mut self) {
-        self.failures = 0;
-        if std::mem::replace(&mut self.is_failing, false) {
-            info!(file = %self.path.display(), "the history is written again");
         }
     }
 
@@ -372,16 +287,26 @@ impl Writer {
         if self.more == More::NotNow && self.pruned_at + PRUNE_EVERY > now && !self.is_over() {
             return;
         }
+        if self.store.as_ref().is_some_and(|store| !store.is_in_place()) {
+            error!(
+                file = %self.path.display(),
+                "the history was deleted or replaced while it was open, and is opened again; deliveries are not affected"
+            );
+            // In this order: SQLite deletes the log of the old one.
+            (self.store, self.retry_at, self.is_checked) = (None, None, false);
+        }
         if let Err(error) = self.compare_if_due() {
             self.fail(&error);
         }
-        if self.store.is_none() && self.retry_at.is_some_and(|at| at <= now) {
+        if self.store.is_none() && self.retry_at.is_none_or(|at| at <= now) {
             self.open();
         }
         if self.round_at + PRUNE_ROUND <= now {
             self.round_at = now;
             self.pruner.restart();
-            self.is_to_compare |= self.lost != self.gauges.lost.load(Ordering::Relaxed);
+            if self.lost != self.gauges.lost.load(Ordering::Relaxed) {
+                self.to_compare.get_or_insert_with(Instant::now);
+            }
         }
         self.more = match self.prune(now + PRUNE_FOR) {
             Ok(more) => more,
@@ -402,7 +327,8 @@ impl Writer {
     /// Bytes that the file may have beside what waits.
     fn file_bytes_max(&self) -> u64 {
         let waiting = self.gauges.overflow.load(Ordering::Relaxed);
-        self.options.file_bytes_max().saturating_sub(waiting)
+        let most = self.options.file_bytes_max();
+        most.saturating_sub(waiting).max(most / 2)
     }
 
     fn prune(&mut self, until: Instant) -> Result<More, StoreError> {
@@ -427,30 +353,7 @@ impl Writer {
     }
 }
 
-/// How long to wait after so many failures, the last of which took so long.
-fn pause(failures: u32, took: Duration) -> Duration {
-    let again = RETRY.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
-    let long = took.saturating_mul(RETRY_RATIO).min(RETRY_LONG_MAX);
-    again.min(RETRY_MAX).max(long)
-}
-
 /// Whether so many news within that time are a rush.
 fn is_rush(told: u64, within: Duration) -> bool {
     f64::from(u32::try_from(told).unwrap_or(u32::MAX)) > RUSH * within.as_secs_f64()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_fails_is_tried_again_less_and_less_often_and_what_takes_long_seldom() {
-        let pauses: Vec<u64> = (0..6)
-            .map(|failures| pause(failures, Duration::ZERO).as_secs())
-            .collect();
-        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
-        assert_eq!(pause(99, Duration::ZERO), RETRY_MAX);
-        assert_eq!(pause(0, Duration::from_secs(12)), Duration::from_mins(4));
-        assert_eq!(pause(0, Duration::from_hours(1)), RETRY_LONG_MAX);
-    }
 }

@@ -27,7 +27,7 @@ pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 #[test]
 fn what_ended_long_ago_goes_and_what_is_pending_stays() {
     let stage = Stage::new(ROOMY);
-    let running = stage.start();
+    let running = stage.start_owing(vec![owed(1)]);
     running.history.taken(&durable(1, "pending", stage.now()));
     for number in 2..=1_200 {
         deliver(&running.history, number, "old", stage.now());

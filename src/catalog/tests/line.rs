@@ -16,27 +16,27 @@ use super::{
 };
 
 /// So small that a few hundred news go into several files.
-const NARROW: Bounds = Bounds {
+pub(super) const NARROW: Bounds = Bounds {
     spill_at: 8 << 10,
     memory: 64 << 10,
     files: 64 << 20,
 };
 
-fn files(stage: &Stage) -> Vec<overflow::Waiting> {
-    overflow::list(stage.folder.path()).unwrap()
+pub(super) fn files(stage: &Stage) -> Vec<overflow::Waiting> {
+    overflow::list(stage.folder.path())
 }
 
 /// A folder where the file should be, so that nothing can be written down until it goes.
-fn block(stage: &Stage) {
+pub(super) fn block(stage: &Stage) {
     fs::create_dir(stage.file()).unwrap();
 }
 
-fn release(stage: &Stage) {
+pub(super) fn release(stage: &Stage) {
     fs::remove_dir(stage.file()).unwrap();
 }
 
 /// Leaves `count` deliveries in files, of which nothing is written down.
-fn left(stage: &Stage, count: u64) {
+pub(super) fn left(stage: &Stage, count: u64) {
     block(stage);
     let running = stage.start_with(NARROW, Vec::new());
     eventually("told", || running.history.trouble().is_some());
@@ -56,7 +56,7 @@ fn overflow_bytes(stage: &Stage) -> u64 {
     files(stage).iter().map(|file| file.bytes).sum()
 }
 
-fn are_whole(stage: &Stage, count: u64) {
+pub(super) fn are_whole(stage: &Stage, count: u64) {
     let pushes = stage.tag("1");
     assert_eq!(pushes.len() as u64, count);
     for push in pushes {
@@ -271,36 +271,6 @@ fn what_fits_neither_into_memory_nor_into_files_is_left_out_and_counted() {
         running.history.stats().rows + stats.dropped == number
     });
     assert_eq!(running.close().dropped, stats.dropped);
-}
-
-#[test]
-fn a_file_that_is_damaged_costs_what_follows_in_it_and_nothing_else() {
-    let stage = Stage::new(ROOMY);
-    left(&stage, 400);
-    let waiting = files(&stage);
-    let path = |place: usize| overflow::path(stage.folder.path(), waiting[place].number);
-    // One is cut, in one a byte is another, one is something else, one is of a version that is not known.
-    let bytes = fs::read(path(0)).unwrap();
-    fs::write(path(0), &bytes[..bytes.len() - 3]).unwrap();
-    let mut bytes = fs::read(path(1)).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(path(1), &bytes).unwrap();
-    fs::write(path(2), "something else altogether, and long enough for a header").unwrap();
-    let mut bytes = fs::read(path(3)).unwrap();
-    bytes[4] = 9;
-    fs::write(path(3), &bytes).unwrap();
-    let running = stage.start();
-    eventually("read", || files(&stage).is_empty());
-    let stats = running.close();
-    assert_eq!(stats.dropped, 4, "each is told of");
-    assert!(stats.rows > 400, "{stats:?}");
-    assert!(stage.aside().is_empty(), "the history itself is whole");
-    assert_eq!(
-        stage.tag("1")[0].deliveries[0].state,
-        "delivered",
-        "the newest is there"
-    );
 }
 
 #[test]
