@@ -1,6 +1,6 @@
 //! Files of news that fail, and a writer that can't take what was told.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::{
     super::{
@@ -46,14 +46,14 @@ fn a_file_that_is_damaged_costs_what_follows_in_it_and_nothing_else() {
     );
 }
 
-/// Puts a folder where a file of news was, which can't be read; it comes back by [`restore`].
+/// Puts what can be deleted and not be read where a file of news was; it comes back by [`restore`].
 fn hide(path: &Path) {
     fs::rename(path, path.with_extension("kept")).unwrap();
-    fs::create_dir(path).unwrap();
+    symlink(path, path).unwrap();
 }
 
 fn restore(path: &Path) {
-    fs::remove_dir(path).unwrap();
+    fs::remove_file(path).unwrap();
     fs::rename(path.with_extension("kept"), path).unwrap();
 }
 
