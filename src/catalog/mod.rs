@@ -40,6 +40,7 @@ use crate::{
 mod aside;
 mod chunk;
 mod entry;
+mod gathered;
 mod history;
 pub mod json;
 mod line;

@@ -1,22 +1,13 @@
-//! From entries to rows, within the transaction of a batch.
+//! Rows of the tables, as they are read and written within the transaction of a batch.
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{
-    entry::{Attempted, DroppedPush, End, Entry, Place, Taken},
-    spans,
-    store::{Store, StoreError},
-    transitions,
-};
+use super::entry::{Attempted, End, Place, Taken};
 use crate::{
     journal::JournalId,
-    push::{EndpointId, NOBODY_OWES, Sequence, Settlement},
+    push::{EndpointId, Sequence, Settlement},
     webhook::sign::webhook_id,
 };
-
-/// Of a delivery that fails for ever, so many attempts are kept: the first, and the newest.
-const ATTEMPTS_FIRST: i64 = 10;
-const ATTEMPTS_NEWEST: i64 = 90;
 
 /// Above a sequence number stands the number of its journal.
 const SEQUENCE_BITS: u32 = 44;
@@ -50,7 +41,7 @@ impl Origin {
     }
 
     /// The same, by the number.
-    fn row(self, sequence: u64) -> Option<i64> {
+    pub(super) fn row(self, sequence: u64) -> Option<i64> {
         let sequence = i64::try_from(sequence).ok()?;
         let number = (0..1 << (62 - SEQUENCE_BITS))
             .contains(&self.number)
@@ -68,255 +59,299 @@ pub(super) fn word(how: Settlement) -> &'static str {
     }
 }
 
-/// The journal as its pushes are numbered in the file.
-pub(super) fn origin(store: &Store, journal: JournalId) -> Result<Origin, StoreError> {
-    let number = store.journal(journal)?;
-    Ok(Origin { journal, number })
+/// Which delivery: a push and an endpoint.
+pub(super) type Key<'a> = (i64, &'a str);
+
+/// What is known of a push.
+pub(super) enum Push<'a> {
+    /// All: what an attempt had to make up for it gives way.
+    Taken(&'a Taken<'a>),
+    /// What an attempt or an end tells, which gives way to whatever there is.
+    MadeUp(&'a Place<'a>, Option<&'a str>),
 }
 
-/// Writes a batch in one transaction; how many rows it took. `read` says of which file, and how far it was read then.
-pub(super) fn write_batch(
-    store: &mut Store,
-    origin: Origin,
-    batch: &[Entry<'_>],
-    read: Option<(i64, usize)>,
-    log_bytes_max: u64,
-) -> Result<u64, StoreError> {
-    // Somebody who reads for long keeps SQLite from beginning its log anew, which then would grow without bound.
-    if store.wal_bytes() > log_bytes_max && store.checkpoint()? {
-        return Err(StoreError::Unusable(
-            "another program has been reading it for long".to_owned(),
-        ));
-    }
-    let begun = store
-        .connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut rows = 0;
-    for entry in batch {
-        rows += write(&begun, origin, entry)?;
-    }
-    if let Some((file, position)) = read {
-        let sql = "INSERT OR REPLACE INTO overflow (one, file, position) VALUES (1, ?1, ?2)";
-        let values = params![file, number(position as u64)];
-        begun.prepare_cached(sql)?.execute(values)?;
-    }
-    begun.commit()?;
-    Ok(rows)
+/// What became of a push for an endpoint.
+pub(super) struct Delivery<'a> {
+    /// Its repository, unless it stands in the file.
+    pub(super) new: Option<&'a str>,
+    pub(super) attempts: i64,
+    pub(super) next_at: Option<i64>,
+    pub(super) image_size: Option<i64>,
+    pub(super) layers: Option<i64>,
+    pub(super) repository_size: Option<i64>,
+    /// How it ended, if it did within the batch.
+    end: Option<&'a End<'a>>,
+    /// The place of its newest attempt, if that is of the batch.
+    pub(super) newest: Option<usize>,
 }
 
-/// Writes an entry down; how many rows it took.
-pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry<'_>) -> rusqlite::Result<u64> {
-    let sink = Sink { connection, origin };
-    match entry {
-        Entry::Taken(taken) => sink.taken(taken),
-        Entry::Dropped(dropped) => sink.dropped(dropped),
-        Entry::Attempted(place, attempted) => sink.attempted(place, attempted),
-        Entry::Waits(place, at) => sink.waits(place, *at),
-        Entry::Ended(place, end) => sink.ended(place, end),
-        Entry::Buried(sequence, endpoint, end) => match origin.row(*sequence) {
-            Some(push) => sink.end(push, endpoint, end),
-            None => Ok(0),
-        },
-        Entry::Known(name) => sink.known(name),
-        Entry::Changed(changed) => transitions::write(connection, changed),
-    }
+/// An attempt, which is new.
+pub(super) struct Attempt<'a> {
+    pub(super) key: Key<'a>,
+    pub(super) number: i64,
+    pub(super) retry_at: Option<i64>,
+    pub(super) told: &'a Attempted<'a>,
 }
 
-struct Sink<'a> {
-    connection: &'a Connection,
-    origin: Origin,
+/// A repository that was pushed to, or has a webhook of its own.
+#[derive(Default)]
+pub(super) struct Repository<'a> {
+    /// Whether it is not in the file yet.
+    is_new: bool,
+    pub(super) last_push_at: Option<i64>,
+    pub(super) pushes: i64,
+    size: Option<i64>,
+    sized_at: Option<i64>,
+    /// The tag of the last push of the batch, if there was one.
+    pub(super) pushed: Option<&'a str>,
+    is_sized: bool,
 }
 
-impl Sink<'_> {
-    /// The repository is there from now on, if it was not before.
-    fn known(&self, name: &str) -> rusqlite::Result<u64> {
-        let sql = "INSERT OR IGNORE INTO repositories (name, last_tag, pushes) VALUES (?1, '', 0)";
-        Ok(self.connection.prepare_cached(sql)?.execute([name])? as u64)
-    }
-
-    fn taken(&self, taken: &Taken<'_>) -> rusqlite::Result<u64> {
-        let Some(id) = self.origin.row(taken.sequence) else {
-            return Ok(0);
-        };
-        // What an attempt had to make up for it gives way.
-        let sql = "INSERT OR REPLACE INTO pushes (id, sequence, repository, tag, digest, media_type, manifest_size, \
-                   listed, taken_at, event_id, actor) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-        self.connection.prepare_cached(sql)?.execute(params![
-            id,
-            number(taken.sequence),
-            taken.repository,
-            taken.tag,
-            taken.digest,
-            taken.media_type,
-            (taken.manifest_size > 0).then(|| number(taken.manifest_size)),
-            number(taken.listed),
-            taken.at,
-            taken.event_id,
-            taken.actor,
-        ])?;
-        self.pushed(taken.repository, taken.tag, taken.at)?;
-        spans::note(self.connection, id, taken.at)?;
-        for endpoint in &taken.owed {
-            self.owe(id, taken.sequence, endpoint, taken.repository)?;
+impl Push<'_> {
+    pub(super) fn write(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
+        match self {
+            Self::Taken(taken) => {
+                let sql = "INSERT OR REPLACE INTO pushes (id, sequence, repository, tag, digest, media_type, \
+                           manifest_size, listed, taken_at, event_id, actor) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                connection.prepare_cached(sql)?.execute(params![
+                    id,
+                    number(taken.sequence),
+                    taken.repository,
+                    taken.tag,
+                    taken.digest,
+                    taken.media_type,
+                    (taken.manifest_size > 0).then(|| number(taken.manifest_size)),
+                    number(taken.listed),
+                    taken.at,
+                    taken.event_id,
+                    taken.actor,
+                ])?;
+            }
+            Self::MadeUp(place, digest) => {
+                let sql = "INSERT OR IGNORE INTO pushes (id, sequence, repository, tag, digest, event_id, actor) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, '', '')";
+                let values = params![id, number(place.sequence), place.repository, place.tag, digest];
+                connection.prepare_cached(sql)?.execute(values)?;
+            }
         }
-        Ok(1 + taken.owed.len() as u64)
-    }
-
-    /// The repository was pushed to.
-    fn pushed(&self, repository: &str, tag: &str, at: i64) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO repositories (name, last_push_at, last_tag, pushes) VALUES (?1, ?2, ?3, 1) \
-                   ON CONFLICT (name) DO UPDATE SET last_push_at = max(ifnull(last_push_at, ?2), ?2), last_tag = ?3, \
-                   pushes = pushes + 1";
-        let params = params![repository, at, tag];
-        self.connection.prepare_cached(sql)?.execute(params)?;
         Ok(())
     }
+}
 
-    /// The delivery is there from now on, if it was not before.
-    fn owe(&self, push: i64, sequence: u64, endpoint: &str, repository: &str) -> rusqlite::Result<()> {
-        let sql = "INSERT OR IGNORE INTO deliveries (push, endpoint, repository, webhook_id, state) \
-                   VALUES (?1, ?2, ?3, ?4, 'pending')";
-        let id = Sequence::new(sequence)
-            .map(|sequence| webhook_id(self.origin.journal, sequence, &EndpointId::named(endpoint)));
-        self.connection.prepare_cached(sql)?.execute(params![
+impl<'a> Delivery<'a> {
+    /// One that is new.
+    pub(super) fn pending(repository: &'a str) -> Self {
+        Self {
+            new: Some(repository),
+            attempts: 0,
+            next_at: None,
+            image_size: None,
+            layers: None,
+            repository_size: None,
+            end: None,
+            newest: None,
+        }
+    }
+
+    /// The one in the file.
+    pub(super) fn read(connection: &Connection, key: Key<'_>) -> rusqlite::Result<Option<Self>> {
+        let sql = "SELECT attempts, next_at, image_size, layers, repository_size FROM deliveries \
+                   WHERE push = ?1 AND endpoint = ?2";
+        let read = connection
+            .prepare_cached(sql)?
+            .query_row(params![key.0, key.1], |row| {
+                Ok(Self {
+                    new: None,
+                    attempts: row.get(0)?,
+                    next_at: row.get(1)?,
+                    image_size: row.get(2)?,
+                    layers: row.get(3)?,
+                    repository_size: row.get(4)?,
+                    end: None,
+                    newest: None,
+                })
+            });
+        read.optional()
+    }
+
+    pub(super) fn ends(&mut self, end: &'a End<'a>) {
+        self.next_at = None;
+        self.end = Some(end);
+    }
+
+    pub(super) fn write(
+        &self,
+        connection: &Connection,
+        origin: Origin,
+        key: Key<'_>,
+    ) -> rusqlite::Result<()> {
+        match (self.new, self.end) {
+            (Some(repository), _) => self.insert(connection, origin, key, repository),
+            (None, Some(end)) => self.update_ended(connection, key, end),
+            (None, None) => self.update(connection, key),
+        }
+    }
+
+    fn insert(
+        &self,
+        connection: &Connection,
+        origin: Origin,
+        (push, endpoint): Key<'_>,
+        repository: &str,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO deliveries (push, endpoint, attempts, next_at, image_size, layers, repository_size, \
+                   state, ended_at, reason, repository, webhook_id) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let id = Sequence::new(Origin::sequence(push))
+            .map(|sequence| webhook_id(origin.journal, sequence, &EndpointId::named(endpoint)));
+        connection.prepare_cached(sql)?.execute(params![
             push,
             endpoint,
+            self.attempts,
+            self.next_at,
+            self.image_size,
+            self.layers,
+            self.repository_size,
+            self.end.map_or("pending", |end| end.how),
+            self.end.map(|end| end.at),
+            self.end.and_then(|end| end.reason),
             repository,
-            id.unwrap_or_default()
+            id.unwrap_or_default(),
         ])?;
         Ok(())
     }
 
-    /// Makes up for a push that was not written down when it was taken.
-    fn make_up(&self, push: i64, place: &Place<'_>, digest: Option<&str>) -> rusqlite::Result<()> {
-        let sql = "INSERT OR IGNORE INTO pushes (id, sequence, repository, tag, digest, event_id, actor) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, '', '')";
-        self.connection.prepare_cached(sql)?.execute(params![
-            push,
-            number(place.sequence),
-            place.repository,
-            place.tag,
-            digest
-        ])?;
-        self.owe(push, place.sequence, place.endpoint, place.repository)
-    }
-
-    fn dropped(&self, dropped: &DroppedPush<'_>) -> rusqlite::Result<u64> {
-        let sql = "INSERT INTO dropped (at, rule, repository, tag, digest, event_id, actor) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        self.connection.prepare_cached(sql)?.execute(params![
-            dropped.at,
-            dropped.rule,
-            dropped.repository,
-            dropped.tag,
-            dropped.digest,
-            dropped.event_id,
-            dropped.actor
-        ])?;
-        // Somebody may want to give it a webhook now.
-        if dropped.rule == NOBODY_OWES {
-            self.pushed(dropped.repository, dropped.tag, dropped.at)?;
-        }
-        Ok(1)
-    }
-
-    fn attempted(&self, place: &Place<'_>, attempt: &Attempted<'_>) -> rusqlite::Result<u64> {
-        let Some(push) = self.origin.row(place.sequence) else {
-            return Ok(0);
-        };
-        let endpoint = place.endpoint;
-        let count = || self.count(push, endpoint, attempt);
-        let attempts = if let Some(attempts) = count()? {
-            attempts
-        } else {
-            self.make_up(push, place, Some(attempt.digest))?;
-            count()?.unwrap_or(1)
-        };
-        let sql = "INSERT INTO attempts (push, endpoint, number, at, elapsed_us, status, fault, reason, url, headers, \
-                   body, body_bytes, answer, answer_bytes) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
-        let (sent, answer) = (attempt.sent.as_ref(), attempt.answer.as_ref());
-        self.connection.prepare_cached(sql)?.execute(params![
+    /// Leaves its state alone: a column that is named is taken out of its indexes and put into them again, whether it
+    /// changes or not.
+    fn update(&self, connection: &Connection, (push, endpoint): Key<'_>) -> rusqlite::Result<()> {
+        let sql = "UPDATE deliveries SET attempts = ?3, next_at = ?4, image_size = ?5, layers = ?6, \
+                   repository_size = ?7 WHERE push = ?1 AND endpoint = ?2";
+        connection.prepare_cached(sql)?.execute(params![
             push,
             endpoint,
-            attempts,
-            attempt.at,
-            number(attempt.elapsed_us),
-            attempt.status,
-            attempt.fault,
-            attempt.reason,
+            self.attempts,
+            self.next_at,
+            self.image_size,
+            self.layers,
+            self.repository_size,
+        ])?;
+        Ok(())
+    }
+
+    fn update_ended(
+        &self,
+        connection: &Connection,
+        (push, endpoint): Key<'_>,
+        end: &End<'_>,
+    ) -> rusqlite::Result<()> {
+        let sql = "UPDATE deliveries SET attempts = ?3, next_at = ?4, image_size = ?5, layers = ?6, \
+                   repository_size = ?7, state = ?8, ended_at = ?9, reason = ?10 WHERE push = ?1 AND endpoint = ?2";
+        connection.prepare_cached(sql)?.execute(params![
+            push,
+            endpoint,
+            self.attempts,
+            self.next_at,
+            self.image_size,
+            self.layers,
+            self.repository_size,
+            end.how,
+            end.at,
+            end.reason,
+        ])?;
+        Ok(())
+    }
+}
+
+impl Attempt<'_> {
+    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO attempts (push, endpoint, number, at, elapsed_us, status, fault, reason, url, headers, \
+                   body, body_bytes, answer, answer_bytes, retry_at) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+        let (told, (push, endpoint)) = (self.told, self.key);
+        let (sent, answer) = (told.sent.as_ref(), told.answer.as_ref());
+        connection.prepare_cached(sql)?.execute(params![
+            push,
+            endpoint,
+            self.number,
+            told.at,
+            number(told.elapsed_us),
+            told.status,
+            told.fault,
+            told.reason,
             sent.map(|sent| sent.url),
             sent.map(|sent| sent.headers),
             sent.map(|sent| sent.body.first),
             sent.map(|sent| number(sent.body.bytes)),
             answer.map(|answer| answer.first),
             answer.map(|answer| number(answer.bytes)),
+            self.retry_at,
         ])?;
-        if let Some(size) = attempt.repository_size {
-            let sql = "UPDATE repositories SET size = ?2, sized_at = ?3 WHERE name = ?1 AND \
-                       (size IS NOT ?2 OR sized_at IS NULL) AND ifnull(sized_at, 0) <= ?3";
-            let values = params![place.repository, number(size), attempt.at];
-            self.connection.prepare_cached(sql)?.execute(values)?;
-        }
-        let outdated = attempts - ATTEMPTS_NEWEST;
-        if outdated > ATTEMPTS_FIRST {
-            let sql = "DELETE FROM attempts WHERE push = ?1 AND endpoint = ?2 AND number = ?3";
-            self.connection
-                .prepare_cached(sql)?
-                .execute(params![push, endpoint, outdated])?;
-        }
-        Ok(1)
+        Ok(())
     }
+}
 
-    /// One more attempt of the delivery; which one, or `None` when there is no such delivery.
-    fn count(&self, push: i64, endpoint: &str, attempt: &Attempted<'_>) -> rusqlite::Result<Option<i64>> {
-        let sql = "UPDATE deliveries SET attempts = attempts + 1, next_at = NULL, image_size = ?3, layers = ?4, \
-                   repository_size = ?5 WHERE push = ?1 AND endpoint = ?2 RETURNING attempts";
-        let values = params![
-            push,
-            endpoint,
-            attempt.image_size.map(number),
-            attempt.image_size.map(|_| number(attempt.layers)),
-            attempt.repository_size.map(number)
-        ];
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement.query_row(values, |row| row.get(0)).optional()
-    }
-
-    fn waits(&self, place: &Place<'_>, at: i64) -> rusqlite::Result<u64> {
-        let Some(push) = self.origin.row(place.sequence) else {
-            return Ok(0);
-        };
-        let sql = "UPDATE deliveries SET next_at = ?3 WHERE push = ?1 AND endpoint = ?2 RETURNING attempts";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let attempts: Option<i64> = statement
-            .query_row(params![push, place.endpoint, at], |row| row.get(0))
-            .optional()?;
-        let sql = "UPDATE attempts SET retry_at = ?4 WHERE push = ?1 AND endpoint = ?2 AND number = ?3";
-        self.connection
-            .prepare_cached(sql)?
-            .execute(params![push, place.endpoint, attempts, at])?;
-        Ok(0)
-    }
-
-    fn ended(&self, place: &Place<'_>, end: &End<'_>) -> rusqlite::Result<u64> {
-        let Some(push) = self.origin.row(place.sequence) else {
-            return Ok(0);
-        };
-        match self.end(push, place.endpoint, end)? {
-            0 => {
-                self.make_up(push, place, None)?;
-                self.end(push, place.endpoint, end)
-            }
-            ended => Ok(ended),
+impl Repository<'_> {
+    /// One that is new.
+    pub(super) fn never_pushed_to() -> Self {
+        Self {
+            is_new: true,
+            ..Self::default()
         }
     }
 
-    fn end(&self, push: i64, endpoint: &str, end: &End<'_>) -> rusqlite::Result<u64> {
-        let sql = "UPDATE deliveries SET state = ?3, ended_at = ?4, next_at = NULL, reason = ?5 \
-                   WHERE push = ?1 AND endpoint = ?2";
-        let values = params![push, endpoint, end.how, end.at, end.reason];
-        Ok(self.connection.prepare_cached(sql)?.execute(values)? as u64)
+    /// The one in the file.
+    pub(super) fn read(connection: &Connection, name: &str) -> rusqlite::Result<Option<Self>> {
+        let sql = "SELECT last_push_at, pushes, size, sized_at FROM repositories WHERE name = ?1";
+        let read = connection.prepare_cached(sql)?.query_row([name], |row| {
+            Ok(Self {
+                last_push_at: row.get(0)?,
+                pushes: row.get(1)?,
+                size: row.get(2)?,
+                sized_at: row.get(3)?,
+                ..Self::default()
+            })
+        });
+        read.optional()
+    }
+
+    /// A webhook told its size, unless one that was sent later did before.
+    pub(super) fn sized(&mut self, size: i64, at: i64) {
+        let is_other = self.size != Some(size) || self.sized_at.is_none();
+        if is_other && self.sized_at.unwrap_or(0) <= at {
+            (self.size, self.sized_at) = (Some(size), Some(at));
+            self.is_sized = true;
+        }
+    }
+
+    pub(super) fn write(&self, connection: &Connection, name: &str) -> rusqlite::Result<()> {
+        if self.is_new {
+            let sql = "INSERT INTO repositories (name, last_push_at, last_tag, pushes, size, sized_at) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let tag = self.pushed.unwrap_or_default();
+            let values = params![
+                name,
+                self.last_push_at,
+                tag,
+                self.pushes,
+                self.size,
+                self.sized_at
+            ];
+            connection.prepare_cached(sql)?.execute(values)?;
+            return Ok(());
+        }
+        // Each has an index of its own, and most pushes leave a size as it is.
+        if let Some(tag) = self.pushed {
+            let sql = "UPDATE repositories SET last_push_at = ?2, last_tag = ?3, pushes = ?4 WHERE name = ?1";
+            let values = params![name, self.last_push_at, tag, self.pushes];
+            connection.prepare_cached(sql)?.execute(values)?;
+        }
+        if self.is_sized {
+            let sql = "UPDATE repositories SET size = ?2, sized_at = ?3 WHERE name = ?1";
+            let values = params![name, self.size, self.sized_at];
+            connection.prepare_cached(sql)?.execute(values)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 //! and the last moment at which one of them was taken. What it tells may be more than what is there, never less:
 //! whoever asks looks at each push's own moment as well.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use rusqlite::{Connection, params};
 
@@ -14,13 +14,27 @@ use super::lists::Between;
 /// Numbers of a block, as a power of two.
 const BLOCK_BITS: u32 = 10;
 
-/// Takes note that a push was taken.
-pub(super) fn note(connection: &Connection, push: i64, taken_at: i64) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO spans (block, first_at, last_at) VALUES (?1, ?2, ?2) ON CONFLICT (block) DO UPDATE SET \
-               first_at = min(first_at, ?2), last_at = max(last_at, ?2)";
-    let values = params![push >> BLOCK_BITS, taken_at];
-    connection.prepare_cached(sql)?.execute(values)?;
-    Ok(())
+/// What spans come to have more, by block.
+#[derive(Default)]
+pub(super) struct Spans(BTreeMap<i64, (i64, i64)>);
+
+impl Spans {
+    /// Takes note that a push was taken.
+    pub(super) fn note(&mut self, push: i64, taken_at: i64) {
+        let (first, last) = self.0.entry(push >> BLOCK_BITS).or_insert((taken_at, taken_at));
+        (*first, *last) = ((*first).min(taken_at), (*last).max(taken_at));
+    }
+
+    /// Writes that down.
+    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO spans (block, first_at, last_at) VALUES (?1, ?2, ?3) ON CONFLICT (block) DO UPDATE SET \
+                   first_at = min(first_at, ?2), last_at = max(last_at, ?3)";
+        let mut statement = connection.prepare_cached(sql)?;
+        for (block, (first, last)) in &self.0 {
+            statement.execute(params![block, first, last])?;
+        }
+        Ok(())
+    }
 }
 
 /// Forgets the blocks before the oldest push.

@@ -29,6 +29,7 @@ mod bounds;
 mod compared;
 mod damage;
 mod figures;
+mod gathered;
 mod line;
 mod line_faults;
 mod lists;

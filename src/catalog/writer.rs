@@ -12,11 +12,11 @@ use tracing::{error, info, warn};
 use super::{
     Options,
     chunk::Chunk,
+    gathered::{origin, write_batch},
     history::Gauges,
     line::{Line, Next},
     prune::{Bounds, More, Pruner},
     reconcile::Ledger,
-    rows::{origin, write_batch},
     store::{Store, StoreError},
 };
 use crate::{clock::Clock, image::RepositoryName, journal::JournalId};

@@ -13,9 +13,10 @@ use rusqlite::{Connection, params};
 use super::{
     super::{
         entry::{self, End, Entry, Place},
+        gathered,
         lists::Between,
-        rows::{self, Origin},
-        spans,
+        rows::Origin,
+        spans::{self, Spans},
         store::Store,
         walk::Walk,
     },
@@ -155,17 +156,13 @@ fn write(store: &mut Store, all: &[Taken]) -> Vec<Meant> {
                 },
             );
             let ended = Entry::Ended(Place::of(&which, &endpoint), end);
-            rows::write(&begun, origin, &ended).unwrap();
+            gathered::write(&begun, origin, &[ended]).unwrap();
         }
         if taken.is_timed {
             let owed: Vec<String> = durable.push.owed.iter().map(ToString::to_string).collect();
             let digest = durable.push.digest.to_string();
-            rows::write(
-                &begun,
-                origin,
-                &Entry::Taken(entry::Taken::of(&durable, &digest, &owed)),
-            )
-            .unwrap();
+            let taken = Entry::Taken(entry::Taken::of(&durable, &digest, &owed));
+            gathered::write(&begun, origin, &[taken]).unwrap();
         }
         for (endpoint, state) in &taken.states {
             let endpoint = endpoint.to_string();
@@ -356,7 +353,7 @@ fn the_repositories_that_somebody_may_see_are_found_by_how_their_names_begin() {
     for number in 0..40 {
         for name in ["acme/app", "acme/lib", "mono"] {
             let known = format!("{name}{number}");
-            rows::write(&store.connection, origin, &Entry::Known(&known)).unwrap();
+            gathered::write(&store.connection, origin, &[Entry::Known(&known)]).unwrap();
         }
     }
     let reader = Reader::open(&file).unwrap();
@@ -384,13 +381,15 @@ fn a_time_is_looked_for_only_where_it_can_be() {
     let folder = TempDir::new().unwrap();
     let store = Store::open(&folder.path().join(FILE), 1 << 20).unwrap();
     let begun = store.connection.unchecked_transaction().unwrap();
+    let mut noted = Spans::default();
     // A push a second, of which some are told; in the second journal, the clock goes back by an hour once.
     for number in (0..100 * 1_024).filter(|number| number % 32 == 0 || number % 1_024 == 1_023) {
-        spans::note(&begun, 1 << 44 | number, number * 1_000).unwrap();
+        noted.note(1 << 44 | number, number * 1_000);
         let set = if number < 50 * 1_024 { 0 } else { 3_600 };
         let at = Timestamp::from_unix_millis((200_000 + number - set) * 1_000);
-        spans::note(&begun, 2 << 44 | number, at.unix_millis()).unwrap();
+        noted.note(2 << 44 | number, at.unix_millis());
     }
+    noted.write(&begun).unwrap();
     let ranges = |since: i64, until: i64| {
         let between = Between {
             since: since * 1_000,

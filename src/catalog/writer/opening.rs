@@ -10,8 +10,8 @@ use tracing::{error, info, warn};
 use super::{
     super::{
         entry::Entry,
+        gathered::{origin, write_batch},
         reconcile::{Failure, reconcile},
-        rows::{origin, write_batch},
         store::{Store, StoreError, set_aside},
     },
     BATCH_ENTRIES, Writer,
