@@ -124,6 +124,9 @@ fn endpoint_of(text: &str) -> Result<String, Problem> {
 }
 
 /// Deliveries, the newest push first.
+///
+/// For somebody who may see but some repositories a page may have fewer than were asked for, or none, and a `next` all
+/// the same.
 #[utoipa::path(
     get, path = "/api/v1/deliveries", tag = "deliveries", operation_id = "deliveries",
     params(

@@ -140,6 +140,8 @@ impl From<LettersError> for Problem {
 }
 
 /// Dead letters, those that were given up on last first.
+///
+/// A page may have fewer than were asked for, or none, and a `next` all the same: only so many are looked at for each.
 #[utoipa::path(
     get, path = "/api/v1/dead-letters", tag = "deliveries", operation_id = "dead_letters",
     params(
