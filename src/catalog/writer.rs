@@ -26,8 +26,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const BATCH_ENTRIES: usize = 2_000;
 
 /// After a batch behind which more waits, this many times as long as it took is rested while news come as fast as at a
-/// rush, for pushes and webhooks need disk and processors more; and as long as it took when they don't, or there is not
-/// much room left where they wait.
+/// rush, for pushes and webhooks need disk and processors more; as long as it took when they come more slowly, or there is
+/// not much room left where they wait; and not at all when none come.
 const RESTS_AT_RUSH: u32 = 16;
 const RESTS: u32 = 1;
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -154,7 +154,7 @@ impl Writer {
                 };
                 match self.line.next(idle, GATHER) {
                     Next::Chunk(chunk) => {
-                        (self.chunk, self.unread, self.is_held_up) = (Some(chunk), 0, false)
+                        (self.chunk, self.unread, self.is_held_up) = (Some(chunk), 0, false);
                     }
                     Next::Nothing => self.is_held_up = false,
                     Next::Unreadable(error) => self.cannot_read(&error),
@@ -238,7 +238,7 @@ impl Writer {
         match read.map(|chunk| self.line.done(chunk)) {
             Some(Ok(())) => (self.chunk, self.is_held_up) = (None, false),
             Some(Err(error)) => {
-                self.hold_up(&format!("news that are written down can't be deleted: {error}"))
+                self.hold_up(&format!("news that are written down can't be deleted: {error}"));
             }
             None => {}
         }
@@ -272,11 +272,7 @@ impl Writer {
         let told = self.gauges.told.load(Ordering::Relaxed);
         let (before, at) = std::mem::replace(&mut self.told, (told, Instant::now()));
         if is_more {
-            let rests = if is_rush(told - before, at.elapsed()) && !self.line.is_filling() {
-                RESTS_AT_RUSH
-            } else {
-                RESTS
-            };
+            let rests = rests(told - before, at.elapsed(), self.line.is_filling());
             self.line.pause((began.elapsed() * rests).min(self.rest_max));
         }
     }
@@ -353,7 +349,26 @@ impl Writer {
     }
 }
 
-/// Whether so many news within that time are a rush.
-fn is_rush(told: u64, within: Duration) -> bool {
-    f64::from(u32::try_from(told).unwrap_or(u32::MAX)) > RUSH * within.as_secs_f64()
+/// How many times as long as a batch took is rested when so many news came within that time.
+fn rests(told: u64, within: Duration, is_filling: bool) -> u32 {
+    let told = f64::from(u32::try_from(told).unwrap_or(u32::MAX));
+    match told / within.as_secs_f64() {
+        fast if fast > RUSH && !is_filling => RESTS_AT_RUSH,
+        slow if slow > 0.0 => RESTS,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_news_come_the_longer_is_rested_unless_room_is_short_and_when_none_come_it_is_not() {
+        let second = Duration::from_secs(1);
+        let told = [0, 1, 2_000, 2_001, u64::MAX];
+        assert_eq!(told.map(|told| rests(told, second, false)), [0, 1, 1, 16, 16]);
+        assert_eq!(told.map(|told| rests(told, second, true)), [0, 1, 1, 1, 1]);
+        assert_eq!(rests(0, Duration::ZERO, false), 0);
+    }
 }
