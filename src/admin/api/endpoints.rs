@@ -158,14 +158,17 @@ fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointV
     let paging = Paging::new(admin, List::Endpoints, query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<(bool, String)>()?);
     let endpoints = &admin.parts().endpoints;
-    let all: Vec<EndpointId> = match &query.repository {
-        Some(name) => {
-            let name = super::repository(name)?;
-            who.see(&name)?;
-            endpoints.concerned(&name)
-        }
-        None => seen(admin, who),
+    let is_meant =
+        |id: &EndpointId| state.is_none_or(|state| admin.parts().states.view(id).state.as_str() == state);
+    let (all, is_cut) = if let Some(name) = &query.repository {
+        let name = super::repository(name)?;
+        who.see(&name)?;
+        (endpoints.concerned(&name), false)
+    } else {
+        let behind = after.as_ref().filter(|after| after.0).map(|after| &*after.1);
+        seen(admin, who, behind, is_meant, limit + 1)
     };
+    let end = all.last().cloned();
     let place = |id: &EndpointId| (matches!(id, EndpointId::Repository(_)), id.to_string());
     let mut places = all.iter().map(place);
     let begin = match &after {
@@ -179,7 +182,7 @@ fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointV
     };
     let (mut items, mut last) = (Vec::new(), None);
     for id in all.into_iter().skip(begin) {
-        if state.is_some_and(|state| admin.parts().states.view(&id).state.as_str() != state) {
+        if !is_meant(&id) {
             continue;
         }
         let Some(endpoint) = endpoints.get(&id) else {
@@ -194,18 +197,42 @@ fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointV
         items.push(EndpointView::of(admin, who, &endpoint));
         last = Some(place(&id));
     }
-    Ok(Page { items, next: None })
+    // Where there are more, some have come into another state since they were chosen.
+    let next = is_cut.then(|| end.as_ref().map(place)).flatten();
+    Ok(Page {
+        items,
+        next: paging.next(next.as_ref()),
+    })
 }
 
-/// The endpoints that somebody sees without naming a repository, in their order.
-fn seen(admin: &Admin, who: &Who) -> Vec<EndpointId> {
+/// The endpoints that somebody sees without naming a repository, in their order; of the repositories' only those behind
+/// the one of the name `behind` that are meant, so many at most, for they may be very many: whether there are more.
+fn seen(
+    admin: &Admin,
+    who: &Who,
+    behind: Option<&str>,
+    is_meant: impl Fn(&EndpointId) -> bool,
+    most: usize,
+) -> (Vec<EndpointId>, bool) {
     let endpoints = &admin.parts().endpoints;
+    let behind = behind.map(|behind| behind.strip_prefix("repository:").unwrap_or(behind));
     let mut own: Vec<EndpointId> = endpoints.ids();
-    own.retain(|id| matches!(id, EndpointId::Repository(_)) && who.may_locate(id));
+    own.retain(|id| match id {
+        EndpointId::Named(_) => false,
+        EndpointId::Repository(name) => {
+            behind.is_none_or(|behind| name.as_str() > behind) && who.may_locate(id) && is_meant(id)
+        }
+    });
+    let is_cut = own.len() > most;
+    if is_cut {
+        own.select_nth_unstable(most - 1);
+        own.truncate(most);
+    }
     own.sort_unstable();
     let named = endpoints.named();
     let named = named.iter().map(|endpoint| endpoint.id.clone());
-    named.filter(|id| who.may_locate(id)).chain(own).collect()
+    let all = named.filter(|id| who.may_locate(id)).chain(own).collect();
+    (all, is_cut)
 }
 
 /// The endpoints that are not healthy, of those that somebody sees: first those that get nothing although they should,

@@ -116,6 +116,31 @@ fn endpoints_come_page_by_page_and_tell_how_long_they_fail() {
         path = between(&page, "rel=\"next\" href=\"", "\"").replace("&#38;", "&");
     }
     assert_eq!(seen, 4);
+    let own = [
+        "repository:acme/app0",
+        "repository:acme/app1",
+        "repository:acme/app2",
+    ];
+    for limit in 1..=5 {
+        assert_eq!(all(&api, "", limit), ["ci", own[0], own[1], own[2]], "{limit}");
+        assert_eq!(all(&api, "&state=healthy", limit), own, "{limit}");
+        assert_eq!(all(&api, "&state=failing", limit), ["ci"], "{limit}");
+    }
+}
+
+/// The endpoints that are listed, page by page.
+fn all(api: &Api, filter: &str, limit: usize) -> Vec<String> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = api.json(&format!("/api/v1/endpoints?limit={limit}{filter}{cursor}"));
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= limit);
+        all.extend(items.iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return all,
+        }
+    }
 }
 
 #[test]
