@@ -71,9 +71,9 @@ fn few_that_may_be_seen_among_many_are_on_the_first_page() {
     );
     assert!(page["next"].is_null(), "{page:#}");
 
-    // One that is not gone through to its end stops at something else, and its cursor does not say at what.
+    // A page's cursor does not say at what it stopped.
     let begun = viewer.json("/api/v1/deliveries?limit=1");
-    assert_eq!(begun["items"], json!([]));
+    assert_eq!(begun["items"].as_array().unwrap().len(), 1);
     let next = begun["next"].as_str().unwrap();
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(next).unwrap();
     assert!(!bytes.windows(4).any(|four| four == b"hook"), "{next}");
@@ -91,5 +91,5 @@ fn few_that_may_be_seen_among_many_are_on_the_first_page() {
     shipbell.start_again();
     let viewer = Api::at(shipbell.admin_port()).bearer(VIEWER);
     let page = viewer.json(&behind(next));
-    assert_eq!(page["items"].as_array().unwrap().len(), 2, "{page:#}");
+    assert_eq!(page["items"].as_array().unwrap().len(), 1, "{page:#}");
 }

@@ -26,10 +26,11 @@ use crate::{
 };
 
 /// Repositories that may be seen whose deliveries are looked for alone. If they are more, the history is asked for all,
-/// most of which may not be seen: for so many at once, and at most for one page.
+/// most of which may not be seen: so often for one page, and each time for so many, in all and for each that is wanted.
 const NAMES_MAX: usize = 32;
+const READS_MAX: usize = 20;
 const UNSEEN_READ: usize = 200;
-const UNSEEN_MAX: usize = 5_000;
+const UNSEEN_EACH: usize = 25;
 
 /// A delivery in a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -168,13 +169,14 @@ pub(in super::super) async fn listed(
             filter.among = reader.names(&seen, NAMES_MAX)?;
         }
         let is_exact = who.sees_all() || filter.repository.is_some() || filter.among.is_some();
-        let mut left = UNSEEN_MAX;
+        let unseen = UNSEEN_READ.min(UNSEEN_EACH * (limit + 1));
+        let mut left = READS_MAX * unseen;
         while left > 0 {
             let missing = limit + 1 - items.len();
             let wanted = if is_exact {
                 missing
             } else {
-                missing.max(UNSEEN_READ).min(left)
+                missing.max(unseen).min(left)
             };
             left = left.saturating_sub(wanted);
             let found = reader.deliveries(&filter, after.as_ref(), wanted)?;
