@@ -1,6 +1,6 @@
 //! Rows of the tables, as they are read and written within the transaction of a batch.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 
 use super::entry::{Attempted, End, Place, Taken};
 use crate::{
@@ -186,80 +186,44 @@ impl<'a> Delivery<'a> {
         origin: Origin,
         key: Key<'_>,
     ) -> rusqlite::Result<()> {
-        match (self.new, self.end) {
-            (Some(repository), _) => self.insert(connection, origin, key, repository),
-            (None, Some(end)) => self.update_ended(connection, key, end),
-            (None, None) => self.update(connection, key),
+        let (push, endpoint) = key;
+        let counted: [&dyn ToSql; 7] = [
+            &push,
+            &endpoint,
+            &self.attempts,
+            &self.next_at,
+            &self.image_size,
+            &self.layers,
+            &self.repository_size,
+        ];
+        let how = self.end.map_or("pending", |end| end.how);
+        let (at, reason) = (self.end.map(|end| end.at), self.end.and_then(|end| end.reason));
+        let ended: [&dyn ToSql; 3] = [&how, &at, &reason];
+        let run = |sql, values: &mut dyn Iterator<Item = &dyn ToSql>| -> rusqlite::Result<()> {
+            connection
+                .prepare_cached(sql)?
+                .execute(params_from_iter(values))?;
+            Ok(())
+        };
+        if let Some(repository) = self.new {
+            let sql = "INSERT INTO deliveries (push, endpoint, attempts, next_at, image_size, layers, \
+                       repository_size, state, ended_at, reason, repository, webhook_id) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+            let id = Sequence::new(Origin::sequence(push))
+                .map(|sequence| webhook_id(origin.journal, sequence, &EndpointId::named(endpoint)));
+            let whose: [&dyn ToSql; 2] = [&repository, &id.unwrap_or_default()];
+            run(sql, &mut counted.into_iter().chain(ended).chain(whose))
+        } else if self.end.is_some() {
+            let sql = "UPDATE deliveries SET attempts = ?3, next_at = ?4, image_size = ?5, layers = ?6, \
+                       repository_size = ?7, state = ?8, ended_at = ?9, reason = ?10 \
+                       WHERE push = ?1 AND endpoint = ?2";
+            run(sql, &mut counted.into_iter().chain(ended))
+        } else {
+            // A column that is named is taken out of its indexes and put into them again, whether it changes or not.
+            let sql = "UPDATE deliveries SET attempts = ?3, next_at = ?4, image_size = ?5, layers = ?6, \
+                       repository_size = ?7 WHERE push = ?1 AND endpoint = ?2";
+            run(sql, &mut counted.into_iter())
         }
-    }
-
-    fn insert(
-        &self,
-        connection: &Connection,
-        origin: Origin,
-        (push, endpoint): Key<'_>,
-        repository: &str,
-    ) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO deliveries (push, endpoint, attempts, next_at, image_size, layers, repository_size, \
-                   state, ended_at, reason, repository, webhook_id) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-        let id = Sequence::new(Origin::sequence(push))
-            .map(|sequence| webhook_id(origin.journal, sequence, &EndpointId::named(endpoint)));
-        connection.prepare_cached(sql)?.execute(params![
-            push,
-            endpoint,
-            self.attempts,
-            self.next_at,
-            self.image_size,
-            self.layers,
-            self.repository_size,
-            self.end.map_or("pending", |end| end.how),
-            self.end.map(|end| end.at),
-            self.end.and_then(|end| end.reason),
-            repository,
-            id.unwrap_or_default(),
-        ])?;
-        Ok(())
-    }
-
-    /// Leaves its state alone: a column that is named is taken out of its indexes and put into them again, whether it
-    /// changes or not.
-    fn update(&self, connection: &Connection, (push, endpoint): Key<'_>) -> rusqlite::Result<()> {
-        let sql = "UPDATE deliveries SET attempts = ?3, next_at = ?4, image_size = ?5, layers = ?6, \
-                   repository_size = ?7 WHERE push = ?1 AND endpoint = ?2";
-        connection.prepare_cached(sql)?.execute(params![
-            push,
-            endpoint,
-            self.attempts,
-            self.next_at,
-            self.image_size,
-            self.layers,
-            self.repository_size,
-        ])?;
-        Ok(())
-    }
-
-    fn update_ended(
-        &self,
-        connection: &Connection,
-        (push, endpoint): Key<'_>,
-        end: &End<'_>,
-    ) -> rusqlite::Result<()> {
-        let sql = "UPDATE deliveries SET attempts = ?3, next_at = ?4, image_size = ?5, layers = ?6, \
-                   repository_size = ?7, state = ?8, ended_at = ?9, reason = ?10 WHERE push = ?1 AND endpoint = ?2";
-        connection.prepare_cached(sql)?.execute(params![
-            push,
-            endpoint,
-            self.attempts,
-            self.next_at,
-            self.image_size,
-            self.layers,
-            self.repository_size,
-            end.how,
-            end.at,
-            end.reason,
-        ])?;
-        Ok(())
     }
 }
 

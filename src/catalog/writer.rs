@@ -290,6 +290,7 @@ impl Writer {
             );
             // In this order: SQLite deletes the log of the old one.
             (self.store, self.retry_at, self.is_checked) = (None, None, false);
+            self.pruner.restart();
         }
         if let Err(error) = self.compare_if_due() {
             self.fail(&error);

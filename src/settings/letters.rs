@@ -156,7 +156,7 @@ impl Settings {
         let mut looked = 0;
         while page.letters.len() < limit && before > first && looked < LOOKED_THROUGH_MAX {
             let room = limit - page.letters.len();
-            let mut go = self.look_for(&search, filter, before, room)?;
+            let mut go = self.look_for(&search, before, room)?;
             page.letters.append(&mut go.found);
             before = go.reached;
             looked += go.looked;

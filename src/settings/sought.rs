@@ -97,7 +97,8 @@ impl Criterion {
 
 /// What is looked for.
 #[derive(Debug)]
-pub(super) struct Search {
+pub(super) struct Search<'a> {
+    filter: &'a LetterFilter,
     criteria: Vec<Criterion>,
     /// The blocks in which there can be some, the newest first; `None` if there can be in any.
     blocks: Option<Vec<i64>>,
@@ -113,8 +114,8 @@ enum Found {
     SoFar(i64),
 }
 
-impl Search {
-    pub(super) fn of(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<Self> {
+impl<'a> Search<'a> {
+    pub(super) fn of(connection: &Connection, filter: &'a LetterFilter) -> rusqlite::Result<Self> {
         let mut criteria = Vec::new();
         if !filter.ids.is_empty() {
             let mut numbers = filter.ids.clone();
@@ -130,7 +131,11 @@ impl Search {
         criteria.extend(tag.map(|tag| Criterion::Equal(BY_TAG, tag.to_owned())));
         let is_timed = filter.since.is_some() || filter.until.is_some();
         let blocks = is_timed.then(|| blocks(connection, filter)).transpose()?;
-        Ok(Self { criteria, blocks })
+        Ok(Self {
+            filter,
+            criteria,
+            blocks,
+        })
     }
 
     /// Whether there is an index for anything that is asked for.
@@ -277,28 +282,16 @@ fn add_names(
 
 impl Settings {
     /// Letters that are meant, newest first, of those before that number: at most `limit`, as far as that comes in one go.
-    pub(super) fn look_for(
-        &self,
-        search: &Search,
-        filter: &LetterFilter,
-        before: i64,
-        limit: usize,
-    ) -> Result<Go, AccessError> {
+    pub(super) fn look_for(&self, search: &Search<'_>, before: i64, limit: usize) -> Result<Go, AccessError> {
         if search.is_exact() {
-            self.searched(search, filter, before, limit)
+            self.searched(search, before, limit)
         } else {
-            self.window(search, filter, before, limit)
+            self.window(search, before, limit)
         }
     }
 
     /// Those found one by one.
-    fn searched(
-        &self,
-        search: &Search,
-        filter: &LetterFilter,
-        before: i64,
-        limit: usize,
-    ) -> Result<Go, AccessError> {
+    fn searched(&self, search: &Search<'_>, before: i64, limit: usize) -> Result<Go, AccessError> {
         let connection = self.connection();
         let begun = connection.unchecked_transaction()?;
         let mut statement = begun.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
@@ -316,7 +309,7 @@ impl Settings {
                 Found::Letter(id) => reached = id,
             }
             let read_if_meant = |row: &Row<'_>| {
-                if filter.is_repository_meant(text(row, "repository")?) {
+                if search.filter.is_repository_meant(text(row, "repository")?) {
                     read(row).map(Some)
                 } else {
                     Ok(None)
@@ -325,7 +318,7 @@ impl Settings {
             // One of a number that was asked for may be gone.
             let kept = statement.query_row([reached], read_if_meant).optional();
             let kept = self.0.odd.pass_over(reached, kept)?.flatten().flatten();
-            match kept.filter(|kept| is_meant(filter, kept)) {
+            match kept.filter(|kept| is_meant(search.filter, kept)) {
                 Some(kept) => found.push(kept),
                 None => in_vain += 1,
             }
@@ -339,13 +332,7 @@ impl Settings {
     }
 
     /// Those within one window.
-    fn window(
-        &self,
-        search: &Search,
-        filter: &LetterFilter,
-        before: i64,
-        limit: usize,
-    ) -> Result<Go, AccessError> {
+    fn window(&self, search: &Search<'_>, before: i64, limit: usize) -> Result<Go, AccessError> {
         let connection = self.connection();
         let Some((newest, oldest)) = search.stretch(before) else {
             return Ok(Go::END);
@@ -365,12 +352,12 @@ impl Settings {
         let mut rows = statement.query(named_params! {
             ":newest": newest,
             ":lowest": lowest,
-            ":since": filter.since.map_or(i64::MIN, Timestamp::unix_millis),
-            ":until": filter.until.map_or(i64::MAX, Timestamp::unix_millis),
+            ":since": search.filter.since.map_or(i64::MIN, Timestamp::unix_millis),
+            ":until": search.filter.until.map_or(i64::MAX, Timestamp::unix_millis),
         })?;
         let (mut found, mut reached) = (Vec::new(), lowest.saturating_add(1));
         while let Some(row) = rows.next()? {
-            if !filter.is_repository_meant(text(row, "repository")?) {
+            if !search.filter.is_repository_meant(text(row, "repository")?) {
                 continue;
             }
             let id = row.get("id")?;

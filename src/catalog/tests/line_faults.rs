@@ -252,3 +252,41 @@ fn a_history_that_is_deleted_or_replaced_while_it_is_open_is_begun_anew() {
     assert_eq!(running.close().dropped, 0);
     assert_eq!(stage.tag("1").len(), 1);
 }
+
+#[test]
+fn a_file_that_was_read_and_cannot_be_deleted_is_written_down_once() {
+    let stage = Stage::new(ROOMY);
+    left(&stage, 300);
+    let first = overflow::path(stage.folder.path(), files(&stage)[0].number);
+    // It is read while the history can't be opened, and then can't be deleted: a folder is in its place.
+    block(&stage);
+    let running = stage.start();
+    let count = files(&stage).len();
+    eventually("read", || running.line.state().files.len() < count);
+    fs::rename(&first, first.with_extension("kept")).unwrap();
+    fs::create_dir(&first).unwrap();
+    release(&stage);
+    eventually("told", || {
+        let trouble = running.history.trouble();
+        trouble.is_some_and(|why| why.contains("can't be deleted"))
+    });
+    let rows = running.history.stats().rows;
+    assert!((1..300 * 4).contains(&rows), "those behind it wait: {rows}");
+    fs::remove_dir(&first).unwrap();
+    fs::rename(first.with_extension("kept"), &first).unwrap();
+    eventually("written down", || running.history.stats().rows == 300 * 4);
+    eventually("deleted", || files(&stage).is_empty());
+    assert_eq!(running.close().dropped, 0);
+    are_whole(&stage, 300);
+}
+
+#[test]
+fn the_writer_waits_for_nobody_who_is_gone() {
+    let stage = Stage::new(ROOMY);
+    let line = stage.line(NARROW);
+    // As when the thread was unwound that puts news aside.
+    line.state().spilling = 100;
+    line.is_alone();
+    assert!(matches!(line.next(Duration::ZERO, Duration::ZERO), Next::Nothing));
+    assert_eq!(line.gauges.lost.load(Ordering::Relaxed), 1);
+}

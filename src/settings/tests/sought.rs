@@ -218,7 +218,7 @@ fn a_search_that_finds_nothing_among_many_of_an_endpoint_lets_others_have_the_fi
     let search = crate::settings::sought::Search::of(&settings.connection(), &filter).unwrap();
     let (mut before, mut goes) = (i64::MAX, 0);
     while before > i64::MIN {
-        let go = settings.look_for(&search, &filter, before, 50).unwrap();
+        let go = settings.look_for(&search, before, 50).unwrap();
         assert!(go.found.is_empty() && go.reached < before);
         (before, goes) = (go.reached, goes + 1);
     }
