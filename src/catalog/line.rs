@@ -352,9 +352,36 @@ impl Line {
     }
 
     pub(super) fn add(&self, state: &mut State, file: Waiting) {
-        state.file_bytes += file.bytes;
-        self.gauges.overflow.store(state.file_bytes, Ordering::Relaxed);
+        self.grow(state, file.bytes);
         state.files.push_back(file);
+    }
+
+    fn grow(&self, state: &mut State, bytes: u64) {
+        state.file_bytes += bytes;
+        self.gauges.overflow.store(state.file_bytes, Ordering::Relaxed);
+    }
+
+    /// Puts what is left of a chunk from memory aside, in front of all that waits: it may be long until it can be written
+    /// down. Returns the chunk if that can't be done, or it comes from a file.
+    pub(super) fn give_back(&self, chunk: Chunk) -> Option<Chunk> {
+        let needed = overflow::file_bytes(chunk.rest().len());
+        if chunk.file.is_some() || self.state().file_bytes + needed > self.bounds.files {
+            return Some(chunk);
+        }
+        let number = chunk.number;
+        match self.write(number, chunk.rest()) {
+            Ok(bytes) => {
+                let mut state = self.state();
+                self.grow(&mut state, bytes);
+                state.files.push_front(Waiting { number, bytes });
+                self.gauges.taken.store(0, Ordering::Relaxed);
+                None
+            }
+            Err(error) => {
+                self.gauges.stays_in_memory(&error);
+                Some(chunk)
+            }
+        }
     }
 
     /// Leaves for the next start what was not written down: what is left of `chunk`, and all that was told after it.

@@ -147,7 +147,8 @@ impl Writer {
                     break;
                 }
             }
-            if self.chunk.is_none() {
+            // While the file can't be used, news stay in the line, where they are put aside.
+            if self.chunk.is_none() && self.store.is_some() {
                 let idle = match self.more {
                     More::Perhaps => Duration::ZERO,
                     More::NotNow => PRUNE_EVERY,
@@ -185,10 +186,9 @@ impl Writer {
         }
     }
 
-    /// Writes some of the chunk, if there is any. While the file can't be used it waits.
+    /// Writes some of the chunk, if there is any. While the file can't be used it waits, and tries it again.
     fn write(&mut self) {
-        let Some(chunk) = &mut self.chunk else { return };
-        if self.store.is_none() {
+        let Some(store) = &mut self.store else {
             match self
                 .retry_at
                 .map(|at| at.saturating_duration_since(Instant::now()))
@@ -196,8 +196,8 @@ impl Writer {
                 Some(wait) if !wait.is_zero() => return self.line.pause(wait.min(PRUNE_EVERY)),
                 _ => return self.open(),
             }
-        }
-        let Some(store) = &mut self.store else { return };
+        };
+        let Some(chunk) = &mut self.chunk else { return };
         let began = Instant::now();
         // Asked each time: the store may have been opened after the chunk was taken.
         let known = store.read_until().and_then(|read| {
@@ -221,7 +221,10 @@ impl Writer {
                 let is_more = is_full || !self.line.is_in_memory();
                 self.rest(began, is_more);
             }
-            Err(error @ StoreError::Unusable(_)) => self.fail(&error),
+            Err(error @ StoreError::Unusable(_)) => {
+                self.fail(&error);
+                self.chunk = self.chunk.take().and_then(|chunk| self.line.give_back(chunk));
+            }
             Err(error) => {
                 // A new file takes it, if it was the file. If that takes it neither, it is what was to be written.
                 let here = Some((chunk.number, chunk.at));
@@ -294,9 +297,6 @@ impl Writer {
         }
         if let Err(error) = self.compare_if_due() {
             self.fail(&error);
-        }
-        if self.store.is_none() && self.retry_at.is_none_or(|at| at <= now) {
-            self.open();
         }
         if self.round_at + PRUNE_ROUND <= now {
             self.round_at = now;

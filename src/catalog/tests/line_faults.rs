@@ -141,16 +141,51 @@ fn what_cannot_be_put_aside_stays_in_memory_as_far_as_it_fits() {
 #[test]
 fn what_stood_in_memory_for_long_is_put_aside() {
     let stage = Stage::new(ROOMY);
-    let line = Arc::new(stage.line(NARROW));
-    let history = History::telling(Arc::clone(&line));
-    let spilling = Arc::clone(&line);
-    let thread = thread::spawn(move || spilling.spill());
-    deliver(&history, 1, "1", stage.now());
+    block(&stage);
+    let running = stage.start_with(NARROW, Vec::new());
+    eventually("told", || running.history.trouble().is_some());
+    deliver(&running.history, 1, "1", stage.now());
     assert!(files(&stage).is_empty());
-    eventually("put aside", || files(&stage).len() == 1);
-    assert_eq!(line.memory_bytes(), 0);
-    drop(history);
-    thread.join().unwrap();
+    eventually("put aside", || running.line.memory_bytes() == 0);
+    assert_eq!(files(&stage).len(), 1);
+    assert_eq!(running.close().dropped, 0);
+    release(&stage);
+    let running = stage.start();
+    eventually("written down", || running.history.stats().rows == 4);
+    running.close();
+}
+
+#[test]
+fn what_was_taken_out_of_the_line_and_cannot_be_written_is_put_aside_in_front() {
+    let stage = Stage::new(ROOMY);
+    let running = stage.start_with(NARROW, Vec::new());
+    deliver(&running.history, 1, "1", stage.now());
+    eventually("written down", || running.history.stats().rows == 4);
+    let tool = rusqlite::Connection::open(stage.file()).unwrap();
+    tool.execute_batch("BEGIN IMMEDIATE").unwrap();
+    deliver(&running.history, 2, "1", stage.now());
+    eventually("taken", || running.line.memory_bytes() == 0);
+    // These are put aside while it still tries to write the one.
+    for number in 3..=60 {
+        deliver(&running.history, number, "1", stage.now());
+    }
+    let taken = || running.gauges.taken.load(Ordering::Relaxed);
+    eventually("put aside", || {
+        let is_failing = running.history.trouble().is_some();
+        is_failing && taken() == 0 && running.line.memory_bytes() < NARROW.spill_at as u64
+    });
+    tool.execute_batch("ROLLBACK").unwrap();
+    eventually("written down", || running.history.stats().rows == 60 * 4);
+    eventually("done with", || files(&stage).is_empty());
+    assert_eq!(running.close().dropped, 0);
+    are_whole(&stage, 60);
+    let mut statement = tool.prepare("SELECT push FROM attempts ORDER BY id").unwrap();
+    let order: Vec<i64> = statement
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(order.is_sorted(), "{order:?}");
 }
 
 #[test]
@@ -254,30 +289,29 @@ fn a_history_that_is_deleted_or_replaced_while_it_is_open_is_begun_anew() {
 }
 
 #[test]
-fn a_file_that_was_read_and_cannot_be_deleted_is_written_down_once() {
+fn a_file_that_was_read_and_cannot_be_deleted_is_not_done_with() {
     let stage = Stage::new(ROOMY);
     left(&stage, 300);
-    let first = overflow::path(stage.folder.path(), files(&stage)[0].number);
-    // It is read while the history can't be opened, and then can't be deleted: a folder is in its place.
-    block(&stage);
-    let running = stage.start();
-    let count = files(&stage).len();
-    eventually("read", || running.line.state().files.len() < count);
-    fs::rename(&first, first.with_extension("kept")).unwrap();
-    fs::create_dir(&first).unwrap();
-    release(&stage);
-    eventually("told", || {
-        let trouble = running.history.trouble();
-        trouble.is_some_and(|why| why.contains("can't be deleted"))
-    });
-    let rows = running.history.stats().rows;
-    assert!((1..300 * 4).contains(&rows), "those behind it wait: {rows}");
-    fs::remove_dir(&first).unwrap();
-    fs::rename(first.with_extension("kept"), &first).unwrap();
-    eventually("written down", || running.history.stats().rows == 300 * 4);
-    eventually("deleted", || files(&stage).is_empty());
-    assert_eq!(running.close().dropped, 0);
-    are_whole(&stage, 300);
+    let waiting = files(&stage);
+    let line = stage.line(NARROW);
+    let next = line.next(Duration::ZERO, Duration::ZERO);
+    let Next::Chunk(chunk) = next else {
+        panic!("{next:?}")
+    };
+    let path = overflow::path(stage.folder.path(), chunk.number);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let all: u64 = waiting.iter().map(|file| file.bytes).sum();
+    for _ in 0..3 {
+        assert!(line.done(&chunk).is_err());
+        assert_eq!(line.gauges.overflow.load(Ordering::Relaxed), all, "it counts");
+    }
+    fs::remove_dir(&path).unwrap();
+    line.done(&chunk).unwrap();
+    assert_eq!(
+        line.gauges.overflow.load(Ordering::Relaxed),
+        all - waiting[0].bytes
+    );
 }
 
 #[test]

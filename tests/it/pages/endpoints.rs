@@ -92,7 +92,7 @@ fn endpoints_come_page_by_page_and_tell_how_long_they_fail() {
             .endpoint("ci", &receiver.url("/")),
     );
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    for number in 0..3 {
+    for number in (10..30).rev() {
         let url = json!({"url": "https://ci.example.com/"});
         assert_eq!(api.set(&format!("acme/app{number}"), &url).status, 201);
     }
@@ -115,14 +115,13 @@ fn endpoints_come_page_by_page_and_tell_how_long_they_fail() {
         }
         path = between(&page, "rel=\"next\" href=\"", "\"").replace("&#38;", "&");
     }
-    assert_eq!(seen, 4);
-    let own = [
-        "repository:acme/app0",
-        "repository:acme/app1",
-        "repository:acme/app2",
-    ];
-    for limit in 1..=5 {
-        assert_eq!(all(&api, "", limit), ["ci", own[0], own[1], own[2]], "{limit}");
+    assert_eq!(seen, 21);
+    let own: Vec<String> = (10..30)
+        .map(|number| format!("repository:acme/app{number}"))
+        .collect();
+    let every = [&["ci".to_owned()], &own[..]].concat();
+    for limit in [1, 2, 7, 20, 21, 50] {
+        assert_eq!(all(&api, "", limit), every, "{limit}");
         assert_eq!(all(&api, "&state=healthy", limit), own, "{limit}");
         assert_eq!(all(&api, "&state=failing", limit), ["ci"], "{limit}");
     }
