@@ -184,11 +184,12 @@ fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
         receiver.url("/hook")
     ));
     shipbell.write_settings();
-    wait_for_endpoints(&shipbell, &[("one", "healthy")]);
-    assert_eq!(
-        configuration(&shipbell)["needs_restart"],
-        json!(["delivery.user_agent", "ingest.tokens"])
-    );
+    // It is said to be read once all of it is in effect that takes effect.
+    let needs_restart = json!(["delivery.user_agent", "ingest.tokens"]);
+    eventually("what needs a restart is named", SOON, || {
+        (configuration(&shipbell)["needs_restart"] == needs_restart).then_some(())
+    });
+    assert_eq!(endpoints(&shipbell), [("one".to_owned(), "healthy".to_owned())]);
     push(&shipbell, "1");
     let webhook = receiver.wait_for_image("acme/app:1", SOON).pop().unwrap();
     assert_eq!(webhook.header("user-agent"), "WebHook Handler");
