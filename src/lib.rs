@@ -65,5 +65,6 @@ pub mod glob;
 pub mod json;
 pub mod lifecycle;
 pub mod secret;
+mod sqlite;
 pub mod stamp;
 mod trust;

@@ -16,21 +16,28 @@ use crate::{
 /// For so long what was found is good enough: all repositories are looked at for it.
 const FRESH: Duration = Duration::from_secs(1);
 
-type ByEndpoint = Arc<HashMap<EndpointId, Owed>>;
+type ByNamed = Arc<HashMap<EndpointId, Owed>>;
 
 /// What was found last. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct OwedLately(Arc<Mutex<Option<(Instant, ByEndpoint)>>>);
+pub struct OwedLately(Arc<Mutex<Option<(Instant, ByNamed)>>>);
 
 impl OwedLately {
-    /// What each endpoint that owes something owes, as it was at most a second ago.
-    pub(super) fn by_endpoint(&self, queue: &Queue) -> ByEndpoint {
+    /// What an endpoint owes, if it owes something, as it was at most a second ago.
+    pub(super) fn by(&self, queue: &Queue, endpoint: &EndpointId) -> Option<Owed> {
+        match endpoint {
+            EndpointId::Named(_) => self.by_named(queue).get(endpoint).copied(),
+            EndpointId::Repository(name) => queue.owed_by_own(name),
+        }
+    }
+
+    fn by_named(&self, queue: &Queue) -> ByNamed {
         // Held while it is looked: whoever comes meanwhile gets the same.
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*found {
             Some((at, owed)) if at.elapsed() < FRESH => Arc::clone(owed),
             _ => {
-                let owed = Arc::new(queue.owed());
+                let owed = Arc::new(queue.owed_by_named());
                 *found = Some((Instant::now(), Arc::clone(&owed)));
                 owed
             }

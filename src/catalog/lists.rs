@@ -1,6 +1,6 @@
 //! Lists of what is known, page by page, newest or first name first.
 
-use std::ops::ControlFlow;
+use std::{cmp::Reverse, ops::ControlFlow};
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
@@ -274,6 +274,32 @@ impl Reader {
         read().map_err(|error| self.explain(&error))
     }
 
+    /// Those of the named repositories that were pushed to and have `part` in their names, behind `after`, in this order.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn repositories_among(
+        &self,
+        names: &[String],
+        part: &str,
+        order: RepositoryOrder,
+        after: Option<&RepositoryPlace>,
+    ) -> Result<Vec<ListedRepository>, ReadError> {
+        let rank = |place: RepositoryPlace| (Reverse(place.value), place.name);
+        let after = after.map(|after| rank(after.clone()));
+        let mut among = Vec::new();
+        for name in names.iter().filter(|name| name.contains(part)) {
+            among.extend(self.repository(name)?);
+        }
+        among.retain(|listed| {
+            after
+                .as_ref()
+                .is_none_or(|after| rank(listed.place(order)) > *after)
+        });
+        among.sort_by_cached_key(|listed| rank(listed.place(order)));
+        Ok(among)
+    }
+
     /// One repository, if it was pushed to.
     ///
     /// # Errors
@@ -281,8 +307,11 @@ impl Reader {
     pub fn repository(&self, name: &str) -> Result<Option<ListedRepository>, ReadError> {
         let sql =
             "SELECT name, last_push_at, last_tag, pushes, size, sized_at FROM repositories WHERE name = ?1";
-        let row = self.connection().query_row(sql, [name], repository).optional();
-        row.map_err(|error| self.explain(&error))
+        let read = || {
+            let mut statement = self.connection().prepare_cached(sql)?;
+            statement.query_row([name], repository).optional()
+        };
+        read().map_err(|error| self.explain(&error))
     }
 }
 

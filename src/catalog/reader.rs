@@ -12,7 +12,7 @@ use super::{
     store::{VERSION, beside, version},
     story::{AttemptStory, DeliveryStory, DroppedStory, PushStory, Sought, Stories},
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, sqlite};
 
 /// How long to wait for the writer, which holds no lock that readers meet but while it opens the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -183,10 +183,9 @@ impl Reader {
 /// A connection that only reads. In a directory that may not be written SQLite can't share a file; then it is read as
 /// it lies there, if nothing is written ahead of it.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let open = |path: &Path, flags| -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = sqlite::open(path, flags, BUSY_TIMEOUT)?;
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
             row.get::<_, i64>(0)
         })?;

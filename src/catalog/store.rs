@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ffi};
 
-use crate::{clock::Timestamp, journal::JournalId};
+use crate::{clock::Timestamp, journal::JournalId, sqlite};
 
 /// The format that this version writes, and the newest that it reads.
 pub const VERSION: i32 = 5;
@@ -103,13 +103,7 @@ impl Store {
     /// Opens the file at `path`, or makes it. Its log may have `log_bytes_max`.
     pub(super) fn open(path: &Path, log_bytes_max: u64) -> Result<Self, StoreError> {
         make_private(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        // What a large index is sorted in goes beside the file: a container may have no other folder to write to.
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            connection.pragma_update(None, "temp_store_directory", folder.to_string_lossy())?;
-        }
+        let mut connection = sqlite::open_to_fill(path, BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(64);
         // Both take effect in a file that has no table yet.
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;

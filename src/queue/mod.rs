@@ -92,6 +92,22 @@ pub struct Owed {
     pub oldest: Sequence,
 }
 
+impl From<&Waiting> for Owed {
+    fn from(waiting: &Waiting) -> Self {
+        Self {
+            pushes: waiting.pushes.into(),
+            oldest: waiting.oldest,
+        }
+    }
+}
+
+impl Owed {
+    fn add(&mut self, more: Self) {
+        self.pushes += more.pushes;
+        self.oldest = self.oldest.min(more.oldest);
+    }
+}
+
 /// Pairs whose endpoint is gone: the caller settles them.
 pub type Orphans = Vec<(Pair, EndpointId)>;
 
@@ -132,7 +148,7 @@ impl Queue {
     #[must_use]
     pub fn waiting(&self, repository: &RepositoryName) -> Vec<Waiting> {
         let queue = self.repositories.get(repository);
-        queue.map(|queue| queue.waiting()).unwrap_or_default()
+        queue.map(|queue| queue.waiting().collect()).unwrap_or_default()
     }
 
     /// The repositories that have something owed, in no order. Looks at all of them: for people, not for each push.
@@ -144,21 +160,32 @@ impl Queue {
             .collect()
     }
 
-    /// What each endpoint owes in all. Looks at all repositories: for people, not for each push.
+    /// What each of the operator's endpoints owes in all. Looks at all repositories: for people, not for each push.
     #[must_use]
-    pub fn owed(&self) -> HashMap<EndpointId, Owed> {
+    pub fn owed_by_named(&self) -> HashMap<EndpointId, Owed> {
         let mut all = HashMap::<EndpointId, Owed>::new();
         for entry in &self.repositories {
             for waiting in entry.value().waiting() {
-                let owed = all.entry((*waiting.endpoint).clone()).or_insert(Owed {
-                    pushes: 0,
-                    oldest: waiting.oldest,
-                });
-                owed.pushes += u64::from(waiting.pushes);
-                owed.oldest = owed.oldest.min(waiting.oldest);
+                if let EndpointId::Repository(_) = &*waiting.endpoint {
+                    continue;
+                }
+                let more = Owed::from(&waiting);
+                match all.get_mut(&*waiting.endpoint) {
+                    Some(owed) => owed.add(more),
+                    None => _ = all.insert((*waiting.endpoint).clone(), more),
+                }
             }
         }
         all
+    }
+
+    /// What a repository's own endpoint owes.
+    #[must_use]
+    pub fn owed_by_own(&self, repository: &RepositoryName) -> Option<Owed> {
+        let queue = self.repositories.get(repository)?;
+        let mut waiting = queue.waiting();
+        let own = waiting.find(|waiting| matches!(&*waiting.endpoint, EndpointId::Repository(_)));
+        own.as_ref().map(Owed::from)
     }
 
     /// Inserts a push that just became durable. Must be called in the order of the sequence numbers.

@@ -129,15 +129,14 @@ impl RepositoryQueue {
     }
 
     /// What is owed, by whom.
-    pub(super) fn waiting(&self) -> Vec<Waiting> {
-        let waiting = self.lanes.iter().filter_map(|lane| {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Waiting> {
+        self.lanes.iter().filter_map(|lane| {
             Some(Waiting {
                 endpoint: Arc::clone(&lane.endpoint),
                 pushes: lane.backlog.len(),
                 oldest: lane.backlog.oldest()?,
             })
-        });
-        waiting.collect()
+        })
     }
 
     /// Closes every window, due or not: what was gathered before a restart waits for nobody.

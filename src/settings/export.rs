@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY_TIMEOUT, OpenError, SavedWebhook, Settings, schema, states, webhooks};
-use crate::push::EndpointId;
+use crate::{push::EndpointId, sqlite};
 
 /// The repositories' webhooks as they stand at one moment.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +27,8 @@ impl Settings {
     pub fn export(path: &Path) -> Result<Exported, OpenError> {
         let failed = |error| OpenError::from_sqlite(path, error);
         // What a server that was killed left half done is rolled back by whoever reads next, which writes.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        let mut connection =
+            sqlite::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY_TIMEOUT).map_err(failed)?;
         let version = schema::version(&connection).map_err(failed)?;
         match version {
             WITH_WEBHOOKS..=schema::VERSION => read(&mut connection).map_err(failed),

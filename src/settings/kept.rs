@@ -21,8 +21,15 @@ use crate::{
     push::{EndpointId, Sequence},
 };
 
-/// What [`read`] reads.
-pub(super) const SELECT: &str = "SELECT l.*, r.letter IS NOT NULL AS replaying, r.forced FROM dead_letters l LEFT JOIN replays r ON r.letter = l.id";
+/// What [`read`] reads. A column by its number is found sooner than by its name.
+pub(super) const SELECT: &str = "SELECT l.id, l.repository, l.tag, l.journal, l.sequence, l.endpoint, l.digest, l.media_type, \
+    l.manifest_size, l.listed, l.event_id, l.actor, l.taken_ms, l.died_ms, l.reason, l.attempts, \
+    r.letter IS NOT NULL, r.forced FROM dead_letters l LEFT JOIN replays r ON r.letter = l.id";
+
+/// The number of a column of [`SELECT`].
+pub(super) const ID: usize = 0;
+pub(super) const REPOSITORY: usize = 1;
+pub(super) const FORCED: usize = 17;
 
 /// So many letters that can't be read are told, each once.
 const TOLD_MAX: usize = 1_000;
@@ -57,33 +64,33 @@ impl Odd {
 
 /// A row of [`SELECT`].
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<KeptLetter> {
-    let moment = |name: &str| row.get(name).map(Timestamp::from_unix_millis);
-    let text = |name: &str| row.get::<_, String>(name);
-    let tag = text("tag")?;
-    let media_type = text("media_type")?;
+    let moment = |column: usize| row.get(column).map(Timestamp::from_unix_millis);
+    let text = |column: usize| Ok::<_, Error>(row.get_ref(column)?.as_str()?);
+    let tag = text(2)?;
+    let media_type = text(7)?;
     let letter = Letter {
-        journal: journal(&text("journal")?)?,
-        sequence: sequence(row, "sequence")?,
-        endpoint: endpoint_of(row, "endpoint")?,
-        repository: text("repository")?.parse().map_err(odd)?,
+        repository: text(REPOSITORY)?.parse().map_err(odd)?,
         tag: (!tag.is_empty()).then(|| tag.parse()).transpose().map_err(odd)?,
-        digest: text("digest")?.parse().map_err(odd)?,
-        media_type: MediaType::parse(&media_type).ok_or_else(|| odd(Unknown(media_type)))?,
-        manifest_size: u64::try_from(row.get::<_, i64>("manifest_size")?).unwrap_or_default(),
-        references: references(&text("listed")?)?,
-        event_id: text("event_id")?,
-        actor: text("actor")?,
-        taken_at: moment("taken_ms")?,
-        died_at: moment("died_ms")?,
-        reason: text("reason")?,
-        attempts: row.get("attempts")?,
+        journal: journal(text(3)?)?,
+        sequence: sequence(row, 4)?,
+        endpoint: endpoint_of(row, 5)?,
+        digest: text(6)?.parse().map_err(odd)?,
+        media_type: MediaType::parse(media_type).ok_or_else(|| odd(Unknown(media_type.to_owned())))?,
+        manifest_size: u64::try_from(row.get::<_, i64>(8)?).unwrap_or_default(),
+        references: references(text(9)?)?,
+        event_id: text(10)?.to_owned(),
+        actor: text(11)?.to_owned(),
+        taken_at: moment(12)?,
+        died_at: moment(13)?,
+        reason: text(14)?.to_owned(),
+        attempts: row.get(15)?,
     };
-    let state = if row.get("replaying")? {
+    let state = if row.get(16)? {
         LetterState::Replaying
     } else {
         LetterState::Dead
     };
-    let id = row.get("id")?;
+    let id = row.get(ID)?;
     Ok(KeptLetter { id, state, letter })
 }
 

@@ -147,7 +147,7 @@ impl Settings {
         let mut page = LetterPage::default();
         let mut before = after.unwrap_or(i64::MAX);
         let first = self.first_letter()?;
-        let search = {
+        let mut search = {
             let connection = self.connection();
             // One look at the file: else each search takes and gives back a lock, which costs more than the search.
             let looked = connection.unchecked_transaction()?;
@@ -156,7 +156,7 @@ impl Settings {
         let mut looked = 0;
         while page.letters.len() < limit && before > first && looked < LOOKED_THROUGH_MAX {
             let room = limit - page.letters.len();
-            let mut go = self.look_for(&search, before, room)?;
+            let mut go = self.look_for(&mut search, before, room)?;
             page.letters.append(&mut go.found);
             before = go.reached;
             looked += go.looked;

@@ -27,7 +27,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId};
+use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId, sqlite};
 
 mod cursor_key;
 mod export;
@@ -187,9 +187,7 @@ impl Settings {
             Err(error) => return Err(OpenError::from_io(path, error)),
         }
         let fail = |error| OpenError::from_sqlite(path, error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
+        let connection = sqlite::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, BUSY_TIMEOUT).map_err(fail)?;
         match schema::version(&connection).map_err(fail)? {
             // It is just being made.
             0 => Ok(Vec::new()),
@@ -317,13 +315,7 @@ fn make(path: &Path) -> io::Result<()> {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    // What a large index is sorted in goes beside the file: a container may have no other folder to write to.
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        connection.pragma_update(None, "temp_store_directory", folder.to_string_lossy())?;
-    }
+    let connection = sqlite::open_to_fill(path, BUSY_TIMEOUT)?;
     connection.pragma_update_and_check(None, "journal_mode", "truncate", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;

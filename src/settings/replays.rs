@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{
     AccessError, KeptLetter, Letter, Settings,
-    kept::{SELECT, endpoint_of, read},
+    kept::{FORCED, SELECT, endpoint_of, read},
     letter::cut,
     letters::{count, number, remove},
 };
@@ -109,7 +109,7 @@ impl Settings {
                 let Some(id) = first else { return Ok(None) };
                 let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
                 let next = statement.query_row([id], |row| {
-                    let order = if row.get("forced")? {
+                    let order = if row.get(FORCED)? {
                         Order::Force
                     } else {
                         Order::KeepNewest

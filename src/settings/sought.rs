@@ -8,11 +8,13 @@
 //! When letters were given up on stands in `letter_spans` for every [`BLOCK`] numbers: the clock may have been set back, so
 //! numbers are not in the order of that, but nearly; a block in which there can be none is passed by.
 
+use std::collections::{BinaryHeap, binary_heap::PeekMut};
+
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::{
     AccessError, Settings,
-    kept::{SELECT, read},
+    kept::{ID, REPOSITORY, SELECT, read},
     letter::{KeptLetter, LetterFilter},
 };
 use crate::{clock::Timestamp, glob::Beginning, image::Tag};
@@ -20,8 +22,9 @@ use crate::{clock::Timestamp, glob::Beginning, image::Tag};
 /// Numbers that one row of `letter_spans` is about: `1 << 10`, as its trigger has it.
 pub(super) const BLOCK: i64 = 1 << 10;
 
-/// Repositories that a pattern may mean to be looked for one by one. One that means more is likely to mean many letters too.
-const NAMES_MAX: usize = 32;
+/// Repositories that a pattern may mean to be looked for by their names. One that means more is likely to mean many letters
+/// too.
+pub(super) const NAMES_MAX: usize = 1_024;
 
 /// Letters whose repositories' names are looked at to find these, in their index, which has nothing else.
 const NAMES_LOOKED_AT_MAX: usize = 300_000;
@@ -50,8 +53,8 @@ const SEARCHED: i64 = 5;
 enum Criterion {
     /// Has this in a column, by this statement.
     Equal(&'static str, String),
-    /// Is of one of these repositories.
-    Repositories(Vec<String>),
+    /// Is of one of these repositories. With each the newest letter of it that is known, or a number that is not below.
+    Repositories(BinaryHeap<(i64, String)>),
     /// Has one of these numbers, the largest first.
     Numbers(Vec<i64>),
 }
@@ -71,26 +74,34 @@ fn newest_of(connection: &Connection, sql: &str, value: &str, up_to: i64) -> rus
 }
 
 impl Criterion {
-    /// The newest letter up to that number which fulfils it.
-    fn newest(&self, connection: &Connection, up_to: i64) -> rusqlite::Result<Option<i64>> {
-        match self {
-            Self::Equal(sql, value) => newest_of(connection, sql, value, up_to),
-            Self::Repositories(names) => {
-                let mut newest = None;
-                for name in names {
-                    newest = newest.max(newest_of(connection, BY_REPOSITORY, name, up_to)?);
-                }
-                Ok(newest)
-            }
-            Self::Numbers(numbers) => Ok(numbers.iter().copied().find(|number| *number <= up_to)),
-        }
+    fn repositories(names: Vec<String>) -> Self {
+        Self::Repositories(names.into_iter().map(|name| (i64::MAX, name)).collect())
     }
 
-    fn searches(&self) -> u32 {
+    /// The newest letter up to that number which fulfils it. None was asked for below that number before. Counts the
+    /// searches.
+    fn newest(
+        &mut self,
+        connection: &Connection,
+        up_to: i64,
+        searches: &mut u32,
+    ) -> rusqlite::Result<Option<i64>> {
         match self {
-            Self::Equal(..) => 1,
-            Self::Repositories(names) => u32::try_from(names.len()).unwrap_or(u32::MAX),
-            Self::Numbers(_) => 0,
+            Self::Equal(sql, value) => {
+                *searches += 1;
+                newest_of(connection, sql, value, up_to)
+            }
+            Self::Repositories(newest) => {
+                while let Some(mut first) = newest.peek_mut().filter(|first| first.0 > up_to) {
+                    *searches += 1;
+                    match newest_of(connection, BY_REPOSITORY, &first.1, up_to)? {
+                        Some(id) => first.0 = id,
+                        None => _ = PeekMut::pop(first),
+                    }
+                }
+                Ok(newest.peek().map(|(id, _)| *id))
+            }
+            Self::Numbers(numbers) => Ok(numbers.iter().copied().find(|number| *number <= up_to)),
         }
     }
 }
@@ -123,7 +134,7 @@ impl<'a> Search<'a> {
             criteria.push(Criterion::Numbers(numbers));
         }
         if let Some(names) = names(connection, filter)? {
-            criteria.push(Criterion::Repositories(names));
+            criteria.push(Criterion::repositories(names));
         }
         let endpoint = filter.endpoint.as_ref().map(ToString::to_string);
         criteria.extend(endpoint.map(|endpoint| Criterion::Equal(BY_ENDPOINT, endpoint)));
@@ -143,19 +154,9 @@ impl<'a> Search<'a> {
         !self.criteria.is_empty()
     }
 
-    /// The newest number up to this one where there can be some, by when they were given up on.
-    fn newest_in_time(&self, up_to: i64) -> Option<i64> {
-        let Some(blocks) = &self.blocks else {
-            return Some(up_to);
-        };
-        let behind = blocks.partition_point(|block| block * BLOCK > up_to);
-        let block = *blocks.get(behind)?;
-        Some(up_to.min((block + 1) * BLOCK - 1))
-    }
-
     /// The numbers below that one, the newest and the oldest, between which there can be some, without gaps.
     fn stretch(&self, before: i64) -> Option<(i64, i64)> {
-        let newest = self.newest_in_time(before.saturating_sub(1))?;
+        let newest = newest_in_time(self.blocks.as_deref(), before.saturating_sub(1))?;
         let Some(blocks) = &self.blocks else {
             return Some((newest, i64::MIN));
         };
@@ -171,29 +172,44 @@ impl<'a> Search<'a> {
     }
 
     /// The newest letter up to that number on which all that is asked for agrees; `searches` is how often one may search.
-    fn newest(&self, connection: &Connection, up_to: i64, searches: &mut u32) -> rusqlite::Result<Found> {
-        let mut at = up_to;
-        loop {
-            let begun = at;
-            match self.newest_in_time(at) {
-                Some(newest) => at = newest,
-                None => return Ok(Found::End),
-            }
-            for criterion in &self.criteria {
-                *searches = searches.saturating_add(criterion.searches());
-                match criterion.newest(connection, at)? {
-                    Some(newest) => at = newest,
-                    None => return Ok(Found::End),
-                }
-            }
-            if at == begun {
-                return Ok(Found::Letter(at));
-            }
+    fn newest(&mut self, connection: &Connection, up_to: i64, searches: &mut u32) -> rusqlite::Result<Found> {
+        let (mut at, mut agreeing) = (up_to, 0);
+        let in_time = |number| newest_in_time(self.blocks.as_deref(), number);
+        let all = self.criteria.len();
+        for index in (0..all).cycle() {
+            let Some(criterion) = self.criteria.get_mut(index).filter(|_| agreeing < all) else {
+                break;
+            };
             if *searches >= SEARCHES_MAX {
                 return Ok(Found::SoFar(at));
             }
+            let Some(up_to) = in_time(at) else {
+                return Ok(Found::End);
+            };
+            let Some(newest) = criterion.newest(connection, up_to, searches)? else {
+                return Ok(Found::End);
+            };
+            agreeing = if in_time(newest) != Some(newest) {
+                0
+            } else if newest == at {
+                agreeing + 1
+            } else {
+                1
+            };
+            at = newest;
         }
+        Ok(Found::Letter(at))
     }
+}
+
+/// The newest number up to this one where there can be some, by when they were given up on.
+fn newest_in_time(blocks: Option<&[i64]>, up_to: i64) -> Option<i64> {
+    let Some(blocks) = blocks else {
+        return Some(up_to);
+    };
+    let behind = blocks.partition_point(|block| block * BLOCK > up_to);
+    let block = *blocks.get(behind)?;
+    Some(up_to.min((block + 1) * BLOCK - 1))
 }
 
 /// The blocks that have letters of the time that is asked for, the newest first.
@@ -282,7 +298,12 @@ fn add_names(
 
 impl Settings {
     /// Letters that are meant, newest first, of those before that number: at most `limit`, as far as that comes in one go.
-    pub(super) fn look_for(&self, search: &Search<'_>, before: i64, limit: usize) -> Result<Go, AccessError> {
+    pub(super) fn look_for(
+        &self,
+        search: &mut Search<'_>,
+        before: i64,
+        limit: usize,
+    ) -> Result<Go, AccessError> {
         if search.is_exact() {
             self.searched(search, before, limit)
         } else {
@@ -291,7 +312,7 @@ impl Settings {
     }
 
     /// Those found one by one.
-    fn searched(&self, search: &Search<'_>, before: i64, limit: usize) -> Result<Go, AccessError> {
+    fn searched(&self, search: &mut Search<'_>, before: i64, limit: usize) -> Result<Go, AccessError> {
         let connection = self.connection();
         let begun = connection.unchecked_transaction()?;
         let mut statement = begun.prepare_cached(&format!("{SELECT} WHERE l.id = ?1"))?;
@@ -309,7 +330,7 @@ impl Settings {
                 Found::Letter(id) => reached = id,
             }
             let read_if_meant = |row: &Row<'_>| {
-                if search.filter.is_repository_meant(text(row, "repository")?) {
+                if search.filter.is_repository_meant(repository(row)?) {
                     read(row).map(Some)
                 } else {
                     Ok(None)
@@ -357,10 +378,10 @@ impl Settings {
         })?;
         let (mut found, mut reached) = (Vec::new(), lowest.saturating_add(1));
         while let Some(row) = rows.next()? {
-            if !search.filter.is_repository_meant(text(row, "repository")?) {
+            if !search.filter.is_repository_meant(repository(row)?) {
                 continue;
             }
-            let id = row.get("id")?;
+            let id = row.get(ID)?;
             found.extend(self.0.odd.pass_over(id, read(row))?);
             if found.len() >= limit {
                 reached = id;
@@ -409,7 +430,7 @@ fn is_meant(filter: &LetterFilter, kept: &KeptLetter) -> bool {
             .is_none_or(|tag| Some(tag) == letter.tag.as_ref())
 }
 
-/// A text of a row; empty if it is none, which whoever reads the whole letter is told.
-fn text<'a>(row: &'a Row<'_>, name: &str) -> rusqlite::Result<&'a str> {
-    Ok(row.get_ref(name)?.as_str().unwrap_or_default())
+/// The repository of a row; empty if it is no text, which whoever reads the whole letter is told.
+fn repository<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
+    Ok(row.get_ref(REPOSITORY)?.as_str().unwrap_or_default())
 }

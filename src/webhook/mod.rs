@@ -1,7 +1,7 @@
 //! Endpoints and what is sent to them.
 
 use std::{
-    collections::HashMap,
+    collections::{BinaryHeap, HashMap},
     fmt,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
@@ -113,6 +113,20 @@ impl Endpoint {
     }
 }
 
+/// The least so many, in order.
+fn first<T: Ord>(most: usize, all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut least = BinaryHeap::with_capacity(most + 1);
+    for one in all {
+        if least.len() < most || least.peek().is_some_and(|last| one < *last) {
+            least.push(one);
+        }
+        if least.len() > most {
+            least.pop();
+        }
+    }
+    least.into_sorted_vec()
+}
+
 /// All endpoints, as they stand at each moment. Cheap to clone: clones see the same.
 ///
 /// The operator's come from the configuration, the repositories' from the settings; each changes while the process
@@ -152,6 +166,23 @@ impl Endpoints {
     #[must_use]
     pub fn ids(&self) -> Vec<EndpointId> {
         self.read().by_id.keys().cloned().collect()
+    }
+
+    /// Of the repositories' own that are meant, the first so many, in the order of their names. `is_meant` may not ask for
+    /// endpoints: nobody can change any meanwhile.
+    #[must_use]
+    pub fn first_own(
+        &self,
+        most: usize,
+        is_meant: impl Fn(&EndpointId, &RepositoryName) -> bool,
+    ) -> Vec<EndpointId> {
+        let set = self.read();
+        let own = set.by_id.keys().filter(|id| match id {
+            EndpointId::Named(_) => false,
+            EndpointId::Repository(name) => is_meant(id, name),
+        });
+        let first = first(most, own);
+        first.into_iter().cloned().collect()
     }
 
     /// The repositories that have one of their own, in no order.
@@ -290,5 +321,26 @@ impl fmt::Display for Fault {
             Self::Push => "push",
             Self::Gone => "gone",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    #[test]
+    fn the_first_are_those_that_stand_first_when_all_are_sorted() {
+        let mut rng = StdRng::seed_from_u64(7);
+        for count in [0, 1, 2, 50, 700] {
+            let all: Vec<u32> = (0..count).map(|_| rng.random_range(0..900)).collect();
+            let mut sorted = all.clone();
+            sorted.sort_unstable();
+            for most in [0, 1, 2, 49, 50, 51, 900] {
+                let wanted = sorted.get(..most).unwrap_or(&sorted);
+                assert_eq!(first(most, all.iter().copied()), wanted, "{most} of {count}");
+            }
+        }
     }
 }

@@ -23,7 +23,8 @@ await withBrowser(async (browser) => {
     }
     const waits = asked.slice(1).map((at, index) => at - asked[index]);
     assert(waits.length >= 8, `it was asked for again after ${waits} ms`);
-    assert(waits.every((wait) => wait >= 900 && wait <= 9_100), `it was asked for again after ${waits} ms`);
+    // Eight seconds at most, and what it took until the refusal had come; not twice as long each time.
+    assert(waits.every((wait) => wait >= 900 && wait <= 14_000), `it was asked for again after ${waits} ms`);
     await page.unroute("**/live/**");
     await page.clock.runFor(8_000);
     await page.getByText(KEPT).waitFor();

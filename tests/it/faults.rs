@@ -27,7 +27,7 @@ const DEAD: Duration = Duration::from_mins(5);
 const END_MAX: Duration = Duration::from_secs(26);
 
 /// Longer than a disk is left alone that was found full.
-const PATIENCE: Duration = Duration::from_secs(2);
+const FULL_PATIENCE: Duration = Duration::from_secs(2);
 
 const PUSHES: usize = 12;
 
@@ -54,8 +54,11 @@ fn suffer(fault: &Fault, weight: usize) -> Outcome {
         state: State::Taking,
         refusals: 0,
     };
+    // Only what is refused for ever is not waited for: a process that ends has until its deadline, and more on a slow machine.
+    let is_full_for_ever = fault.error == "ENOSPC" && fault.when.ends_with('+');
+    let patience = if is_full_for_ever { FULL_PATIENCE } else { SOON };
     for _ in 0..PUSHES {
-        outcome.state = stage.push_until_settled(PATIENCE);
+        outcome.state = stage.push_until_settled(patience);
         if outcome.state != State::Taking {
             break;
         }

@@ -1,5 +1,7 @@
 //! `/api/v1/endpoints`: where webhooks go, and how that is.
 
+use std::collections::HashMap;
+
 use axum::{
     Extension, Json,
     extract::{Path, State},
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     config::endpoint_name,
-    dispatch::health::{self, Event},
+    dispatch::health::{Event, State as Health},
     image::RepositoryName,
     push::EndpointId,
     webhook::{Endpoint, target::Target},
@@ -57,7 +59,7 @@ impl EndpointView {
         let view = parts.states.view(&endpoint.id);
         let owed = who
             .may_locate(&endpoint.id)
-            .then(|| parts.owed.by_endpoint(&parts.queue).get(&endpoint.id).copied());
+            .then(|| parts.owed.by(&parts.queue, &endpoint.id));
         let oldest = owed.flatten().map(|owed| owed.oldest);
         let oldest_at = oldest.and_then(|oldest| parts.journal.taken_at(oldest).ok().flatten());
         let reason = veiled::reason(who, &endpoint.id, view.reason);
@@ -148,25 +150,22 @@ pub(in super::super) async fn listed(
 }
 
 fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointView>, Problem> {
-    let state = query.state.as_deref();
-    if state.is_some_and(|state| health::State::parse(state).is_none()) {
-        return Err(Problem::parameter(
-            "state",
-            "one of healthy, failing, paused, ignored, disabled, held",
-        ));
-    }
+    let state = query.state.as_deref().map(|state| {
+        let one_of = "one of healthy, failing, paused, ignored, disabled, held";
+        Health::parse(state).ok_or_else(|| Problem::parameter("state", one_of))
+    });
+    let state = state.transpose()?;
     let paging = Paging::new(admin, List::Endpoints, query.limit, query.cursor);
     let (limit, after) = (paging.limit()?, paging.after::<(bool, String)>()?);
     let endpoints = &admin.parts().endpoints;
-    let is_meant =
-        |id: &EndpointId| state.is_none_or(|state| admin.parts().states.view(id).state.as_str() == state);
+    let is_meant = |id: &EndpointId| state.is_none_or(|state| admin.parts().states.view(id).state == state);
     let (all, is_cut) = if let Some(name) = &query.repository {
         let name = super::repository(name)?;
         who.see(&name)?;
         (endpoints.concerned(&name), false)
     } else {
         let behind = after.as_ref().filter(|after| after.0).map(|after| &*after.1);
-        seen(admin, who, behind, is_meant, limit + 1)
+        seen(admin, who, behind, state, limit + 1)
     };
     let end = all.last().cloned();
     let place = |id: &EndpointId| (matches!(id, EndpointId::Repository(_)), id.to_string());
@@ -206,29 +205,30 @@ fn page(admin: &Admin, who: &Who, query: EndpointQuery) -> Result<Page<EndpointV
 }
 
 /// The endpoints that somebody sees without naming a repository, in their order; of the repositories' only those behind
-/// the one of the name `behind` that are meant, so many at most, for they may be very many: whether there are more.
+/// the one of the name `behind` that are in the state, so many at most, for they may be very many: whether there are more.
 fn seen(
     admin: &Admin,
     who: &Who,
     behind: Option<&str>,
-    is_meant: impl Fn(&EndpointId) -> bool,
+    state: Option<Health>,
     most: usize,
 ) -> (Vec<EndpointId>, bool) {
     let endpoints = &admin.parts().endpoints;
     let behind = behind.map(|behind| behind.strip_prefix("repository:").unwrap_or(behind));
-    let mut own: Vec<EndpointId> = endpoints.ids();
-    own.retain(|id| match id {
-        EndpointId::Named(_) => false,
-        EndpointId::Repository(name) => {
-            behind.is_none_or(|behind| name.as_str() > behind) && who.may_locate(id) && is_meant(id)
-        }
+    // Those that are not healthy.
+    let troubled: HashMap<EndpointId, Health> = match state {
+        None => HashMap::new(),
+        Some(_) => admin.parts().states.troubled().into_iter().collect(),
+    };
+    let is_so = |id: &EndpointId| {
+        let now = || troubled.get(id).copied().unwrap_or_default();
+        state.is_none_or(|state| now() == state)
+    };
+    let mut own = endpoints.first_own(most + 1, |id, name| {
+        behind.is_none_or(|behind| name.as_str() > behind) && who.may_see(name.as_str()) && is_so(id)
     });
     let is_cut = own.len() > most;
-    if is_cut {
-        own.select_nth_unstable(most - 1);
-        own.truncate(most);
-    }
-    own.sort_unstable();
+    own.truncate(most);
     let named = endpoints.named();
     let named = named.iter().map(|endpoint| endpoint.id.clone());
     let all = named.filter(|id| who.may_locate(id)).chain(own).collect();

@@ -29,6 +29,9 @@ pub(super) const ORDERS: [&str; 3] = ["name", "last_push", "size"];
 /// How many repositories are gone through for one page, when most of them may not be seen.
 const UNSEEN_MAX: usize = 25_000;
 
+/// Whoever may see so many at most is told of them without a look at the others.
+const NAMES_MAX: usize = 2_000;
+
 /// A repository in a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct RepositoryView {
@@ -115,6 +118,17 @@ pub(in super::super) async fn listed(
     let after = after.map(|(value, name)| RepositoryPlace { value, name });
     let seer = who.clone();
     let found = history(admin, move |reader| {
+        let names = seer
+            .seen()
+            .map(|seen| reader.names(&seen, NAMES_MAX))
+            .transpose()?;
+        if let Some(names) = names.flatten() {
+            let mut found = reader.repositories_among(&names, &part, order, after.as_ref())?;
+            let is_all = found.len() <= limit;
+            found.truncate(limit);
+            let last = found.last().filter(|_| !is_all).map(|last| last.place(order));
+            return Ok((found, last));
+        }
         let rows = if seer.sees_all() { limit + 1 } else { UNSEEN_MAX };
         let (mut found, mut passed, mut last) = (Vec::new(), 0, None);
         reader.repositories(&part, order, after.as_ref(), rows, |repository| {

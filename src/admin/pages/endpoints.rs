@@ -256,7 +256,7 @@ pub(super) async fn confirm(
 ) -> Result<Response, Problem> {
     let (identity, _) = changeable(&admin, &visitor.who, &id)?;
     let parts = admin.parts();
-    let owed = parts.owed.by_endpoint(&parts.queue).get(&identity).copied();
+    let owed = parts.owed.by(&parts.queue, &identity);
     Ok(page(
         StatusCode::OK,
         &DisablePage {

@@ -1,6 +1,6 @@
 //! Lists of deliveries: each combination of filters finds what a look at every delivery finds, and looks at no other.
 
-use std::{cmp::Reverse, collections::HashSet, sync::Arc};
+use std::{cmp::Reverse, collections::HashSet, ops::ControlFlow, sync::Arc};
 
 use proptest::{
     collection::{btree_set, vec},
@@ -374,6 +374,59 @@ fn the_repositories_that_somebody_may_see_are_found_by_how_their_names_begin() {
     assert_eq!(names(&["acme/app*"], 40).unwrap().len(), 40);
     assert_eq!(names(&["acme/app*"], 39), None, "they are too many");
     assert_eq!(names(&["nobodys/**"], 32), found(&[]));
+}
+
+#[test]
+fn the_named_repositories_are_listed_as_a_walk_through_all_lists_them() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join(FILE);
+    let store = Store::open(&file, 1 << 20).unwrap();
+    // Many have the same value, and some have none.
+    let sql = "INSERT INTO repositories WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 60) \
+               SELECT 'team' || (n % 3) || '/app' || n, iif(n % 5, n * 7 % 8, NULL), '', 0, iif(n % 4, n * 5 % 6, NULL), 0 FROM n";
+    store.connection.execute(sql, ()).unwrap();
+    let reader = Reader::open(&file).unwrap();
+    let is_named = |name: &str| name.starts_with("team1/") || name.ends_with('7');
+    let orders = [
+        RepositoryOrder::Name,
+        RepositoryOrder::LastPush,
+        RepositoryOrder::Size,
+    ];
+    let walk = |part: &str, order, after: Option<&RepositoryPlace>| {
+        let mut found = Vec::new();
+        let take = |listed| {
+            found.push(listed);
+            ControlFlow::Continue(())
+        };
+        reader.repositories(part, order, after, usize::MAX, take).unwrap();
+        found.retain(|listed| is_named(&listed.name));
+        found
+    };
+    let all = walk("", RepositoryOrder::Name, None);
+    assert_eq!(all.len(), 24);
+    let others = ["team1/gone", "team1/never"].map(str::to_owned);
+    let names: Vec<_> = all
+        .iter()
+        .map(|listed| listed.name.clone())
+        .chain(others)
+        .collect();
+    for (order, part) in orders
+        .into_iter()
+        .flat_map(|order| [(order, ""), (order, "app1")])
+    {
+        let whole = walk(part, order, None);
+        let places = whole.iter().map(|listed| Some(listed.place(order)));
+        for after in [None].into_iter().chain(places) {
+            let found = reader
+                .repositories_among(&names, part, order, after.as_ref())
+                .unwrap();
+            assert_eq!(
+                found,
+                walk(part, order, after.as_ref()),
+                "{order:?} {part} {after:?}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -183,3 +183,38 @@ async fn a_start_puts_down_what_is_owed_by_list_and_makes_every_repository_due()
     assert_eq!((queue.pending(), queue.repositories()), (0, 0));
     assert!(!queue.owes_anything(&named("ci")) && !queue.owes_anything(&named("cd")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_endpoint_owes_is_of_all_repositories_and_a_repositorys_own_of_that_one() {
+    let (queue, now) = (Queue::new(), Instant::now());
+    let all = endpoints(&["ci", "scan"]);
+    let owns = ["acme/app", "acme/db"].map(|name| EndpointId::Repository(name.parse().unwrap()));
+    for own in &owns {
+        let like = all.get(&named("ci")).unwrap();
+        all.put(Endpoint {
+            id: own.clone(),
+            ..(*like).clone()
+        });
+    }
+    for (number, repository, owed) in [
+        (3, "acme/app", &["ci"][..]),
+        (4, "acme/db", &["ci", "scan"]),
+        (5, "acme/app", &["ci"]),
+        (6, "other", &["scan"]),
+    ] {
+        let mut durable = durable(number, repository, owed);
+        let own = EndpointId::Repository(durable.push.repository.clone());
+        durable.push.owed.extend(owns.contains(&own).then_some(own));
+        assert_eq!(queue.apply(&durable, &all, now), []);
+    }
+    let owed = |pushes, oldest| Owed {
+        pushes,
+        oldest: Sequence::new(oldest).unwrap(),
+    };
+    let wanted = [(named("ci"), owed(3, 3)), (named("scan"), owed(2, 4))];
+    assert_eq!(queue.owed_by_named(), HashMap::from(wanted));
+    let own = |name: &str| queue.owed_by_own(&name.parse().unwrap());
+    assert_eq!(own("acme/app"), Some(owed(2, 3)));
+    assert_eq!(own("acme/db"), Some(owed(1, 4)));
+    assert_eq!([own("other"), own("nobodys")], [None, None]);
+}
