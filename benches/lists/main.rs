@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
     let server = Server::start(&file, ops)?;
     println!("ready after {:.2} s", began.elapsed().as_secs_f64());
     let measured = fill::queue(ingest, admin, repositories / 5).and_then(|()| {
-        let mut is_short = paths::admins(admin, repositories)?;
+        let mut is_short = paths::admins(admin, repositories, &time(now - 9_990 * EACH_MS)?)?;
         is_short |= paths::dead_letters(admin, repositories)?;
         is_short |= paths::viewers(admin)?;
         if is_brief() {
@@ -175,8 +175,7 @@ impl Filter {
         }
         if let Some((since, until)) = self.between {
             for (name, at) in [("since", since), ("until", until)] {
-                let at = DateTime::from_timestamp_millis(at).context("no such time")?;
-                query.push(format!("{name}={}", at.format("%FT%T%.3fZ")));
+                query.push(format!("{name}={}", time(at)?));
             }
         }
         Ok(query.join("&"))
@@ -200,6 +199,12 @@ impl Filter {
             names.join(", ")
         }
     }
+}
+
+/// As queries have it.
+fn time(at_ms: i64) -> anyhow::Result<String> {
+    let at = DateTime::from_timestamp_millis(at_ms).context("no such time")?;
+    Ok(at.format("%FT%T%.3fZ").to_string())
 }
 
 /// Every combination of what finds everything, the oldest alone, some, or nothing.

@@ -2,8 +2,9 @@
 
 use super::{ADMIN, Asked, FEW, SEEN, TEAM, VIEWER, measure};
 
-/// What an admin asks for; whether any took too long.
-pub(crate) fn admins(port: u16, repositories: u32) -> anyhow::Result<bool> {
+/// What an admin asks for; whether any took too long. Since `since` nearly as many deliveries were made as may be sent again at
+/// once.
+pub(crate) fn admins(port: u16, repositories: u32, since: &str) -> anyhow::Result<bool> {
     let image = |round| image(round, repositories);
     let name = |round| image(round).replace('/', "%2F");
     let paths: &[Asked<'_>] = &[
@@ -74,6 +75,9 @@ pub(crate) fn admins(port: u16, repositories: u32) -> anyhow::Result<bool> {
         }),
         ("page endpoints", &|_| "/endpoints".to_owned()),
         ("page dead letters", &|_| "/dead-letters".to_owned()),
+        ("page, to send deliveries again", &|_| {
+            format!("/deliveries/redeliver?since={since}")
+        }),
     ];
     measure(port, ADMIN, paths)
 }
@@ -118,6 +122,9 @@ pub(crate) fn dead_letters(port: u16, repositories: u32) -> anyhow::Result<bool>
         }),
         ("API dead letters of a time, none", &|_| {
             "/api/v1/dead-letters?until=2001-01-01T00:00:00Z".to_owned()
+        }),
+        ("page, to send dead letters again", &|_| {
+            "/dead-letters/replay?endpoint=ci&repository=*/*".to_owned()
         }),
         ("API dead letters of three", &|_| {
             "/api/v1/dead-letters?endpoint=ci&tag=v7&since=2001-01-01T00:00:00Z".to_owned()

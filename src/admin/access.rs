@@ -20,7 +20,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -253,8 +253,12 @@ impl Access {
     }
 
     /// What is said to somebody whose token is none of ours: after too many of those, to wait. One that is right is
-    /// never kept waiting, so that nobody behind the same address can lock others out.
+    /// never kept waiting, so that nobody behind the same address can lock others out: what keeps guesses from being right
+    /// is how long tokens are.
     fn wrong(&self, ip: IpAddr) -> Problem {
+        if let Some(times) = self.0.complaint.due() {
+            warn!(%ip, times, "somebody showed a token that is none of admin.tokens");
+        }
         if let Err(wait) = self.patience(ip) {
             return wait;
         }
@@ -283,10 +287,6 @@ impl Access {
         if failing.len() < FAILING_MAX {
             let (_, failures) = failing.entry(ip).or_insert((Instant::now(), 0));
             *failures += 1;
-        }
-        drop(failing);
-        if let Some(times) = self.0.complaint.due() {
-            warn!(%ip, times, "somebody showed a token that is none of admin.tokens");
         }
     }
 
@@ -363,26 +363,35 @@ fn named_by(proxy: &Proxy, headers: &HeaderMap, peer: SocketAddr) -> Result<Who,
         }
     }
     // A proxy that adds its own to what a client sent lets the client choose.
-    if headers.get_all(&proxy.user_header).iter().count() > 1 {
+    let came_twice = |name: &HeaderName| headers.get_all(name).iter().count() > 1;
+    if came_twice(&proxy.user_header) {
         return refused("the proxy let somebody else's name through (admin.proxy.user_header came twice)");
     }
-    match text(headers, &proxy.user_header).map(str::trim) {
+    if came_twice(&proxy.groups_header) {
+        return refused(
+            "the proxy let somebody else's groups through (admin.proxy.groups_header came twice)",
+        );
+    }
+    let name = headers.get(&proxy.user_header).map(HeaderValue::as_bytes);
+    match name.and_then(|name| str::from_utf8(name).ok()).map(str::trim) {
         Some(name) if !name.is_empty() => by_groups(proxy, headers, name),
         _ => refused("the proxy did not say who this is (admin.proxy.user_header)"),
     }
 }
 
-/// What somebody may do who is in the groups that the proxy names: commas between them, in one line or in several.
+/// What somebody may do who is in the groups that the proxy names, with commas between them.
 fn by_groups(proxy: &Proxy, headers: &HeaderMap, name: &str) -> Result<Who, Problem> {
     if proxy.groups.is_empty() {
         return Ok(Who::admin(name));
     }
-    let lines = headers.get_all(&proxy.groups_header).into_iter();
-    let named: Vec<&str> = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(',').map(str::trim))
+    let named = headers
+        .get(&proxy.groups_header)
+        .map_or(&[][..], HeaderValue::as_bytes);
+    let named: Vec<&[u8]> = named
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
         .collect();
-    let is_in = |group: &&Group| named.contains(&group.name.as_str());
+    let is_in = |group: &&Group| named.contains(&group.name.as_bytes());
     let grants: Vec<Grant> = (proxy.groups.iter().filter(is_in))
         .map(|group| group.grant.clone())
         .collect();

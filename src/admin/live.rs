@@ -1,9 +1,14 @@
 //! Who is kept up to date, and for how long: until they leave, or the process drains.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,27 +22,61 @@ pub const STREAMS_MAX: usize = 64;
 /// In how many seconds there may be room for another.
 const TRY_AGAIN_S: u64 = 30;
 
-/// The room for streams. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Streams(Arc<Semaphore>);
+/// Of one person so many, so that nobody takes the room of all others.
+pub const STREAMS_OF_ONE_MAX: usize = 48;
 
-impl Default for Streams {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(STREAMS_MAX)))
-    }
+/// The room for streams. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Streams(Arc<Mutex<HashMap<Arc<str>, usize>>>);
+
+/// Room for a stream, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    streams: Streams,
+    whose: Arc<str>,
 }
 
 impl Streams {
-    /// Room for one more, until it is dropped.
+    /// Room for one more of this person.
     ///
     /// # Errors
     /// There is none.
-    pub(super) fn room(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
-            let detail =
-                format!("{STREAMS_MAX} pages are kept up to date already: this one is not, reload it");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(TRY_AGAIN_S)
+    pub(super) fn room(&self, whose: &Arc<str>) -> Result<Room, Problem> {
+        let mut taken = self.taken();
+        let (all, own) = (
+            taken.values().sum::<usize>(),
+            taken.get(whose).copied().unwrap_or(0),
+        );
+        let full = if all >= STREAMS_MAX {
+            Some((STREAMS_MAX, "pages are"))
+        } else {
+            (own >= STREAMS_OF_ONE_MAX).then_some((STREAMS_OF_ONE_MAX, "of your pages are"))
+        };
+        if let Some((most, pages)) = full {
+            let detail = format!("{most} {pages} kept up to date already: this one is not, reload it");
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(TRY_AGAIN_S));
+        }
+        taken.insert(Arc::clone(whose), own + 1);
+        Ok(Room {
+            streams: self.clone(),
+            whose: Arc::clone(whose),
         })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut taken = self.streams.taken();
+        if let Some(own) = taken.get_mut(&self.whose) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.whose);
+            }
+        }
     }
 }
 
@@ -97,5 +136,36 @@ impl Pass {
     /// Cancelled when the process drains.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_the_room_of_all_others() {
+        let streams = Streams::default();
+        let [ann, eve] = ["ann", "eve"].map(Arc::<str>::from);
+        let anns: Vec<_> = (0..STREAMS_OF_ONE_MAX)
+            .map(|_| streams.room(&ann).unwrap())
+            .collect();
+        let refused = streams.room(&ann).unwrap_err().detail;
+        assert!(
+            refused.starts_with("48 of your pages are kept up to date already"),
+            "{refused}"
+        );
+        let mut eves: Vec<_> = (anns.len()..STREAMS_MAX)
+            .map(|_| streams.room(&eve).unwrap())
+            .collect();
+        let refused = streams.room(&eve).unwrap_err().detail;
+        assert!(
+            refused.starts_with("64 pages are kept up to date already"),
+            "{refused}"
+        );
+        drop(anns);
+        eves.push(streams.room(&eve).unwrap());
+        drop(eves);
+        assert!(streams.taken().is_empty());
     }
 }

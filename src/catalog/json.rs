@@ -112,7 +112,7 @@ struct AttemptDocument {
     request_body: Option<String>,
     /// How long the body was.
     request_body_bytes: Option<u64>,
-    /// The beginning of the answer.
+    /// The beginning of the answer; null to whoever may not know where it came from.
     answer: Option<String>,
     /// How much of the answer was read, bytes.
     answer_bytes: Option<u64>,

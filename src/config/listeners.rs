@@ -8,12 +8,17 @@ use std::{
 
 use http::HeaderName;
 use ipnet::IpNet;
+use secrecy::ExposeSecret;
 
 use super::{problem::Warning, reader::Section, units};
 use crate::{glob::Patterns, secret::Secret};
 
 /// Stands in for an address that has a problem.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A token with fewer characters can be guessed: at some thousand guesses a second, one of 12 letters and digits takes very
+/// long, and people do not choose at random.
+const TOKEN_CHARACTERS_MIN: usize = 16;
 
 /// A certificate and its key, PEM, readable when the configuration was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +205,26 @@ impl Admin {
         };
         admin.check(section);
         admin
+    }
+
+    /// Which tokens are short enough to be guessed, of those that are in use.
+    pub(super) fn short_tokens(&self) -> impl Iterator<Item = Warning> {
+        let tokens = self
+            .tokens
+            .iter()
+            .enumerate()
+            .filter(|_| self.auth == AdminAuth::Token);
+        tokens.filter_map(|(index, token)| {
+            let characters = token.token.get().ok()?.expose_secret().chars().count();
+            (characters < TOKEN_CHARACTERS_MIN).then(|| Warning {
+                key: format!("admin.tokens[{index}]"),
+                message: format!(
+                    "the token of {} has {characters} characters and can be guessed: have {TOKEN_CHARACTERS_MIN} or more; \
+                     make one with: openssl rand -hex 32",
+                    token.name
+                ),
+            })
+        })
     }
 
     /// That a proxy is known by one thing alone, and what would be right: whoever names themselves is believed then, if

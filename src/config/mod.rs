@@ -218,6 +218,7 @@ impl Config {
             });
         }
         warnings.extend(self.admin.half_proxied());
+        warnings.extend(self.admin.short_tokens());
         warnings
     }
 

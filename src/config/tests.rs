@@ -215,6 +215,31 @@ fn what_is_shown_is_toml_again_and_says_the_same() {
 }
 
 #[test]
+fn a_token_that_can_be_guessed_is_warned_of_where_tokens_let_people_in() {
+    let told = |auth: &str| -> Vec<String> {
+        let tokens = "[[admin.tokens]]\nname = \"ann\"\ntoken = \"0123456789abcdef\"\nrole = \"admin\"\n\
+                      [[admin.tokens]]\nname = \"eve\"\ntoken = \"0123456789abcde\"\nrole = \"viewer\"\n";
+        let warnings = load(&format!("[admin]\nauth = \"{auth}\"\n{tokens}")).warnings();
+        let told = warnings
+            .into_iter()
+            .map(|warning| format!("{} {}", warning.key, warning.message));
+        told.collect()
+    };
+    let [eves] = &told("token")[..] else {
+        panic!("{:?}", told("token"));
+    };
+    assert!(
+        eves.starts_with("admin.tokens[1] the token of eve has 15 characters"),
+        "{eves}"
+    );
+    assert!(
+        eves.contains("openssl rand -hex 32") && !eves.contains("0123456789"),
+        "{eves}"
+    );
+    assert_eq!(told("none"), [""; 0]);
+}
+
+#[test]
 fn what_does_nothing_yet_warns_when_it_is_set() {
     let keys = |text: &str| -> Vec<String> {
         let warnings = load(text).warnings();

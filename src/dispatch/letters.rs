@@ -15,7 +15,8 @@ use super::{Dispatcher, health::State, replay::Newer};
 use crate::{
     push::EndpointId,
     settings::{
-        AccessError, KeptLetter, LetterFilter, LetterPage, LetterState, LetterStats, Mark, Order, Settings,
+        AccessError, KeptLetter, LetterCount, LetterFilter, LetterPage, LetterState, LetterStats, Mark,
+        Order, Settings,
     },
 };
 
@@ -150,16 +151,10 @@ impl DeadLetters {
     ///
     /// # Errors
     /// See [`LettersError`].
-    pub async fn count(&self, filter: LetterFilter) -> Result<u64, LettersError> {
-        let (mut count, mut after) = (0, None);
-        loop {
-            let page = self.page(&filter, after).await?;
-            count += page.letters.len() as u64;
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(count),
-            }
-        }
+    pub async fn count(&self, filter: LetterFilter) -> Result<LetterCount, LettersError> {
+        self.0
+            .with_settings(move |settings| settings.count_letters(&filter))
+            .await
     }
 
     /// How many there are. Waits for nobody.

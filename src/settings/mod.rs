@@ -29,6 +29,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId, sqlite};
 
+mod counted;
 mod cursor_key;
 mod export;
 mod kept;
@@ -41,6 +42,7 @@ mod sought;
 mod states;
 mod webhooks;
 
+pub use counted::LetterCount;
 pub use cursor_key::CursorKey;
 pub use export::Exported;
 pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats};

@@ -130,6 +130,8 @@ fn a_token_opens_what_its_role_and_repositories_say() {
             .status,
         200
     );
+    let discard = "/api/v1/dead-letters?endpoint=ci&tag=v1";
+    assert_eq!(root.send("DELETE", discard, b"").status, 200);
     for _ in 0..10 {
         api.bearer("wrong").get("/api/v1/repositories");
     }
@@ -146,6 +148,18 @@ fn a_token_opens_what_its_role_and_repositories_say() {
     assert!(
         log.contains("by=eve") || log.contains("by=\"eve\""),
         "an audit line: {log}"
+    );
+    let has_line = |parts: &[&str]| {
+        log.lines()
+            .any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    assert!(
+        has_line(&["dead letters replayed", "by=eve", "repository=\"acme/app\""]),
+        "which they were: {log}"
+    );
+    assert!(
+        has_line(&["dead letters discarded", "by=root", "endpoint=\"ci\" tag=\"v1\""]),
+        "which they were: {log}"
     );
 }
 

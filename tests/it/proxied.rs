@@ -89,8 +89,8 @@ fn the_groups_that_a_proxy_names_say_what_may_be_done() {
     assert_eq!(auditor.get(&webhook_of("acme/app")).status, 200);
     assert_eq!(auditor.get("/api/v1/configuration").status, 200);
     assert_eq!(auditor.set("acme/web", &body).status, 403);
-    // In two lines: each role for its own repositories.
-    let both = api.with("X-Groups", "team-a").with("X-Groups", "auditors");
+    // Each role for its own repositories.
+    let both = api.with("X-Groups", "team-a,auditors");
     assert_eq!(both.set("acme/web", &body).status, 201);
     assert_eq!(both.set("other/app", &body).status, 403);
     assert_eq!(both.get("/api/v1/configuration").status, 200);
@@ -101,6 +101,15 @@ fn the_groups_that_a_proxy_names_say_what_may_be_done() {
     );
     let admin = api.with("X-Groups", "auditors,platform");
     assert_eq!(admin.set("other/app", &body).status, 201);
+    // A proxy that adds its line to what a client sent.
+    let added = api.with("X-Groups", "platform").with("X-Groups", "auditors");
+    let refused = added.get("/api/v1/configuration");
+    assert_eq!(refused.status, 401);
+    assert!(
+        refused.text().contains("groups_header came twice"),
+        "{}",
+        refused.text()
+    );
     assert_eq!(admin.post("/api/v1/dead-letters/replay").status, 200);
 }
 

@@ -12,7 +12,7 @@ use super::{
     Params,
     deliveries::DeliveryQuery,
     history,
-    letters::{RefusedView, allowed},
+    letters::{FORESEEN_MAX, Foreseen, RefusedView, allowed},
     order, run,
 };
 use crate::{
@@ -84,14 +84,46 @@ pub(in super::super) async fn redelivered(
     who: &Who,
     query: &DeliveryQuery,
 ) -> Result<AgainView, Problem> {
+    let run = run(query.dry_run);
+    let wanted = meant(admin, who, query, run).await?;
+    redelivery_of(admin, who, query, wanted, run).await
+}
+
+/// What sending a set again would come to, unless so many are meant that somebody who waits for it is only told how many.
+pub(in super::super) async fn foreseen(
+    admin: &Admin,
+    who: &Who,
+    query: &DeliveryQuery,
+) -> Result<Foreseen<AgainView>, Problem> {
+    let wanted = meant(admin, who, query, Run::Dry).await?;
+    let count = wanted.len() as u64;
+    if count > FORESEEN_MAX {
+        return Ok(Foreseen::Many(count));
+    }
+    let view = redelivery_of(admin, who, query, wanted, Run::Dry).await;
+    view.map(Foreseen::Each)
+}
+
+/// The deliveries that somebody means who may have them sent again now.
+async fn meant(admin: &Admin, who: &Who, query: &DeliveryQuery, run: Run) -> Result<Vec<Past>, Problem> {
     allowed(who, query.repository.as_deref())?;
     let filter = query.filter()?;
-    let (order, run) = (order(query.force), run(query.dry_run));
     admin.parts().rates.allow(Act::Set(who.name.clone(), run))?;
     let wanted = history(admin, move |reader| found(reader, &filter)).await?;
     if wanted.len() > WAITING_MAX {
         return Err(SendAgainError::TooMany.into());
     }
+    Ok(wanted)
+}
+
+async fn redelivery_of(
+    admin: &Admin,
+    who: &Who,
+    query: &DeliveryQuery,
+    wanted: Vec<Past>,
+    run: Run,
+) -> Result<AgainView, Problem> {
+    let order = order(query.force);
     let counted = admin.parts().dispatcher.redeliver_all(wanted, order, run).await?;
     if run == Run::Real {
         info!(

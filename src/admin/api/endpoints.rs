@@ -308,14 +308,22 @@ pub(in super::super) async fn set(
     if let (EndpointId::Repository(name), true) = (&id, states.is_disabled(&id) != was_disabled) {
         admin.parts().webhooks.switched(name).await;
     }
-    states.save().await.map_err(|error| {
+    let saved = states.save().await;
+    // It is in effect, saved or not.
+    info!(
+        target: "shipbell::audit",
+        endpoint = %id,
+        by = %who.name,
+        state = states.view(&id).state.as_str(),
+        saved = saved.is_ok(),
+        "endpoint set by hand"
+    );
+    saved.map_err(|error| {
         let detail = format!("it is so from now on, but could not be saved yet: {error}");
         Problem::new(http::StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     })?;
-    let (desk, seer) = (admin.clone(), who.clone());
-    let view = blocking(move || EndpointView::of(&desk, &seer, &endpoint)).await?;
-    info!(target: "shipbell::audit", endpoint = %id, by = %who.name, state = view.state, "endpoint set by hand");
-    Ok(view)
+    let (admin, who) = (admin.clone(), who.clone());
+    blocking(move || EndpointView::of(&admin, &who, &endpoint)).await
 }
 
 /// Heals the endpoint: it is sent to again.

@@ -26,6 +26,20 @@ pub(super) const PATTERN_MAX: usize = 255;
 /// Letters that are named one by one at most.
 const IDS_MAX: usize = 1000;
 
+/// Of the letters that were named one by one, the log has the first.
+const IDS_NOTED_BYTES_MAX: usize = 200;
+
+/// What becomes of each of so many is looked up while somebody waits for a page.
+pub(super) const FORESEEN_MAX: u64 = 2_000;
+
+/// What sending a set again would come to.
+pub(in super::super) enum Foreseen<T> {
+    /// Of each it was looked up.
+    Each(T),
+    /// So many are meant, which are too many for that.
+    Many(u64),
+}
+
 /// A dead letter.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct LetterView {
@@ -264,15 +278,45 @@ pub(in super::super) async fn replayed(
     who: &Who,
     query: &LetterQuery,
 ) -> Result<ReplayView, Problem> {
+    let run = run(query.dry_run);
+    replay_of(admin, who, query, meant(admin, who, query, run)?, run).await
+}
+
+/// What a replay would come to, unless so many are meant that somebody who waits for it is only told how many.
+pub(in super::super) async fn foreseen(
+    admin: &Admin,
+    who: &Who,
+    query: &LetterQuery,
+) -> Result<Foreseen<ReplayView>, Problem> {
+    let filter = meant(admin, who, query, Run::Dry)?;
+    let letters = admin.parts().dispatcher.dead_letters();
+    let count = letters.count(filter.clone()).await?.dead;
+    if count > FORESEEN_MAX {
+        return Ok(Foreseen::Many(count));
+    }
+    let view = replay_of(admin, who, query, filter, Run::Dry).await;
+    view.map(Foreseen::Each)
+}
+
+/// The letters that somebody means who may have them sent again now.
+fn meant(admin: &Admin, who: &Who, query: &LetterQuery, run: Run) -> Result<LetterFilter, Problem> {
     allowed(who, query.repository.as_deref())?;
-    let (order, run) = (order(query.force), run(query.dry_run));
     let filter = query.filter()?;
     admin.parts().rates.allow(Act::Set(who.name.clone(), run))?;
+    Ok(filter)
+}
+
+async fn replay_of(
+    admin: &Admin,
+    who: &Who,
+    query: &LetterQuery,
+    filter: LetterFilter,
+    run: Run,
+) -> Result<ReplayView, Problem> {
     let letters = admin.parts().dispatcher.dead_letters();
-    let replayed = letters.replay(filter, order, run).await?;
+    let replayed = letters.replay(filter, order(query.force), run).await?;
     if run == Run::Real {
-        let letters = replayed.replayed;
-        info!(target: "shipbell::audit", by = %who.name, letters, "dead letters replayed");
+        note(who, query, Some(replayed.replayed), "dead letters replayed");
     }
     Ok(ReplayView {
         dry_run: run == Run::Dry,
@@ -281,6 +325,19 @@ pub(in super::super) async fn replayed(
         passed_over: replayed.passed_over,
         refused: replayed.refused.into_iter().map(RefusedView::from).collect(),
     })
+}
+
+/// Notes down what somebody did with the letters that a filter means, and with how many; not known when it failed.
+fn note(who: &Who, query: &LetterQuery, letters: Option<u64>, what: &str) {
+    let id = query
+        .id
+        .as_deref()
+        .map(|ids| ids.get(..IDS_NOTED_BYTES_MAX).unwrap_or(ids));
+    info!(
+        target: "shipbell::audit", by = %who.name, letters, id, repository = query.repository,
+        endpoint = query.endpoint, tag = query.tag, since = query.since, until = query.until, force = query.force,
+        "{what}"
+    );
 }
 
 impl From<Refused> for RefusedView {
@@ -335,11 +392,17 @@ pub(super) async fn discard(
     }
     let letters = admin.parts().dispatcher.dead_letters();
     let discarded = if query.dry_run == Some(true) {
-        letters.count(filter).await?
+        letters.count(filter).await?.letters
     } else {
-        let discarded = letters.discard(filter).await?;
-        info!(target: "shipbell::audit", by = %who.name, letters = discarded, "dead letters discarded");
-        discarded
+        let discarded = letters.discard(filter).await;
+        // When it failed, some may be gone.
+        note(
+            &who,
+            &query,
+            discarded.as_ref().ok().copied(),
+            "dead letters discarded",
+        );
+        discarded?
     };
     Ok(Json(Discarded { discarded }))
 }

@@ -50,7 +50,7 @@ pub(in super::super) struct SentView {
     pub(in super::super) request_headers: Vec<String>,
     /// The body that was sent.
     pub(in super::super) request_body: Option<String>,
-    /// The first 4 KiB of the answer.
+    /// The first 4 KiB of the answer; null to whoever may not know where it came from.
     pub(in super::super) answer: Option<String>,
     /// How much of the answer was read, bytes.
     pub(in super::super) answer_bytes: usize,

@@ -30,6 +30,8 @@ pub(super) fn delivery(admin: &Admin, who: &Who, story: &mut DeliveryStory) {
     }
     for attempt in &mut story.attempts {
         attempt.url = None;
+        // It may name the host it came from, and repeat what it was asked for.
+        attempt.answer = None;
         attempt.headers = attempt.headers.take().map(|headers| {
             let kept: Vec<&str> = headers.lines().filter(|line| !is_host(line)).collect();
             kept.join("\n")
@@ -44,6 +46,7 @@ pub(super) fn sent(who: &Who, endpoint: &EndpointId, sent: &mut SentView) {
         return;
     }
     sent.url = None;
+    sent.answer = None;
     sent.request_headers.retain(|line| !is_host(line));
     sent.reason = sent.reason.take().map(|told| reason(who, endpoint, told));
 }

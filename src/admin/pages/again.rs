@@ -16,9 +16,9 @@ use super::{
         access::Who,
         api::{
             Params,
-            again::{AgainView, redelivered},
+            again::{AgainView, foreseen, redelivered},
             deliveries::{DeliveryQuery, moment},
-            letters::{RefusedView, ReplayView},
+            letters::{Foreseen, RefusedView, ReplayView},
         },
         problem::Problem,
     },
@@ -78,8 +78,11 @@ impl Set {
 }
 
 /// What it comes to.
+#[derive(Default)]
 pub(super) struct Counted {
     matched: u64,
+    /// Whether nothing else is known, because they are so many.
+    is_rough: bool,
     again: u64,
     passed_over: u64,
     under_way: u64,
@@ -94,10 +97,27 @@ impl Counted {
     }
 }
 
+impl<T> From<Foreseen<T>> for Counted
+where
+    Self: From<T>,
+{
+    fn from(foreseen: Foreseen<T>) -> Self {
+        match foreseen {
+            Foreseen::Each(view) => view.into(),
+            Foreseen::Many(matched) => Self {
+                matched,
+                is_rough: true,
+                ..Self::default()
+            },
+        }
+    }
+}
+
 impl From<ReplayView> for Counted {
     fn from(view: ReplayView) -> Self {
         Self {
             matched: view.matched,
+            is_rough: false,
             again: view.replayed,
             passed_over: view.passed_over,
             under_way: 0,
@@ -111,6 +131,7 @@ impl From<AgainView> for Counted {
     fn from(view: AgainView) -> Self {
         Self {
             matched: view.matched,
+            is_rough: false,
             again: view.redelivered,
             passed_over: view.passed_over,
             under_way: view.under_way,
@@ -162,8 +183,8 @@ pub(super) async fn confirm(
     let now = admin.parts().clock.now().to_string();
     let mut query = search.query.clone();
     query.until = Some(before(query.until, now.clone())?);
-    (query.dry_run, query.force) = (Some(true), None);
-    let counted = redelivered(&admin, &visitor.who, &query).await?;
+    query.force = None;
+    let counted = foreseen(&admin, &visitor.who, &query).await?;
     Ok(page(
         StatusCode::OK,
         &AgainPage {

@@ -17,7 +17,7 @@ use super::{
         access::{Role, Who},
         api::{
             Params,
-            letters::{LetterQuery, LetterView, listed, replayed},
+            letters::{LetterQuery, LetterView, foreseen, listed, replayed},
         },
         problem::Problem,
     },
@@ -240,8 +240,7 @@ pub(super) async fn confirm(
     let now = admin.parts().clock.now().to_string();
     let mut query = filter.query();
     query.until = Some(before(query.until, now.clone())?);
-    query.dry_run = Some(true);
-    let counted = replayed(&admin, &visitor.who, &query).await?;
+    let counted = foreseen(&admin, &visitor.who, &query).await?;
     Ok(page(
         StatusCode::OK,
         &AgainPage {

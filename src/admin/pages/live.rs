@@ -19,7 +19,7 @@ use futures_util::stream::unfold;
 use http::{HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 
@@ -32,7 +32,7 @@ use super::{
             deliveries::{DeliveryQuery, listed},
             states::TransitionQuery,
         },
-        live::Pass,
+        live::{Pass, Room},
         problem::Problem,
     },
     deliveries,
@@ -141,7 +141,7 @@ struct Feed {
     departures: watch::Receiver<()>,
     sent: Option<(Instant, Parts)>,
     has_ended: bool,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 /// Why something is sent.
@@ -265,7 +265,7 @@ fn stream(admin: Admin, asked: Asked, part: Part) -> Result<Response, Problem> {
         .pass
         .ok_or_else(|| Problem::absent("streams are for the pages"))?;
     pass.is_ours()?;
-    let room = admin.parts().streams.room()?;
+    let room = admin.parts().streams.room(&pass.who()?.name)?;
     let feed = Feed {
         written: admin.parts().history.changes(),
         states: admin.parts().states.changes(),

@@ -228,7 +228,7 @@ pub(super) fn import(
     match report.refused.len() {
         0 => Ok(()),
         count if !report.is_dry => Err(refusal(format!(
-            "{count} of the webhooks could not be set any more; import again, which repeats nothing"
+            "{count} of the webhooks could not be set any more; import again, which sets the others to the same"
         ))),
         count if arguments.dry_run => Err(refusal(format!("{count} of the webhooks can't be used"))),
         count => Err(refusal(format!(
@@ -301,7 +301,7 @@ impl Report<'_> {
             (true, false) => "cut off while they were checked: none was imported".to_owned(),
             (false, _) => format!(
                 "cut off: of {left} webhooks it is not known for the first, and the others were not imported; import \
-                 again, which repeats nothing"
+                 again, which sets those that were to the same"
             ),
         }
     }

@@ -165,6 +165,8 @@ fn what_is_searched_for_is_what_looking_at_all_of_them_finds() {
             naive(&all, &filter),
             "{filter:?}"
         );
+        let counted = settings.count_letters(&filter).unwrap();
+        assert_eq!(counted.letters, naive(&all, &filter).len() as u64, "{filter:?}");
         // Some go meanwhile.
         if round % 50 == 49 {
             let gone: Vec<i64> = (0..300).map(|_| ids[rng.random_range(0..ids.len())]).collect();

@@ -1,5 +1,7 @@
 //! Dead letters: found, counted, sent again.
 
+use rusqlite::Connection;
+
 use super::{
     lists::names,
     own,
@@ -155,4 +157,45 @@ fn one_letter_tells_why_when_and_its_last_attempt_and_goes_alone() {
     wait_for_letters(&eve, 1);
     assert_eq!(browser.get(&letter).status, 404);
     assert_eq!(browser.get("/dead-letters/many").status, 400);
+}
+
+#[test]
+fn very_many_are_counted_and_what_becomes_of_each_is_told_once_it_is_done() {
+    let receiver = Receiver::scripted(|_| Answer::Status(400));
+    let mut shipbell = letters(own(), &receiver);
+    let api = Api::at(shipbell.admin_port());
+    push(&shipbell, "acme/app", "1");
+    wait_for_letters(&api, 1);
+    shipbell.stop();
+    let settings = Connection::open(shipbell.data().join("settings.db")).unwrap();
+    // The push, as often as more are meant than are looked up one by one, of so many tags.
+    let copies = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2000) \
+                  INSERT INTO dead_letters (journal, sequence, endpoint, repository, tag, digest, media_type, \
+                  manifest_size, listed, event_id, actor, taken_ms, died_ms, reason, attempts) \
+                  SELECT journal, sequence + n, endpoint, repository, 'v' || n, digest, media_type, manifest_size, \
+                  listed, event_id, actor, taken_ms, died_ms, reason, attempts FROM dead_letters, n";
+    assert_eq!(settings.execute(copies, ()).unwrap(), 2000);
+    drop(settings);
+    shipbell.start_again();
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let asked = browser.page("/dead-letters/replay?repository=acme/app");
+    assert!(asked.contains("<strong>2001</strong>"), "{asked}");
+    assert!(
+        asked.contains("All of them but those") && asked.contains("name=\"force\""),
+        "{asked}"
+    );
+    let foreseen = api.post("/api/v1/dead-letters/replay?repository=acme/app&dry_run=true");
+    assert_eq!(foreseen.json()["replayed"], 2001, "the API looks up each");
+    // One fewer, and each is looked up for the page, too.
+    let one = api.json("/api/v1/dead-letters?limit=1")["items"][0]["id"].to_string();
+    assert_eq!(
+        api.send("DELETE", &format!("/api/v1/dead-letters?id={one}"), b"")
+            .status,
+        200
+    );
+    let asked = browser.page("/dead-letters/replay?repository=acme/app");
+    assert!(asked.contains("Send 2000 again"), "{asked}");
+    let done = browser.submit("/dead-letters/replay", &[("repository", "acme/app")]);
+    let list = browser.page(done.header("location").unwrap());
+    assert!(list.contains("2000 are sent again now"), "{list}");
 }

@@ -88,6 +88,8 @@ pub(crate) enum Answer {
     Status(u16),
     /// Answer with this status and these headers, each a whole line without its end.
     With(u16, Vec<String>),
+    /// Answer with this status and body.
+    Text(u16, String),
     /// Answer 200 after this long.
     After(Duration),
     /// Answer nothing until [`Receiver::release`], then 200.
@@ -268,27 +270,28 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             answer
         };
         shared.changed.notify_all();
-        let (status, lines) = match answer {
-            Answer::Status(status) => (status, Vec::new()),
-            Answer::With(status, lines) => (status, lines),
+        let (status, lines, body) = match answer {
+            Answer::Status(status) => (status, Vec::new(), String::new()),
+            Answer::With(status, lines) => (status, lines, String::new()),
+            Answer::Text(status, body) => (status, Vec::new(), body),
             Answer::After(delay) => {
                 thread::sleep(delay);
-                (200, Vec::new())
+                (200, Vec::new(), String::new())
             }
             Answer::Hold => {
                 let state = shared.state.lock().unwrap();
                 let _released = shared.changed.wait_while(state, |state| !state.released).unwrap();
-                (200, Vec::new())
+                (200, Vec::new(), String::new())
             }
             Answer::Close => return stream.shutdown(Shutdown::Both),
         };
-        let mut head = format!("HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n");
+        let mut head = format!("HTTP/1.1 {status} Told\r\nContent-Length: {}\r\n", body.len());
         for line in lines {
             head.push_str(&line);
             head.push_str("\r\n");
         }
         head.push_str("\r\n");
-        stream.write_all(head.as_bytes())?;
+        stream.write_all((head + &body).as_bytes())?;
     }
     Ok(())
 }

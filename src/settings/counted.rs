@@ -1,0 +1,222 @@
+//! How many letters a filter means, told by the indexes: no letter is read for it.
+//!
+//! What is asked for is asked of one index after another, and what each says is narrowed down by the next. One that can't be
+//! read counts as well, as far as the indexes have it.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{AccessError, Settings, letter::LetterFilter};
+use crate::{clock::Timestamp, glob::Beginning, image::Tag};
+
+/// Entries of an index that are looked at in one go: others have the file in between.
+const LOOKED_AT_ONCE: usize = 50_000;
+
+/// How many letters are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetterCount {
+    /// All of them.
+    pub letters: u64,
+    /// Those that are not to be sent again.
+    pub dead: u64,
+}
+
+/// The numbers of the letters that are meant, as far as that was asked for; in order. `None` means all.
+type Meant = Option<Vec<i64>>;
+
+impl Settings {
+    /// How many letters are meant.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn count_letters(&self, filter: &LetterFilter) -> Result<LetterCount, AccessError> {
+        let mut meant: Meant = None;
+        if !filter.ids.is_empty() {
+            meant = narrowed(meant.as_deref(), |take| self.each_numbered(&filter.ids, take))?;
+        }
+        if let Some(endpoint) = &filter.endpoint {
+            let value = endpoint.to_string();
+            meant = narrowed(meant.as_deref(), |take| {
+                self.each_equal(BY_ENDPOINT, &value, take)
+            })?;
+        }
+        if let Some(tag) = &filter.tag {
+            meant = narrowed(meant.as_deref(), |take| {
+                self.each_equal(BY_TAG, Tag::as_str(tag), take)
+            })?;
+        }
+        if filter.repository.is_some() || filter.seen.is_some() {
+            meant = narrowed(meant.as_deref(), |take| self.each_of_repositories(filter, take))?;
+        }
+        if filter.since.is_some() || filter.until.is_some() {
+            meant = narrowed(meant.as_deref(), |take| self.each_of_time(filter, take))?;
+        }
+        let Some(meant) = meant else {
+            let stats = self.letter_stats();
+            return Ok(LetterCount {
+                letters: stats.letters,
+                dead: stats.letters.saturating_sub(stats.replaying),
+            });
+        };
+        let mut replaying = 0;
+        self.each_replaying(&mut |id| replaying += u64::from(meant.binary_search(&id).is_ok()))?;
+        let letters = meant.len() as u64;
+        Ok(LetterCount {
+            letters,
+            dead: letters.saturating_sub(replaying),
+        })
+    }
+
+    /// Those of these numbers that there are.
+    fn each_numbered(&self, ids: &[i64], take: &mut dyn FnMut(i64)) -> Result<(), AccessError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached("SELECT id FROM dead_letters WHERE id = ?1")?;
+        for id in ids {
+            let there: Option<i64> = statement.query_row([id], |row| row.get(0)).optional()?;
+            there.into_iter().for_each(&mut *take);
+        }
+        Ok(())
+    }
+
+    /// Those that have this in a column, by this statement.
+    fn each_equal(&self, sql: &str, value: &str, take: &mut dyn FnMut(i64)) -> Result<(), AccessError> {
+        let mut last = i64::MIN;
+        loop {
+            let connection = self.connection();
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params![value, last, at_once()])?;
+            let mut looked = 0;
+            while let Some(row) = rows.next()? {
+                last = row.get(0)?;
+                looked += 1;
+                take(last);
+            }
+            if looked < LOOKED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Those of the repositories that are meant.
+    fn each_of_repositories(
+        &self,
+        filter: &LetterFilter,
+        take: &mut dyn FnMut(i64),
+    ) -> Result<(), AccessError> {
+        let beginnings = match (&filter.repository, &filter.seen) {
+            (Some(glob), _) => vec![Beginning::of(glob.glob())],
+            (None, Some(seen)) => seen.beginnings(),
+            (None, None) => Vec::new(),
+        };
+        let is_meant = |name: &str| filter.is_repository_meant(name);
+        for beginning in &beginnings {
+            if beginning.is_whole {
+                if is_meant(&beginning.text) {
+                    self.each_equal(BY_REPOSITORY, &beginning.text, take)?;
+                }
+            } else {
+                self.each_that_begins(&beginning.text, &is_meant, take)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of the repositories that are meant and begin so.
+    fn each_that_begins(
+        &self,
+        beginning: &str,
+        is_meant: &dyn Fn(&str) -> bool,
+        take: &mut dyn FnMut(i64),
+    ) -> Result<(), AccessError> {
+        let sql = "SELECT repository, id FROM dead_letters INDEXED BY dead_letters_by_repository \
+                   WHERE repository >= ?1 AND (repository, id) > (?1, ?2) ORDER BY repository, id LIMIT ?3";
+        let (mut name, mut last, mut is_its) = (beginning.to_owned(), i64::MIN, is_meant(beginning));
+        loop {
+            let connection = self.connection();
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params![name, last, at_once()])?;
+            let mut looked = 0;
+            while let Some(row) = rows.next()? {
+                let next = row.get_ref(0)?.as_str().unwrap_or_default();
+                if next != name {
+                    if !next.starts_with(beginning) {
+                        return Ok(());
+                    }
+                    next.clone_into(&mut name);
+                    is_its = is_meant(next);
+                }
+                last = row.get(1)?;
+                looked += 1;
+                if is_its {
+                    take(last);
+                }
+            }
+            if looked < LOOKED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Those that were given up on within the time that is meant.
+    fn each_of_time(&self, filter: &LetterFilter, take: &mut dyn FnMut(i64)) -> Result<(), AccessError> {
+        let sql = "SELECT died_ms, id FROM dead_letters INDEXED BY dead_letters_by_time \
+                   WHERE died_ms >= ?1 AND (died_ms, id) > (?1, ?2) AND died_ms < ?3 ORDER BY died_ms, id LIMIT ?4";
+        let mut at = filter.since.map_or(i64::MIN, Timestamp::unix_millis);
+        let until = filter.until.map_or(i64::MAX, Timestamp::unix_millis);
+        let mut last = i64::MIN;
+        loop {
+            let connection = self.connection();
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params![at, last, until, at_once()])?;
+            let mut looked = 0;
+            while let Some(row) = rows.next()? {
+                (at, last) = (row.get(0)?, row.get(1)?);
+                looked += 1;
+                take(last);
+            }
+            if looked < LOOKED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Those that are to be sent again.
+    fn each_replaying(&self, take: &mut dyn FnMut(i64)) -> Result<(), AccessError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached("SELECT letter FROM replays")?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            take(row.get(0)?);
+        }
+        Ok(())
+    }
+}
+
+const BY_ENDPOINT: &str = "SELECT id FROM dead_letters INDEXED BY dead_letters_by_endpoint WHERE endpoint = ?1 AND id > ?2 \
+                           ORDER BY id LIMIT ?3";
+const BY_TAG: &str = "SELECT id FROM dead_letters INDEXED BY dead_letters_by_tag WHERE tag = ?1 AND id > ?2 \
+                      ORDER BY id LIMIT ?3";
+const BY_REPOSITORY: &str = "SELECT id FROM dead_letters INDEXED BY dead_letters_by_repository WHERE repository = ?1 AND \
+                             id > ?2 ORDER BY id LIMIT ?3";
+
+fn at_once() -> i64 {
+    super::letters::count(LOOKED_AT_ONCE)
+}
+
+/// Of those that are meant so far, the ones that are taken now, each once.
+fn narrowed(
+    meant: Option<&[i64]>,
+    walk: impl FnOnce(&mut dyn FnMut(i64)) -> Result<(), AccessError>,
+) -> Result<Meant, AccessError> {
+    let mut taken = Vec::new();
+    walk(&mut |id| {
+        if meant
+            .as_ref()
+            .is_none_or(|meant| meant.binary_search(&id).is_ok())
+        {
+            taken.push(id);
+        }
+    })?;
+    taken.sort_unstable();
+    taken.dedup();
+    Ok(Some(taken))
+}
