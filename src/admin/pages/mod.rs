@@ -24,6 +24,7 @@ mod deliveries;
 mod endpoint;
 mod endpoints;
 mod frame;
+mod health;
 mod letter;
 mod letters;
 mod live;
@@ -68,6 +69,8 @@ pub(super) fn router() -> Router<Admin> {
         )
         .route("/repositories/{name}/test", post(repository::test))
         .route("/repositories/{name}/rotate", post(repository::rotate))
+        .route("/repositories/{name}/enable", post(repository::enable))
+        .route("/repositories/{name}/hold", post(repository::hold))
         .route(
             "/repositories/{name}/remove",
             get(repository::confirm).post(repository::remove),

@@ -123,6 +123,8 @@ impl There {
             ),
             (format!("{page}/test"), Vec::new()),
             (format!("{page}/rotate"), vec![version]),
+            (format!("{page}/enable"), Vec::new()),
+            (format!("{page}/hold"), Vec::new()),
             (format!("{page}/remove"), vec![version]),
             (format!("/deliveries/{}/redeliver", self.delivery), Vec::new()),
             ("/deliveries/redeliver".to_owned(), vec![all]),
