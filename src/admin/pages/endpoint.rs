@@ -93,7 +93,8 @@ impl StatePart {
 #[derive(Template)]
 #[template(path = "endpoint_changes.html")]
 pub(super) struct ChangesPart {
-    own: String,
+    /// Where the first of them are.
+    first: String,
     /// Why the history can't be read; empty when it can.
     unread: String,
     transitions: Vec<Transition>,
@@ -108,7 +109,7 @@ impl ChangesPart {
         id: &str,
         query: TransitionQuery,
     ) -> Result<Self, Problem> {
-        let (own, later) = (address(id), query.cursor.is_some());
+        let (first, later) = (address(id), query.cursor.is_some());
         let mut unread = String::new();
         let (transitions, next) = match transitions(admin, who, id, query).await {
             // The endpoint can be changed all the same.
@@ -119,8 +120,8 @@ impl ChangesPart {
             found => found?,
         };
         Ok(Self {
-            next: next.map(|next| link(&own, &[("cursor", &next)])),
-            own,
+            next: next.map(|next| link(&first, &[("cursor", &next)])),
+            first,
             unread,
             transitions,
             later,

@@ -97,6 +97,8 @@ pub(super) struct EndpointsPart {
     rows: Vec<Row>,
     restricted: bool,
     later: bool,
+    /// Where the first page of them is.
+    first: String,
     next: Option<String>,
 }
 
@@ -132,6 +134,7 @@ impl EndpointsPart {
         });
         let row = |view| Row::of(view, who, now);
         Ok(Self {
+            first: link(LIST, &[("state", &state)]),
             state,
             rows: found.items.into_iter().map(row).collect(),
             restricted: !who.sees_all(),

@@ -56,6 +56,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/live/overview", get(live::overview))
         .route("/live/deliveries", get(live::all_deliveries))
         .route("/live/deliveries/{id}", get(live::delivery))
+        .route("/live/repositories", get(live::repositories))
         .route("/live/repositories/{name}", get(live::repository))
         .route("/live/endpoints", get(live::endpoints))
         .route("/live/endpoints/{id}", get(live::endpoint))
