@@ -296,7 +296,10 @@ fn a_url_that_cant_be_one_is_refused_at_its_field_with_a_sentence() {
     let own = format!("http://127.0.0.1:{}/", shipbell.ingest());
     for (url, words) in [
         ("", "missing"),
-        ("ci.example.com/hook", "it is not a URL"),
+        (
+            "ci.example.com/hook",
+            "it is not a URL (https:// or http:// is missing in front)",
+        ),
         ("ftp://ci.example.com/", "neither http:// nor https://"),
         ("https://ci.example.com/#top", "fragment"),
         ("https://", "it is not a URL"),

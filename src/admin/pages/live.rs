@@ -396,9 +396,9 @@ pub(super) async fn letter(
     State(admin): State<Admin>,
     Extension(asked): Extension<Asked>,
     Extension(who): Extension<Who>,
-    Path(id): Path<i64>,
+    Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let (known, _) = letter::known(&admin, &who, id).await?;
+    let (known, _) = letter::known(&admin, &who, &id).await?;
     stream(admin, asked, Part::Letter(known))
 }
 

@@ -376,6 +376,7 @@ fn a_delivery_its_endpoint_and_its_letter_come_by_themselves() {
         "/live/endpoints/nobody",
         "/live/deliveries/nothing",
         "/live/dead-letters/99",
+        "/live/dead-letters/abc",
     ] {
         assert_eq!(Stream::open(&shipbell, path, "").0, 404, "{path}");
     }
