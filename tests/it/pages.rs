@@ -284,7 +284,7 @@ fn a_test_shows_what_was_answered_and_no_markup_of_it() {
     );
     let page = browser.submit(&format!("{PAGE}/test"), &[]).text();
     assert!(
-        page.contains("answered 500") && page.contains("shipbell-test"),
+        page.contains("answered 500") && page.contains("shipbell-test") && page.contains("What was sent"),
         "{page}"
     );
     assert!(page.contains("alert(1)"), "{page}");
@@ -340,6 +340,12 @@ fn a_url_whose_name_does_not_resolve_is_saved_and_whoever_saved_it_is_told_at_th
         test.contains("the name nobody.invalid can&#39;t be resolved"),
         "{test}"
     );
+    assert!(
+        test.contains("What was to be sent") && !test.contains("What was sent"),
+        "{test}"
+    );
+    let tested = api.post("/api/v1/repositories/acme%2Fapp/webhook/test").json();
+    assert_eq!(tested["connected"], false, "{tested}");
 
     let set = api.set("acme/other", &json!({"url": url}));
     assert_eq!(set.status, 201);

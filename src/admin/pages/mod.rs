@@ -87,6 +87,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/endpoints/{id}", get(endpoint::show))
         .route("/endpoints/{id}/enable", post(endpoints::enable))
         .route("/endpoints/{id}/hold", post(endpoints::hold))
+        .route("/endpoints/{id}/test", post(endpoint::test))
         .route(
             "/endpoints/{id}/disable",
             get(endpoints::confirm).post(endpoints::disable),

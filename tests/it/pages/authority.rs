@@ -131,6 +131,7 @@ impl There {
             (format!("{endpoint}/enable"), Vec::new()),
             (format!("{endpoint}/hold"), Vec::new()),
             (format!("{endpoint}/disable"), Vec::new()),
+            (format!("{endpoint}/test"), Vec::new()),
             ("/dead-letters/replay".to_owned(), vec![all]),
             ("/dead-letters/replay".to_owned(), vec![("id", &self.letter)]),
         ]

@@ -123,6 +123,42 @@ fn a_repositorys_page_leads_to_its_endpoint_and_enables_and_holds_it() {
 }
 
 #[test]
+fn a_test_is_sent_to_an_endpoint_from_its_page() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(with_tokens().endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let browser = Browser::at(&shipbell);
+    let ann = browser.logged_in(ADMIN);
+    let page = ann.page("/endpoints/ci");
+    assert!(page.contains("action=\"/endpoints/ci/test\""), "{page}");
+    let sent = ann.submit("/endpoints/ci/test", &[]);
+    let page = sent.text();
+    assert_eq!(sent.status, 200, "{page}");
+    for part in [
+        "badge healthy\">taken",
+        "answered 2",
+        "What was sent",
+        "shipbell-test",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("hunter2") && page.contains("data-pause"), "{page}");
+    assert_eq!(receiver.wait_for(1, SOON).len(), 1);
+    for _ in 0..9 {
+        ann.submit("/endpoints/ci/test", &[]);
+    }
+    let throttled = ann.submit("/endpoints/ci/test", &[]);
+    assert_eq!(throttled.status, 429);
+    assert!(
+        throttled.text().contains("at most 10 tests a minute"),
+        "{}",
+        throttled.text()
+    );
+    let eve = browser.logged_in(EDITOR);
+    assert_eq!(eve.submit("/endpoints/ci/test", &[]).status, 403);
+    assert_eq!(ann.submit("/endpoints/nobody/test", &[]).status, 404);
+}
+
+#[test]
 fn endpoints_come_page_by_page_and_tell_how_long_they_fail() {
     let receiver = Receiver::scripted(|_| Answer::Status(500));
     let shipbell = Shipbell::start(

@@ -269,7 +269,16 @@ fn where_an_endpoint_was_is_told_to_nobody_who_may_not_know_where_it_is() {
     receiver.wait_for_image("acme/app:1", SOON);
     delivery(&admin, "acme/app", "delivered");
     assert!(admin.get(&attempt).text().contains(old), "it is in the history");
-    let browser = Browser::at(&shipbell).logged_in(EDITOR);
+    let attempts = browser.logged_in(ADMIN).page(&page);
+    assert_eq!(
+        (
+            attempts.matches(">What was sent<").count(),
+            attempts.matches(">The request<").count()
+        ),
+        (1, 1),
+        "one was answered, and of the other nobody knows whether it was sent: {attempts}"
+    );
+    let browser = browser.logged_in(EDITOR);
     for told in [
         eve.get(&attempt).text(),
         eve.get("/api/v1/deliveries?repository=acme%2Fapp").text(),
