@@ -361,7 +361,7 @@ fn header_fault(name: &str, value: &str, image_header: &HeaderName) -> Option<St
 pub(super) fn tag_patterns(tags: &[String]) -> Result<Arc<GlobSet>, Vec<FieldError>> {
     if tags.is_empty() || tags.len() > TAGS_MAX {
         let detail =
-            format!("there are between 1 and {TAGS_MAX} patterns; [\"{EVERY_TAG}\"] is for every tag");
+            format!("there are between 1 and {TAGS_MAX} patterns; {EVERY_TAG} alone is for every tag");
         return Err(vec![FieldError::new("/tags", detail)]);
     }
     let (mut builder, mut errors) = (GlobSetBuilder::new(), Vec::new());
@@ -372,7 +372,7 @@ pub(super) fn tag_patterns(tags: &[String]) -> Result<Arc<GlobSet>, Vec<FieldErr
                 builder.add(glob);
             }
             _ => {
-                let detail = "that is no pattern for tags, such as \"1.*\" or \"**\"";
+                let detail = "that is no pattern for tags, such as 1.* or **";
                 errors.push(FieldError::new(format!("/tags/{index}"), detail));
             }
         }

@@ -175,7 +175,7 @@ async fn answer(router: Router, gate: &Gate, request: Request<Body>) -> Response
         path: request.uri().path().to_owned(),
         pass: Some(Pass::new(access, request.headers(), peer, &gate.stop)),
     };
-    let answered = match request.uri().path() {
+    let mut answered = match request.uri().path() {
         path if pages::is_asset(path) => pages::asset(&request),
         pages::LOGIN if access.has_login() => log_in(access, (peer, is_secure), request).await,
         pages::LOGOUT if access.has_login() => log_out(access, is_secure, &request),
@@ -190,6 +190,10 @@ async fn answer(router: Router, gate: &Gate, request: Request<Body>) -> Response
             Err(problem) => problem.into_response(),
         },
     };
+    if !access.has_login() {
+        // Nobody comes in by a token here.
+        answered.headers_mut().remove(header::WWW_AUTHENTICATE);
+    }
     guarded(if is_page {
         pages::humane(answered, &asked)
     } else {

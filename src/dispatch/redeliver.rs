@@ -86,6 +86,8 @@ pub struct Sent {
     pub elapsed: Duration,
     /// What was made of it.
     pub outcome: Outcome,
+    /// Whether there was a connection to send it by.
+    pub is_connected: bool,
     /// Where it went, masked; `None` when no request could be made.
     pub url: Option<String>,
     /// The headers that were sent, a line each, credentials masked.
@@ -384,6 +386,7 @@ fn sent(webhook_id: String, attempted: Attempted) -> Sent {
         webhook_id,
         at: attempted.at,
         elapsed: attempted.elapsed,
+        is_connected: !matches!(&attempted.answer, Err(error) if error.is_before_sending()),
         url: request.map(|request| request.target().to_string()),
         headers: request
             .map(|request| mask::headers(request.headers()))

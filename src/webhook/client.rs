@@ -97,6 +97,14 @@ pub enum SendError {
     BadAnswer(&'static str),
 }
 
+impl SendError {
+    /// Whether it went wrong before there was anybody to send a request to.
+    #[must_use]
+    pub fn is_before_sending(&self) -> bool {
+        !matches!(self, Self::NoAnswer(_) | Self::Lost(_) | Self::BadAnswer(_))
+    }
+}
+
 /// Sends webhooks. Cheap to clone; clones share their connections, which end with the last clone.
 #[derive(Clone, Debug)]
 pub struct Client {

@@ -115,7 +115,8 @@ impl fmt::Display for Refusal {
         let network = IpNet::from(inner.map_or(*address, IpAddr::V4));
         write!(
             f,
-            ": webhooks go there only once the operator allows it, with allow_networks = [\"{network}\"] under [delivery]"
+            ": webhooks go there only once the operator allows it, with allow_networks = [\"{network}\"] under [delivery], \
+             and restarts shipbell"
         )
     }
 }

@@ -22,7 +22,7 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
     /// Not a URL at all.
-    #[error("it is not a URL ({0}); one looks like https://ci.example.com/hook")]
+    #[error("it is not a URL ({}); one looks like https://ci.example.com/hook", plain_words(*.0))]
     Syntax(url::ParseError),
     /// Another scheme.
     #[error("it begins with neither http:// nor https://")]
@@ -36,6 +36,22 @@ pub enum InvalidUrl {
     /// Well-formed, but HTTP can't carry it.
     #[error("it can't be sent as an HTTP request: it is too long, or its host has odd characters")]
     Unsendable,
+}
+
+/// What is wrong with a text that is no URL.
+fn plain_words(error: url::ParseError) -> &'static str {
+    use url::ParseError as Fault;
+    match error {
+        Fault::RelativeUrlWithoutBase => "https:// or http:// is missing in front",
+        Fault::EmptyHost => "it has no host",
+        Fault::IdnaError | Fault::InvalidDomainCharacter => {
+            "its host has a space, or something else that no host's name has"
+        }
+        Fault::InvalidPort => "its port is no number up to 65535",
+        Fault::InvalidIpv4Address => "its host looks like an IPv4 address, and is none",
+        Fault::InvalidIpv6Address => "in the brackets is no IPv6 address",
+        _ => "it can't be read as one",
+    }
 }
 
 impl Target {
@@ -221,6 +237,36 @@ mod tests {
                 .authorization()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_text_that_is_no_url_is_told_in_plain_words_what_is_wrong_with_it() {
+        for (text, words) in [
+            ("ci.example.com/hook", "(https:// or http:// is missing in front)"),
+            (
+                "//ci.example.com/hook",
+                "(https:// or http:// is missing in front)",
+            ),
+            ("https://", "(it has no host)"),
+            ("https://ci example.com/hook", "(its host has a space, or "),
+            ("https://ci.exa<mple.com/hook", "(its host has a space, or "),
+            (
+                "https://ci.example.com:65536/",
+                "(its port is no number up to 65535)",
+            ),
+            (
+                "https://ci.example.com:http/",
+                "(its port is no number up to 65535)",
+            ),
+            (
+                "https://10.1.2.300/",
+                "(its host looks like an IPv4 address, and is none)",
+            ),
+            ("https://[10.1.2.3]/", "(in the brackets is no IPv6 address)"),
+        ] {
+            let told = Target::parse(text).unwrap_err().to_string();
+            assert!(told.contains(words), "{text}: {told}");
+        }
     }
 
     #[test]

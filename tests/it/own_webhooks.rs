@@ -296,14 +296,20 @@ fn a_url_that_cant_be_one_is_refused_at_its_field_with_a_sentence() {
     let own = format!("http://127.0.0.1:{}/", shipbell.ingest());
     for (url, words) in [
         ("", "missing"),
-        ("ci.example.com/hook", "it is not a URL"),
+        (
+            "ci.example.com/hook",
+            "it is not a URL (https:// or http:// is missing in front)",
+        ),
         ("ftp://ci.example.com/", "neither http:// nor https://"),
         ("https://ci.example.com/#top", "fragment"),
         ("https://", "it is not a URL"),
         ("http://127.0.0.1:8080/", "allow_networks = [\"127.0.0.1/32\"]"),
         ("http://localhost/", "allow_networks"),
         ("http://2130706433/", "127.0.0.1"),
-        ("http://10.0.0.5/", "allow_networks = [\"10.0.0.5/32\"]"),
+        (
+            "http://10.0.0.5/",
+            "allow_networks = [\"10.0.0.5/32\"] under [delivery], and restarts shipbell",
+        ),
         ("http://169.254.169.254/latest", "webhooks never go there"),
         ("http://[::ffff:169.254.169.254]/", "webhooks never go there"),
         (&own, "shipbell's own listener"),

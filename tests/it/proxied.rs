@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     api::{Api, webhook_of},
+    browser::between,
     folder,
     shipbell::{Config, Shipbell},
 };
@@ -23,11 +24,12 @@ fn a_proxy_names_whoever_comes_and_shows_its_secret() {
     )));
     let api = Api::at(shipbell.admin_port());
     let proxied = api.with("X-Shipbell-Proxy-Secret", "the-proxys-secret-0123456789");
+    let without_secret = api.with("X-Forwarded-User", "ann").get("/api/v1/repositories");
+    assert_eq!(without_secret.status, 401);
     assert_eq!(
-        api.with("X-Forwarded-User", "ann")
-            .get("/api/v1/repositories")
-            .status,
-        401
+        without_secret.header("www-authenticate"),
+        None,
+        "no token helps here"
     );
     assert_eq!(proxied.get("/api/v1/repositories").status, 401, "it names nobody");
     let ann = proxied.with("X-Forwarded-User", "ann");
@@ -37,6 +39,12 @@ fn a_proxy_names_whoever_comes_and_shows_its_secret() {
         201
     );
     assert_eq!(ann.json(&webhook_of("acme/app"))["saved_by"], "ann");
+    let page = ann.with("Accept", "text/html").get("/overview").text();
+    let head = between(&page, "class=\"who\"", "</header>");
+    assert!(
+        head.contains("ann <span class=\"quiet\">(admin)") && !head.contains("Log out"),
+        "{head}"
+    );
     let two = ann.with("X-Forwarded-User", "bea").get("/api/v1/repositories");
     assert_eq!(
         two.status,

@@ -51,7 +51,7 @@ mod schemas;
 pub(super) mod send;
 pub(super) mod states;
 mod strict;
-mod veiled;
+pub(super) mod veiled;
 pub(super) mod webhooks;
 mod why;
 

@@ -65,7 +65,7 @@ pub(in super::super) struct LastPush {
 }
 
 /// Which repositories are wanted.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(in super::super) struct RepositoryQuery {
     pub(in super::super) q: Option<String>,
     pub(in super::super) sort: Option<String>,

@@ -1,6 +1,7 @@
 //! What the description says of texts that are not any text: names, patterns, states, moments. It is said in one place,
 //! by the names of parameters and fields, and what checks them takes exactly that.
 
+use http::Method;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -60,7 +61,7 @@ fn endpoint() -> ObjectBuilder {
 }
 
 /// What a parameter of this name may be, in a call at this path.
-fn parameter(path: &str, place: &ParameterIn, name: &str) -> Option<ObjectBuilder> {
+fn parameter(method: &Method, path: &str, place: &ParameterIn, name: &str) -> Option<ObjectBuilder> {
     let of_letters = path.ends_with("/dead-letters") || path.ends_with("/dead-letters/replay");
     Some(match (name, place) {
         ("repository", _) if of_letters => like(letters::PATTERN).max_length(Some(letters::PATTERN_MAX)),
@@ -78,6 +79,7 @@ fn parameter(path: &str, place: &ParameterIn, name: &str) -> Option<ObjectBuilde
             text().enum_values(Some(State::ALL.map(State::as_str)))
         }
         ("state", _) => text().enum_values(Some(deliveries::STATES)),
+        ("If-None-Match", _) if method != Method::GET => text().enum_values(Some(["*"])),
         ("If-Match" | "If-None-Match", _) => like(&format!("{ENTITY_TAG}(, ?{ENTITY_TAG}){{0,99}}|\\*")),
         ("image", _) => like(&format!("{REPOSITORY}(:{TAG}|@sha256:[0-9a-f]{{64}})?")),
         ("event", _) => like("[A-Za-z0-9._:-]{1,255}"),
@@ -93,14 +95,22 @@ fn parameter(path: &str, place: &ParameterIn, name: &str) -> Option<ObjectBuilde
 /// Says of each parameter what it may be, and of each field that is a moment that it is one.
 pub(super) fn sharpen(description: &mut OpenApi) {
     for (path, item) in &mut description.paths.paths {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
-        let parameters = operations
-            .into_iter()
-            .flatten()
-            .filter_map(|operation| operation.parameters.as_mut());
-        for one in parameters.flatten() {
+        let operations = [
+            (Method::GET, &mut item.get),
+            (Method::PUT, &mut item.put),
+            (Method::POST, &mut item.post),
+            (Method::DELETE, &mut item.delete),
+        ];
+        let parameters = operations.into_iter().flat_map(|(method, operation)| {
+            let parameters = operation.as_mut().and_then(|one| one.parameters.as_mut());
+            parameters
+                .into_iter()
+                .flatten()
+                .map(move |one| (method.clone(), one))
+        });
+        for (method, one) in parameters {
             if let RefOr::T(one) = one
-                && let Some(known) = parameter(path, &one.parameter_in, &one.name)
+                && let Some(known) = parameter(&method, path, &one.parameter_in, &one.name)
             {
                 one.schema = Some(known.build().into());
             }

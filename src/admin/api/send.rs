@@ -44,6 +44,8 @@ pub(in super::super) struct SentView {
     pub(in super::super) fault: Option<String>,
     /// What went wrong, if anything did.
     pub(in super::super) reason: Option<String>,
+    /// Whether there was a connection to send it by; if not, the request is the one that was to be sent.
+    pub(in super::super) connected: bool,
     /// Where it went, its query masked; null when no request could be made.
     pub(in super::super) url: Option<String>,
     /// The headers that were sent, a line each, credentials masked.
@@ -76,6 +78,7 @@ impl From<Sent> for SentView {
             status,
             fault,
             reason,
+            connected: sent.is_connected,
             url: sent.url,
             request_headers: sent.headers.lines().map(ToOwned::to_owned).collect(),
             request_body: (!sent.body.is_empty()).then(|| text(&sent.body)),
@@ -304,8 +307,17 @@ pub(super) async fn test_endpoint(
     Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<Json<SentView>, Problem> {
-    let (id, _) = super::endpoints::changeable(&admin, &who, &id)?;
-    send_test(&admin, &who, &id).await.map(Json)
+    endpoint_tested(&admin, &who, &id).await.map(Json)
+}
+
+/// Sends a test to an endpoint that somebody may change.
+pub(in super::super) async fn endpoint_tested(
+    admin: &Admin,
+    who: &Who,
+    id: &str,
+) -> Result<SentView, Problem> {
+    let (id, _) = super::endpoints::changeable(admin, who, id)?;
+    send_test(admin, who, &id).await
 }
 
 async fn send_test(admin: &Admin, who: &Who, id: &EndpointId) -> Result<SentView, Problem> {

@@ -10,7 +10,7 @@ use super::{
 use crate::{catalog::DeliveryStory, push::EndpointId, webhook::judge::without_place};
 
 /// Leaves out of a reason where the endpoint is, or was when that was written down.
-pub(super) fn reason(who: &Who, endpoint: &EndpointId, reason: String) -> String {
+pub(in super::super) fn reason(who: &Who, endpoint: &EndpointId, reason: String) -> String {
     if who.may_locate(endpoint) {
         return reason;
     }

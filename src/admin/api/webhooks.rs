@@ -68,12 +68,16 @@ pub(super) struct PutQuery {
     params(
         ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is changed, or several"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if it has none yet"),
         ("dry_run" = Option<bool>, Query, description = "Check it and say what it would be, without saving it"),
     ),
     request_body = WebhookDraft,
     responses(
         (status = 200, body = WebhookView, headers(("ETag" = String, description = "What to send as If-Match"))),
-        (status = 201, body = WebhookView, description = "It had none before"),
+        (
+            status = 201, body = WebhookView, description = "It had none before",
+            headers(("ETag" = String, description = "What to send as If-Match")),
+        ),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "It was changed"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "It can't be used"),
@@ -150,7 +154,7 @@ pub(in super::super) struct NewSecret {
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant, or several"),
     ),
     responses(
-        (status = 200, body = NewSecret),
+        (status = 200, body = NewSecret, headers(("ETag" = String, description = "What to send as If-Match"))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 412, body = Problem, content_type = "application/problem+json"),
     )

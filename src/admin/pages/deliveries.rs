@@ -23,7 +23,9 @@ use super::{
         problem::Problem,
     },
     LiveQuery,
+    endpoint::address,
     frame::{Frame, Visitor},
+    health::Health,
     href, page, refused,
     search::Search,
     segment, sentence,
@@ -33,6 +35,7 @@ use super::{
 use crate::{
     catalog::{AttemptStory, DeliveryStory, PushStory},
     clock::Timestamp,
+    push::EndpointId,
 };
 
 /// Where the list is.
@@ -120,6 +123,10 @@ pub(super) struct DeliveryState {
     ended: Option<When>,
     next: Option<When>,
     delivery: DeliveryStory,
+    /// The page of its endpoint; empty for those who may not see it, and of one that is gone.
+    endpoint: String,
+    /// How its endpoint is, if it waits for one that is not healthy.
+    health: Option<Health>,
     /// Whether it is sent again just now, whatever it was before.
     again: bool,
 }
@@ -168,12 +175,21 @@ pub(super) async fn parts(
         attempts: attempts.rev().map(|story| Attempted::of(story, now)).collect(),
     };
     let next = delivery.next_at.map(|at| When::at(at, now));
+    let id = EndpointId::named(&delivery.endpoint);
+    let has_page = who.may_locate(&id) && admin.parts().endpoints.get(&id).is_some();
+    let waits = delivery.endpoint_health.is_some();
     let state = DeliveryState {
         digest: push.digest.clone().unwrap_or_default(),
         actor: push.actor.clone(),
         taken: push.taken_at.map(|at| When::at(at, now)),
         ended: delivery.ended_at.map(|at| When::at(at, now)),
         next: next.filter(When::is_ahead),
+        endpoint: if has_page {
+            address(&delivery.endpoint)
+        } else {
+            String::new()
+        },
+        health: waits.then(|| Health::of(admin, who, &id)),
         delivery,
         again,
     };

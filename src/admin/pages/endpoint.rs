@@ -13,6 +13,7 @@ use super::{
         access::Who,
         api::{
             Params,
+            send::{SentView, endpoint_tested},
             states::{TransitionQuery, TransitionView, listed, one},
         },
         problem::Problem,
@@ -20,7 +21,7 @@ use super::{
     LiveQuery,
     endpoints::Row,
     frame::{Frame, Visitor},
-    link, page, segment, sentence,
+    link, page, refused, segment, sentence,
     when::When,
 };
 use crate::clock::Timestamp;
@@ -69,6 +70,8 @@ pub(super) async fn transitions(
 struct EndpointPage {
     frame: Frame,
     id: String,
+    problem: String,
+    sent: Option<SentView>,
     state: StatePart,
     changes: ChangesPart,
 }
@@ -93,7 +96,8 @@ impl StatePart {
 #[derive(Template)]
 #[template(path = "endpoint_changes.html")]
 pub(super) struct ChangesPart {
-    own: String,
+    /// Where the first of them are.
+    first: String,
     /// Why the history can't be read; empty when it can.
     unread: String,
     transitions: Vec<Transition>,
@@ -108,7 +112,7 @@ impl ChangesPart {
         id: &str,
         query: TransitionQuery,
     ) -> Result<Self, Problem> {
-        let (own, later) = (address(id), query.cursor.is_some());
+        let (first, later) = (address(id), query.cursor.is_some());
         let mut unread = String::new();
         let (transitions, next) = match transitions(admin, who, id, query).await {
             // The endpoint can be changed all the same.
@@ -119,11 +123,26 @@ impl ChangesPart {
             found => found?,
         };
         Ok(Self {
-            next: next.map(|next| link(&own, &[("cursor", &next)])),
-            own,
+            next: next.map(|next| link(&first, &[("cursor", &next)])),
+            first,
             unread,
             transitions,
             later,
+        })
+    }
+}
+
+impl EndpointPage {
+    async fn of(admin: &Admin, visitor: &Visitor, id: &str, query: TransitionQuery) -> Result<Self, Problem> {
+        let state = StatePart::of(admin, &visitor.who, id).await?;
+        let changes = ChangesPart::of(admin, &visitor.who, id, query).await?;
+        Ok(Self {
+            frame: visitor.frame.clone(),
+            id: state.row.id.clone(),
+            problem: String::new(),
+            sent: None,
+            state,
+            changes,
         })
     }
 }
@@ -135,20 +154,33 @@ pub(super) async fn show(
     Params(query): Params<TransitionQuery>,
     Params(show): Params<LiveQuery>,
 ) -> Result<Response, Problem> {
-    let mut frame = visitor.frame;
-    if query.cursor.is_none() && query.limit.is_none() {
+    let is_live = query.cursor.is_none() && query.limit.is_none();
+    let mut shown = EndpointPage::of(&admin, &visitor, &id, query).await?;
+    if is_live {
         let here = address(&id);
-        frame.keep_up(show.live.as_deref(), &here, format!("/live{here}"));
+        let stream = format!("/live{here}");
+        shown.frame.keep_up(show.live.as_deref(), &here, stream);
     }
-    let state = StatePart::of(&admin, &visitor.who, &id).await?;
-    let changes = ChangesPart::of(&admin, &visitor.who, &id, query).await?;
-    Ok(page(
-        StatusCode::OK,
-        &EndpointPage {
-            frame,
-            id: state.row.id.clone(),
-            state,
-            changes,
-        },
-    ))
+    Ok(page(StatusCode::OK, &shown))
+}
+
+/// Sends a test there, and shows what came of it.
+pub(super) async fn test(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let sent = endpoint_tested(&admin, &visitor.who, &id).await;
+    let mut shown = EndpointPage::of(&admin, &visitor, &id, TransitionQuery::default()).await?;
+    shown.frame.keep_up_answer(format!("/live{}", address(&id)));
+    Ok(match sent {
+        Ok(sent) => {
+            shown.sent = Some(sent);
+            page(StatusCode::OK, &shown)
+        }
+        Err(error) => {
+            shown.problem = sentence(&error.detail);
+            refused(&error, &shown)
+        }
+    })
 }

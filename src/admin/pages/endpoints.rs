@@ -22,8 +22,10 @@ use super::{
     },
     endpoint::address,
     frame::{Frame, Visitor},
-    given, href, link, page, refused, sentence,
-    when::{When, span},
+    given,
+    health::Health,
+    href, link, page, refused, sentence,
+    when::span,
 };
 use crate::{clock::Timestamp, dispatch::health, push::EndpointId};
 
@@ -40,11 +42,8 @@ pub(super) struct Row {
     /// Where it is changed; empty for those who may not.
     pub(super) href: String,
     pub(super) url: String,
-    pub(super) state: String,
-    pub(super) since: Option<When>,
-    pub(super) reason: String,
+    pub(super) health: Health,
     pub(super) failures: u32,
-    pub(super) next: Option<When>,
     pub(super) queued: String,
     pub(super) deliveries: String,
 }
@@ -69,29 +68,13 @@ impl Row {
                 String::new()
             },
             own: address(&view.id),
-            since: When::read(view.since.as_deref(), now),
-            next: When::read(view.next_attempt.as_deref(), now),
+            health: Health::read(&view, now),
             url: view.url.unwrap_or_default(),
-            state: view.state,
-            reason: view.reason.unwrap_or_default(),
             failures: view.failures,
             queued,
             deliveries: link("/deliveries", &[("endpoint", &view.id)]),
             id: view.id,
         }
-    }
-
-    /// Whether it can be enabled: it is not sent to as usual.
-    pub(super) fn can_enable(&self) -> bool {
-        self.state != "healthy" && self.state != "failing"
-    }
-
-    pub(super) fn can_hold(&self) -> bool {
-        self.state != "held" && self.state != "disabled"
-    }
-
-    pub(super) fn can_disable(&self) -> bool {
-        self.state != "disabled"
     }
 }
 
@@ -114,6 +97,8 @@ pub(super) struct EndpointsPart {
     rows: Vec<Row>,
     restricted: bool,
     later: bool,
+    /// Where the first page of them is.
+    first: String,
     next: Option<String>,
 }
 
@@ -149,6 +134,7 @@ impl EndpointsPart {
         });
         let row = |view| Row::of(view, who, now);
         Ok(Self {
+            first: link(LIST, &[("state", &state)]),
             state,
             rows: found.items.into_iter().map(row).collect(),
             restricted: !who.sees_all(),

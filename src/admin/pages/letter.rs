@@ -78,7 +78,9 @@ async fn letter(admin: &Admin, who: &Who, id: i64) -> Result<Option<LetterView>,
 }
 
 /// The letter of that number, which has to be one now.
-pub(super) async fn known(admin: &Admin, who: &Who, id: i64) -> Result<(Known, LetterView), Problem> {
+pub(super) async fn known(admin: &Admin, who: &Who, text: &str) -> Result<(Known, LetterView), Problem> {
+    let absent = |_| Problem::absent(format!("there is no dead letter {text}"));
+    let id = text.parse().map_err(absent)?;
     let letter = letter(admin, who, id).await?;
     let letter = letter.ok_or_else(|| Problem::absent(format!("there is no dead letter {id} any more")))?;
     let known = Known {
@@ -140,10 +142,10 @@ async fn parts_of(
 pub(super) async fn show(
     State(admin): State<Admin>,
     visitor: Visitor,
-    Path(id): Path<i64>,
+    Path(id): Path<String>,
     Params(query): Params<LiveQuery>,
 ) -> Result<Response, Problem> {
-    let (known, letter) = known(&admin, &visitor.who, id).await?;
+    let (known, letter) = known(&admin, &visitor.who, &id).await?;
     let (image, repository) = (image(&letter), letter.repository.clone());
     let (state, last) = parts_of(&admin, &visitor.who, &known, Some(letter)).await?;
     let mut shown = LetterPage {
@@ -154,7 +156,7 @@ pub(super) async fn show(
         state,
         last,
     };
-    let here = format!("{LIST}/{id}");
+    let here = format!("{LIST}/{}", known.id);
     let stream = format!("/live{here}");
     shown.frame.keep_up(query.live.as_deref(), &here, stream);
     Ok(page(StatusCode::OK, &shown))

@@ -166,6 +166,8 @@ pub(super) struct LettersPart {
     filter: Filter,
     rows: Vec<Row>,
     later: bool,
+    /// Where the first page of them is.
+    first: String,
     next: Option<String>,
     /// Where those that were found can be sent again; empty for those who may not.
     replay: String,
@@ -185,6 +187,7 @@ impl LettersPart {
         Ok(Self {
             rows: found.items.into_iter().map(|one| Row::of(one, now)).collect(),
             later: filter.cursor.is_some(),
+            first: link(LIST, &filter.parameters()),
             next,
             replay: if may_send(who, filter.get("repository")) {
                 link("/dead-letters/replay", &filter.parameters())

@@ -30,6 +30,7 @@ use super::{
         api::{
             self, Params,
             deliveries::{DeliveryQuery, listed},
+            repositories::RepositoryQuery,
             states::TransitionQuery,
         },
         live::{Pass, Room},
@@ -38,9 +39,11 @@ use super::{
     deliveries,
     endpoint::{ChangesPart, StatePart},
     endpoints::EndpointsPart,
+    frame::Visitor,
     letter::{self, Known},
     letters::{Filter, LettersPart},
     overview::OverviewParts,
+    repositories::{RepositoriesPart, Wanted},
     repository::RepositoryParts,
     search::Search,
     table::DeliveriesPart,
@@ -65,6 +68,8 @@ enum Part {
     Deliveries(Box<Search>),
     /// One of them, by its id.
     Delivery(String),
+    /// The repositories that are looked for.
+    Repositories(Box<Wanted>),
     /// A repository, on a page that has this version of its webhook; an empty one for none.
     Repository(RepositoryName, String),
     /// Those in a state; in any, if that is empty.
@@ -107,6 +112,7 @@ impl Part {
                 let (_, state, attempts) = deliveries::parts(admin, who, id).await?;
                 written([(PART, &state), ("attempts", &attempts)])
             }
+            Self::Repositories(wanted) => written([(PART, &RepositoriesPart::of(admin, who, wanted).await?)]),
             Self::Repository(name, version) => {
                 let parts = RepositoryParts::of(admin, who, name, Some(version)).await?;
                 written([
@@ -320,6 +326,17 @@ pub(super) async fn delivery(
     stream(admin, asked, Part::Delivery(id))
 }
 
+pub(super) async fn repositories(
+    State(admin): State<Admin>,
+    Extension(asked): Extension<Asked>,
+    visitor: Visitor,
+    Params(query): Params<RepositoryQuery>,
+) -> Result<Response, Problem> {
+    let wanted = Wanted::by(&visitor, query);
+    RepositoriesPart::of(&admin, &visitor.who, &wanted).await?;
+    stream(admin, asked, Part::Repositories(Box::new(wanted)))
+}
+
 #[derive(Deserialize)]
 pub(super) struct VersionQuery {
     version: Option<String>,
@@ -379,9 +396,9 @@ pub(super) async fn letter(
     State(admin): State<Admin>,
     Extension(asked): Extension<Asked>,
     Extension(who): Extension<Who>,
-    Path(id): Path<i64>,
+    Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let (known, _) = letter::known(&admin, &who, id).await?;
+    let (known, _) = letter::known(&admin, &who, &id).await?;
     stream(admin, asked, Part::Letter(known))
 }
 

@@ -40,6 +40,7 @@ fn local(next: &str) -> &str {
         [kind @ ("repositories" | "deliveries"), name, _, ..] => {
             path.get(..kind.len() + name.len() + 2).unwrap_or(HOME)
         }
+        ["endpoints", _, "test"] => path.strip_suffix("/test").unwrap_or(HOME),
         ["endpoints", _, _, ..] => "/endpoints",
         ["dead-letters", "replay"] => "/dead-letters",
         ["deliveries", "redeliver"] => "/deliveries",
@@ -141,6 +142,7 @@ mod tests {
             ("/deliveries/msg_1/redeliver", "/deliveries/msg_1"),
             ("/deliveries/redeliver", "/deliveries"),
             ("/endpoints/ci/hold", "/endpoints"),
+            ("/endpoints/ci/test", "/endpoints/ci"),
             ("/endpoints/ci", "/endpoints/ci"),
             ("/dead-letters/replay?repository=acme", "/dead-letters"),
             ("/dead-letters/7", "/dead-letters/7"),

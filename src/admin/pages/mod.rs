@@ -24,6 +24,7 @@ mod deliveries;
 mod endpoint;
 mod endpoints;
 mod frame;
+mod health;
 mod letter;
 mod letters;
 mod live;
@@ -55,6 +56,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/live/overview", get(live::overview))
         .route("/live/deliveries", get(live::all_deliveries))
         .route("/live/deliveries/{id}", get(live::delivery))
+        .route("/live/repositories", get(live::repositories))
         .route("/live/repositories/{name}", get(live::repository))
         .route("/live/endpoints", get(live::endpoints))
         .route("/live/endpoints/{id}", get(live::endpoint))
@@ -68,6 +70,8 @@ pub(super) fn router() -> Router<Admin> {
         )
         .route("/repositories/{name}/test", post(repository::test))
         .route("/repositories/{name}/rotate", post(repository::rotate))
+        .route("/repositories/{name}/enable", post(repository::enable))
+        .route("/repositories/{name}/hold", post(repository::hold))
         .route(
             "/repositories/{name}/remove",
             get(repository::confirm).post(repository::remove),
@@ -83,6 +87,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/endpoints/{id}", get(endpoint::show))
         .route("/endpoints/{id}/enable", post(endpoints::enable))
         .route("/endpoints/{id}/hold", post(endpoints::hold))
+        .route("/endpoints/{id}/test", post(endpoint::test))
         .route(
             "/endpoints/{id}/disable",
             get(endpoints::confirm).post(endpoints::disable),

@@ -42,7 +42,10 @@ struct OverviewPage {
 pub(super) struct OverviewParts {
     version: &'static str,
     uptime: String,
+    /// What is wrong with a newer configuration.
     problems: Vec<String>,
+    /// Which keys of it take effect at the next start.
+    needs_restart: Vec<String>,
     figures: Option<Figures>,
     rows: Vec<endpoints::Row>,
     more: usize,
@@ -60,15 +63,16 @@ impl OverviewParts {
         let now = admin.parts().clock.now();
         let shown = overview.troubled.len();
         let troubled = overview.troubled.into_iter();
-        let configuration = admin.parts().configuration.view();
+        // For those who may see it.
+        let configuration = (overview.figures.as_ref()).map(|_| admin.parts().configuration.view());
+        let (problems, needs_restart) = configuration
+            .map(|view| (view.problems, view.needs_restart))
+            .unwrap_or_default();
         Ok(Self {
             version: overview.version,
             uptime: span(Duration::try_from_secs_f64(overview.uptime_s).unwrap_or_default()),
-            problems: if overview.figures.is_some() {
-                configuration.problems
-            } else {
-                Vec::new()
-            },
+            problems,
+            needs_restart,
             figures: overview.figures,
             rows: troubled.map(|view| endpoints::Row::of(view, who, now)).collect(),
             more: overview.troubled_in_all - shown,

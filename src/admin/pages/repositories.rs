@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::{
     super::{
         Admin,
+        access::Who,
         api::{
             Params,
             repositories::{RepositoryQuery, RepositoryView, listed},
@@ -17,23 +18,36 @@ use super::{
         configuration::IngestAddress,
         problem::Problem,
     },
+    LiveQuery,
     frame::{Frame, Visitor},
     given, href, link, page,
     when::{When, span},
 };
 use crate::clock::Timestamp;
 
+/// Where the list is.
+const LIST: &str = "/repositories";
+
 #[derive(Template)]
 #[template(path = "repositories.html")]
 struct RepositoriesPage {
     frame: Frame,
+    only_looks: bool,
+    part: RepositoriesPart,
+}
+
+/// Those that were found, or what is to be done so that there are some.
+#[derive(Template)]
+#[template(path = "repositories_part.html")]
+pub(super) struct RepositoriesPart {
     q: String,
     sort: String,
-    later: bool,
     rows: Vec<Line>,
+    later: bool,
+    /// Where the first page of them is.
+    first: String,
     next: Option<String>,
     ingest: Notified,
-    only_looks: bool,
     restricted: bool,
 }
 
@@ -122,32 +136,64 @@ impl Notified {
     }
 }
 
+/// A list that somebody wants to see.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    query: RepositoryQuery,
+    /// The host by which their browser came here, as far as it said one.
+    host: Option<String>,
+}
+
+impl Wanted {
+    pub(super) fn by(visitor: &Visitor, mut query: RepositoryQuery) -> Self {
+        [&mut query.q, &mut query.sort].into_iter().for_each(given);
+        Self {
+            query,
+            host: visitor.host.clone(),
+        }
+    }
+}
+
+impl RepositoriesPart {
+    pub(super) async fn of(admin: &Admin, who: &Who, wanted: &Wanted) -> Result<Self, Problem> {
+        let Wanted { query, host } = wanted;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (q, sort) = (text(&query.q), text(&query.sort));
+        let found = listed(admin, who, query.clone()).await?;
+        let now = admin.parts().clock.now();
+        let there = |cursor: &str| link(LIST, &[("q", &q), ("sort", &sort), ("cursor", cursor)]);
+        Ok(Self {
+            later: query.cursor.is_some(),
+            first: there(""),
+            next: found.next.map(|next| there(&next)),
+            q,
+            sort,
+            rows: found.items.into_iter().map(|one| Line::of(one, now)).collect(),
+            ingest: Notified::seen_from(&admin.parts().configuration.view().ingest, host.as_deref()),
+            restricted: !who.sees_all(),
+        })
+    }
+}
+
 pub(super) async fn list(
     State(admin): State<Admin>,
     visitor: Visitor,
-    Params(mut query): Params<RepositoryQuery>,
+    Params(query): Params<RepositoryQuery>,
+    Params(show): Params<LiveQuery>,
 ) -> Result<Response, Problem> {
-    [&mut query.q, &mut query.sort].into_iter().for_each(given);
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (q, sort, later) = (text(&query.q), text(&query.sort), query.cursor.is_some());
-    let found = listed(&admin, &visitor.who, query).await?;
-    let next = found
-        .next
-        .map(|next| link("/repositories", &[("q", &q), ("sort", &sort), ("cursor", &next)]));
-    let now = admin.parts().clock.now();
+    let is_live = query.cursor.is_none() && query.limit.is_none();
+    let wanted = Wanted::by(&visitor, query);
+    let part = RepositoriesPart::of(&admin, &visitor.who, &wanted).await?;
+    let only_looks = visitor.only_looks();
+    let mut frame = visitor.frame;
+    if is_live {
+        let stream = link("/live/repositories", &[("q", &part.q), ("sort", &part.sort)]);
+        frame.keep_up(show.live.as_deref(), &part.first, stream);
+    }
     let shown = RepositoriesPage {
-        q,
-        sort,
-        later,
-        rows: found.items.into_iter().map(|one| Line::of(one, now)).collect(),
-        next,
-        ingest: Notified::seen_from(
-            &admin.parts().configuration.view().ingest,
-            visitor.host.as_deref(),
-        ),
-        only_looks: visitor.only_looks(),
-        restricted: !visitor.who.sees_all(),
-        frame: visitor.frame,
+        frame,
+        only_looks,
+        part,
     };
     Ok(page(StatusCode::OK, &shown))
 }

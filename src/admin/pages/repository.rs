@@ -12,34 +12,32 @@ use serde::Deserialize;
 use super::{
     super::{
         Admin,
-        access::Who,
         api::{
             self, Params,
-            deliveries::DeliveryQuery,
-            endpoints::{EndpointView, concerned},
+            endpoints::set,
             send::{SentView, tested},
-            states::TransitionQuery,
             webhooks::rotated,
         },
         draft::FieldError,
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
-    endpoint::{Transition, address, transitions},
     form,
     frame::{Frame, Visitor},
     href, link, page, refused, sentence,
     table::Table,
     webhook_form::{WebhookForm, version},
-    when::When,
 };
-use crate::{dispatch::health::State as Health, image::RepositoryName, push::EndpointId};
+use crate::{
+    dispatch::health::{Event, State as Health},
+    image::RepositoryName,
+    push::EndpointId,
+};
 
-/// So many deliveries stand on the page.
-const DELIVERIES: u32 = 20;
+mod parts;
 
-/// And so many changes of its webhook's state.
-const TRANSITIONS: u32 = 5;
+pub(super) use parts::RepositoryParts;
+use parts::{ChangesPart, Operators, StatePart};
 
 #[derive(Template)]
 #[template(path = "repository.html")]
@@ -58,69 +56,6 @@ struct RepositoryPage {
     changes: ChangesPart,
     operators: Operators,
     table: Table,
-}
-
-/// How the repository's own webhook is.
-#[derive(Template)]
-#[template(path = "repository_state.html")]
-pub(super) struct StatePart {
-    href: String,
-    there: Option<There>,
-    /// Whether the page has another one in its form.
-    is_another: bool,
-}
-
-/// The newest changes of its state.
-#[derive(Template)]
-#[template(path = "repository_changes.html")]
-pub(super) struct ChangesPart {
-    transitions: Vec<Transition>,
-    /// Where all of them are, if these are not all.
-    history: Option<String>,
-}
-
-/// The operator's endpoints that get its pushes too.
-#[derive(Template)]
-#[template(path = "operators.html")]
-pub(super) struct Operators {
-    operators: Vec<Operator>,
-}
-
-/// What changes on a repository's page.
-pub(super) struct RepositoryParts {
-    pub(super) state: StatePart,
-    pub(super) changes: ChangesPart,
-    pub(super) operators: Operators,
-    pub(super) table: Table,
-    there: Option<WebhookView>,
-}
-
-/// The webhook that is there.
-struct There {
-    state: String,
-    since: Option<When>,
-    reason: String,
-    next: Option<When>,
-    has_secret: bool,
-    previous_until: Option<When>,
-    saved: Option<When>,
-    saved_by: String,
-}
-
-/// An operator's endpoint that gets the repository's pushes too.
-struct Operator {
-    id: String,
-    state: String,
-    since: Option<When>,
-}
-
-/// The deliveries that stand on the page.
-fn recent(name: &RepositoryName) -> DeliveryQuery {
-    DeliveryQuery {
-        repository: Some(name.to_string()),
-        limit: Some(DELIVERIES),
-        ..DeliveryQuery::default()
-    }
 }
 
 impl RepositoryPage {
@@ -172,88 +107,6 @@ impl RepositoryPage {
 impl RepositoryPage {
     fn has_secret(&self) -> bool {
         self.there.as_ref().is_some_and(|there| there.has_secret)
-    }
-}
-
-impl RepositoryParts {
-    /// As they are now, on a page that has a `version` of the webhook; on one that is made just now, if it isn't said.
-    pub(super) async fn of(
-        admin: &Admin,
-        who: &Who,
-        name: &RepositoryName,
-        version: Option<&str>,
-    ) -> Result<Self, Problem> {
-        who.see(name)?;
-        let now = admin.parts().clock.now();
-        let there = admin.parts().webhooks.get(name).await?;
-        let (table, _) = Table::of(admin, who, recent(name), false).await?;
-        let operators = concerned(admin, who, name).await?;
-        let operators = operators.into_iter().filter(|view| view.repository.is_none());
-        let operator = |view: EndpointView| Operator {
-            since: When::read(view.since.as_deref(), now),
-            id: view.id,
-            state: view.state,
-        };
-        let current = there.as_ref().map(|there| there.version.to_string());
-        let current = current.unwrap_or_default();
-        Ok(Self {
-            state: StatePart {
-                href: href(name.as_str()),
-                there: there.as_ref().map(|webhook| There::of(admin, name, webhook)),
-                is_another: version.is_some_and(|version| version != current),
-            },
-            changes: match &there {
-                Some(_) => ChangesPart::of(admin, who, name).await?,
-                None => ChangesPart {
-                    transitions: Vec::new(),
-                    history: None,
-                },
-            },
-            operators: Operators {
-                operators: operators.map(operator).collect(),
-            },
-            table,
-            there,
-        })
-    }
-}
-
-impl ChangesPart {
-    async fn of(admin: &Admin, who: &Who, name: &RepositoryName) -> Result<Self, Problem> {
-        let id = EndpointId::Repository(name.clone()).to_string();
-        let query = TransitionQuery {
-            limit: Some(TRANSITIONS),
-            ..TransitionQuery::default()
-        };
-        let (transitions, more) = match transitions(admin, who, &id, query).await {
-            // That the history can't be read is told where the deliveries are; and one that goes just now has none.
-            Err(error) if error.status().is_server_error() || error.status() == StatusCode::NOT_FOUND => {
-                Default::default()
-            }
-            found => found?,
-        };
-        Ok(Self {
-            transitions,
-            history: more.map(|_| address(&id)),
-        })
-    }
-}
-
-impl There {
-    fn of(admin: &Admin, name: &RepositoryName, webhook: &WebhookView) -> Self {
-        let now = admin.parts().clock.now();
-        let id = EndpointId::Repository(name.clone());
-        let view = admin.parts().states.view(&id);
-        Self {
-            state: view.state.as_str().to_owned(),
-            since: view.since.map(|since| When::at(since, now)),
-            reason: view.reason,
-            next: view.next_attempt.map(|at| When::at(at, now)),
-            has_secret: webhook.has_secret,
-            previous_until: When::read(webhook.previous_secret_until.as_deref(), now),
-            saved: When::read(Some(&webhook.saved_at), now),
-            saved_by: webhook.saved_by.clone(),
-        }
     }
 }
 
@@ -432,6 +285,35 @@ pub(super) async fn rotate(
             refused(&error, &shown)
         }
     })
+}
+
+/// Sets the state of its webhook by hand, and shows the page again.
+async fn change(admin: &Admin, visitor: &Visitor, name: &str, event: Event) -> Result<Response, Problem> {
+    let name = api::repository(name)?;
+    let id = EndpointId::Repository(name.clone());
+    let Err(error) = set(admin, &visitor.who, &id.to_string(), event).await else {
+        let words = format!("It is {} now.", admin.parts().states.state(&id));
+        return Ok(shown_with(admin, visitor, &name, &words));
+    };
+    let mut shown = RepositoryPage::of(admin, visitor, &name).await?;
+    shown.problem = sentence(&error.detail);
+    Ok(refused(&error, &shown))
+}
+
+pub(super) async fn enable(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    change(&admin, &visitor, &name, Event::Enabled).await
+}
+
+pub(super) async fn hold(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    change(&admin, &visitor, &name, Event::Held).await
 }
 
 #[derive(Template)]

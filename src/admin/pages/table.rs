@@ -108,6 +108,8 @@ pub(super) struct DeliveriesPart {
     again: String,
     only_looks: bool,
     later: bool,
+    /// Where the first page of them is.
+    first: String,
     next: Option<String>,
 }
 
@@ -125,6 +127,7 @@ impl DeliveriesPart {
             filtered,
             only_looks: who.role() < Role::Editor,
             later: search.query.cursor.is_some(),
+            first: search.link("/deliveries", &[]),
             next: next.map(|next| search.link("/deliveries", &[("cursor", &next)])),
         })
     }

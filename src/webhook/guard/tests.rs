@@ -327,7 +327,7 @@ fn a_refusal_says_what_is_wrong_and_what_would_allow_it() {
     assert_eq!(
         refusal("https://10.1.2.3/hook?token=hunter2"),
         "10.1.2.3, which is in a private network (RFC 1918): webhooks go there only once the operator allows it, \
-         with allow_networks = [\"10.1.2.3/32\"] under [delivery]"
+         with allow_networks = [\"10.1.2.3/32\"] under [delivery], and restarts shipbell"
     );
     assert_eq!(
         refusal("http://169.254.169.254/"),

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    own,
-    people::{EDITOR, with_tokens},
+    PAGE, own,
+    people::{ADMIN, EDITOR, VIEWER, with_tokens},
     push,
 };
 use crate::support::{
@@ -81,6 +81,81 @@ fn an_endpoint_is_held_enabled_and_after_a_question_disabled() {
     assert_eq!(browser.get("/endpoints/nobody/disable").status, 404);
     let strange = browser.page("/endpoints?done=%3Cb%3Enobody");
     assert!(!strange.contains("nobody"), "{strange}");
+}
+
+#[test]
+fn a_repositorys_page_leads_to_its_endpoint_and_enables_and_holds_it() {
+    let shipbell = Shipbell::start(with_tokens());
+    let ann = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    for repository in ["acme/app", "other/app"] {
+        let url = json!({"url": "https://ci.example.com/"});
+        assert_eq!(ann.set(repository, &url).status, 201);
+    }
+    let endpoint = "/endpoints/repository%3Aacme%2Fapp";
+    assert_eq!(ann.post(&format!("/api/v1{endpoint}/hold")).status, 200);
+    let browser = Browser::at(&shipbell);
+    let (eve, vic) = (browser.logged_in(EDITOR), browser.logged_in(VIEWER));
+    let state = |browser: &Browser, path: &str| {
+        let page = browser.page(path);
+        between(&page, "id=\"state\"", "<details>").to_owned()
+    };
+    let (enable, hold) = (format!("{PAGE}/enable"), format!("{PAGE}/hold"));
+    let seen = state(&vic, PAGE);
+    assert!(
+        seen.contains("badge held") && seen.contains(&format!("href=\"{endpoint}\"")),
+        "{seen}"
+    );
+    assert!(!seen.contains("<form"), "{seen}");
+    assert!(vic.page(endpoint).contains("badge held"));
+    let seen = state(&eve, PAGE);
+    assert!(seen.contains(&enable) && !seen.contains(&hold), "{seen}");
+    for (action, now) in [(&enable, "healthy"), (&hold, "held")] {
+        let done = eve.submit(action, &[]);
+        assert_eq!(done.status, 303, "{}", done.text());
+        let page = eve.page(done.header("location").unwrap());
+        assert!(page.contains(&format!("It is {now} now.")), "{page}");
+        assert!(page.contains(&format!("badge {now}")), "{page}");
+        assert_eq!(ann.json(&format!("/api/v1{endpoint}"))["state"], now);
+    }
+    assert_eq!(vic.submit(&enable, &[]).status, 403);
+    assert_eq!(eve.submit("/repositories/other%2Fapp/enable", &[]).status, 403);
+    assert_eq!(eve.submit("/repositories/acme%2Fnone/hold", &[]).status, 404);
+}
+
+#[test]
+fn a_test_is_sent_to_an_endpoint_from_its_page() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(with_tokens().endpoint("ci", &receiver.url("/hook?token=hunter2")));
+    let browser = Browser::at(&shipbell);
+    let ann = browser.logged_in(ADMIN);
+    let page = ann.page("/endpoints/ci");
+    assert!(page.contains("action=\"/endpoints/ci/test\""), "{page}");
+    let sent = ann.submit("/endpoints/ci/test", &[]);
+    let page = sent.text();
+    assert_eq!(sent.status, 200, "{page}");
+    for part in [
+        "badge healthy\">taken",
+        "answered 2",
+        "What was sent",
+        "shipbell-test",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("hunter2") && page.contains("data-pause"), "{page}");
+    assert_eq!(receiver.wait_for(1, SOON).len(), 1);
+    for _ in 0..9 {
+        ann.submit("/endpoints/ci/test", &[]);
+    }
+    let throttled = ann.submit("/endpoints/ci/test", &[]);
+    assert_eq!(throttled.status, 429);
+    assert!(
+        throttled.text().contains("at most 10 tests a minute"),
+        "{}",
+        throttled.text()
+    );
+    let eve = browser.logged_in(EDITOR);
+    assert_eq!(eve.submit("/endpoints/ci/test", &[]).status, 403);
+    assert_eq!(ann.submit("/endpoints/nobody/test", &[]).status, 404);
 }
 
 #[test]

@@ -134,6 +134,38 @@ fn deliveries_are_filtered_and_an_empty_answer_says_why() {
 }
 
 #[test]
+fn the_first_page_of_a_list_is_the_one_that_was_searched() {
+    let receiver = Receiver::scripted(|_| Answer::Status(400));
+    let shipbell = Shipbell::start(
+        own()
+            .with("delivery.retry_schedule = ['10ms']\ndelivery.jitter = 0.0")
+            .endpoint("ci", &receiver.url("/"))
+            .endpoint("other", &receiver.url("/other")),
+    );
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    push(&shipbell, "acme/app", "1");
+    push(&shipbell, "acme/web", "1");
+    eventually("all are given up", SOON, || {
+        let listed = api.json("/api/v1/deliveries?state=dead_letter");
+        (listed["items"].as_array().unwrap().len() == 4).then_some(())
+    });
+    for list in [
+        "/repositories?q=acme&sort=last_push",
+        "/deliveries?endpoint=ci&state=dead_letter",
+        "/endpoints?state=healthy",
+        "/dead-letters?endpoint=ci",
+    ] {
+        let path = |text: &str| text.replace("&#38;", "&");
+        let page = browser.page(&format!("{list}&limit=1"));
+        let next = path(between(&page, "rel=\"next\" href=\"", "\""));
+        let page = browser.page(&next);
+        let (before, _) = page.split_once("\">First page</a>").unwrap();
+        let (_, first) = before.rsplit_once("href=\"").unwrap();
+        assert_eq!(path(first), list);
+    }
+}
+
+#[test]
 fn a_delivery_that_a_newer_push_has_overtaken_is_sent_again_only_if_that_is_meant() {
     let receiver = Receiver::start();
     let shipbell = Shipbell::start(own());

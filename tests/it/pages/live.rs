@@ -80,6 +80,8 @@ fn what_happens_comes_by_itself() {
     }
     let (_, _, mut own) = Stream::open(&shipbell, &format!("/live{PAGE}"), "");
     let (_, _, mut other) = Stream::open(&shipbell, "/live/deliveries?repository=other%2Fapp&state=", "");
+    let (_, _, mut repositories) = Stream::open(&shipbell, "/live/repositories?q=acme&sort=size", "");
+    repositories.until(|text| text.contains("has “acme” in its name"));
     own.until(|text| text.contains("Nothing was sent yet"));
     other.until(|text| text.contains("Nothing matches this filter"));
     push(&shipbell, "acme/app", "1.4");
@@ -102,8 +104,16 @@ fn what_happens_comes_by_itself() {
     assert!(!text.contains("acme/app"), "{text}");
     browser.submit("/endpoints/ci/hold", &[]);
     overview.until(|text| text.contains("badge held"));
+    let text = repositories.until(|text| text.contains("badge held"));
+    assert!(
+        text.contains(">acme/app</a>") && !text.contains("other/app"),
+        "{text}"
+    );
+    push(&shipbell, "acme/app", "1.5");
+    repositories.until(|text| text.contains("<td>1, for "));
     for page in [
         "/overview",
+        "/repositories?q=app&sort=last_push",
         "/deliveries?repository=other%2Fapp",
         PAGE,
         "/endpoints?state=held",
@@ -130,7 +140,7 @@ fn what_happens_comes_by_itself() {
     for page in [
         "/deliveries?cursor=",
         "/deliveries?limit=1",
-        "/repositories",
+        "/repositories?limit=1",
         "/endpoints?limit=1",
         "/endpoints/ci?limit=1",
         "/dead-letters?limit=1",
@@ -224,7 +234,7 @@ fn a_repositorys_webhook_is_shown_as_it_is_while_somebody_else_changes_it() {
     let text = stream.until(|text| text.contains("badge healthy") && text.contains("Load the page again"));
     assert!(text.contains("event: state\n"), "{text}");
     assert!(
-        !text.contains("<form") && !text.contains("<input"),
+        !text.contains("<input") && !text.contains("<textarea"),
         "nobody's typing is lost: {text}"
     );
     // A page that has it as it is says nothing of the kind.
@@ -355,13 +365,18 @@ fn a_delivery_its_endpoint_and_its_letter_come_by_themselves() {
     endpoints.until(|text| text.contains("<td>1, for "));
     assert_eq!(api.post("/api/v1/endpoints/ci/disable").status, 200);
     letters.until(|text| text.contains("acme/app:1.5") && text.contains("Send all of them again"));
-    for path in ["/live/endpoints?state=lost", "/live/dead-letters?since=yesterday"] {
+    for path in [
+        "/live/endpoints?state=lost",
+        "/live/dead-letters?since=yesterday",
+        "/live/repositories?sort=lost",
+    ] {
         assert_eq!(Stream::open(&shipbell, path, "").0, 400, "{path}");
     }
     for path in [
         "/live/endpoints/nobody",
         "/live/deliveries/nothing",
         "/live/dead-letters/99",
+        "/live/dead-letters/abc",
     ] {
         assert_eq!(Stream::open(&shipbell, path, "").0, 404, "{path}");
     }

@@ -95,3 +95,19 @@ fn who_sees_some_repositories_sees_what_is_theirs() {
         assert!(!page.contains(hidden), "{hidden}: {page}");
     }
 }
+
+#[test]
+fn what_the_configuration_says_that_needs_a_restart_is_told_to_those_who_may_see_it() {
+    let mut shipbell = Shipbell::start(with_tokens());
+    let browser = Browser::at(&shipbell);
+    let (ann, eve) = (browser.logged_in(ADMIN), browser.logged_in(EDITOR));
+    assert!(!ann.page("/overview").contains("at the next start"));
+    shipbell.set("delivery.allow_networks = ['127.0.0.0/8', '10.0.0.0/8']\ndelivery.user_agent = 'Another'");
+    shipbell.write_settings();
+    let notice = "What the configuration sets anew of <code>delivery.allow_networks</code>, \
+                  <code>delivery.user_agent</code> takes effect at the next start of shipbell.";
+    eventually("it was read", SOON, || {
+        ann.page("/overview").contains(notice).then_some(())
+    });
+    assert!(!eve.page("/overview").contains("at the next start"));
+}

@@ -241,7 +241,7 @@ fn a_viewer_sees_no_button_and_may_press_none() {
     assert!(!page.contains("/remove"), "{page}");
     assert_eq!(posts(&vic.page(&delivery)), 1);
     assert!(!vic.page("/repositories").contains("action=\"/repository\""));
-    assert_eq!(posts(&eve.page(PAGE)), 4);
+    assert_eq!(posts(&eve.page(PAGE)), 5);
     assert_eq!(posts(&eve.page(&delivery)), 2);
     let version = version(&eve.page(PAGE));
     let fields = [
@@ -253,6 +253,8 @@ fn a_viewer_sees_no_button_and_may_press_none() {
         PAGE.to_owned(),
         format!("{PAGE}/test"),
         format!("{PAGE}/rotate"),
+        format!("{PAGE}/enable"),
+        format!("{PAGE}/hold"),
         format!("{PAGE}/remove"),
         format!("{delivery}/redeliver"),
         "/endpoints/repository%3Aacme%2Fapp/disable".to_owned(),

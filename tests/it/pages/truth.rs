@@ -181,9 +181,26 @@ fn a_push_of_a_paused_endpoint_is_said_to_wait_for_it() {
         words.contains("waits for its endpoint: that is paused") && words.contains(next.as_str().unwrap()),
         "{words}"
     );
+    let endpoint = || {
+        let page = browser.page(&format!("/deliveries/{one}"));
+        between(&page, "<dt>Endpoint</dt>", "</dd>").to_owned()
+    };
+    let told = endpoint();
+    for part in [
+        "href=\"/endpoints/ci\"",
+        "badge paused",
+        "answered 503",
+        "The next attempt <time",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
     let sent = receiver.requests().len();
     for verb in ["hold", "disable"] {
         assert_eq!(api.post(&format!("/api/v1/endpoints/ci/{verb}")).status, 200);
+        if verb == "hold" {
+            let told = endpoint();
+            assert!(told.contains("badge held") && told.contains("by local"), "{told}");
+        }
         let refused = api.post(&format!("/api/v1/deliveries/{one}/redeliver"));
         assert_eq!(refused.status, 409, "{}", refused.text());
         assert!(refused.text().contains("enable it first"), "{}", refused.text());
@@ -233,18 +250,40 @@ fn where_an_endpoint_was_is_told_to_nobody_who_may_not_know_where_it_is() {
     let one = id(&delivery(&admin, "acme/app", "pending"));
     let attempt = format!("/api/v1/deliveries/{one}");
     assert!(admin.get(&attempt).text().contains(old));
+    let (browser, page) = (Browser::at(&shipbell), format!("/deliveries/{one}"));
+    let endpoint = |page: &str| between(page, "<dt>Endpoint</dt>", "</dd>").to_owned();
+    let told = endpoint(&browser.logged_in(ADMIN).page(&page));
+    assert!(
+        told.contains(old) && told.contains("href=\"/endpoints/ci\""),
+        "{told}"
+    );
+    let told = endpoint(&browser.logged_in(EDITOR).page(&page));
+    assert!(
+        told.contains("badge failing") && told.contains("its name can&#39;t be resolved"),
+        "{told}"
+    );
+    assert!(!told.contains(old) && !told.contains("href="), "{told}");
     shipbell.set_url("ci", &receiver.url("/hook"));
     shipbell.write_settings();
     shipbell.hang_up();
     receiver.wait_for_image("acme/app:1", SOON);
     delivery(&admin, "acme/app", "delivered");
     assert!(admin.get(&attempt).text().contains(old), "it is in the history");
-    let browser = Browser::at(&shipbell).logged_in(EDITOR);
+    let attempts = browser.logged_in(ADMIN).page(&page);
+    assert_eq!(
+        (
+            attempts.matches(">What was sent<").count(),
+            attempts.matches(">The request<").count()
+        ),
+        (1, 1),
+        "one was answered, and of the other nobody knows whether it was sent: {attempts}"
+    );
+    let browser = browser.logged_in(EDITOR);
     for told in [
         eve.get(&attempt).text(),
         eve.get("/api/v1/deliveries?repository=acme%2Fapp").text(),
         eve.get("/api/v1/why?image=acme/app:1").text(),
-        browser.page(&format!("/deliveries/{one}")),
+        browser.page(&page),
         browser.page(PAGE),
     ] {
         assert!(!told.contains(old), "{told}");
