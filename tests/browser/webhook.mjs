@@ -1,8 +1,8 @@
 // Somebody sets a webhook, sees it work, sees why one failed, mends it and sends it again: within a minute, by mouse,
-// with and without JavaScript.
+// with and without JavaScript, and by keyboard.
 
 import assert from "node:assert/strict";
-import { shot, stage, url, withBrowser, withPage } from "./common.mjs";
+import { shot, stage, tabTo, url, withBrowser, withPage } from "./common.mjs";
 
 // The words before a field for one say how it begins.
 const SECRET = /whsec_[A-Za-z0-9+/]{20,}/;
@@ -130,7 +130,46 @@ async function flow(browser, { javaScriptEnabled, repository, label }) {
   });
 }
 
+/** Somebody without a mouse sees a push fail, reads why, mends the URL and sends that push again. */
+async function byKeyboard(browser, { repository, label }) {
+  const { good, broken } = await stage("receiver", { label });
+  await stage("push", { image: `${repository}:1` });
+  await withPage(browser, {}, async (page) => {
+    const press = async (locator, what) => {
+      await tabTo(page, locator, what);
+      await page.keyboard.press("Enter");
+    };
+    const save = async (typed) => {
+      await tabTo(page, page.getByLabel("URL", { exact: true }), "the URL");
+      await page.keyboard.press("Control+A");
+      await page.keyboard.type(typed);
+      await page.keyboard.press("Enter");
+      await page.getByRole("status").getByText(/saved/i).waitFor();
+    };
+    await page.goto("/repositories");
+    const there = page.getByRole("link", { name: repository, exact: true });
+    await press(there, "the repository");
+    await page.getByRole("heading", { level: 1, name: repository }).waitFor();
+    await save(broken);
+    await stage("push", { image: `${repository}:2` });
+    const row = page.getByRole("row").filter({ hasText: `${repository}:2` }).filter({ hasText: `repository:${repository}` });
+    await row.getByText(/404/).waitFor();
+    await press(row.getByRole("link"), "the delivery");
+    await page.getByRole("heading", { level: 1, name: `${repository}:2` }).waitFor();
+    assert.match(await page.locator("main").innerText(), /Attempt 1: answered 404/);
+    await press(there, "the way back");
+    await page.getByRole("heading", { level: 1, name: repository }).waitFor();
+    await save(good);
+    await press(row.getByRole("link"), "the delivery");
+    await page.getByRole("heading", { level: 1, name: `${repository}:2` }).waitFor();
+    await press(page.getByRole("button", { name: /Send/ }), "sending it again");
+    await stage("arrived", { image: `${repository}:2` });
+    await page.getByRole("status").or(page.getByText("taken", { exact: true })).first().waitFor();
+  });
+}
+
 await withBrowser(async (browser) => {
   await flow(browser, { javaScriptEnabled: true, repository: "acme/app", label: "js" });
   await flow(browser, { javaScriptEnabled: false, repository: "acme/web", label: "nojs" });
+  await byKeyboard(browser, { repository: "acme/keys", label: "keys" });
 });

@@ -156,7 +156,7 @@ fn one_letter_tells_why_when_and_its_last_attempt_and_goes_alone() {
     receiver.wait_for(before + 1, SOON);
     wait_for_letters(&eve, 1);
     assert_eq!(browser.get(&letter).status, 404);
-    assert_eq!(browser.get("/dead-letters/many").status, 400);
+    assert_eq!(browser.get("/dead-letters/many").status, 404);
 }
 
 #[test]
