@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
     let server = Server::start(&file, ops)?;
     println!("ready after {:.2} s", began.elapsed().as_secs_f64());
     let measured = fill::queue(ingest, admin, repositories / 5).and_then(|()| {
-        let mut is_short = paths::admins(admin, repositories, &time(now - 9_990 * EACH_MS)?)?;
+        let mut is_short = paths::admins(admin, repositories, &newest(now)?)?;
         is_short |= paths::dead_letters(admin, repositories)?;
         is_short |= paths::viewers(admin)?;
         if is_brief() {
@@ -199,6 +199,15 @@ impl Filter {
             names.join(", ")
         }
     }
+}
+
+/// What finds nearly as many deliveries as may be sent again at once, and none of those that came since.
+fn newest(now: i64) -> anyhow::Result<String> {
+    Ok(format!(
+        "since={}&until={}",
+        time(now - 9_990 * EACH_MS)?,
+        time(now)?
+    ))
 }
 
 /// As queries have it.

@@ -2,9 +2,8 @@
 
 use super::{ADMIN, Asked, FEW, SEEN, TEAM, VIEWER, measure};
 
-/// What an admin asks for; whether any took too long. Since `since` nearly as many deliveries were made as may be sent again at
-/// once.
-pub(crate) fn admins(port: u16, repositories: u32, since: &str) -> anyhow::Result<bool> {
+/// What an admin asks for; whether any took too long. `newest` finds nearly as many deliveries as may be sent again at once.
+pub(crate) fn admins(port: u16, repositories: u32, newest: &str) -> anyhow::Result<bool> {
     let image = |round| image(round, repositories);
     let name = |round| image(round).replace('/', "%2F");
     let paths: &[Asked<'_>] = &[
@@ -76,7 +75,7 @@ pub(crate) fn admins(port: u16, repositories: u32, since: &str) -> anyhow::Resul
         ("page endpoints", &|_| "/endpoints".to_owned()),
         ("page dead letters", &|_| "/dead-letters".to_owned()),
         ("page, to send deliveries again", &|_| {
-            format!("/deliveries/redeliver?since={since}")
+            format!("/deliveries/redeliver?{newest}")
         }),
     ];
     measure(port, ADMIN, paths)

@@ -33,19 +33,16 @@ impl Settings {
         if !filter.ids.is_empty() {
             meant = narrowed(meant.as_deref(), |take| self.each_numbered(&filter.ids, take))?;
         }
-        if let Some(endpoint) = &filter.endpoint {
-            let value = endpoint.to_string();
-            meant = narrowed(meant.as_deref(), |take| {
-                self.each_equal(BY_ENDPOINT, &value, take)
-            })?;
-        }
-        if let Some(tag) = &filter.tag {
-            meant = narrowed(meant.as_deref(), |take| {
-                self.each_equal(BY_TAG, Tag::as_str(tag), take)
-            })?;
-        }
         if filter.repository.is_some() || filter.seen.is_some() {
             meant = narrowed(meant.as_deref(), |take| self.each_of_repositories(filter, take))?;
+        } else {
+            let endpoint = filter.endpoint.as_ref().map(ToString::to_string);
+            let tag = filter.tag.as_ref().map(Tag::as_str);
+            for (sql, value) in [(BY_ENDPOINT, endpoint.as_deref()), (BY_TAG, tag)] {
+                if let Some(value) = value {
+                    meant = narrowed(meant.as_deref(), |take| self.each_equal(sql, value, take))?;
+                }
+            }
         }
         if filter.since.is_some() || filter.until.is_some() {
             meant = narrowed(meant.as_deref(), |take| self.each_of_time(filter, take))?;
@@ -96,7 +93,7 @@ impl Settings {
         }
     }
 
-    /// Those of the repositories that are meant.
+    /// Those of the repositories that are meant, of the tag and for the endpoint, too, if these are asked for.
     fn each_of_repositories(
         &self,
         filter: &LetterFilter,
@@ -107,52 +104,51 @@ impl Settings {
             (None, Some(seen)) => seen.beginnings(),
             (None, None) => Vec::new(),
         };
-        let is_meant = |name: &str| filter.is_repository_meant(name);
         for beginning in &beginnings {
-            if beginning.is_whole {
-                if is_meant(&beginning.text) {
-                    self.each_equal(BY_REPOSITORY, &beginning.text, take)?;
-                }
-            } else {
-                self.each_that_begins(&beginning.text, &is_meant, take)?;
-            }
+            self.each_that_begins(beginning, filter, take)?;
         }
         Ok(())
     }
 
-    /// Those of the repositories that are meant and begin so.
+    /// Those of them that begin so.
     fn each_that_begins(
         &self,
-        beginning: &str,
-        is_meant: &dyn Fn(&str) -> bool,
+        beginning: &Beginning,
+        filter: &LetterFilter,
         take: &mut dyn FnMut(i64),
     ) -> Result<(), AccessError> {
-        let sql = "SELECT repository, id FROM dead_letters INDEXED BY dead_letters_by_repository \
-                   WHERE repository >= ?1 AND (repository, id) > (?1, ?2) ORDER BY repository, id LIMIT ?3";
-        let (mut name, mut last, mut is_its) = (beginning.to_owned(), i64::MIN, is_meant(beginning));
+        let sql = "SELECT repository, id FROM dead_letters INDEXED BY dead_letters_by_image \
+                   WHERE repository >= ?1 AND repository < ?2 AND (?3 IS NULL OR endpoint = ?3) AND (?4 IS NULL OR tag = ?4) \
+                   ORDER BY repository";
+        let endpoint = filter.endpoint.as_ref().map(ToString::to_string);
+        let tag = filter.tag.as_ref().map(Tag::as_str);
+        let text = &beginning.text;
+        // The least that is more, or what is more than all that begin so: names have but ASCII.
+        let end = format!("{text}{}", if beginning.is_whole { '\0' } else { char::MAX });
+        let (mut name, mut is_its, mut from) = (String::new(), filter.is_repository_meant(""), text.clone());
         loop {
             let connection = self.connection();
             let mut statement = connection.prepare_cached(sql)?;
-            let mut rows = statement.query(params![name, last, at_once()])?;
+            let mut rows = statement.query(params![from, end, endpoint, tag])?;
             let mut looked = 0;
-            while let Some(row) = rows.next()? {
+            loop {
+                let Some(row) = rows.next()? else {
+                    return Ok(());
+                };
                 let next = row.get_ref(0)?.as_str().unwrap_or_default();
                 if next != name {
-                    if !next.starts_with(beginning) {
-                        return Ok(());
+                    if looked >= LOOKED_AT_ONCE {
+                        break;
                     }
                     next.clone_into(&mut name);
-                    is_its = is_meant(next);
+                    is_its = filter.is_repository_meant(next);
                 }
-                last = row.get(1)?;
                 looked += 1;
                 if is_its {
-                    take(last);
+                    take(row.get(1)?);
                 }
             }
-            if looked < LOOKED_AT_ONCE {
-                return Ok(());
-            }
+            from = format!("{name}\0");
         }
     }
 
@@ -195,8 +191,6 @@ const BY_ENDPOINT: &str = "SELECT id FROM dead_letters INDEXED BY dead_letters_b
                            ORDER BY id LIMIT ?3";
 const BY_TAG: &str = "SELECT id FROM dead_letters INDEXED BY dead_letters_by_tag WHERE tag = ?1 AND id > ?2 \
                       ORDER BY id LIMIT ?3";
-const BY_REPOSITORY: &str = "SELECT id FROM dead_letters INDEXED BY dead_letters_by_repository WHERE repository = ?1 AND \
-                             id > ?2 ORDER BY id LIMIT ?3";
 
 fn at_once() -> i64 {
     super::letters::count(LOOKED_AT_ONCE)
@@ -208,15 +202,15 @@ fn narrowed(
     walk: impl FnOnce(&mut dyn FnMut(i64)) -> Result<(), AccessError>,
 ) -> Result<Meant, AccessError> {
     let mut taken = Vec::new();
-    walk(&mut |id| {
-        if meant
-            .as_ref()
-            .is_none_or(|meant| meant.binary_search(&id).is_ok())
-        {
-            taken.push(id);
-        }
-    })?;
+    walk(&mut |id| taken.push(id))?;
     taken.sort_unstable();
     taken.dedup();
+    if let Some(meant) = meant {
+        let mut meant = meant.iter().peekable();
+        taken.retain(|id| {
+            while meant.next_if(|next| *next < id).is_some() {}
+            meant.peek() == Some(&id)
+        });
+    }
     Ok(Some(taken))
 }

@@ -171,16 +171,10 @@ impl Endpoints {
     /// Of the repositories' own that are meant, the first so many, in the order of their names. `is_meant` may not ask for
     /// endpoints: nobody can change any meanwhile.
     #[must_use]
-    pub fn first_own(
-        &self,
-        most: usize,
-        is_meant: impl Fn(&EndpointId, &RepositoryName) -> bool,
-    ) -> Vec<EndpointId> {
+    pub fn first_own(&self, most: usize, is_meant: impl Fn(&EndpointId) -> bool) -> Vec<EndpointId> {
         let set = self.read();
-        let own = set.by_id.keys().filter(|id| match id {
-            EndpointId::Named(_) => false,
-            EndpointId::Repository(name) => is_meant(id, name),
-        });
+        let is_own = |id: &EndpointId| matches!(id, EndpointId::Repository(_));
+        let own = set.by_id.keys().filter(|id| is_own(id) && is_meant(id));
         let first = first(most, own);
         first.into_iter().cloned().collect()
     }

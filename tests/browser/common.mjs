@@ -42,22 +42,25 @@ export async function withBrowser(test) {
   process.exit(0);
 }
 
-/**
- * Opens a tab, and calls `use` with its page. What the page does that it must not is an error: asking another origin
- * for anything, offending against its own Content-Security-Policy, throwing.
- */
+/** What pages do that they must not: ask another origin for anything, offend against their own policy, throw. */
+function faultsOf(context) {
+  const faults = [];
+  context.on("request", (request) => {
+    if (new URL(request.url()).origin !== new URL(url).origin) faults.push(`asks for ${request.url()}`);
+  });
+  context.on("console", (message) => {
+    if (/Content.Security.Policy|Refused to/i.test(message.text())) faults.push(message.text());
+  });
+  context.on("weberror", (error) => faults.push(`throws ${error.error()}`));
+  return faults;
+}
+
+/** Opens a tab, and calls `use` with its page. What the page does that it must not is an error. */
 export async function withPage(browser, options, use) {
   const context = await browser.newContext({ baseURL: url, viewport: { width: 1200, height: 900 }, ...options });
   context.setDefaultTimeout(15_000);
+  const faults = faultsOf(context);
   const page = await context.newPage();
-  const faults = [];
-  page.on("request", (request) => {
-    if (new URL(request.url()).origin !== new URL(url).origin) faults.push(`asks for ${request.url()}`);
-  });
-  page.on("console", (message) => {
-    if (/Content.Security.Policy|Refused to/i.test(message.text())) faults.push(message.text());
-  });
-  page.on("pageerror", (error) => faults.push(`throws ${error}`));
   try {
     await use(page);
   } catch (error) {
@@ -94,8 +97,7 @@ export async function withTabs(test) {
     const browser = await chromium.connectOverCDP(address, { noDefaults: true });
     const [context] = browser.contexts();
     context.setDefaultTimeout(15_000);
-    const faults = [];
-    context.on("weberror", (error) => faults.push(`throws ${error.error()}`));
+    const faults = faultsOf(context);
     await test(context);
     assert.deepEqual(faults, []);
     // By itself it ends all of its processes, which write into the profile until then.

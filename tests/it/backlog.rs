@@ -222,8 +222,11 @@ fn stay_open(size_max: u64) {
         let bytes = journal_bytes(&shipbell);
         assert!(bytes <= size_max, "{bytes} bytes on disk after {number} pushes");
     }
-    let (dead, held) = (dead_letters(&shipbell), size_max / 2 / HEAVY as u64);
-    assert!(dead >= 2 * (pushes - held), "for both endpoints: {dead}");
+    // Three quarters may be owed; what is beyond is being given up still.
+    let held = size_max * 3 / 4 / HEAVY as u64;
+    eventually("the oldest are given up for both endpoints", SOON, || {
+        (dead_letters(&shipbell) >= 2 * (pushes - held)).then_some(())
+    });
     shipbell.stop();
     assert!(shipbell.log().contains("journal.max_size"));
     shipbell.start_again();

@@ -1,6 +1,6 @@
 //! `/api/v1/endpoints`: where webhooks go, and how that is.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use axum::{
     Extension, Json,
@@ -215,18 +215,29 @@ fn seen(
 ) -> (Vec<EndpointId>, bool) {
     let endpoints = &admin.parts().endpoints;
     let behind = behind.map(|behind| behind.strip_prefix("repository:").unwrap_or(behind));
-    // Those that are not healthy.
-    let troubled: HashMap<EndpointId, Health> = match state {
-        None => HashMap::new(),
-        Some(_) => admin.parts().states.troubled().into_iter().collect(),
+    let is_seen = |id: &EndpointId| match id {
+        EndpointId::Named(_) => false,
+        EndpointId::Repository(name) => {
+            behind.is_none_or(|behind| name.as_str() > behind) && who.may_see(name.as_str())
+        }
     };
-    let is_so = |id: &EndpointId| {
-        let now = || troubled.get(id).copied().unwrap_or_default();
-        state.is_none_or(|state| now() == state)
+    let troubled = || admin.parts().states.troubled();
+    let mut own = match state {
+        None => endpoints.first_own(most + 1, is_seen),
+        Some(Health::Healthy) => {
+            let troubled: HashSet<EndpointId> = troubled().into_iter().map(|(id, _)| id).collect();
+            endpoints.first_own(most + 1, |id| is_seen(id) && !troubled.contains(id))
+        }
+        Some(state) => {
+            let mut own: Vec<EndpointId> = troubled()
+                .into_iter()
+                .filter_map(|(id, now)| (now == state && is_seen(&id)).then_some(id))
+                .collect();
+            own.retain(|id| endpoints.get(id).is_some());
+            own.sort_unstable();
+            own
+        }
     };
-    let mut own = endpoints.first_own(most + 1, |id, name| {
-        behind.is_none_or(|behind| name.as_str() > behind) && who.may_see(name.as_str()) && is_so(id)
-    });
     let is_cut = own.len() > most;
     own.truncate(most);
     let named = endpoints.named();

@@ -63,7 +63,7 @@ fn the_start_page_tells_what_happened_what_waits_and_who_needs_a_look() {
     });
     for part in [
         "badge failing",
-        ">bad<",
+        "<a href=\"/endpoints/bad\">bad<",
         "answered 500",
         "silent",
         "in the last minute",
