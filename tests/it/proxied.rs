@@ -109,6 +109,9 @@ fn the_groups_that_a_proxy_names_say_what_may_be_done() {
     );
     let admin = api.with("X-Groups", "auditors,platform");
     assert_eq!(admin.set("other/app", &body).status, 201);
+    let named = Api::at(shipbell.admin_port()).with("X-Forwarded-User", "Jürgen");
+    let saved = named.with("X-Groups", "platform").set("other/new", &body);
+    assert_eq!(saved.json()["saved_by"], "Jürgen", "{}", saved.text());
     // A proxy that adds its line to what a client sent.
     let added = api.with("X-Groups", "platform").with("X-Groups", "auditors");
     let refused = added.get("/api/v1/configuration");

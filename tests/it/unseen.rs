@@ -47,6 +47,22 @@ fn few_that_may_be_seen_among_many_are_on_the_first_page() {
         assert_eq!(found, ["acme/app"], "{sort}");
         assert!(page["next"].is_null(), "{sort}: {page:#}");
     }
+    // Of two, each has a page.
+    let other = admin.set("acme/zoo", &json!({"url": receiver.url("/own")}));
+    assert_eq!(other.status, 201, "{}", other.text());
+    eventually("it is known", SOON, || {
+        let page = viewer.json("/api/v1/repositories");
+        (page["items"].as_array().unwrap().len() == 2).then_some(())
+    });
+    for sort in ["name", "last_push", "size"] {
+        let sorted = format!("/api/v1/repositories?sort={sort}&limit=1");
+        let first = viewer.json(&sorted);
+        let next = first["next"].as_str().unwrap();
+        let second = viewer.json(&format!("{sorted}&cursor={next}"));
+        let names = [&first, &second].map(|page| page["items"][0]["name"].as_str().unwrap());
+        assert_eq!(names, ["acme/app", "acme/zoo"], "{sort}");
+        assert!(second["next"].is_null(), "{sort}: {second:#}");
+    }
     let page = viewer.json("/api/v1/deliveries");
     let found: Vec<_> = page["items"]
         .as_array()

@@ -350,5 +350,16 @@ fn who_may_see_a_repository_sees_the_operators_endpoints_of_it_but_not_where_the
             .text()
             .contains(&host)
     );
+    // One that was taken is sent again at once, and what is answered then is left out as well.
+    receiver.answer(|request| Answer::Text(200, format!("got it at {}", request.header("host"))));
+    let again = format!("/api/v1/deliveries/{id}/redeliver");
+    assert_eq!(admin.post("/api/v1/endpoints/ci/enable").status, 200);
+    eventually("it is delivered", SOON, || {
+        (admin.json(&format!("/api/v1/deliveries/{id}"))["state"] == "delivered").then_some(())
+    });
+    let sent = eve.post(&again);
+    assert_eq!((sent.status, &sent.json()["answer"]), (200, &json!(null)));
+    assert!(!sent.text().contains(&host), "{}", sent.text());
+    assert_eq!(admin.post(&again).json()["answer"], format!("got it at {host}"));
     assert_eq!(browser.get("/repositories/other%2Fapp").status, 403);
 }
