@@ -33,8 +33,11 @@ impl Settings {
         if !filter.ids.is_empty() {
             meant = narrowed(meant.as_deref(), |take| self.each_numbered(&filter.ids, take))?;
         }
-        if filter.repository.is_some() || filter.seen.is_some() {
-            meant = narrowed(meant.as_deref(), |take| self.each_of_repositories(filter, take))?;
+        if let Some(beginnings) = filter.beginnings() {
+            meant = narrowed(meant.as_deref(), |take| {
+                let mut each = beginnings.iter();
+                each.try_for_each(|beginning| self.each_that_begins(beginning, filter, take))
+            })?;
         } else {
             let endpoint = filter.endpoint.as_ref().map(ToString::to_string);
             let tag = filter.tag.as_ref().map(Tag::as_str);
@@ -93,24 +96,7 @@ impl Settings {
         }
     }
 
-    /// Those of the repositories that are meant, of the tag and for the endpoint, too, if these are asked for.
-    fn each_of_repositories(
-        &self,
-        filter: &LetterFilter,
-        take: &mut dyn FnMut(i64),
-    ) -> Result<(), AccessError> {
-        let beginnings = match (&filter.repository, &filter.seen) {
-            (Some(glob), _) => vec![Beginning::of(glob.glob())],
-            (None, Some(seen)) => seen.beginnings(),
-            (None, None) => Vec::new(),
-        };
-        for beginning in &beginnings {
-            self.each_that_begins(beginning, filter, take)?;
-        }
-        Ok(())
-    }
-
-    /// Those of them that begin so.
+    /// Those of the repositories that are meant and begin so, of the tag and for the endpoint, too, if these are asked for.
     fn each_that_begins(
         &self,
         beginning: &Beginning,

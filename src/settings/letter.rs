@@ -4,7 +4,7 @@ use globset::GlobMatcher;
 
 use crate::{
     clock::Timestamp,
-    glob::Seen,
+    glob::{Beginning, Seen},
     image::{Digest, MediaType, RepositoryName, Tag},
     journal::JournalId,
     push::{EndpointId, Push, Reference, Sequence},
@@ -160,6 +160,15 @@ pub struct LetterFilter {
 }
 
 impl LetterFilter {
+    /// With what the names of the repositories begin that are meant; `None` if any may be.
+    pub(super) fn beginnings(&self) -> Option<Vec<Beginning>> {
+        match (&self.repository, &self.seen) {
+            (Some(glob), _) => Some(vec![Beginning::of(glob.glob())]),
+            (None, Some(seen)) => Some(seen.beginnings()),
+            (None, None) => None,
+        }
+    }
+
     /// Whether those of a repository are meant, as far as that goes.
     #[must_use]
     pub fn is_repository_meant(&self, name: &str) -> bool {

@@ -225,10 +225,8 @@ fn blocks(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<Ve
 /// The repositories that are meant, of those that have letters; `None` if that is not asked for, they are many, or were not
 /// found soon.
 fn names(connection: &Connection, filter: &LetterFilter) -> rusqlite::Result<Option<Vec<String>>> {
-    let beginnings = match (&filter.repository, &filter.seen) {
-        (Some(glob), _) => vec![Beginning::of(glob.glob())],
-        (None, Some(seen)) => seen.beginnings(),
-        (None, None) => return Ok(None),
+    let Some(beginnings) = filter.beginnings() else {
+        return Ok(None);
     };
     let (mut names, mut left) = (Vec::new(), NAMES_LOOKED_AT_MAX);
     for Beginning { text, is_whole } in beginnings {

@@ -22,7 +22,7 @@ use super::{
         },
         problem::Problem,
     },
-    LiveQuery,
+    LiveQuery, Told,
     endpoint::address,
     frame::{Frame, Visitor},
     health::Health,
@@ -30,6 +30,7 @@ use super::{
     search::Search,
     segment, sentence,
     table::{DeliveriesPart, words},
+    told,
     when::{When, span},
 };
 use crate::{
@@ -56,6 +57,12 @@ struct DeliveriesPage {
     part: Option<DeliveriesPart>,
 }
 
+impl Told for DeliveriesPage {
+    fn problem(&mut self) -> &mut String {
+        &mut self.problem
+    }
+}
+
 #[derive(Default, Deserialize)]
 pub(super) struct ShowQuery {
     live: Option<String>,
@@ -77,7 +84,7 @@ pub(super) async fn list(
     }
     let found = DeliveriesPart::of(&admin, &visitor.who, &search).await;
     let notes = &admin.parts().notes;
-    let mut shown = DeliveriesPage {
+    let shown = DeliveriesPage {
         notice: notes.read(&visitor.who.name, LIST, show.note.as_deref()),
         frame,
         search,
@@ -85,16 +92,7 @@ pub(super) async fn list(
         problem: String::new(),
         part: None,
     };
-    match found {
-        Ok(found) => {
-            shown.part = Some(found);
-            page(StatusCode::OK, &shown)
-        }
-        Err(error) => {
-            shown.problem = sentence(&error.detail);
-            refused(&error, &shown)
-        }
-    }
+    told(shown, found, |shown, found| shown.part = Some(found))
 }
 
 #[derive(Template)]

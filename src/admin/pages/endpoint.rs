@@ -18,10 +18,10 @@ use super::{
         },
         problem::Problem,
     },
-    LiveQuery,
+    LiveQuery, Told,
     endpoints::Row,
     frame::{Frame, Visitor},
-    link, page, refused, segment, sentence,
+    link, page, segment, sentence, told,
     when::When,
 };
 use crate::clock::Timestamp;
@@ -132,6 +132,12 @@ impl ChangesPart {
     }
 }
 
+impl Told for EndpointPage {
+    fn problem(&mut self) -> &mut String {
+        &mut self.problem
+    }
+}
+
 impl EndpointPage {
     async fn of(admin: &Admin, visitor: &Visitor, id: &str, query: TransitionQuery) -> Result<Self, Problem> {
         let state = StatePart::of(admin, &visitor.who, id).await?;
@@ -173,14 +179,5 @@ pub(super) async fn test(
     let sent = endpoint_tested(&admin, &visitor.who, &id).await;
     let mut shown = EndpointPage::of(&admin, &visitor, &id, TransitionQuery::default()).await?;
     shown.frame.keep_up_answer(format!("/live{}", address(&id)));
-    Ok(match sent {
-        Ok(sent) => {
-            shown.sent = Some(sent);
-            page(StatusCode::OK, &shown)
-        }
-        Err(error) => {
-            shown.problem = sentence(&error.detail);
-            refused(&error, &shown)
-        }
-    })
+    Ok(told(shown, sent, |shown, sent| shown.sent = Some(sent)))
 }

@@ -21,10 +21,11 @@ use super::{
         },
         problem::Problem,
     },
+    Told,
     again::{AgainPage, Set, before, counted_at, may_send, notice},
     field, form,
     frame::{Frame, Visitor},
-    given, link, page, refused, sentence,
+    given, link, page, told,
     when::{When, moment},
 };
 use crate::clock::Timestamp;
@@ -159,6 +160,12 @@ struct LettersPage {
     part: Option<LettersPart>,
 }
 
+impl Told for LettersPage {
+    fn problem(&mut self) -> &mut String {
+        &mut self.problem
+    }
+}
+
 /// What was found, and what can be done with it.
 #[derive(Template)]
 #[template(path = "letters_part.html")]
@@ -214,23 +221,14 @@ pub(super) async fn list(
         let (here, stream) = (link(LIST, &parameters), link("/live/dead-letters", &parameters));
         frame.keep_up(filter.live.as_deref(), &here, stream);
     }
-    let mut shown = LettersPage {
+    let shown = LettersPage {
         notice: (admin.parts().notes).read(&visitor.who.name, LIST, filter.note.as_deref()),
         frame,
         filter,
         problem: String::new(),
         part: None,
     };
-    match found {
-        Ok(found) => {
-            shown.part = Some(found);
-            page(StatusCode::OK, &shown)
-        }
-        Err(error) => {
-            shown.problem = sentence(&error.detail);
-            refused(&error, &shown)
-        }
-    }
+    told(shown, found, |shown, found| shown.part = Some(found))
 }
 
 /// Says what a replay would come to.

@@ -162,6 +162,25 @@ fn refused(problem: &Problem, template: &impl Template) -> Response {
     page
 }
 
+/// A page that has a place for what went wrong.
+trait Told: Template {
+    fn problem(&mut self) -> &mut String;
+}
+
+/// A page on which stands what came of something, as `tell` puts it there, or what went wrong.
+fn told<P: Told, T>(mut shown: P, came: Result<T, Problem>, tell: impl FnOnce(&mut P, T)) -> Response {
+    match came {
+        Ok(done) => {
+            tell(&mut shown, done);
+            page(StatusCode::OK, &shown)
+        }
+        Err(error) => {
+            *shown.problem() = sentence(&error.detail);
+            refused(&error, &shown)
+        }
+    }
+}
+
 /// What a form says, by the names of its fields.
 fn form(body: &Bytes) -> HashMap<String, String> {
     form_urlencoded::parse(body).into_owned().collect()

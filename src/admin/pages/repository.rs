@@ -22,10 +22,11 @@ use super::{
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
-    form,
+    Told, form,
     frame::{Frame, Visitor},
     href, link, page, refused, sentence,
     table::Table,
+    told,
     webhook_form::{WebhookForm, version},
 };
 use crate::{
@@ -56,6 +57,12 @@ struct RepositoryPage {
     changes: ChangesPart,
     operators: Operators,
     table: Table,
+}
+
+impl Told for RepositoryPage {
+    fn problem(&mut self) -> &mut String {
+        &mut self.problem
+    }
 }
 
 impl RepositoryPage {
@@ -249,17 +256,8 @@ pub(super) async fn test(
 ) -> Result<Response, Problem> {
     let name = api::repository(&name)?;
     let sent = tested(&admin, &visitor.who, &name).await;
-    let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
-    Ok(match sent {
-        Ok(sent) => {
-            shown.sent = Some(sent);
-            page(StatusCode::OK, &shown)
-        }
-        Err(error) => {
-            shown.problem = sentence(&error.detail);
-            refused(&error, &shown)
-        }
-    })
+    let shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+    Ok(told(shown, sent, |shown, sent| shown.sent = Some(sent)))
 }
 
 pub(super) async fn rotate(
@@ -274,17 +272,8 @@ pub(super) async fn rotate(
         Ok(expected) => rotated(&admin, &visitor.who, &name, Some(expected)).await,
         Err(error) => Err(error),
     };
-    let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
-    Ok(match made {
-        Ok(made) => {
-            shown.secret = made.secret;
-            page(StatusCode::OK, &shown)
-        }
-        Err(error) => {
-            shown.problem = sentence(&error.detail);
-            refused(&error, &shown)
-        }
-    })
+    let shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+    Ok(told(shown, made, |shown, made| shown.secret = made.secret))
 }
 
 /// Sets the state of its webhook by hand, and shows the page again.
