@@ -59,6 +59,7 @@ pub mod telemetry;
 
 // around
 pub mod clock;
+mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod glob;

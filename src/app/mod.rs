@@ -14,7 +14,7 @@
 //!    syncs what waits; then the history is written.
 //! 4. The ops listener closes.
 
-use std::{fs, io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     config::Config,
     dispatch::{self, Dispatcher, alerts::Messenger, states::States},
+    folder,
     ingest::{
         Ingest,
         filter::Filter,
@@ -435,8 +436,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn make_data_dir(path: &Path) -> Result<(), RunError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| RunError::DataDir {
+    folder::make(path).map_err(|error| RunError::DataDir {
         path: path.to_owned(),
         error,
     })

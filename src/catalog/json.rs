@@ -98,7 +98,8 @@ struct AttemptDocument {
     elapsed_ms: f64,
     /// What was answered, if anything was.
     status: Option<u16>,
-    /// Whose fault the failure was: `endpoint` or `push`.
+    /// Whose fault the failure was: `endpoint`, `push`, `gone` (the endpoint's, for good) or `shipbell` (this
+    /// machine had nothing left to connect with).
     fault: Option<String>,
     /// What went wrong.
     reason: Option<String>,

@@ -153,7 +153,8 @@ pub struct AttemptStory {
     pub elapsed: Duration,
     /// What was answered, if anything was.
     pub status: Option<u16>,
-    /// Whose fault the failure was: `endpoint` or `push`.
+    /// Whose fault the failure was: `endpoint`, `push`, `gone` (the endpoint's, for good) or `shipbell` (this
+    /// machine had nothing left to connect with).
     pub fault: Option<String>,
     /// What went wrong.
     pub reason: Option<String>,

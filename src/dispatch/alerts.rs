@@ -176,7 +176,9 @@ async fn deliver(client: &Client, url: &Secret, clock: &Clock, alert: &Alert) {
             }
             Outcome::Failed { fault, reason, .. } => (fault, reason),
         };
-        let wait = waits.next().filter(|_| fault == Fault::Endpoint);
+        let wait = waits
+            .next()
+            .filter(|_| matches!(fault, Fault::Endpoint | Fault::Ours));
         let Some(wait) = wait else {
             warn!(alert = alert.id, reason, "an alert was given up: see alerts.url");
             return;

@@ -29,6 +29,9 @@ use crate::{
 /// How long a lane waits when its pushes can't be read back from the journal.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(10);
 
+/// How long one waits, on average, for which this machine had nothing left to connect with.
+const OURS_WAIT: Duration = Duration::from_secs(2);
+
 /// What one attempt sends.
 #[derive(Debug)]
 pub(super) struct Shipment<'a> {
@@ -291,6 +294,11 @@ impl Dispatcher {
         let delay = match fault {
             // Its line waits, not this lane.
             Fault::Endpoint => return (Completion::Failed, None),
+            // Nobody's line waits; some come before others, so that not all find the same again.
+            Fault::Ours => {
+                let at = Instant::now() + OURS_WAIT.mul_f64(rand::random_range(0.5..1.5));
+                return (Completion::Later { at }, None);
+            }
             Fault::Gone => None,
             Fault::Push => schedule.delay(failures, &mut rand::rng()),
         };
@@ -314,6 +322,7 @@ fn result_of(answer: &Result<Answer, SendError>) -> AttemptResult {
         Err(SendError::Connect(ConnectError::Proxy { .. }) | SendError::Proxy(_)) => AttemptResult::Proxy,
         Err(SendError::Connect(ConnectError::Refused(_))) => AttemptResult::Refused,
         Err(SendError::Connect(ConnectError::Tcp(_))) => AttemptResult::Connect,
+        Err(SendError::Connect(ConnectError::Ours(_))) => AttemptResult::Local,
         Err(
             SendError::Connect(ConnectError::Late(_)) | SendError::NoConnection(_) | SendError::NoAnswer(_),
         ) => AttemptResult::Timeout,

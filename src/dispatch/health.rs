@@ -142,16 +142,19 @@ pub enum Verdict {
     Gone,
 }
 
-impl From<&Outcome> for Verdict {
-    fn from(outcome: &Outcome) -> Self {
+impl Verdict {
+    /// What the outcome says of the endpoint; `None` if nothing.
+    #[must_use]
+    pub fn of(outcome: &Outcome) -> Option<Self> {
         match *outcome {
-            Outcome::Delivered { .. } => Self::Delivered,
+            Outcome::Delivered { .. } => Some(Self::Delivered),
             Outcome::Failed {
                 fault, retry_after, ..
             } => match fault {
-                Fault::Push => Self::Refused,
-                Fault::Endpoint => Self::Failed { retry_after },
-                Fault::Gone => Self::Gone,
+                Fault::Push => Some(Self::Refused),
+                Fault::Endpoint => Some(Self::Failed { retry_after }),
+                Fault::Gone => Some(Self::Gone),
+                Fault::Ours => None,
             },
         }
     }

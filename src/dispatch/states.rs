@@ -170,7 +170,9 @@ impl States {
 
     /// An attempt that began then has ended.
     pub fn attempted(&self, endpoint: &EndpointId, began: Timestamp, outcome: &Outcome) {
-        let verdict = Verdict::from(outcome);
+        let Some(verdict) = Verdict::of(outcome) else {
+            return;
+        };
         let event = Event::Attempt { began, verdict };
         match outcome {
             Outcome::Delivered { status } => self.happen(endpoint, event, &format!("answered {status}")),

@@ -20,10 +20,10 @@
 use std::{
     collections::VecDeque,
     fmt::Write as _,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -32,7 +32,7 @@ use bytes::Bytes;
 use chrono::{TimeZone, Utc};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, folder};
 
 /// What a quarantine is built of.
 #[derive(Clone, Debug)]
@@ -125,10 +125,7 @@ impl Quarantine {
 
 impl Files {
     fn open(options: Options) -> io::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&options.folder)?;
+        folder::make(&options.folder)?;
         fs::set_permissions(&options.folder, PermissionsExt::from_mode(0o700))?;
         let mut found = Vec::new();
         for entry in fs::read_dir(&options.folder)? {
@@ -172,7 +169,7 @@ impl Files {
         self.names.push_back((name, bytes));
         self.bytes += bytes;
         write(&path, head.as_bytes(), body)?;
-        File::open(&self.options.folder)?.sync_all()?;
+        folder::sync(&self.options.folder)?;
         Ok(path)
     }
 

@@ -20,6 +20,7 @@ use std::{
 use rustix::{fs::FallocateFlags, io::Errno};
 
 use super::OpenError;
+use crate::folder;
 
 /// The journal's directory.
 pub(super) trait Storage: Send + Sync + fmt::Debug {
@@ -96,13 +97,8 @@ impl Disk {
         {
             return Err(OpenError::from_io(directory.to_owned(), error));
         }
-        let parent = match directory.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .map_err(failed(parent))?;
+        let parent = folder::above(directory);
+        folder::sync(parent).map_err(failed(parent))?;
         Self::open_existing(directory)
     }
 

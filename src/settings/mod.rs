@@ -17,7 +17,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -27,7 +27,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{clock::Timestamp, image::RepositoryName, push::EndpointId, sqlite};
+use crate::{clock::Timestamp, folder, image::RepositoryName, push::EndpointId, sqlite};
 
 mod counted;
 mod cursor_key;
@@ -308,8 +308,7 @@ fn make(path: &Path) -> io::Result<()> {
     match made {
         Ok(file) => {
             file.sync_all()?;
-            let folder = path.parent().filter(|folder| *folder != Path::new(""));
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+            folder::sync(folder::above(path))
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),

@@ -87,28 +87,27 @@ impl Repositories {
 
     /// Counts anew, and forgets down to well below the bounds so that the next time is far off.
     fn forget(&self, by_name: &mut HashMap<RepositoryName, Arc<Repository>>) {
-        let mut by_use: Vec<_> = by_name
-            .iter()
-            .map(|(name, repository)| {
-                (
-                    repository.used_at.load(Ordering::Relaxed),
-                    repository.weight.load(Ordering::Relaxed),
-                    name.clone(),
-                )
-            })
-            .collect();
-        let mut entries: usize = by_use.iter().map(|(_, weight, _)| weight).sum();
-        if by_name.len() > self.names_max || entries > self.entries_max {
-            by_use.sort_unstable_by_key(|(used_at, ..)| *used_at);
+        let use_and_weight = |repository: &Arc<Repository>| {
+            let weight = repository.weight.load(Ordering::Relaxed);
+            (repository.used_at.load(Ordering::Relaxed), weight)
+        };
+        let mut by_use: Vec<_> = by_name.values().map(use_and_weight).collect();
+        let mut names = by_use.len();
+        let mut entries: usize = by_use.iter().map(|(_, weight)| weight).sum();
+        if names > self.names_max || entries > self.entries_max {
+            by_use.sort_unstable();
             let names_wanted = self.names_max - self.names_max / 4;
-            let entries_wanted = self.entries_max - self.entries_max / 16;
-            for (_, weight, name) in by_use {
-                if by_name.len() <= names_wanted && entries <= entries_wanted {
+            let entries_wanted = self.entries_max - self.entries_max / 8;
+            let mut kept_from = 0;
+            for (used_at, weight) in by_use {
+                kept_from = used_at;
+                if names <= names_wanted && entries <= entries_wanted {
                     break;
                 }
-                by_name.remove(&name);
+                names -= 1;
                 entries -= weight;
             }
+            by_name.retain(|_, repository| repository.used_at.load(Ordering::Relaxed) >= kept_from);
         }
         self.entries.store(entries, Ordering::Relaxed);
     }

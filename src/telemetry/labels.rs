@@ -118,6 +118,8 @@ label! {
         Timeout => "timeout",
         /// The connection could not be made, or broke.
         Connect => "connect",
+        /// This machine had nothing left to connect with, such as open files.
+        Local => "local",
         /// The name could not be resolved.
         Dns => "dns",
         /// The TLS handshake failed.

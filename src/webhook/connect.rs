@@ -18,6 +18,7 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use tokio::{
     net::TcpStream,
@@ -61,6 +62,9 @@ pub enum ConnectError {
     /// TCP.
     #[error("{0}")]
     Tcp(String),
+    /// This process has nothing left to connect with: what the system said.
+    #[error("this machine can open no connection: {0}")]
+    Ours(String),
     /// The proxy, before the endpoint was reached.
     #[error("the proxy {proxy} {failure}")]
     Proxy {
@@ -253,7 +257,12 @@ impl Gate {
     /// A TCP connection to the host itself. Names have until `deadline`, so that it is said what hangs.
     async fn connect(&self, uri: &Uri, author: Author, deadline: Instant) -> Result<TcpStream, ConnectError> {
         let addresses = self.addresses(uri, author, deadline).await?;
-        let tcp = |error: io::Error| ConnectError::Tcp(io_words(&error));
+        let tcp = |error: io::Error| match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                ConnectError::Ours(error.to_string())
+            }
+            _ => ConnectError::Tcp(io_words(&error)),
+        };
         let stream = first_to_connect(addresses).await.map_err(tcp)?;
         let (local, peer) = (
             stream.local_addr().map_err(tcp)?,
@@ -287,7 +296,10 @@ impl Gate {
         let mut stream = timeout_at(deadline, self.connect(proxy.uri(), Author::Operator, deadline))
             .await
             .map_err(late(Step::Connecting))?
-            .map_err(|error| failed(ProxyFailure::Unreachable(error.to_string())))?;
+            .map_err(|error| match error {
+                ours @ ConnectError::Ours(_) => ours,
+                error => failed(ProxyFailure::Unreachable(error.to_string())),
+            })?;
         let forwarded = proxy.forwards(uri);
         match proxy.kind() {
             Kind::Http if forwarded => {}

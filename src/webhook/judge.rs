@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use chrono::{DateTime, NaiveDateTime};
 use http::{HeaderValue, StatusCode};
 
-use super::{Fault, Outcome, answer::Answer, client::SendError};
+use super::{Fault, Outcome, answer::Answer, client::SendError, connect::ConnectError};
 use crate::clock::Timestamp;
 
 /// The longest that an endpoint's `Retry-After` is honoured.
@@ -16,6 +16,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 /// | answer | outcome |
 /// |---|---|
 /// | 2xx | delivered |
+/// | none, for this machine can open no connection | our own |
 /// | none: no connection, TLS, DNS, timeout, settings that can't be read | the endpoint's fault |
 /// | 5xx, 408, 429 | the endpoint's fault |
 /// | 410 | the endpoint is gone |
@@ -26,7 +27,10 @@ pub fn judge(result: &Result<Answer, SendError>, now: Timestamp) -> Outcome {
         Ok(answer) => answer,
         Err(error) => {
             return Outcome::Failed {
-                fault: Fault::Endpoint,
+                fault: match error {
+                    SendError::Connect(ConnectError::Ours(_)) => Fault::Ours,
+                    _ => Fault::Endpoint,
+                },
                 status: None,
                 reason: error.to_string(),
                 retry_after: None,
@@ -70,7 +74,8 @@ fn reason(status: StatusCode) -> String {
 }
 
 /// How a reason begins that says nothing of where an endpoint is: what was answered, how long it took, what a hand did.
-const PLACELESS: [&str; 16] = [
+const PLACELESS: [&str; 17] = [
+    "this machine can open no connection",
     "answered ",
     "a test was answered ",
     "no connection within ",
@@ -254,6 +259,16 @@ mod tests {
                 retry_after: None,
             }
         );
+    }
+
+    #[test]
+    fn what_this_machine_has_not_left_is_nobodys_fault() {
+        let error = ConnectError::Ours("Too many open files (os error 24)".into());
+        let Outcome::Failed { fault, reason, .. } = judge(&Err(SendError::Connect(error)), NOW) else {
+            panic!("it was not delivered");
+        };
+        assert_eq!(fault, Fault::Ours);
+        assert_eq!(without_place(&reason), reason);
     }
 
     #[test]

@@ -285,6 +285,8 @@ pub enum Fault {
     Push,
     /// The endpoint's, for good: it says that it is gone (410).
     Gone,
+    /// Neither's: this process had nothing left to connect with, such as open files.
+    Ours,
 }
 
 /// How an attempt ended.
@@ -314,6 +316,7 @@ impl fmt::Display for Fault {
             Self::Endpoint => "endpoint",
             Self::Push => "push",
             Self::Gone => "gone",
+            Self::Ours => "shipbell",
         })
     }
 }

@@ -8,6 +8,7 @@ use crate::support::{
     privilege::{self, Capability, WITHOUT_ANY},
     receiver::{Answer, Receiver},
     shipbell::{Config, Shipbell},
+    strace,
 };
 
 /// Neither root nor anybody who runs tests.
@@ -62,6 +63,39 @@ fn a_data_folder_that_may_not_be_made_is_refused_by_name() {
     assert_eq!(shipbell.wait(SOON).code(), Some(77));
     let (log, name) = (shipbell.log(), data.display().to_string());
     assert!(log.contains(&name), "nothing of {name} in {log}");
+}
+
+#[test]
+fn the_names_of_folders_that_are_made_are_synced() {
+    let test = the_names_of_folders_that_are_made_are_synced;
+    if !strace::is_allowed(test) {
+        return;
+    }
+    let base = folder();
+    let (data, trace) = (base.path().join("new/below/data"), base.path().join("trace"));
+    let output = trace.display().to_string();
+    let watched = [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-y",
+        "-e",
+        "trace=fsync",
+        "-o",
+        &output,
+    ];
+    let mut shipbell = Shipbell::start(Config::without_registry().under(&watched).data_in(&data));
+    shipbell.stop();
+    for folder in ["", "new", "new/below", "new/below/data"] {
+        // Of the base, the path ends there.
+        let path = base.path().join(folder).display().to_string();
+        let synced = format!("<{}>)", path.trim_end_matches('/'));
+        eventually(&synced, SOON, || {
+            let done = fs::read_to_string(&trace).unwrap_or_default();
+            done.contains(&synced).then_some(())
+        });
+    }
 }
 
 #[test]

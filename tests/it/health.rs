@@ -13,6 +13,7 @@ use crate::support::{
     SOON, envelope, eventually,
     receiver::{Answer, Receiver, Request},
     shipbell::{Config, Shipbell},
+    strace::{self, Fault},
 };
 
 /// Three retries within half a second, then a probe every half second.
@@ -306,4 +307,29 @@ fn damaged_settings_refuse_the_start_and_say_what_to_do() {
     assert!(refusal.said.contains("settings.db") && refusal.said.contains("move it away"));
     std::fs::remove_file(&file).unwrap();
     shipbell.start_again();
+}
+
+#[test]
+fn what_the_machine_has_no_open_files_for_is_sent_later_and_blamed_on_nobody() {
+    let test = what_the_machine_has_no_open_files_for_is_sent_later_and_blamed_on_nobody;
+    if !strace::is_allowed(test) {
+        return;
+    }
+    let hook = Hook::start(200);
+    let shipbell = Shipbell::start(config(&hook).with("delivery.pause_after = 1"));
+    let fault = Fault {
+        calls: "connect",
+        error: "EMFILE",
+        when: "1+".to_owned(),
+    };
+    let struck = fault.strike(shipbell.id());
+    take(&shipbell, "acme/app", "1");
+    let said = "this machine can open no connection: Too many open files";
+    eventually(said, SOON, || shipbell.log().contains(said).then_some(()));
+    drop(struck);
+    hook.receiver.wait_for_image("acme/app:1", SOON);
+    assert!(metric(&shipbell, "shipbell_attempts_total{result=\"local\"}") > 0);
+    let log = shipbell.log();
+    assert!(log.contains("fault=shipbell"), "{log}");
+    assert!(!log.contains("changed its state"), "{log}");
 }

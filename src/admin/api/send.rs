@@ -40,7 +40,8 @@ pub(in super::super) struct SentView {
     pub(in super::super) elapsed_s: f64,
     /// What was answered, if anything was.
     pub(in super::super) status: Option<u16>,
-    /// Whose fault a failure was: `endpoint` or `push`.
+    /// Whose fault a failure was: `endpoint`, `push`, `gone` (the endpoint's, for good) or `shipbell` (this
+    /// machine had nothing left to connect with).
     pub(in super::super) fault: Option<String>,
     /// What went wrong, if anything did.
     pub(in super::super) reason: Option<String>,

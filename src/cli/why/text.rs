@@ -219,6 +219,7 @@ impl Page {
                     .paint(Tone::Bad, reason.as_deref().unwrap_or("failed"));
                 let fault = match attempt.fault.as_deref() {
                     Some("push") => "the push's fault",
+                    Some("shipbell") => "shipbell's own fault",
                     Some("gone") => "the endpoint says that it is gone for good",
                     _ => "the endpoint's fault",
                 };

@@ -94,6 +94,7 @@ fn whose_fault_a_failure_was_is_said_in_words() {
     for (fault, said) in [
         (Some("endpoint"), "(the endpoint's fault)"),
         (Some("push"), "(the push's fault)"),
+        (Some("shipbell"), "(shipbell's own fault)"),
         (Some("gone"), "(the endpoint says that it is gone for good)"),
     ] {
         let attempt = AttemptStory {

@@ -1,0 +1,82 @@
+//! Folders that are there after a power loss, too: what is durable in one is lost with the folder's own name.
+
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
+
+/// Makes the folder, for its owner only, and those above it that are missing; each is durable in the one above it.
+///
+/// A process that was killed may have made it a moment ago: the name of one that is there is made durable, too, where
+/// this user may do that.
+///
+/// # Errors
+/// One can't be made or synced, or is no folder.
+pub(crate) fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return match sync(above(path)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
+        };
+    }
+    let above = above(path);
+    if !above.is_dir() {
+        make(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    sync(above)
+}
+
+/// Makes the names in the folder durable.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The folder in which `path` is.
+pub(crate) fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        // Of the root, and of a name alone.
+        _ => Path::new(if path.has_root() { "/" } else { "." }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn missing_folders_are_made_for_their_owner_only_and_one_that_is_there_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (first, third) = (folder.path().join("a"), folder.path().join("a/b/c"));
+        make(&third).unwrap();
+        assert_eq!((mode(&first), mode(&third)), (0o700, 0o700));
+        fs::set_permissions(&third, PermissionsExt::from_mode(0o750)).unwrap();
+        make(&third).unwrap();
+        assert_eq!(mode(&third), 0o750);
+    }
+
+    #[test]
+    fn what_is_no_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(make(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(make(&file.join("below")).is_err());
+    }
+
+    #[test]
+    fn every_path_has_a_folder_above_it() {
+        for (path, wanted) in [("a", "."), ("a/b", "a"), ("/a", "/"), ("/", "/"), ("./a", ".")] {
+            assert_eq!(above(Path::new(path)), Path::new(wanted), "{path}");
+        }
+    }
+}
