@@ -4,7 +4,10 @@
 //! A start builds an index that rests on sequence numbers without gaps. This one takes what there is, in the
 //! order in which it was written, and says where it doesn't fit together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use super::{
     frame::Seed,
@@ -89,6 +92,11 @@ impl Ledger {
                 Ok((Kind::EventIds(count), None))
             }
         }
+    }
+
+    /// Nobody has these numbers: no push of them is missing.
+    pub(super) fn pass_over(&mut self, numbers: Range<u64>) {
+        self.seen.insert_all(numbers);
     }
 
     fn take_push(&mut self, standing: Standing, head: PushHead<'_>) -> (Kind, Option<&'static str>) {
@@ -193,6 +201,28 @@ impl Ranges {
         }
     }
 
+    /// All of these numbers.
+    fn insert_all(&mut self, numbers: Range<u64>) {
+        let Some(last) = numbers.end.checked_sub(1).filter(|_| !numbers.is_empty()) else {
+            return;
+        };
+        self.insert(numbers.start);
+        self.insert(last);
+        // What begins in between is in it.
+        let within: Vec<u64> = self
+            .0
+            .range(numbers.start + 1..=last)
+            .map(|(first, _)| *first)
+            .collect();
+        let mut end = last;
+        for first in within {
+            end = end.max(self.0.remove(&first).unwrap_or(last));
+        }
+        if let Some((_, before)) = self.0.range_mut(..=numbers.start).next_back() {
+            *before = end.max(*before);
+        }
+    }
+
     pub(super) fn contains(&self, number: u64) -> bool {
         let range = self.0.range(..=number).next_back();
         range.is_some_and(|(_, last)| *last >= number)
@@ -232,6 +262,25 @@ mod tests {
             ranges.insert(number);
         }
         assert_eq!(ranges.0.into_iter().collect::<Vec<_>>(), [(1, 2), (5, 7), (9, 9)]);
+    }
+
+    #[test]
+    fn a_range_of_numbers_is_as_good_as_each_of_them() {
+        for (numbers, wanted) in [
+            (3..3, vec![(1, 2), (5, 7), (20, 20)]),
+            (3..5, vec![(1, 7), (20, 20)]),
+            (9..12, vec![(1, 2), (5, 7), (9, 11), (20, 20)]),
+            (2..30, vec![(1, 29)]),
+            (6..20, vec![(1, 2), (5, 20)]),
+            (0..6, vec![(0, 7), (20, 20)]),
+        ] {
+            let mut ranges = Ranges::default();
+            for number in [1, 2, 5, 6, 7, 20] {
+                ranges.insert(number);
+            }
+            ranges.insert_all(numbers.clone());
+            assert_eq!(ranges.0.into_iter().collect::<Vec<_>>(), wanted, "{numbers:?}");
+        }
     }
 
     #[test]

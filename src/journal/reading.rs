@@ -146,13 +146,11 @@ impl Recovery<'_> {
     /// Takes in what was read.
     fn take_in(&self, read: &mut Read, replay: &mut Replay) -> Result<(), OpenError> {
         match read {
-            Read::Segment(header) if header.first_sequence != replay.next_sequence => {
-                Err(self.is_no_successor(header))
-            }
-            Read::Segment(header) => {
+            Read::Segment(header) if replay.goes_on_in(header) => {
                 replay.begin(header.number);
                 Ok(())
             }
+            Read::Segment(header) => Err(self.is_no_successor(header)),
             Read::Records(extract) => replay.take(extract).map_err(|error| {
                 let name = segment::file_name(replay.segment);
                 self.directory().bad_record(&name, error)

@@ -7,8 +7,8 @@
 //! 4. The newest segment's last commit is written once more where it stands, and synced: a process that was
 //!    killed, or whose sync failed, may have left it in the system's memory alone, and a sync without a write
 //!    would say nothing of it. All before it were durable before it was written.
-//! 5. A fresh segment begins, its header naming the valid end of the one before it. From here on what
-//!    stands behind that end is known to be cut. A newest segment without any commit is replaced, under
+//! 5. A fresh segment begins, its header naming the valid end of the one before it, and how many sequence numbers
+//!    what is cut may have had: nobody gets these. From here on what stands behind that end is known to be cut. A newest segment without any commit is replaced, under
 //!    its own number, by rename.
 //! 6. Settlements that were told but not committed are committed to it, then their file goes. Those of pushes
 //!    that the journal no longer has were dropped from the file before step 3.
@@ -46,8 +46,17 @@ pub(super) struct Recovery<'a> {
 enum Tail {
     /// Nothing, or what was saved to be cut.
     Seen(Option<Cut>),
-    /// Something that the full disk has no space to save. It stays where it is until there is.
-    Unsaved,
+    /// So many bytes that the full disk has no space to save. They stay where they are until there is.
+    Unsaved(u64),
+}
+
+impl Tail {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Seen(cut) => cut.as_ref().map_or(0, |cut| cut.bytes),
+            Self::Unsaved(bytes) => *bytes,
+        }
+    }
 }
 
 /// Settlements that were told but not committed.
@@ -56,6 +65,8 @@ struct Uncommitted {
     backlog: Backlog,
     /// How much of their file they take.
     file_end: u64,
+    /// The highest number of a push that the journal no longer has, and of which some are settled; 0 for none.
+    highest_gone: u64,
 }
 
 /// Opens the journal in `storage`.
@@ -94,7 +105,8 @@ impl Recovery<'_> {
             }
             None => Tail::Seen(None),
         };
-        let is_cut_unsaved = matches!(tail, Tail::Unsaved);
+        let is_cut_unsaved = matches!(tail, Tail::Unsaved(_));
+        let passed_over = pass_over(&mut scanned.replay, &tail, &uncommitted);
         let mut report = RecoveryReport {
             is_new: scanned.found.is_empty(),
             segments: scanned.found.len(),
@@ -103,7 +115,10 @@ impl Recovery<'_> {
             pushes: 0,
             cut: None,
         };
-        let (active, settling) = self.begin(&mut scanned, uncommitted, tail, &mut report)?;
+        let begun = self.begin(&mut scanned, uncommitted, (tail, passed_over), &mut report)?;
+        let (active, settling) = begun;
+        // A fresh segment says it.
+        let unsaid = if active.is_sealed { passed_over } else { 0 };
         let Replay {
             live,
             notes,
@@ -121,6 +136,7 @@ impl Recovery<'_> {
             next_commit: scanned.next_commit,
             filling,
             is_cut_unsaved,
+            passed_over: unsaid,
         });
         Ok(super::assemble(
             Arc::clone(self.storage),
@@ -139,17 +155,19 @@ impl Recovery<'_> {
     fn begin(
         &self,
         scanned: &mut Scanned,
-        Uncommitted { backlog, file_end }: Uncommitted,
-        tail: Tail,
+        Uncommitted {
+            backlog, file_end, ..
+        }: Uncommitted,
+        (tail, passed_over): (Tail, u64),
         report: &mut RecoveryReport,
     ) -> Result<(Active, Settling), OpenError> {
         let seed = Seed::of(scanned.journal);
         let fresh = match tail {
             Tail::Seen(cut) => {
                 report.cut = cut;
-                self.fresh(scanned, backlog.bytes.len())
+                self.fresh(scanned, passed_over, backlog.bytes.len())
             }
-            Tail::Unsaved => Err(io::ErrorKind::StorageFull.into()),
+            Tail::Unsaved(_) => Err(io::ErrorKind::StorageFull.into()),
         };
         let mut active = match (fresh, scanned.found.last()) {
             (Ok(active), _) => active,
@@ -194,7 +212,10 @@ impl Recovery<'_> {
                     file = %self.storage.path(&newest.name).display(), offset = newest.end, %error,
                     "the journal's last commit is not whole, and there is no space to save it: it is cut once there is"
                 );
-                Ok(Tail::Unsaved)
+                let behind = Window::new(Arc::clone(&newest.file), CHUNK_BYTES)
+                    .and_then(|mut window| window.end_of_content(newest.end));
+                let end = behind.map_err(|error| self.directory().failed(&newest.name, error))?;
+                Ok(Tail::Unsaved(end - newest.end))
             }
             Err(error) => Err(self.directory().failed(&newest.name, error)),
         }
@@ -218,8 +239,7 @@ impl Recovery<'_> {
 
     /// The settlements that were told but not committed, of pushes before `next`.
     ///
-    /// Of others there can be some after a cut, or when files were put back by hand: their pushes are gone, and
-    /// the number is the next push's.
+    /// Of others there can be some after a cut, or when files were put back by hand: their pushes are gone.
     fn uncommitted(&self, seed: Seed, next: Sequence) -> Result<Uncommitted, OpenError> {
         let failed = |error| self.directory().failed(SETTLING, error);
         let mut bytes = Vec::new();
@@ -233,13 +253,17 @@ impl Recovery<'_> {
         let read = file.read_at(&mut bytes, 0).map_err(failed)?;
         bytes.truncate(read);
         let (mut backlog, mut rest, mut stale) = (Backlog::default(), bytes.as_slice(), 0);
+        let mut highest_gone = 0;
         while let Ok((record, behind)) = RawRecord::split(rest) {
             if !record.is_intact(seed) {
                 break;
             }
             rest = behind;
             match record.decode() {
-                Ok(Record::Settled(pair, _)) if pair.sequence >= next => stale += 1,
+                Ok(Record::Settled(pair, _)) if pair.sequence >= next => {
+                    stale += 1;
+                    highest_gone = highest_gone.max(pair.sequence.get());
+                }
                 // Settled already, some of them: to settle it twice changes nothing.
                 Ok(Record::Settled(pair, how)) => backlog.push(seed, pair, how),
                 _ => {}
@@ -247,7 +271,11 @@ impl Recovery<'_> {
         }
         if stale == 0 {
             let file_end = (bytes.len() - rest.len()) as u64;
-            return Ok(Uncommitted { backlog, file_end });
+            return Ok(Uncommitted {
+                backlog,
+                file_end,
+                highest_gone,
+            });
         }
         tracing::warn!(
             file = %self.storage.path(SETTLING).display(),
@@ -262,11 +290,15 @@ impl Recovery<'_> {
             .and_then(|()| file.set_len(file_end))
             .and_then(|()| file.sync_data())
             .map_err(failed)?;
-        Ok(Uncommitted { backlog, file_end })
+        Ok(Uncommitted {
+            backlog,
+            file_end,
+            highest_gone,
+        })
     }
 
     /// Makes the segment behind the newest one, or in its place if it is empty.
-    fn fresh(&self, scanned: &Scanned, backlog_bytes: usize) -> io::Result<Active> {
+    fn fresh(&self, scanned: &Scanned, passed_over: u64, backlog_bytes: usize) -> io::Result<Active> {
         let mut header = SegmentHeader {
             number: 1,
             journal: scanned.journal,
@@ -275,12 +307,14 @@ impl Recovery<'_> {
             first_commit: scanned.next_commit,
             predecessor: 0,
             predecessor_end: 0,
+            passed_over,
         };
         if let Some(newest) = scanned.found.last() {
             if is_blank(newest)? {
                 header.number = newest.header.number;
                 header.predecessor = newest.header.predecessor;
                 header.predecessor_end = newest.header.predecessor_end;
+                header.passed_over = passed_over.saturating_add(newest.header.passed_over);
             } else {
                 header.number = newest.header.number + 1;
                 header.predecessor = newest.header.number;
@@ -317,6 +351,18 @@ impl Recovery<'_> {
             }
         }
     }
+}
+
+/// Passes over the sequence numbers that pushes may have had which are gone: those of a last commit that is cut, and
+/// those that were settled. A number is a webhook's id, and one that was sent must not mean another image. How many
+/// they are.
+fn pass_over(replay: &mut Replay, tail: &Tail, uncommitted: &Uncommitted) -> u64 {
+    let next = replay.next_sequence.get();
+    let settled = uncommitted.highest_gone.saturating_add(1).saturating_sub(next);
+    let room = segment::COUNT_MAX.saturating_sub(next) / 2;
+    let numbers = segment::pushes_max(tail.bytes()).max(settled).min(room);
+    replay.pass_over(numbers);
+    numbers
 }
 
 /// Whether there is nothing behind a segment's header, and never was: then nothing is cut, either.

@@ -48,9 +48,6 @@ use crate::{
     push::Sequence,
 };
 
-/// A push's record has more bytes than this.
-const PUSH_BYTES_MIN: u64 = 64;
-
 /// Segments, commits and pushes that a repaired journal has room to count, at the least.
 const COUNTED_MAX: u64 = 1 << 48;
 
@@ -249,6 +246,7 @@ impl Repair {
             // It follows none of the old ones, and says nothing about where these end.
             predecessor: 0,
             predecessor_end: 0,
+            passed_over: 0,
         }
     }
 }
@@ -270,7 +268,7 @@ fn plan(directory: &Path, survey: &Survey, mut examined: Examined, now: Timestam
         .filter_map(|file| file.header)
         .map(|header| header.first_sequence.get());
     let known = begun.max().unwrap_or(1).max(ledger.highest.saturating_add(1));
-    let skipped = examined.unanchored_bytes.div_ceil(PUSH_BYTES_MIN);
+    let skipped = segment::pushes_max(examined.unanchored_bytes);
     let next = Sequence::new(known.saturating_add(skipped)).unwrap_or(Sequence::FIRST);
     let from = ledger.floor.map(Sequence::get).or(ledger.seen.first());
     let pushes_lost = ledger.seen.missing(from.unwrap_or(known), known);

@@ -6,6 +6,7 @@ use super::{
     live::Live,
     recent::{EventKey, Found},
     record::{Addresses, RecordError},
+    segment::SegmentHeader,
 };
 use crate::push::Sequence;
 
@@ -29,6 +30,22 @@ impl Replay {
             notes: Notes::default(),
             next_sequence,
         }
+    }
+
+    /// Passes over so many sequence numbers, which nobody gets any more.
+    pub(super) fn pass_over(&mut self, numbers: u64) {
+        let next = Sequence::new(self.next_sequence.get().saturating_add(numbers));
+        self.next_sequence = next.unwrap_or(self.next_sequence);
+    }
+
+    /// Whether a segment of this header, taken up next, begins where the one before it ends. What is passed over in
+    /// between is, from now on.
+    pub(super) fn goes_on_in(&mut self, header: &SegmentHeader) -> bool {
+        // Of the oldest, it is known where it begins.
+        if self.segment > 0 {
+            self.pass_over(header.passed_over);
+        }
+        self.next_sequence == header.first_sequence
     }
 
     /// Takes up the next segment.

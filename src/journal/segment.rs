@@ -15,7 +15,8 @@
 //! | 56 | 8 | first commit number: the last one of the predecessor, plus 1 |
 //! | 64 | 8 | the predecessor's number, 0 for none |
 //! | 72 | 8 | the predecessor's valid end: what stands behind that was never acknowledged |
-//! | 80 | 44 | zero |
+//! | 80 | 8 | how many sequence numbers before the first one nobody gets: what was cut off the predecessor may have had them |
+//! | 88 | 36 | zero |
 //! | 124 | 4 | crc32c of bytes 0..124 |
 
 use std::{io, sync::Arc};
@@ -66,6 +67,8 @@ pub(super) struct SegmentHeader {
     pub(super) first_commit: u64,
     pub(super) predecessor: u64,
     pub(super) predecessor_end: u64,
+    /// So many sequence numbers are passed over before the first one.
+    pub(super) passed_over: u64,
 }
 
 /// Why a header can't be used.
@@ -95,6 +98,7 @@ impl SegmentHeader {
         bytes[56..64].copy_from_slice(&self.first_commit.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.predecessor.to_le_bytes());
         bytes[72..80].copy_from_slice(&self.predecessor_end.to_le_bytes());
+        bytes[80..88].copy_from_slice(&self.passed_over.to_le_bytes());
         let sum = crc32c::crc32c(&bytes[..SUM_AT]);
         bytes[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -116,7 +120,7 @@ impl SegmentHeader {
             return Err(HeaderError::Damaged("the header names format version 0"));
         }
         decoder.u32()?;
-        Ok(Self {
+        let header = Self {
             number: decode_count(&mut decoder)?,
             journal: JournalId(decoder.array()?),
             created_at: Timestamp::from_unix_millis(decoder.i64()?),
@@ -124,8 +128,19 @@ impl SegmentHeader {
             first_commit: decode_count(&mut decoder)?,
             predecessor: decoder.u64()?,
             predecessor_end: decoder.u64()?,
-        })
+            passed_over: decoder.u64()?,
+        };
+        Some(header)
+            .filter(|header| header.passed_over < header.first_sequence.get())
+            .ok_or(UNCOUNTED)
     }
+}
+
+/// How many pushes there can be in so many bytes of a segment.
+pub(super) fn pushes_max(bytes: u64) -> u64 {
+    /// A push's record has more bytes than this.
+    const PUSH_BYTES_MIN: u64 = 64;
+    bytes.div_ceil(PUSH_BYTES_MIN)
 }
 
 fn decode_count(decoder: &mut Decoder<'_>) -> Result<u64, HeaderError> {
@@ -254,6 +269,7 @@ mod tests {
             first_commit: 34,
             predecessor: 6,
             predecessor_end: 4096,
+            passed_over: 3,
         }
     }
 
@@ -274,9 +290,16 @@ mod tests {
 
     #[test]
     fn a_number_that_no_journal_comes_to_is_damage_however_right_its_checksum_is() {
-        for at in [16, 48, 56] {
-            for (number, is_sound) in [(0, false), (1, true), (COUNT_MAX, true), (COUNT_MAX + 1, false)] {
-                let mut bytes = header().encode();
+        let counts = [(0, false), (1, true), (COUNT_MAX, true), (COUNT_MAX + 1, false)];
+        // Before the twelfth number there are eleven to be passed over.
+        let passed_over = [(0, true), (11, true), (12, false), (u64::MAX, false)];
+        for (at, numbers) in [(16, counts), (48, counts), (56, counts), (80, passed_over)] {
+            for (number, is_sound) in numbers {
+                let mut bytes = SegmentHeader {
+                    passed_over: 0,
+                    ..header()
+                }
+                .encode();
                 bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
                 let sum = crc32c::crc32c(&bytes[..SUM_AT]);
                 bytes[SUM_AT..].copy_from_slice(&sum.to_le_bytes());

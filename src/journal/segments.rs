@@ -100,6 +100,8 @@ pub(super) struct Segments {
     no_space: Option<NoSpace>,
     /// What stands behind the active segment's end is a bad commit that is not saved yet.
     is_cut_unsaved: bool,
+    /// So many sequence numbers before the next one are passed over: the next header says it.
+    passed_over: u64,
 }
 
 /// What recovery hands over.
@@ -115,6 +117,8 @@ pub(super) struct Parts {
     pub(super) filling: Filling,
     /// Whether what is to be cut off the active segment, which is sealed then, is still to be saved.
     pub(super) is_cut_unsaved: bool,
+    /// How many sequence numbers were passed over, if no header says it yet.
+    pub(super) passed_over: u64,
 }
 
 impl Segments {
@@ -141,6 +145,7 @@ impl Segments {
             next_commit: parts.next_commit,
             no_space,
             is_cut_unsaved: parts.is_cut_unsaved,
+            passed_over: parts.passed_over,
         }
     }
 
@@ -311,11 +316,13 @@ impl Segments {
             first_commit: self.next_commit,
             predecessor: self.active.number,
             predecessor_end: self.active.end,
+            passed_over: self.passed_over,
         };
         // From here on the header may be on disk, even if what follows fails: a commit into the old
         // segment would stand behind the end that the header names, and be lost.
         self.active.is_sealed = true;
         let next = Active::begin(&*self.storage, from, file, &header)?;
+        self.passed_over = 0;
         let old = std::mem::replace(&mut self.active, next);
         self.accounts.push_back(Account {
             number: header.number,

@@ -4,8 +4,8 @@
 //! Beside a running server, too: nothing is locked, created or changed, and a last commit in the making is
 //! no damage (see [`super::survey`]).
 //!
-//! At the end it is stricter than a start: where more bytes are bad than the last commit can have had, a start
-//! cuts them off all the same; here they are damage, for commits among them were durable.
+//! Where more bytes are bad at the end than the last commit can have had, they are damage, as at a start: commits among
+//! them were durable.
 
 use std::{
     path::{Path, PathBuf},

@@ -184,6 +184,39 @@ fn a_torn_last_commit_is_cut_and_its_push_is_taken_when_it_comes_again() {
     );
 }
 
+#[test]
+fn the_id_of_a_webhook_whose_push_was_cut_is_no_other_pushs() {
+    let receiver = Receiver::start();
+    let config = Config::without_registry()
+        .endpoint("hook", &receiver.url("/hook"))
+        .with("batch.window = '0s'\nsize.deadline = '10ms'");
+    let mut shipbell = Shipbell::start(config);
+    shipbell.take(envelope::of(&pushes(1..=1)));
+    let sent = receiver.wait_for(1, SOON)[0].id().to_owned();
+    shipbell.kill();
+    let segment = files::segments(&shipbell.data()).pop().unwrap();
+    // In its first commit. If its settlement came behind, that goes with it.
+    change(&segment, |bytes| {
+        bytes[SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 9] ^= 0b100;
+        bytes.truncate(SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 100);
+    });
+    shipbell.start_again();
+    assert!(shipbell.log().contains("is cut"), "{}", shipbell.log());
+    // What is given on from there is found again.
+    for tag in 2..=3 {
+        shipbell.take(envelope::of(&pushes(tag..=tag)));
+        receiver.wait_for_image(&format!("acme/app:{tag}"), SOON);
+        shipbell.stop();
+        shipbell.start_again();
+    }
+    let requests = receiver.requests();
+    assert_eq!(
+        images(&requests),
+        ["1", "2", "3"].map(|tag| format!("acme/app:{tag}"))
+    );
+    assert!(requests[1..].iter().all(|request| request.id() != sent), "{sent}");
+}
+
 /// Starts it, and asserts that the end of `segment` is cut off: saved beside it, and told in the log.
 fn assert_cut(shipbell: &mut Shipbell, segment: &Path, saved_end: &[u8]) {
     shipbell.start_again();

@@ -55,6 +55,7 @@ fn made(make: fn(&mut Making)) -> Made {
         first_commit: 1,
         predecessor: 0,
         predecessor_end: 0,
+        passed_over: 0,
     };
     storage.put(&segment::file_name(1), &header.encode());
     let Ok(hand) = Hand::open(&storage) else {

@@ -64,6 +64,7 @@ fn headers_frames_and_records_are_written_as_version_1_has_them() {
         first_commit: 9,
         predecessor: 2,
         predecessor_end: 4096,
+        passed_over: 0,
     };
     let mut frame = vec![0; FRAME_HEADER_BYTES];
     frame.extend_from_slice(b"payload");

@@ -293,6 +293,46 @@ fn a_sound_journal_is_found_sound_and_left_as_it_is() {
 }
 
 #[test]
+fn numbers_that_what_is_cut_may_have_given_are_nobodys_and_not_missed() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=3 {
+        hand.take(number).unwrap();
+    }
+    let first = segment::file_name(1);
+    let end = hand.writer.as_ref().unwrap().segments.active_end();
+    let mut storage = storage.after_kill();
+    let file = storage.open(&first).unwrap();
+    // The last bytes of the last commit, of one push.
+    file.write_all_at(b"spoilt", end - 6).unwrap();
+    file.sync_data().unwrap();
+    // Once more at a start that finds nothing in the segment begun before.
+    for _ in 0..2 {
+        let hand = open(&storage);
+        assert_eq!(hand.pending_ids(), ["event-1", "event-2"]);
+        storage = storage.after_power_loss();
+    }
+    let mut hand = open(&storage);
+    hand.take(4).unwrap();
+    let given = hand.durable()[0].sequence.get();
+    assert!(given > 3, "{given}");
+    hand.take(5).unwrap();
+    assert_eq!(hand.durable()[1].sequence.get(), given + 1);
+    let storage = storage.after_power_loss();
+    assert_eq!(
+        open(&storage).pending_ids(),
+        ["event-1", "event-2", "event-4", "event-5"]
+    );
+    let examined = examined(&storage);
+    assert_eq!((examined.findings, examined.torn), (Vec::new(), None));
+    let repair = look(&storage).unwrap();
+    assert_eq!(
+        (&repair.plan().pushes_lost, repair.plan().next.get()),
+        (&Vec::new(), given + 2)
+    );
+}
+
+#[test]
 fn a_flipped_bit_anywhere_costs_no_more_than_its_commit() {
     for segment in some_numbers() {
         for at in [0, 9, 20, 30, 50, 60, 70, 126] {
