@@ -146,18 +146,30 @@ fn alert(endpoint: &Endpoint, change: &Change) -> Option<Alert> {
 }
 
 impl Messenger {
-    /// Sends what comes, until the token is cancelled.
+    /// Sends what comes, until the token is cancelled. What waits then is not sent: the log says so of each.
     pub async fn run(mut self, soft: CancellationToken) {
-        let send = async {
-            while let Some(alert) = self.alerts.recv().await {
-                deliver(&self.client, &self.url, &self.clock, &alert).await;
+        let under_way = loop {
+            let alert = tokio::select! {
+                () = soft.cancelled() => break None,
+                alert = self.alerts.recv() => alert,
+            };
+            let Some(alert) = alert else {
+                // Whoever takes alerts is gone; the process is about to be.
+                soft.cancelled().await;
+                break None;
+            };
+            tokio::select! {
+                () = soft.cancelled() => break Some(alert),
+                () = deliver(&self.client, &self.url, &self.clock, &alert) => {}
             }
-            // Whoever takes alerts is gone; the process is about to be.
-            std::future::pending::<()>().await;
         };
-        tokio::select! {
-            () = soft.cancelled() => {}
-            () = send => {}
+        self.alerts.close();
+        let waiting = std::iter::from_fn(|| self.alerts.try_recv().ok());
+        for alert in under_way.into_iter().chain(waiting) {
+            warn!(
+                alert = alert.id,
+                "an alert is not sent: shipbell stops, and the next start does not send it"
+            );
         }
     }
 }

@@ -36,6 +36,11 @@ use super::{
     tunnel::{self, ProxyFailure, Step},
 };
 
+mod words;
+
+pub(super) use words::io_words;
+pub(crate) use words::resolver_words;
+
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
@@ -361,19 +366,6 @@ fn unresolved(host: &str, reason: &str) -> ConnectError {
     }
 }
 
-/// Why a name has no address; `None` when it has.
-pub(crate) fn resolver_words(found: &io::Result<Vec<SocketAddr>>) -> Option<String> {
-    match found {
-        Ok(addresses) if addresses.is_empty() => Some("it has no address".to_owned()),
-        Ok(_) => None,
-        Err(error) => {
-            let text = error.to_string();
-            let words = text.strip_prefix("failed to lookup address information: ");
-            Some(words.unwrap_or(&text).to_owned())
-        }
-    }
-}
-
 /// Tries the addresses in the resolver's order; the next one begins when the last failed, or beside it
 /// when it takes long. The first connection wins; when there is none, the first error tells why.
 async fn first_to_connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
@@ -390,20 +382,6 @@ async fn first_to_connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
             },
             () = sleep(NEXT_ADDRESS_AFTER), if waiting.len() > 0 => {}
         }
-    }
-}
-
-/// What an I/O error means to a person.
-pub(super) fn io_words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        io::ErrorKind::ConnectionReset => "connection reset by the receiver".into(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => "connection lost".into(),
-        io::ErrorKind::UnexpectedEof => "the receiver closed the connection".into(),
-        io::ErrorKind::HostUnreachable => "no route to the host".into(),
-        io::ErrorKind::NetworkUnreachable => "no route to the network".into(),
-        io::ErrorKind::TimedOut => "connection timed out".into(),
-        _ => error.to_string(),
     }
 }
 

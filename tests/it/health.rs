@@ -292,6 +292,22 @@ fn an_alert_tells_of_pause_and_recovery_without_any_secret() {
 }
 
 #[test]
+fn an_alert_that_still_waits_when_it_is_stopped_is_named_in_the_log() {
+    let hook = Hook::start(503);
+    let alerts = Receiver::scripted(|_| Answer::Status(503));
+    let config = config(&hook)
+        .with(NO_PROBE)
+        .with(&format!("alerts.url = '{}'", alerts.url("/alerts")));
+    let mut shipbell = Shipbell::start(config);
+    take(&shipbell, "acme/app", "1");
+    let paused = alerts.wait_for(1, SOON).remove(0);
+    shipbell.stop();
+    let log = shipbell.log();
+    let line = log.lines().find(|line| line.contains("an alert is not sent"));
+    assert!(line.is_some_and(|line| line.contains(paused.id())), "{log}");
+}
+
+#[test]
 fn damaged_settings_refuse_the_start_and_say_what_to_do() {
     let hook = Hook::start(200);
     let mut shipbell = Shipbell::start(config(&hook));

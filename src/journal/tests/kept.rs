@@ -201,6 +201,12 @@ fn settlements_of_pushes_that_are_gone_settle_no_other_and_their_numbers_are_nob
         }
         again.take(4).unwrap();
         assert_eq!(again.durable()[0].sequence, durable[2].sequence.next());
+        let newest = *segments(&storage).last().unwrap();
+        let file = storage.open(&segment::file_name(newest)).unwrap();
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        file.read_at(&mut header, 0).unwrap();
+        let header = segment::SegmentHeader::decode(&header).unwrap();
+        assert_eq!(header.passed_over, 1, "{is_full}");
         for storage in [storage.after_kill(), storage.after_power_loss()] {
             assert_eq!(open(&storage).pending_ids(), ["event-2", "event-4"], "{is_full}");
         }

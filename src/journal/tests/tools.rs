@@ -311,6 +311,10 @@ fn numbers_that_what_is_cut_may_have_given_are_nobodys_and_not_missed() {
         let hand = open(&storage);
         assert_eq!(hand.pending_ids(), ["event-1", "event-2"]);
         storage = storage.after_power_loss();
+        let examined = examined(&storage);
+        assert_eq!((examined.findings, examined.torn), (Vec::new(), None));
+        assert_eq!(segments(&storage), [1, 2]);
+        assert!(look(&storage).unwrap().plan().pushes_lost.is_empty());
     }
     let mut hand = open(&storage);
     hand.take(4).unwrap();
