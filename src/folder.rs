@@ -10,14 +10,14 @@ use std::{
 /// Makes the folder, for its owner only, and those above it that are missing; each is durable in the one above it.
 ///
 /// A process that was killed may have made it a moment ago: the name of one that is there is made durable, too, where
-/// this user may do that.
+/// that can be done. Where it can't, nothing was made a moment ago.
 ///
 /// # Errors
 /// One can't be made or synced, or is no folder.
 pub(crate) fn make(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return match sync(above(path)) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) if can_never_be_synced(&error) => Ok(()),
             synced => synced,
         };
     }
@@ -30,6 +30,15 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
         made => made?,
     }
     sync(above)
+}
+
+/// Whether it is not this user's folder, or a file system that is only read.
+fn can_never_be_synced(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(
+        error.kind(),
+        InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+    )
 }
 
 /// Makes the names in the folder durable.

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::{
     Dispatcher,
+    delivery::OURS_WAIT,
     letters::{LettersError, Refused, Run},
     redeliver::{Redelivered, SendAgainError, letter_of},
     replay::{Gate, Newer},
@@ -335,10 +336,15 @@ impl Dispatcher {
                 () = tasks.hard().cancelled() => break Some("shipbell stops"),
                 sent = self.redeliver(Some(JournalId(place.2)), place.1, &endpoint, order, false) => sent,
             };
-            if matches!(sent, Err(SendAgainError::Busy)) {
+            let wait = match &sent {
+                Err(SendAgainError::Busy) => Some(BUSY_WAIT),
+                Ok(Redelivered::Sent(sent)) if sent.outcome.is_ours() => Some(OURS_WAIT),
+                _ => None,
+            };
+            if let Some(wait) = wait {
                 tokio::select! {
                     () = tasks.soft().cancelled() => {}
-                    () = sleep(BUSY_WAIT) => {}
+                    () = sleep(wait) => {}
                 }
                 continue;
             }

@@ -146,7 +146,7 @@ fn alert(endpoint: &Endpoint, change: &Change) -> Option<Alert> {
 }
 
 impl Messenger {
-    /// Sends what comes, until the token is cancelled. What waits then is not sent: the log says so of each.
+    /// Sends what comes, until the token is cancelled. What waits then is given up: the log says so of each.
     pub async fn run(mut self, soft: CancellationToken) {
         let under_way = loop {
             let alert = tokio::select! {
@@ -168,7 +168,7 @@ impl Messenger {
         for alert in under_way.into_iter().chain(waiting) {
             warn!(
                 alert = alert.id,
-                "an alert is not sent: shipbell stops, and the next start does not send it"
+                "an alert is given up: shipbell stops, and the next start does not send it"
             );
         }
     }

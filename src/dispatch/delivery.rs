@@ -30,7 +30,7 @@ use crate::{
 const UNREADABLE_WAIT: Duration = Duration::from_secs(10);
 
 /// How long one waits, on average, for which this machine had nothing left to connect with.
-const OURS_WAIT: Duration = Duration::from_secs(2);
+pub(super) const OURS_WAIT: Duration = Duration::from_secs(2);
 
 /// What one attempt sends.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::{
     Dispatcher,
-    delivery::{Attempted, Shipment},
+    delivery::{Attempted, OURS_WAIT, Shipment},
     health::State,
     letters::LettersError,
     turn::Turn,
@@ -272,6 +272,14 @@ impl Dispatcher {
             return Ok(true);
         }
         let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;
+        if attempted.outcome.is_ours() {
+            // It stays as it is, and first.
+            tokio::select! {
+                () = soft.cancelled() => {}
+                () = sleep(OURS_WAIT) => {}
+            }
+            return Ok(true);
+        }
         let result = match attempted.outcome {
             Outcome::Delivered { .. } => ReplayResult::Delivered,
             Outcome::Failed { .. } => ReplayResult::Failed,
@@ -308,8 +316,11 @@ impl Dispatcher {
     }
 
     /// Writes down what came of an attempt for a letter. Tries until it is written: it must not be sent again by this
-    /// process.
+    /// process. What says nothing of the letter is not written.
     pub(super) async fn keep_outcome(&self, kept: &KeptLetter, attempted: &Attempted) {
+        if attempted.outcome.is_ours() {
+            return;
+        }
         let (id, now) = (kept.id, self.0.parts.clock.now());
         let failure = match &attempted.outcome {
             Outcome::Delivered { .. } => None,

@@ -1,7 +1,7 @@
 //! What the records of a journal amount to, also when some of them are missing: [`super::replay`] for the
 //! tools.
 //!
-//! A start builds an index that rests on sequence numbers without gaps. This one takes what there is, in the
+//! A start builds an index that rests on sequence numbers that have gaps only where a segment says so. This one takes what there is, in the
 //! order in which it was written, and says where it doesn't fit together.
 
 use std::{
@@ -207,6 +207,9 @@ impl Ranges {
             return;
         };
         self.insert(numbers.start);
+        if last == numbers.start {
+            return;
+        }
         self.insert(last);
         // What begins in between is in it.
         let within: Vec<u64> = self
@@ -268,6 +271,9 @@ mod tests {
     fn a_range_of_numbers_is_as_good_as_each_of_them() {
         for (numbers, wanted) in [
             (3..3, vec![(1, 2), (5, 7), (20, 20)]),
+            (3..4, vec![(1, 3), (5, 7), (20, 20)]),
+            (6..7, vec![(1, 2), (5, 7), (20, 20)]),
+            (9..10, vec![(1, 2), (5, 7), (9, 9), (20, 20)]),
             (3..5, vec![(1, 7), (20, 20)]),
             (9..12, vec![(1, 2), (5, 7), (9, 11), (20, 20)]),
             (2..30, vec![(1, 29)]),

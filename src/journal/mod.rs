@@ -39,8 +39,9 @@
 //! 1. `append` resolves `Ok` only after the fsync of the commit that holds its pushes, and after the applier
 //!    was given them. The applier gets everything in the order of the sequence numbers; changes pass through
 //!    it in their place and are not written.
-//! 2. Sequence numbers are given in the order of commits, begin with 1 and have no gaps. Those of a failed
-//!    commit, which nobody has seen, are given again. Each segment's header holds the next one, so they are
+//! 2. Sequence numbers are given in the order of commits, begin with 1 and have no gaps within a segment. Between two
+//!    the header of the later one may pass over some, which pushes may have had that a start found to be gone. Those of
+//!    a failed commit, which nobody has seen, are given again. Each segment's header holds the next one, so they are
 //!    not reused when all older segments are gone.
 //! 3. A commit is written only when every one before it is durable. So only the last commit of the newest
 //!    segment can be torn; it is cut, saved beside, and reported. A bad commit with a valid one after it, or

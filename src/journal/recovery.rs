@@ -7,11 +7,11 @@
 //! 4. The newest segment's last commit is written once more where it stands, and synced: a process that was
 //!    killed, or whose sync failed, may have left it in the system's memory alone, and a sync without a write
 //!    would say nothing of it. All before it were durable before it was written.
-//! 5. A fresh segment begins, its header naming the valid end of the one before it, and how many sequence numbers
-//!    what is cut may have had: nobody gets these. From here on what stands behind that end is known to be cut. A newest segment without any commit is replaced, under
-//!    its own number, by rename.
-//! 6. Settlements that were told but not committed are committed to it, then their file goes. Those of pushes
-//!    that the journal no longer has were dropped from the file before step 3.
+//! 5. A fresh segment begins, its header naming the valid end of the one before it, and how many sequence numbers are
+//!    passed over: what is cut may have had them, and pushes that are gone although settlements of them are there. From
+//!    here on what stands behind that end is known to be cut. A newest segment without any commit is replaced, under
+//!    its own number, by rename, unless numbers are passed over behind it.
+//! 6. Settlements that were told but not committed are committed to it, then their file goes.
 //! 7. Older segments are cut to their valid ends, for the space. Not synced: the headers say it all.
 //!
 //! On a full disk the start ends with step 2 or 4: what is owed is delivered, nothing is taken, and the rest is
@@ -46,17 +46,8 @@ pub(super) struct Recovery<'a> {
 enum Tail {
     /// Nothing, or what was saved to be cut.
     Seen(Option<Cut>),
-    /// So many bytes that the full disk has no space to save. They stay where they are until there is.
-    Unsaved(u64),
-}
-
-impl Tail {
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Seen(cut) => cut.as_ref().map_or(0, |cut| cut.bytes),
-            Self::Unsaved(bytes) => *bytes,
-        }
-    }
+    /// Something that the full disk has no space to save. It stays where it is until there is.
+    Unsaved,
 }
 
 /// Settlements that were told but not committed.
@@ -105,8 +96,8 @@ impl Recovery<'_> {
             }
             None => Tail::Seen(None),
         };
-        let is_cut_unsaved = matches!(tail, Tail::Unsaved(_));
-        let passed_over = pass_over(&mut scanned.replay, &tail, &uncommitted);
+        let is_cut_unsaved = matches!(tail, Tail::Unsaved);
+        let passed_over = pass_over(&mut scanned, &tail, &uncommitted);
         let mut report = RecoveryReport {
             is_new: scanned.found.is_empty(),
             segments: scanned.found.len(),
@@ -167,7 +158,7 @@ impl Recovery<'_> {
                 report.cut = cut;
                 self.fresh(scanned, passed_over, backlog.bytes.len())
             }
-            Tail::Unsaved(_) => Err(io::ErrorKind::StorageFull.into()),
+            Tail::Unsaved => Err(io::ErrorKind::StorageFull.into()),
         };
         let mut active = match (fresh, scanned.found.last()) {
             (Ok(active), _) => active,
@@ -212,10 +203,7 @@ impl Recovery<'_> {
                     file = %self.storage.path(&newest.name).display(), offset = newest.end, %error,
                     "the journal's last commit is not whole, and there is no space to save it: it is cut once there is"
                 );
-                let behind = Window::new(Arc::clone(&newest.file), CHUNK_BYTES)
-                    .and_then(|mut window| window.end_of_content(newest.end));
-                let end = behind.map_err(|error| self.directory().failed(&newest.name, error))?;
-                Ok(Tail::Unsaved(end - newest.end))
+                Ok(Tail::Unsaved)
             }
             Err(error) => Err(self.directory().failed(&newest.name, error)),
         }
@@ -269,30 +257,18 @@ impl Recovery<'_> {
                 _ => {}
             }
         }
-        if stale == 0 {
-            let file_end = (bytes.len() - rest.len()) as u64;
-            return Ok(Uncommitted {
-                backlog,
-                file_end,
-                highest_gone,
-            });
+        if stale > 0 {
+            tracing::warn!(
+                file = %self.storage.path(SETTLING).display(),
+                settlements = stale,
+                %next,
+                "settlements of pushes that the journal no longer has are dropped"
+            );
         }
-        tracing::warn!(
-            file = %self.storage.path(SETTLING).display(),
-            settlements = stale,
-            %next,
-            "settlements of pushes that the journal no longer has are dropped"
-        );
-        // Not only from memory: on a full disk the file stays until there is space, and pushes may have their
-        // numbers by then. It gets shorter, so this takes no space.
-        let file_end = backlog.bytes.len() as u64;
-        file.write_all_at(&backlog.bytes, 0)
-            .and_then(|()| file.set_len(file_end))
-            .and_then(|()| file.sync_data())
-            .map_err(failed)?;
+        // They stay in the file until a segment says that their numbers are passed over. From then on they settle nothing.
         Ok(Uncommitted {
             backlog,
-            file_end,
+            file_end: (bytes.len() - rest.len()) as u64,
             highest_gone,
         })
     }
@@ -310,11 +286,12 @@ impl Recovery<'_> {
             passed_over,
         };
         if let Some(newest) = scanned.found.last() {
-            if is_blank(newest)? {
+            // As often as that is tried, the header of the blank one stays true for the one behind it.
+            if passed_over == 0 && is_blank(newest)? {
                 header.number = newest.header.number;
                 header.predecessor = newest.header.predecessor;
                 header.predecessor_end = newest.header.predecessor_end;
-                header.passed_over = passed_over.saturating_add(newest.header.passed_over);
+                header.passed_over = newest.header.passed_over;
             } else {
                 header.number = newest.header.number + 1;
                 header.predecessor = newest.header.number;
@@ -356,12 +333,17 @@ impl Recovery<'_> {
 /// Passes over the sequence numbers that pushes may have had which are gone: those of a last commit that is cut, and
 /// those that were settled. A number is a webhook's id, and one that was sent must not mean another image. How many
 /// they are.
-fn pass_over(replay: &mut Replay, tail: &Tail, uncommitted: &Uncommitted) -> u64 {
-    let next = replay.next_sequence.get();
+fn pass_over(scanned: &mut Scanned, tail: &Tail, uncommitted: &Uncommitted) -> u64 {
+    let next = scanned.replay.next_sequence.get();
     let settled = uncommitted.highest_gone.saturating_add(1).saturating_sub(next);
+    // How long the bad commit was is not known: a part of it may read as zeros. It fitted into the file.
+    let cut = match (tail, scanned.found.last()) {
+        (Tail::Seen(None), _) | (_, None) => 0,
+        (_, Some(newest)) => segment::pushes_max(newest.size.saturating_sub(newest.end)),
+    };
     let room = segment::COUNT_MAX.saturating_sub(next) / 2;
-    let numbers = segment::pushes_max(tail.bytes()).max(settled).min(room);
-    replay.pass_over(numbers);
+    let numbers = cut.max(settled).min(room);
+    scanned.replay.pass_over(numbers);
     numbers
 }
 

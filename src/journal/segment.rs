@@ -15,7 +15,7 @@
 //! | 56 | 8 | first commit number: the last one of the predecessor, plus 1 |
 //! | 64 | 8 | the predecessor's number, 0 for none |
 //! | 72 | 8 | the predecessor's valid end: what stands behind that was never acknowledged |
-//! | 80 | 8 | how many sequence numbers before the first one nobody gets: what was cut off the predecessor may have had them |
+//! | 80 | 8 | how many sequence numbers before the first one nobody gets: pushes that were gone at a start may have had them |
 //! | 88 | 36 | zero |
 //! | 124 | 4 | crc32c of bytes 0..124 |
 

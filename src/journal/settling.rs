@@ -10,8 +10,8 @@
 //! The file holds plain records from its beginning on; the first one that is not intact ends it. It is
 //! written from the beginning again once all it held is committed, so older records may follow the current
 //! ones; as a settlement is never taken back, reading those again changes nothing. Recovery commits what it
-//! finds there and removes the file before anything else is taken: sequence numbers that a cut gave back
-//! must not meet settlements of their earlier owners.
+//! finds there and removes the file before anything else is taken. Of pushes that a cut took along, it passes over the
+//! sequence numbers: no other push meets settlements of theirs.
 
 use std::{
     collections::{HashMap, VecDeque},

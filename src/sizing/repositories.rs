@@ -98,16 +98,16 @@ impl Repositories {
             by_use.sort_unstable();
             let names_wanted = self.names_max - self.names_max / 4;
             let entries_wanted = self.entries_max - self.entries_max / 8;
-            let mut kept_from = 0;
+            let mut last_forgotten = None;
             for (used_at, weight) in by_use {
-                kept_from = used_at;
                 if names <= names_wanted && entries <= entries_wanted {
                     break;
                 }
+                last_forgotten = Some(used_at);
                 names -= 1;
                 entries -= weight;
             }
-            by_name.retain(|_, repository| repository.used_at.load(Ordering::Relaxed) >= kept_from);
+            by_name.retain(|_, repository| Some(repository.used_at.load(Ordering::Relaxed)) > last_forgotten);
         }
         self.entries.store(entries, Ordering::Relaxed);
     }
@@ -165,5 +165,20 @@ mod tests {
             .sum();
         assert!((20..=180).contains(&kept), "{kept}");
         assert!(repositories.by_name().contains_key(&name(999)));
+    }
+
+    #[test]
+    fn one_that_alone_is_too_large_is_forgotten_although_it_was_used_last() {
+        let repositories = Repositories::new(1000, 16);
+        tag(&repositories, 1, 1);
+        for version in 0..40 {
+            tag(&repositories, 2, version);
+        }
+        let kept: usize = repositories
+            .by_name()
+            .values()
+            .map(|known| known.ledger().len())
+            .sum();
+        assert!(kept <= 2 * 16, "{kept}");
     }
 }

@@ -18,7 +18,6 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use rustix::io::Errno;
 use rustls::ClientConfig;
 use tokio::{
     net::TcpStream,
@@ -39,6 +38,7 @@ use super::{
 mod words;
 
 pub(super) use words::io_words;
+use words::ours;
 pub(crate) use words::resolver_words;
 
 /// The most addresses of one name that are tried.
@@ -262,12 +262,7 @@ impl Gate {
     /// A TCP connection to the host itself. Names have until `deadline`, so that it is said what hangs.
     async fn connect(&self, uri: &Uri, author: Author, deadline: Instant) -> Result<TcpStream, ConnectError> {
         let addresses = self.addresses(uri, author, deadline).await?;
-        let tcp = |error: io::Error| match Errno::from_io_error(&error) {
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                ConnectError::Ours(error.to_string())
-            }
-            _ => ConnectError::Tcp(io_words(&error)),
-        };
+        let tcp = |error: io::Error| ours(&error).unwrap_or_else(|| ConnectError::Tcp(io_words(&error)));
         let stream = first_to_connect(addresses).await.map_err(tcp)?;
         let (local, peer) = (
             stream.local_addr().map_err(tcp)?,
@@ -352,6 +347,9 @@ impl Gate {
 
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
         let found = (self.lookup)(host.to_owned(), port).await;
+        if let Some(ours) = found.as_ref().err().and_then(ours) {
+            return Err(ours);
+        }
         match resolver_words(&found) {
             Some(reason) => Err(unresolved(host, &reason)),
             None => Ok(found.unwrap_or_default()),
@@ -456,6 +454,17 @@ mod tests {
                 .to_string()
                 .starts_with("refused: rebinding.example resolves to 127.0.0.1")
         );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_could_not_be_looked_up_for_want_of_open_files_is_not_the_endpoints_fault() {
+        let gate = gate(Author::User, |_, _| {
+            Box::pin(async { Err(io::Error::from(rustix::io::Errno::MFILE)) })
+        });
+        let uri = Uri::from_static("http://ci.example/");
+        let soon = Instant::now() + Duration::from_secs(5);
+        let error = gate.addresses(&uri, Author::User, soon).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Ours(_)), "{error}");
     }
 
     #[tokio::test]

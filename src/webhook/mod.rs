@@ -310,6 +310,20 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether it failed for what this machine had nothing left for.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                fault: Fault::Ours,
+                ..
+            }
+        )
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -75,7 +75,10 @@ await withBrowser(async (browser) => {
       }
       const next = page.getByRole("link", { name: "Next page" });
       if ((await next.count()) === 0) break;
+      // The click alone waits for no page: its rows, and whether another follows, stand there once it is loaded.
+      const href = await next.getAttribute("href");
       await next.click();
+      await page.waitForURL((url) => url.pathname + url.search === href);
     }
     assert.equal(seen.size, 111, "app12, app120 to app129, app1200 to app1299");
   });

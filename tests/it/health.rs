@@ -303,7 +303,9 @@ fn an_alert_that_still_waits_when_it_is_stopped_is_named_in_the_log() {
     let paused = alerts.wait_for(1, SOON).remove(0);
     shipbell.stop();
     let log = shipbell.log();
-    let line = log.lines().find(|line| line.contains("an alert is not sent"));
+    let line = log
+        .lines()
+        .find(|line| line.contains("an alert is given up: shipbell stops"));
     assert!(line.is_some_and(|line| line.contains(paused.id())), "{log}");
 }
 

@@ -166,7 +166,7 @@ fn a_start_on_a_full_disk_cuts_a_torn_tail_once_there_is_space_to_save_it() {
     }
     again.take(3).unwrap();
     // The third number may have been given by what was torn.
-    assert_eq!(again.durable().last().unwrap().sequence.get(), 4);
+    assert!(again.durable().last().unwrap().sequence.get() > 3);
     let saved = vec![(format!("cut-{:016}-{end}", 1), b"torn".to_vec())];
     assert_eq!(cut(&storage.after_power_loss()), saved);
     for storage in [storage.after_kill(), storage.after_power_loss()] {

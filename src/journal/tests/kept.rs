@@ -194,6 +194,9 @@ fn settlements_of_pushes_that_are_gone_settle_no_other_and_their_numbers_are_nob
         let mut again = open(&storage);
         assert_eq!(again.pending_ids(), ["event-2"], "{is_full}");
         if is_full {
+            // Killed before there is space.
+            again = open(&storage);
+            assert_eq!(again.pending_ids(), ["event-2"]);
             assert!(again.take(4).is_err());
             storage.heal();
             time::pass(segments::RETRY_AFTER);
@@ -209,6 +212,10 @@ fn settlements_of_pushes_that_are_gone_settle_no_other_and_their_numbers_are_nob
         assert_eq!(header.passed_over, 1, "{is_full}");
         for storage in [storage.after_kill(), storage.after_power_loss()] {
             assert_eq!(open(&storage).pending_ids(), ["event-2", "event-4"], "{is_full}");
+            let storage: Arc<dyn Storage> = storage;
+            let survey = crate::journal::survey::Survey::open(&storage).unwrap();
+            let found = crate::journal::examine::examine(&survey, &mut |_, _| {}).unwrap();
+            assert_eq!((found.findings, found.torn), (Vec::new(), None), "{is_full}");
         }
     }
 }

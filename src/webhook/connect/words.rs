@@ -1,6 +1,10 @@
-//! What the system says of names and connections, in words for people.
+//! What the system says of names and connections: what it means, in words for people.
 
 use std::{io, net::SocketAddr};
+
+use rustix::io::Errno;
+
+use super::ConnectError;
 
 /// Why a name has no address; `None` when it has.
 pub(crate) fn resolver_words(found: &io::Result<Vec<SocketAddr>>) -> Option<String> {
@@ -26,5 +30,15 @@ pub(in crate::webhook) fn io_words(error: &io::Error) -> String {
         io::ErrorKind::NetworkUnreachable => "no route to the network".into(),
         io::ErrorKind::TimedOut => "connection timed out".into(),
         _ => error.to_string(),
+    }
+}
+
+/// That this process has nothing left to connect with, if the error is of that kind. The resolver doesn't always say so.
+pub(super) fn ours(error: &io::Error) -> Option<ConnectError> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+            Some(ConnectError::Ours(error.to_string()))
+        }
+        _ => None,
     }
 }
