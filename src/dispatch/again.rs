@@ -342,10 +342,7 @@ impl Dispatcher {
                 _ => None,
             };
             if let Some(wait) = wait {
-                tokio::select! {
-                    () = tasks.soft().cancelled() => {}
-                    () = sleep(wait) => {}
-                }
+                let _ = tasks.soft().run_until_cancelled(sleep(wait)).await;
                 continue;
             }
             again.done(&endpoint, &place);

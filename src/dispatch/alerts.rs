@@ -148,21 +148,15 @@ fn alert(endpoint: &Endpoint, change: &Change) -> Option<Alert> {
 impl Messenger {
     /// Sends what comes, until the token is cancelled. What waits then is given up: the log says so of each.
     pub async fn run(mut self, soft: CancellationToken) {
-        let under_way = loop {
-            let alert = tokio::select! {
-                () = soft.cancelled() => break None,
-                alert = self.alerts.recv() => alert,
-            };
-            let Some(alert) = alert else {
-                // Whoever takes alerts is gone; the process is about to be.
-                soft.cancelled().await;
-                break None;
-            };
-            tokio::select! {
-                () = soft.cancelled() => break Some(alert),
-                () = deliver(&self.client, &self.url, &self.clock, &alert) => {}
+        let mut under_way = None;
+        while let Some(Some(alert)) = soft.run_until_cancelled(self.alerts.recv()).await {
+            let sent = deliver(&self.client, &self.url, &self.clock, &alert);
+            if soft.run_until_cancelled(sent).await.is_none() {
+                under_way = Some(alert);
             }
-        };
+        }
+        // Whoever takes alerts may be gone first; the process is about to be.
+        soft.cancelled().await;
         self.alerts.close();
         let waiting = std::iter::from_fn(|| self.alerts.try_recv().ok());
         for alert in under_way.into_iter().chain(waiting) {

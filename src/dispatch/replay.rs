@@ -274,10 +274,7 @@ impl Dispatcher {
         let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;
         if attempted.outcome.is_ours() {
             // It stays as it is, and first.
-            tokio::select! {
-                () = soft.cancelled() => {}
-                () = sleep(OURS_WAIT) => {}
-            }
+            let _ = soft.run_until_cancelled(sleep(OURS_WAIT)).await;
             return Ok(true);
         }
         let result = match attempted.outcome {

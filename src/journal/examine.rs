@@ -133,11 +133,6 @@ pub(super) fn examine(survey: &Survey, progress: Progress<'_>) -> Result<Examine
     Ok(examiner.found)
 }
 
-/// The number behind so many that are passed over.
-fn passed(next: Sequence, numbers: u64) -> u64 {
-    next.get().saturating_add(numbers)
-}
-
 /// The settlements that were told but not committed, as far as they are intact.
 fn settling(survey: &Survey, seed: Seed) -> Result<Vec<(Pair, Settlement)>, OpenError> {
     let failed = |error| survey.directory().failed(SETTLING, error);
@@ -279,11 +274,9 @@ impl Examiner<'_> {
         match linked {
             Some(Err(fault)) => self.finding(&fault.file, fault.offset, 0, fault.reason),
             Some(Ok(())) => {
-                let begins =
-                    self.next_commit.is_none_or(|next| next == header.first_commit)
-                        && self.found.ledger.next.is_none_or(|next| {
-                            passed(next, header.passed_over) == header.first_sequence.get()
-                        });
+                let first = header.first_sequence.get() - header.passed_over;
+                let begins = self.next_commit.is_none_or(|next| next == header.first_commit)
+                    && self.found.ledger.next.is_none_or(|next| next.get() == first);
                 if !begins {
                     self.finding(
                         &file.name,
@@ -301,9 +294,8 @@ impl Examiner<'_> {
         self.found.unanchored_bytes = 0;
         self.found.ledger.next = Some(header.first_sequence);
         let first = header.first_sequence.get();
-        self.found
-            .ledger
-            .pass_over(first.saturating_sub(header.passed_over)..first);
+        let passed_over = first - header.passed_over..first;
+        self.found.ledger.pass_over(passed_over);
     }
 
     fn missing(&mut self, number: u64) {

@@ -1,8 +1,8 @@
 //! What the records of a journal amount to, also when some of them are missing: [`super::replay`] for the
 //! tools.
 //!
-//! A start builds an index that rests on sequence numbers that have gaps only where a segment says so. This one takes what there is, in the
-//! order in which it was written, and says where it doesn't fit together.
+//! A start builds an index that rests on sequence numbers that have gaps only where a segment says so. This one takes
+//! what there is, in the order in which it was written, and says where it doesn't fit together.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -185,45 +185,25 @@ pub(super) struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
     pub(super) fn insert(&mut self, number: u64) {
-        if self.contains(number) {
-            return;
-        }
-        let last = match self.0.remove(&number.saturating_add(1)) {
-            Some(last) => last,
-            None => number,
-        };
-        let before = self.0.range_mut(..number).next_back();
-        match before.filter(|(_, end)| **end + 1 == number) {
-            Some((_, end)) => *end = last,
-            None => {
-                self.0.insert(number, last);
-            }
+        if !self.contains(number) {
+            self.insert_all(number..number.saturating_add(1));
         }
     }
 
     /// All of these numbers.
     fn insert_all(&mut self, numbers: Range<u64>) {
-        let Some(last) = numbers.end.checked_sub(1).filter(|_| !numbers.is_empty()) else {
-            return;
-        };
-        self.insert(numbers.start);
-        if last == numbers.start {
+        if numbers.is_empty() {
             return;
         }
-        self.insert(last);
-        // What begins in between is in it.
-        let within: Vec<u64> = self
-            .0
-            .range(numbers.start + 1..=last)
-            .map(|(first, _)| *first)
-            .collect();
-        let mut end = last;
-        for first in within {
-            end = end.max(self.0.remove(&first).unwrap_or(last));
+        let (mut first, mut last) = (numbers.start, numbers.end - 1);
+        // What they meet, or touch, becomes one with them.
+        while let Some((&from, &to)) = self.0.range(..=last.saturating_add(1)).next_back()
+            && to.saturating_add(1) >= first
+        {
+            self.0.remove(&from);
+            (first, last) = (first.min(from), last.max(to));
         }
-        if let Some((_, before)) = self.0.range_mut(..=numbers.start).next_back() {
-            *before = end.max(*before);
-        }
+        self.0.insert(first, last);
     }
 
     pub(super) fn contains(&self, number: u64) -> bool {

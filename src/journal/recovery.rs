@@ -265,7 +265,7 @@ impl Recovery<'_> {
                 "settlements of pushes that the journal no longer has are dropped"
             );
         }
-        // They stay in the file until a segment says that their numbers are passed over. From then on they settle nothing.
+        // These stay in the file until a segment says that their numbers are passed over; then they settle nothing.
         Ok(Uncommitted {
             backlog,
             file_end: (bytes.len() - rest.len()) as u64,

@@ -54,7 +54,8 @@ pub struct Options {
     pub idle_timeout: Duration,
 }
 
-/// Why there is no answer. All but a want of our own ([`ConnectError::Ours`]) are the endpoint's fault, and none holds a secret.
+/// Why there is no answer. All but a want of our own ([`ConnectError::Ours`]) are the endpoint's fault, and none holds a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The file that holds the URL or a secret can't be read.

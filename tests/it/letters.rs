@@ -13,6 +13,7 @@ use crate::support::{
 };
 
 mod power;
+mod short;
 mod unreadable;
 mod unwritten;
 

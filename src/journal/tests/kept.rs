@@ -221,6 +221,43 @@ fn settlements_of_pushes_that_are_gone_settle_no_other_and_their_numbers_are_nob
 }
 
 #[test]
+fn numbers_that_are_passed_over_are_told_alike_however_often_it_is_tried() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let empty = storage.files();
+    hand.take(1).unwrap();
+    hand.settle(&hand.durable()[0]);
+    let storage = storage.after_kill();
+    // Its commit, the first there is, reads as zeros.
+    let name = segment::file_name(1);
+    let (_, blank) = empty.into_iter().find(|(file, _)| *file == name).unwrap();
+    storage.put(&name, &blank);
+    // The name of what the start begins is there, and can't be made durable.
+    storage.fail(Call::SyncDir, ErrorKind::StorageFull, 0, 1);
+    let mut again = open(&storage);
+    let (_, kept) = storage
+        .files()
+        .into_iter()
+        .find(|(file, _)| *file == name)
+        .unwrap();
+    assert_eq!(
+        kept[..SEGMENT_HEADER_BYTES],
+        blank[..SEGMENT_HEADER_BYTES],
+        "what goes on from there is told behind it"
+    );
+    storage.heal();
+    while again.journal.health() != Health::Ready {
+        time::pass(segments::RETRY_AFTER);
+        again.poke();
+    }
+    again.take(2).unwrap();
+    assert_eq!(again.durable()[0].sequence.get(), 2);
+    for storage in [storage.after_kill(), storage.after_power_loss()] {
+        assert_eq!(open(&storage).pending_ids(), ["event-2"]);
+    }
+}
+
+#[test]
 fn what_waits_together_shares_one_commit() {
     let storage = Faulty::new();
     let mut hand = open(&storage);

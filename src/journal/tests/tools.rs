@@ -337,6 +337,29 @@ fn numbers_that_what_is_cut_may_have_given_are_nobodys_and_not_missed() {
 }
 
 #[test]
+fn numbers_are_passed_over_for_all_that_a_bad_commit_can_have_had_however_little_is_left() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    let at = hand.writer.as_ref().unwrap().segments.active_end();
+    hand.append((2..=9).map(|number| Item::Push(push(number))).collect())
+        .unwrap();
+    let end = hand.writer.as_ref().unwrap().segments.active_end();
+    let storage = storage.after_kill();
+    let file = storage.open(&segment::file_name(1)).unwrap();
+    let left = 40;
+    file.write_all_at(&vec![0; usize::try_from(end - at - left).unwrap()], at + left)
+        .unwrap();
+    file.sync_data().unwrap();
+    let mut again = open(&storage);
+    assert_eq!(again.pending_ids(), ["event-1"]);
+    assert!(again.report.cut.as_ref().is_some_and(|cut| cut.bytes <= left));
+    again.take(10).unwrap();
+    let given = again.durable()[0].sequence.get();
+    assert!(given > 9, "{given}");
+}
+
+#[test]
 fn a_flipped_bit_anywhere_costs_no_more_than_its_commit() {
     for segment in some_numbers() {
         for at in [0, 9, 20, 30, 50, 60, 70, 126] {

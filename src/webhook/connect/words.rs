@@ -33,7 +33,8 @@ pub(in crate::webhook) fn io_words(error: &io::Error) -> String {
     }
 }
 
-/// That this process has nothing left to connect with, if the error is of that kind. The resolver doesn't always say so.
+/// That this process has nothing left to connect with, if the error is of that kind. The resolver doesn't always say
+/// so.
 pub(super) fn ours(error: &io::Error) -> Option<ConnectError> {
     match Errno::from_io_error(error)? {
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {

@@ -1,0 +1,56 @@
+//! Letters that are sent again while this machine can open no connection.
+
+use super::*;
+use crate::support::strace::{self, Fault};
+
+/// A letter, at a start whose connections all fail; `ask` has it sent again.
+fn stays_as_it_is_until_files_can_be_opened(ask: &str) {
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/"));
+    let mut shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    take(&shipbell, "acme/app", "1");
+    let letters = wait_for_rows(1, &data);
+    wait_for_metric(&shipbell, "shipbell_journal_live", 0);
+    // No connection is kept over that.
+    shipbell.stop();
+    hook.answer(|_| Answer::Status(200));
+    shipbell.start_again();
+    let before = hook.requests().len();
+    let fault = Fault {
+        calls: "connect",
+        error: "EMFILE",
+        when: "1+".to_owned(),
+    };
+    let struck = fault.strike(shipbell.id());
+    let asked = Api::at(shipbell.admin_port()).post(ask);
+    assert_eq!(asked.status, 200, "{}", asked.text());
+    // It is tried more than once, and no failure of the letter.
+    eventually("two attempts", SOON, || {
+        (metric(&shipbell, "shipbell_attempts_total{result=\"local\"}") >= 2).then_some(())
+    });
+    assert_eq!(rows(&data), letters);
+    drop(struck);
+    hook.wait_for(before + 1, SOON);
+    eventually("the letter is none any more", SOON, || {
+        rows(&data).is_empty().then_some(())
+    });
+    shipbell.stop();
+    assert_eq!(hook.requests().len(), before + 1);
+}
+
+#[test]
+fn a_replay_waits_while_files_are_short() {
+    if strace::is_allowed(a_replay_waits_while_files_are_short) {
+        stays_as_it_is_until_files_can_be_opened("/api/v1/dead-letters/replay?endpoint=hook");
+    }
+}
+
+#[test]
+fn a_set_that_is_sent_again_waits_while_files_are_short() {
+    if strace::is_allowed(a_set_that_is_sent_again_waits_while_files_are_short) {
+        stays_as_it_is_until_files_can_be_opened("/api/v1/deliveries/redeliver?endpoint=hook");
+    }
+}
