@@ -335,12 +335,7 @@ fn what_the_machine_has_no_open_files_for_is_sent_later_and_blamed_on_nobody() {
     }
     let hook = Hook::start(200);
     let shipbell = Shipbell::start(config(&hook).with("delivery.pause_after = 1"));
-    let fault = Fault {
-        calls: "connect",
-        error: "EMFILE",
-        when: "1+".to_owned(),
-    };
-    let struck = fault.strike(shipbell.id());
+    let struck = Fault::no_connections().strike(shipbell.id());
     take(&shipbell, "acme/app", "1");
     let said = "this machine can open no connection: Too many open files";
     eventually(said, SOON, || shipbell.log().contains(said).then_some(()));

@@ -85,6 +85,15 @@ fn images(requests: &[Request]) -> Vec<String> {
 /// What is refused is tried twice.
 const TWICE: &str = "delivery.retry_schedule = ['50ms']\nbatch.window = '0s'";
 
+/// A shipbell, and its one endpoint, which refuses all it is sent.
+fn refused_twice() -> (Receiver, Shipbell) {
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .endpoint("hook", &hook.url("/"));
+    (hook, Shipbell::start(config))
+}
+
 #[test]
 fn a_push_that_is_refused_to_the_end_is_a_letter_and_owed_no_more() {
     let hook = Receiver::scripted(|_| Answer::Status(404));
@@ -236,11 +245,7 @@ fn what_is_owed_by_an_endpoint_that_is_gone_from_the_configuration_is_buried_as_
 
 #[test]
 fn while_no_letter_can_be_written_the_push_stays_owed_through_a_kill_too() {
-    let hook = Receiver::scripted(|_| Answer::Status(404));
-    let config = Config::without_registry()
-        .with(TWICE)
-        .endpoint("hook", &hook.url("/"));
-    let mut shipbell = Shipbell::start(config);
+    let (hook, mut shipbell) = refused_twice();
     let data = shipbell.data();
     let file = Connection::open(data.join("settings.db")).unwrap();
     file.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -269,11 +274,7 @@ fn while_no_letter_can_be_written_the_push_stays_owed_through_a_kill_too() {
 
 #[test]
 fn letters_are_written_once_they_can_be() {
-    let hook = Receiver::scripted(|_| Answer::Status(404));
-    let config = Config::without_registry()
-        .with(TWICE)
-        .endpoint("hook", &hook.url("/"));
-    let mut shipbell = Shipbell::start(config);
+    let (_hook, mut shipbell) = refused_twice();
     let data = shipbell.data();
     let file = Connection::open(data.join("settings.db")).unwrap();
     file.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -290,11 +291,7 @@ fn letters_are_written_once_they_can_be() {
 
 #[test]
 fn a_stop_writes_what_waits() {
-    let hook = Receiver::scripted(|_| Answer::Status(404));
-    let config = Config::without_registry()
-        .with(TWICE)
-        .endpoint("hook", &hook.url("/"));
-    let mut shipbell = Shipbell::start(config);
+    let (hook, mut shipbell) = refused_twice();
     let data = shipbell.data();
     let file = Connection::open(data.join("settings.db")).unwrap();
     file.execute_batch("BEGIN EXCLUSIVE").unwrap();

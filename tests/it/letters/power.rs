@@ -149,11 +149,7 @@ fn a_letter_is_synced_before_its_push_is_settled() {
     if !strace::is_allowed(test) {
         return;
     }
-    let hook = Receiver::scripted(|_| Answer::Status(404));
-    let config = Config::without_registry()
-        .with(TWICE)
-        .endpoint("hook", &hook.url("/"));
-    let mut shipbell = Shipbell::start(config);
+    let (_hook, mut shipbell) = refused_twice();
     let folder = folder();
     let output: PathBuf = folder.path().join("trace");
     let calls = "pwrite64,write,fsync,fdatasync,ftruncate";

@@ -5,11 +5,7 @@ use crate::support::strace::{self, Fault};
 
 /// A letter, at a start whose connections all fail; `ask` has it sent again.
 fn stays_as_it_is_until_files_can_be_opened(ask: &str) {
-    let hook = Receiver::scripted(|_| Answer::Status(404));
-    let config = Config::without_registry()
-        .with(TWICE)
-        .endpoint("hook", &hook.url("/"));
-    let mut shipbell = Shipbell::start(config);
+    let (hook, mut shipbell) = refused_twice();
     let data = shipbell.data();
     take(&shipbell, "acme/app", "1");
     let letters = wait_for_rows(1, &data);
@@ -19,12 +15,7 @@ fn stays_as_it_is_until_files_can_be_opened(ask: &str) {
     hook.answer(|_| Answer::Status(200));
     shipbell.start_again();
     let before = hook.requests().len();
-    let fault = Fault {
-        calls: "connect",
-        error: "EMFILE",
-        when: "1+".to_owned(),
-    };
-    let struck = fault.strike(shipbell.id());
+    let struck = Fault::no_connections().strike(shipbell.id());
     let asked = Api::at(shipbell.admin_port()).post(ask);
     assert_eq!(asked.status, 200, "{}", asked.text());
     // It is tried more than once, and no failure of the letter.

@@ -5,11 +5,7 @@ use super::*;
 #[test]
 fn a_letter_that_can_not_be_read_is_told_and_the_others_are_listed_counted_and_sent() {
     const TOLD: &str = "a dead letter in settings.db can't be read";
-    let hook = Receiver::scripted(|_| Answer::Status(404));
-    let config = Config::without_registry()
-        .with(TWICE)
-        .endpoint("hook", &hook.url("/"));
-    let mut shipbell = Shipbell::start(config);
+    let (hook, mut shipbell) = refused_twice();
     let data = shipbell.data();
     for tag in ["1", "2", "3"] {
         take(&shipbell, "acme/app", tag);

@@ -24,6 +24,15 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
+    /// No connection can be opened for want of files.
+    pub(crate) fn no_connections() -> Self {
+        Self {
+            calls: "connect",
+            error: "EMFILE",
+            when: "1+".to_owned(),
+        }
+    }
+
     fn arguments(&self) -> [String; 4] {
         let Self { calls, error, when } = self;
         arguments(calls, &format!("error={error}:when={when}"))
