@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     dispatch::{
         alerts::{self, Messenger},
+        refusals::{self, Refusals},
         states::{self, States},
     },
     queue::Queue,
@@ -50,4 +51,10 @@ pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Opti
     let restored = tokio::task::spawn_blocking(restore).await;
     let states = restored.map_err(|error| RunError::System(io::Error::other(error)))??;
     Ok((states, messenger))
+}
+
+/// Until when refused pushes wait, the lanes set by it.
+pub(super) async fn refusals(parts: refusals::Parts) -> Result<Refusals, RunError> {
+    let restored = tokio::task::spawn_blocking(move || Refusals::restore(parts)).await;
+    Ok(restored.map_err(|error| RunError::System(io::Error::other(error)))??)
 }

@@ -3,14 +3,14 @@
 //!
 //! # Start
 //! Journal opened and read → settings opened, the repositories' webhooks among the endpoints → endpoints' states
-//! restored → queues rebuilt → listeners bound → the journal's thread → dispatcher → listeners serve. Nothing is taken
+//! restored → queues rebuilt → refused pushes wait on → listeners bound → the journal's thread → dispatcher → listeners serve. Nothing is taken
 //! before everything that was owed is back in its queue.
 //!
 //! # Stop
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
 //! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
 //!    a second signal.
-//! 3. The dead letters of what was given up are written, the states of endpoints are saved; the journal writes and
+//! 3. The dead letters of what was given up are written, the states of endpoints and refusals are saved; the journal writes and
 //!    syncs what waits; then the history is written.
 //! 4. The ops listener closes.
 
@@ -27,7 +27,12 @@ use crate::{
     catalog::{self, History},
     clock::Clock,
     config::Config,
-    dispatch::{self, Dispatcher, alerts::Messenger, states::States},
+    dispatch::{
+        self, Dispatcher,
+        alerts::Messenger,
+        refusals::{self, Refusals},
+        states::States,
+    },
     folder,
     ingest::{
         Ingest,
@@ -85,6 +90,7 @@ struct App {
     history: History,
     dispatcher: Dispatcher,
     states: States,
+    refusals: Refusals,
     messenger: Option<Messenger>,
     ingest: Ingest<Front>,
     ingest_listener: Listener,
@@ -151,6 +157,14 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     };
     let (states, messenger) = health::build(config, parts).await?;
     let orphans = restore(&journal, notes, &queue, &endpoints, &settings).await?;
+    let parts = refusals::Parts {
+        journal: journal.id(),
+        queue: Arc::clone(&queue),
+        endpoints: endpoints.clone(),
+        settings: settings.clone(),
+        clock: clock.clone(),
+    };
+    let refusals = health::refusals(parts).await?;
 
     let parts = dispatch::Parts {
         queue: Arc::clone(&queue),
@@ -159,6 +173,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         sizing: sizing.clone(),
         client,
         states: states.clone(),
+        refusals: refusals.clone(),
         clock: clock.clone(),
         steady,
         tasks: tasks.clone(),
@@ -240,6 +255,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         history,
         dispatcher,
         states,
+        refusals,
         messenger,
         ingest,
         ingest_listener,
@@ -326,6 +342,7 @@ impl App {
         );
         ops_tasks.spawn_lasting("ops", ops);
         tasks.spawn_lasting("states", self.states.clone().keep(tasks.soft().clone()));
+        tasks.spawn_lasting("refusals", self.refusals.clone().keep(tasks.soft().clone()));
         if let Some(messenger) = self.messenger {
             tasks.spawn_lasting("alerts", messenger.run(tasks.soft().clone()));
         }
@@ -363,7 +380,11 @@ impl App {
             if timeout(CUT_TIMEOUT, tasks.ended()).await.is_err() {
                 warn!("something that was cut has not ended, and is not waited for");
             }
-            tokio::join!(self.dispatcher.close_letters(), self.states.close());
+            tokio::join!(
+                self.dispatcher.close_letters(),
+                self.states.close(),
+                self.refusals.close()
+            );
             timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_ok()
         };
         let is_synced = tokio::select! {

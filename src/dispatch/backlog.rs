@@ -209,6 +209,7 @@ impl Dispatcher {
             match parts.queue.give_up(&push.repository, push.sequence, owing, now) {
                 GivenUp::Settled(one) => {
                     walk.count(now);
+                    parts.refusals.ended(one.sequence, &one.endpoint);
                     given_up.push(Waiting::new(&one, parts.clock.now(), reason.clone()));
                     let tag = push.tag.as_ref().map(tracing::field::display);
                     debug!(

@@ -261,16 +261,16 @@ impl Dispatcher {
             Completion::Failed | Completion::Returned => self.0.parts.states.wait(&lease.endpoint),
             Completion::Settled(_) | Completion::GivenUp => None,
         };
-        let Some(wait) = wait.map(|wait| wait.as_millis()) else {
-            return;
-        };
-        let now = self.0.parts.clock.now().unix_millis();
-        let next_at = now.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX));
+        let Some(wait) = wait else { return };
+        let parts = &self.0.parts;
         let which = which(repository, lease.sequence, &lease.endpoint, lease.tag.as_ref());
-        self.0
-            .parts
-            .history
-            .waits(&which, Timestamp::from_unix_millis(next_at));
+        parts.history.waits(&which, parts.clock.now().after(wait));
+        if let Completion::Retry { .. } = completion
+            && let Some(endpoint) = parts.endpoints.get(&lease.endpoint)
+        {
+            let failures = lease.push_failures.saturating_add(1);
+            parts.refusals.refused(&which, &endpoint, failures, wait);
+        }
     }
 
     /// From the outcome to what becomes of the push: the one place that decides it.

@@ -53,6 +53,7 @@ mod backlog;
 mod delivery;
 mod dying;
 pub mod health;
+mod keeper;
 mod lanes;
 mod letter_write;
 pub mod letters;
@@ -60,6 +61,7 @@ pub mod pace;
 mod places;
 mod prepare;
 pub mod redeliver;
+pub mod refusals;
 mod replay;
 pub mod retry;
 pub mod states;
@@ -71,6 +73,7 @@ use again::Again;
 use dying::{Dying, Reason, Waiting};
 use lanes::Lanes;
 use redeliver::ByHand;
+use refusals::Refusals;
 use replay::Replays;
 use states::States;
 use turn::{Turn, Turns};
@@ -113,6 +116,8 @@ pub struct Parts {
     pub client: Client,
     /// How endpoints are.
     pub states: States,
+    /// Until when refused pushes wait.
+    pub refusals: Refusals,
     /// The wall clock.
     pub clock: Clock,
     /// A clock that doesn't jump.
@@ -238,6 +243,9 @@ impl Dispatcher {
     }
 
     fn settle(&self, repository: &RepositoryName, effects: &Effects, Ended { told, mut reason }: Ended) {
+        for ended in effects.ended() {
+            self.0.parts.refusals.ended(ended.sequence, &ended.endpoint);
+        }
         let (dead, settled): (Vec<_>, Vec<_>) =
             (effects.settled.iter()).partition(|settled| settled.how == Settlement::DeadLetter);
         let untold = settled.iter().filter(|settled| Some(settled.pair()) != told);

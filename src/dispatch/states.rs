@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -25,6 +25,7 @@ mod saved;
 use super::{
     alerts::Alerts,
     health::{Event, Health, Policy, State, Verdict},
+    keeper::{self, Keeper},
 };
 use crate::{
     catalog::{EndpointHealth, History, Transition},
@@ -35,12 +36,6 @@ use crate::{
     telemetry::Metrics,
     webhook::{Endpoints, Outcome},
 };
-
-/// The wait before states are written again that could not be.
-const SAVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// How long the last write may take, at the end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Changes of one endpoint that wait to be told; past that the oldest are left out.
 const CHANGES_MAX: usize = 16;
@@ -356,33 +351,17 @@ impl States {
 
     /// Writes and tells what changes, until the token is cancelled.
     pub async fn keep(self, soft: CancellationToken) {
-        let mut was_saved = true;
-        loop {
-            tokio::select! {
-                biased;
-                () = soft.cancelled() => return,
-                () = self.0.unsaved.notified() => {}
-            }
-            match self.save().await {
-                Ok(()) => was_saved = true,
-                Err(error) => {
-                    if std::mem::replace(&mut was_saved, false) {
-                        warn!(%error, "states of endpoints can't be saved, and aren't told; deliveries go on");
-                    }
-                    tokio::select! {
-                        () = soft.cancelled() => return,
-                        () = sleep(SAVE_AGAIN_AFTER) => self.0.unsaved.notify_one(),
-                    }
-                }
+        let mut keeper = Keeper::new(&self.0.unsaved, Duration::ZERO);
+        while keeper.is_due(&soft).await {
+            if let Some(error) = keeper.wrote(self.save().await) {
+                warn!(%error, "states of endpoints can't be saved, and aren't told; deliveries go on");
             }
         }
     }
 
     /// Writes and tells what is left, once nothing changes any more.
     pub async fn close(&self) {
-        let saved = timeout(CLOSE_TIMEOUT, self.save()).await;
-        let saved = saved.map_err(io::Error::other).and_then(|saved| saved);
-        if let Err(error) = saved {
+        if let Err(error) = keeper::last(self.save()).await {
             warn!(%error, "the last changes of endpoints' states were not saved");
         }
     }
@@ -410,12 +389,9 @@ impl States {
                     (endpoint, row)
                 })
                 .collect();
-            states.0.parts.settings.save(&rows).map_err(io::Error::other)
+            states.0.parts.settings.save(&rows)
         };
-        let saved = tokio::task::spawn_blocking(write)
-            .await
-            .map_err(io::Error::other)
-            .flatten();
+        let saved = keeper::write(write).await;
         match saved {
             Ok(()) => {
                 let told = unsaved

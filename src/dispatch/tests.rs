@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use globset::{Glob, GlobSet};
 use http::{HeaderName, HeaderValue};
 use tempfile::TempDir;
 use tokio::{
@@ -30,15 +29,16 @@ use crate::{
     settings::{FILE, LetterFilter},
     sizing,
     webhook::{
-        Batching, Coalesce, Endpoint, Format, Rate,
+        Batching, Coalesce, Endpoint, Rate,
         client::{self, Client},
-        guard::{Author, Guard},
+        guard::Guard,
     },
 };
 
 mod bounded;
 mod dying;
 mod moved;
+mod refused;
 mod replays;
 
 const SOON: Duration = Duration::from_mins(1);
@@ -60,25 +60,9 @@ fn named(name: &str) -> EndpointId {
 }
 
 fn endpoint(name: &str, url: &str, rate: Rate) -> Endpoint {
-    let all = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
     Endpoint {
-        id: named(name),
-        author: Author::Operator,
-        url: Secret::inline(url),
-        secret: None,
-        previous_secret: None,
-        format: Format::Native,
-        headers: Vec::new(),
-        repositories: Arc::new(all.clone()),
-        tags: Arc::new(all),
-        exclude_tags: Arc::default(),
-        batching: Arc::new(Batching {
-            window: Duration::ZERO,
-            pushes_max: 1,
-            coalesce: Coalesce::None,
-        }),
         rate,
-        way: None,
+        ..Endpoint::plain(name, url)
     }
 }
 
@@ -208,8 +192,19 @@ impl Stage {
 
     /// The same within these bounds.
     async fn start_bounded(folder: &TempDir, endpoints: Vec<Endpoint>, bounds: Bounds) -> Self {
+        Self::start_by(folder, endpoints, bounds, schedule(1), Clock::system()).await
+    }
+
+    /// The same by this schedule and this clock.
+    async fn start_by(
+        folder: &TempDir,
+        endpoints: Vec<Endpoint>,
+        bounds: Bounds,
+        schedule: RetrySchedule,
+        clock: Clock,
+    ) -> Self {
         let folder = folder.path().to_owned();
-        let (clock, endpoints) = (Clock::system(), Endpoints::new(endpoints));
+        let endpoints = Endpoints::new(endpoints);
         let options = crate::journal::Options {
             segment_size: 16 << 20,
             max_size: 1 << 30,
@@ -250,7 +245,15 @@ impl Stage {
             alerts: None,
             history: history.clone(),
         };
+        let refusals = refusals::Parts {
+            journal: journal.id(),
+            queue: Arc::clone(&queue),
+            endpoints: endpoints.clone(),
+            settings: settings.clone(),
+            clock: clock.clone(),
+        };
         let parts = Parts {
+            refusals: Refusals::restore(refusals).unwrap(),
             queue: Arc::clone(&queue),
             journal,
             endpoints: endpoints.clone(),
@@ -265,7 +268,11 @@ impl Stage {
             history_file: Some(folder.join(catalog::FILE)),
             settings,
         };
-        let dispatcher = Dispatcher::new(dispatch_options(), parts);
+        let options = Options {
+            schedule,
+            ..dispatch_options()
+        };
+        let dispatcher = Dispatcher::new(options, parts);
         let undertaker = dispatcher.clone();
         let applier = move |applied: &[Applied]| {
             for applied in applied {
@@ -277,6 +284,8 @@ impl Stage {
         };
         opened.writer.start(Box::new(applier)).unwrap();
         let tasks = &dispatcher.0.parts.tasks;
+        let refusals = dispatcher.0.parts.refusals.clone();
+        tasks.spawn_lasting("refusals", refusals.keep(tasks.soft().clone()));
         tasks.spawn_lasting("letters", dispatcher.clone().keep_letters());
         tasks.spawn_lasting("replays", dispatcher.clone().run_replays());
         tasks.spawn_lasting("backlogs", dispatcher.clone().bound_backlogs());
@@ -291,6 +300,7 @@ impl Stage {
         parts.tasks.ended().await;
         self.dispatcher.close_letters().await;
         parts.states.close().await;
+        parts.refusals.close().await;
         parts.journal.close().await;
         parts.history.close().await;
     }
@@ -371,6 +381,15 @@ impl Drop for Locked {
     }
 }
 
+/// So many steps: a millisecond each, and an hour for the last if there are several.
+fn schedule(steps: usize) -> RetrySchedule {
+    let mut all = vec![Duration::from_millis(1); steps];
+    if let [_, .., last] = &mut *all {
+        *last = Duration::from_hours(1);
+    }
+    RetrySchedule::new(all, 0.0).unwrap()
+}
+
 fn policy() -> Policy {
     Policy {
         schedule: RetrySchedule::new(vec![Duration::from_hours(1)], 0.0).unwrap(),
@@ -388,7 +407,7 @@ fn dispatch_options() -> Options {
         concurrency: 64,
         per_host: 16,
         // What is refused is a letter after two attempts.
-        schedule: RetrySchedule::new(vec![Duration::from_millis(1)], 0.0).unwrap(),
+        schedule: schedule(1),
         size_deadline: Duration::from_millis(200),
         segment_bytes: 16 << 20,
         letters: LetterBounds {

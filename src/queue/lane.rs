@@ -245,6 +245,17 @@ impl Lane {
         }
     }
 
+    /// Goes on as it was before a restart: its first push, if that is this one, was refused so often, and waits until
+    /// then. Whether it is.
+    pub(super) fn resume(&mut self, sequence: Sequence, failures: u32, until: Instant) -> bool {
+        let is_meant = self.state == State::Idle && self.first_sequence() == Some(sequence);
+        if is_meant {
+            self.push_failures = failures;
+            self.wait(until, WaitsFor::Push);
+        }
+        is_meant
+    }
+
     /// Waits no longer for the sake of its first push, if that is this one, or whichever when it is `None`. Whether it
     /// did.
     pub(super) fn hurry(&mut self, sequence: Option<Sequence>) -> bool {

@@ -215,6 +215,18 @@ impl RepositoryQueue {
         lane.is_some_and(|lane| lane.hurry(Some(sequence)))
     }
 
+    /// Has a lane go on as before a restart, if this is its first push: see [`Lane::resume`].
+    pub(super) fn resume(
+        &mut self,
+        endpoint: &EndpointId,
+        sequence: Sequence,
+        failures: u32,
+        until: Instant,
+    ) -> bool {
+        let lane = self.lane_of(endpoint).and_then(|index| self.lanes.get_mut(index));
+        lane.is_some_and(|lane| lane.resume(sequence, failures, until))
+    }
+
     /// Has the lanes of these endpoints wait no longer for the sake of their first pushes. Whether any did.
     pub(super) fn hurry_all(&mut self, endpoints: &HashSet<EndpointId>) -> bool {
         let lanes = self.lanes.iter_mut();

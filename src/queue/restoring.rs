@@ -10,8 +10,9 @@ use super::{
     repository::{Arrival, Owing},
 };
 use crate::{
+    image::RepositoryName,
     journal::{OwedBy, OwedRun},
-    push::{EndpointId, Pair},
+    push::{EndpointId, Pair, Sequence},
     webhook::Endpoints,
 };
 
@@ -47,6 +48,23 @@ impl Queue {
             now,
             last: None,
         }
+    }
+}
+
+impl Queue {
+    /// Has a lane go on as it was before the restart: its first push, if that is this one, was refused so often, and is
+    /// sent again then, not earlier. Whether it is. Before anything is lent.
+    #[must_use]
+    pub fn resume(
+        &self,
+        repository: &RepositoryName,
+        endpoint: &EndpointId,
+        sequence: Sequence,
+        failures: u32,
+        until: Instant,
+    ) -> bool {
+        let queue = self.repositories.get_mut(repository);
+        queue.is_some_and(|mut queue| queue.resume(endpoint, sequence, failures, until))
     }
 }
 

@@ -1,5 +1,5 @@
 //! `settings.db`: what is precious, and can't be built again from anything else: how endpoints are, the repositories'
-//! own webhooks, and dead letters. And the key of cursors, which would be made anew.
+//! own webhooks, and dead letters; until when refused pushes wait. And the key of cursors, which would be made anew.
 //!
 //! # Specification
 //! A SQLite database in `data_dir`, readable by its owner alone. `PRAGMA user_version` is the version of its
@@ -36,6 +36,7 @@ mod kept;
 mod letter;
 mod letters;
 mod listed;
+mod refusals;
 mod replays;
 mod schema;
 mod sought;
@@ -46,6 +47,7 @@ pub use counted::LetterCount;
 pub use cursor_key::CursorKey;
 pub use export::Exported;
 pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats};
+pub use refusals::{RefusalKey, SavedRefusal};
 pub use replays::{Mark, Order};
 pub use states::{SavedState, SavedStreak};
 pub use webhooks::{Expected, SavedWebhook};

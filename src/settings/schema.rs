@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// From each version to the next. What is here is never changed, only added to.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     "
 CREATE TABLE endpoint_states (
     endpoint       TEXT PRIMARY KEY,  -- a name, or repository:<name>
@@ -98,6 +98,21 @@ CREATE TRIGGER letter_spans_stretch AFTER UPDATE OF died_ms ON dead_letters BEGI
     UPDATE letter_spans SET first_ms = min(first_ms, new.died_ms), last_ms = max(last_ms, new.died_ms)
         WHERE block = new.id >> 10;
 END;
+",
+    "
+-- Pushes that their endpoints refused and that wait for their next attempt: of each repository and endpoint the oldest
+-- that is owed, at most.
+CREATE TABLE refusals (
+    sequence    INTEGER NOT NULL,  -- the push's number in its journal
+    endpoint    TEXT NOT NULL,     -- a name, or repository:<name>
+    journal     TEXT NOT NULL,     -- that journal's identity
+    repository  TEXT NOT NULL,
+    failures    INTEGER NOT NULL,  -- how often it was refused
+    at_ms       INTEGER NOT NULL,  -- when it was refused last
+    wait_ms     INTEGER NOT NULL,  -- since then
+    fingerprint INTEGER,           -- 16 bits, of how the endpoint was set; null when that couldn't be read
+    PRIMARY KEY (sequence, endpoint)
+) STRICT, WITHOUT ROWID;
 ",
 ];
 

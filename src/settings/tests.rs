@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::*;
+use crate::{journal::JournalId, push::Sequence};
 
 fn moment(millis: i64) -> Timestamp {
     Timestamp::from_unix_millis(millis)
@@ -118,6 +119,42 @@ fn a_newer_version_is_refused_with_a_sentence() {
     let error = Settings::open(&path).unwrap_err();
     assert!(matches!(error, OpenError::Newer { .. }));
     assert!(error.to_string().contains("newer version of shipbell"), "{error}");
+}
+
+#[test]
+fn refused_pushes_outlive_a_restart_and_what_is_odd_among_them_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let (ours, others) = (JournalId([1; 16]), JournalId([2; 16]));
+    let refusal = |sequence, failures| SavedRefusal {
+        sequence: Sequence::new(sequence).unwrap(),
+        endpoint: named("ci"),
+        repository: "acme/app".parse().unwrap(),
+        failures,
+        at: Timestamp::from_unix_millis(7),
+        wait: Duration::from_secs(30),
+        fingerprint: (sequence > 1).then_some(u16::MAX),
+    };
+    let key = |refusal: &SavedRefusal| (refusal.sequence, refusal.endpoint.clone());
+    let put = |settings: &Settings, refusal: SavedRefusal| {
+        let row = (key(&refusal), Some(refusal));
+        settings.save_refusals(ours, &[row]).unwrap();
+    };
+    let settings = Settings::open(&path).unwrap();
+    for failures in [1, 2] {
+        put(&settings, refusal(1, failures));
+    }
+    put(&settings, refusal(2, 1));
+    put(&settings, refusal(3, 1));
+    let gone = (key(&refusal(2, 1)), None);
+    settings.save_refusals(ours, &[gone]).unwrap();
+    let odd = "INSERT INTO refusals VALUES (4, 'repository:NOT A NAME', ?1, 'a', 1, 1, 1, 1)";
+    settings.connection().execute(odd, [ours.to_string()]).unwrap();
+    drop(settings);
+    let settings = Settings::open(&path).unwrap();
+    assert_eq!(settings.refusals(ours).unwrap(), [refusal(1, 2), refusal(3, 1)]);
+    assert_eq!(settings.refusals(others).unwrap(), []);
+    assert_eq!(settings.refusals(ours).unwrap(), [], "another journal's are gone");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
 pub mod answer;
 pub mod client;
 pub mod connect;
+mod fingerprint;
 pub mod format;
 pub mod guard;
 pub mod judge;
@@ -332,6 +333,34 @@ impl fmt::Display for Fault {
             Self::Gone => "gone",
             Self::Ours => "shipbell",
         })
+    }
+}
+
+#[cfg(test)]
+impl Endpoint {
+    /// The operator's, that wants everything at once, for tests.
+    pub(crate) fn plain(name: &str, url: &str) -> Self {
+        let all = GlobSet::builder().add(globset::Glob::new("**").unwrap()).build();
+        let all = Arc::new(all.unwrap());
+        Self {
+            id: EndpointId::Named(name.into()),
+            author: guard::Author::Operator,
+            url: Secret::inline(url),
+            secret: None,
+            previous_secret: None,
+            format: Format::Native,
+            headers: Vec::new(),
+            repositories: Arc::clone(&all),
+            tags: all,
+            exclude_tags: Arc::default(),
+            batching: Arc::new(Batching {
+                window: Duration::ZERO,
+                pushes_max: 1,
+                coalesce: Coalesce::None,
+            }),
+            rate: Rate { per_second: None },
+            way: None,
+        }
     }
 }
 

@@ -10,10 +10,10 @@ use super::*;
 use crate::{
     secret::Secret,
     webhook::{
-        Batching, Coalesce, Endpoint, Format, Rate,
+        Endpoint,
         client::{self, Client},
         format::{EventKind, Message},
-        guard::{Author, Guard},
+        guard::Guard,
         way::{Credentials, Way},
     },
 };
@@ -39,26 +39,12 @@ pub(super) fn endpoint() -> Endpoint {
     let url = format!("http://{USER}:{PASSWORD}@127.0.0.1:1/hook?token={QUERY}&x=canary%20in-the%2Bquery-2");
     let key = BASE64_STANDARD.encode([42; 32]);
     Endpoint {
-        id: ci(),
-        author: Author::Operator,
-        url: Secret::inline(url),
         secret: Some(Secret::inline(format!("whsec_{key}"))),
-        previous_secret: None,
-        format: Format::Native,
         headers: vec![
             header("x-api-key", HEADER),
             header("authorization", &format!("Bearer {BEARER}")),
         ],
-        repositories: Arc::default(),
-        tags: Arc::default(),
-        exclude_tags: Arc::default(),
-        batching: Arc::new(Batching {
-            window: Duration::ZERO,
-            pushes_max: 1,
-            coalesce: Coalesce::Tag,
-        }),
-        rate: Rate { per_second: None },
-        way: None,
+        ..Endpoint::plain("ci", &url)
     }
 }
 

@@ -308,7 +308,8 @@ fn letters_of_the_version_before_are_found_as_well() {
         .connection()
         .execute_batch(
             "DROP TRIGGER letter_spans_grow; DROP TRIGGER letter_spans_stretch; DROP TABLE letter_spans; DROP INDEX dead_letters_by_endpoint;
-             DROP INDEX dead_letters_by_repository; DROP INDEX dead_letters_by_tag; PRAGMA user_version = 4;",
+             DROP INDEX dead_letters_by_repository; DROP INDEX dead_letters_by_tag;
+             DROP TABLE refusals; PRAGMA user_version = 4;",
         )
         .unwrap();
     drop(settings);

@@ -11,10 +11,9 @@ use super::*;
 use crate::{
     clock::Timestamp,
     image::{Digest, RepositoryName, Tag},
-    push::EndpointId,
     secret::Secret,
     webhook::{
-        Batching, Coalesce, Format, Rate, Sizes,
+        Sizes,
         answer::{BODY_BYTES_MAX, BodyEnd},
         format::EventKind,
         guard::Author,
@@ -57,25 +56,7 @@ fn hasty_client() -> Client {
 }
 
 fn endpoint(url: &str) -> Endpoint {
-    Endpoint {
-        id: EndpointId::Named("ci".into()),
-        author: Author::Operator,
-        url: Secret::inline(url),
-        secret: None,
-        previous_secret: None,
-        format: Format::Native,
-        headers: Vec::new(),
-        repositories: Arc::default(),
-        tags: Arc::default(),
-        exclude_tags: Arc::default(),
-        batching: Arc::new(Batching {
-            window: Duration::ZERO,
-            pushes_max: 1,
-            coalesce: Coalesce::Tag,
-        }),
-        rate: Rate { per_second: None },
-        way: None,
-    }
+    Endpoint::plain("ci", url)
 }
 
 fn request(client: &Client, endpoint: &Endpoint) -> Result<Request, SendError> {

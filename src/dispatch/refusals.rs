@@ -1,0 +1,208 @@
+//! Until when refused pushes wait, as `settings.db` keeps it: a restart neither sends them sooner nor begins their
+//! schedule anew.
+//!
+//! What changes is written by one task, all that waits in one transaction; nothing waits for it. What a kill keeps from
+//! being written is a push that is sent sooner.
+
+use std::{
+    collections::{HashMap, hash_map},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::keeper::{self, Keeper};
+use crate::{
+    catalog::Which,
+    clock::Clock,
+    journal::JournalId,
+    push::{EndpointId, Sequence},
+    queue::Queue,
+    settings::{AccessError, RefusalKey, SavedRefusal, Settings},
+    webhook::{Endpoint, Endpoints},
+};
+
+/// How long after a write the next one comes at the earliest: what is refused meanwhile is written at once then.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
+
+/// What the refusals work with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The journal that has the pushes.
+    pub journal: JournalId,
+    /// Where they wait.
+    pub queue: Arc<Queue>,
+    /// Who refused them.
+    pub endpoints: Endpoints,
+    /// Where it is kept.
+    pub settings: Settings,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// Which pushes were refused and wait. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Refusals(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    inner: Mutex<Inner>,
+    unsaved: Notify,
+    /// One write at a time, so that the later one has what is later.
+    saving: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Those that wait; whether the file may have them.
+    waiting: HashMap<RefusalKey, bool>,
+    /// What the file is to be told.
+    unsaved: HashMap<RefusalKey, Option<SavedRefusal>>,
+}
+
+impl Refusals {
+    /// What was kept, and the lanes set by it. Once the queue has all that is owed, before anything is lent. Blocks on
+    /// the disk.
+    ///
+    /// A push whose endpoint is set otherwise now waits no longer.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn restore(parts: Parts) -> Result<Self, AccessError> {
+        let (now, at) = (parts.clock.now(), Instant::now());
+        let mut inner = Inner::default();
+        for saved in parts.settings.refusals(parts.journal)? {
+            let endpoint = parts.endpoints.get(&saved.endpoint);
+            let is_same = endpoint.is_some_and(|endpoint| is_set_as(&endpoint, &saved));
+            // However the clock was set meanwhile, it is not longer than it was.
+            let waits = saved.at.after(saved.wait).since(now).min(saved.wait);
+            let until = if is_same { at + waits } else { at };
+            let is_owed = parts.queue.resume(
+                &saved.repository,
+                &saved.endpoint,
+                saved.sequence,
+                saved.failures,
+                until,
+            );
+            let key = (saved.sequence, saved.endpoint);
+            if is_owed {
+                inner.waiting.insert(key, true);
+            } else {
+                inner.unsaved.insert(key, None);
+            }
+        }
+        let count = inner.waiting.len();
+        if count > 0 {
+            info!(pushes = count, "refused pushes go on waiting");
+        }
+        let unsaved = Notify::new();
+        unsaved.notify_one();
+        Ok(Self(Arc::new(Shared {
+            parts,
+            inner: Mutex::new(inner),
+            unsaved,
+            saving: tokio::sync::Mutex::default(),
+        })))
+    }
+
+    /// A push was refused, so often by now, and waits so long.
+    pub(super) fn refused(&self, which: &Which, endpoint: &Endpoint, failures: u32, wait: Duration) {
+        let saved = SavedRefusal {
+            sequence: which.sequence,
+            endpoint: which.endpoint.clone(),
+            repository: which.repository.clone(),
+            failures,
+            at: self.0.parts.clock.now(),
+            wait,
+            fingerprint: endpoint.fingerprint(),
+        };
+        let key = (which.sequence, which.endpoint.clone());
+        let mut inner = self.inner();
+        inner.waiting.entry(key.clone()).or_insert(false);
+        inner.unsaved.insert(key, Some(saved));
+        drop(inner);
+        self.0.unsaved.notify_one();
+    }
+
+    /// An endpoint owes a push no longer.
+    pub(super) fn ended(&self, sequence: Sequence, endpoint: &EndpointId) {
+        let mut inner = self.inner();
+        if inner.waiting.is_empty() {
+            return;
+        }
+        let key = (sequence, endpoint.clone());
+        match inner.waiting.remove(&key) {
+            None => return,
+            Some(false) => _ = inner.unsaved.remove(&key),
+            Some(true) => _ = inner.unsaved.insert(key, None),
+        }
+        drop(inner);
+        self.0.unsaved.notify_one();
+    }
+
+    /// Writes what changes, until the token is cancelled.
+    pub async fn keep(self, soft: CancellationToken) {
+        let mut keeper = Keeper::new(&self.0.unsaved, WRITE_EVERY);
+        while keeper.is_due(&soft).await {
+            if let Some(error) = keeper.wrote(self.save().await) {
+                warn!(%error, "until when refused pushes wait can't be saved; a restart sends them sooner");
+            }
+        }
+    }
+
+    /// Writes what is left, once nothing changes any more.
+    pub async fn close(&self) {
+        if let Err(error) = keeper::last(self.save()).await {
+            warn!(%error, "until when refused pushes wait was not saved at the end; they are sent sooner");
+        }
+    }
+
+    /// Writes what changed until now.
+    async fn save(&self) -> io::Result<()> {
+        let _one_at_a_time = self.0.saving.lock().await;
+        let unsaved: Vec<_> = {
+            let mut inner = self.inner();
+            let unsaved = std::mem::take(&mut inner.unsaved);
+            for key in unsaved.keys() {
+                if let hash_map::Entry::Occupied(mut waiting) = inner.waiting.entry(key.clone()) {
+                    waiting.insert(true);
+                }
+            }
+            unsaved.into_iter().collect()
+        };
+        if unsaved.is_empty() {
+            return Ok(());
+        }
+        let (settings, journal) = (self.0.parts.settings.clone(), self.0.parts.journal);
+        let unsaved = Arc::new(unsaved);
+        let written = Arc::clone(&unsaved);
+        let saved = keeper::write(move || settings.save_refusals(journal, &written)).await;
+        if saved.is_err() {
+            let mut inner = self.inner();
+            for (key, refusal) in unsaved.iter() {
+                // What is newer stands.
+                inner
+                    .unsaved
+                    .entry(key.clone())
+                    .or_insert_with(|| refusal.clone());
+            }
+        }
+        saved
+    }
+
+    /// Each change is whole before anything can panic.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the endpoint is set as it was when it refused. When that can't be told, it is.
+fn is_set_as(endpoint: &Endpoint, saved: &SavedRefusal) -> bool {
+    let now = endpoint.fingerprint();
+    now.is_none() || saved.fingerprint.is_none() || now == saved.fingerprint
+}
