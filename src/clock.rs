@@ -3,16 +3,31 @@
 //! Only what is persisted, signed or shown to people is wall time. Everything that waits uses
 //! [`tokio::time::Instant`], which never jumps and can be paused in tests.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
 use tokio::time::Instant;
+
+mod cautious;
+
+use cautious::Cautious;
+
+/// How long a clock that was set forward must have stood until what seems old by it is let go of: long enough for a
+/// machine to be told the time after it was booted, or for somebody to see the slip.
+const BELIEVED_AFTER: Duration = Duration::from_hours(1);
 
 /// A moment of wall time, in milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// Before all others.
+    pub const MIN: Self = Self(i64::MIN);
+
     /// The moment `millis` milliseconds after 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_unix_millis(millis: i64) -> Self {
@@ -97,6 +112,19 @@ impl Clock {
     pub fn steady(&self) -> Self {
         let (start, began) = (self.now(), Instant::now());
         Self::from_fn(move || start.after(began.elapsed()))
+    }
+
+    /// A clock by which what is older than `age` is let go of: where this one is set forward, and after a start, it is
+    /// believed once it has stood for an hour, or for `age` if that is less. Until then no more time has passed than
+    /// really has; after a start, none at all ([`Timestamp::MIN`]).
+    #[must_use]
+    pub fn for_ages(&self, age: Duration) -> Self {
+        let (wall, began) = (self.clone(), Instant::now());
+        let cautious = Mutex::new(Cautious::new(age.min(BELIEVED_AFTER)));
+        Self::from_fn(move || {
+            let mut cautious = cautious.lock().unwrap_or_else(PoisonError::into_inner);
+            cautious.look(wall.now(), began.elapsed())
+        })
     }
 
     /// The time now.

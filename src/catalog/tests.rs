@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
 };
 
@@ -48,6 +48,8 @@ const ROOMY: Options = Options {
 struct Stage {
     folder: TempDir,
     clock_ms: Arc<AtomicI64>,
+    /// Set for a writer that doubts the clock as a real one does: how often it looked at what is old. Others believe it.
+    looks: Option<Arc<AtomicUsize>>,
     options: Options,
     journal: JournalId,
 }
@@ -57,6 +59,7 @@ impl Stage {
         Self {
             folder: TempDir::new().unwrap(),
             clock_ms: Arc::new(AtomicI64::new(START_MS)),
+            looks: None,
             options,
             journal: JournalId([7; 16]),
         }
@@ -111,9 +114,19 @@ impl Stage {
             self.options,
             (self.journal, ledger),
             Box::new(Vec::new),
-            clock,
+            clock.clone(),
             Arc::clone(&line),
         );
+        writer.ages = match &self.looks {
+            None => clock,
+            Some(looks) => {
+                let (ages, looks) = (clock.for_ages(self.options.age_max), Arc::clone(looks));
+                Clock::from_fn(move || {
+                    looks.fetch_add(1, Ordering::Relaxed);
+                    ages.now()
+                })
+            }
+        };
         // Nothing runs beside it that needs the machine more, and nobody waits for its end.
         writer.rest_max = Duration::ZERO;
         writer.close_within = Duration::from_mins(1);

@@ -62,6 +62,8 @@ pub(super) struct Writer {
     ledger: Ledger,
     names: Names,
     clock: Clock,
+    /// By what entries are too old.
+    pub(super) ages: Clock,
     line: Arc<Line>,
     gauges: Arc<Gauges>,
     /// What was taken out of the line and is not all written down.
@@ -110,6 +112,7 @@ impl Writer {
             journal,
             ledger,
             names,
+            ages: clock.for_ages(options.age_max),
             clock,
             gauges: Arc::clone(&line.gauges),
             line,
@@ -330,7 +333,7 @@ impl Writer {
 
     fn prune(&mut self, until: Instant) -> Result<More, StoreError> {
         let bounds = Bounds {
-            since: self.options.since(self.clock.now()),
+            since: self.options.since(self.ages.now()),
             bytes_max: self.file_bytes_max(),
         };
         let Some(store) = &mut self.store else {

@@ -347,7 +347,7 @@ impl Dispatcher {
     async fn write_letters(&self) -> Option<Step> {
         let (parts, dying) = (&self.0.parts, &self.0.dying);
         let (journal, settings) = (parts.journal.clone(), parts.settings.clone());
-        let (bounds, now) = (self.0.options.letters, parts.clock.now());
+        let (bounds, now) = (self.0.options.letters, self.0.ages.now());
         let batch = dying.take(AT_ONCE);
         let writing = tokio::task::spawn_blocking(move || {
             let mut removed = 0;

@@ -150,6 +150,8 @@ struct Shared {
     unreadable: Mutex<HashSet<Sequence>>,
     /// What was given up, and has no letter yet.
     dying: Dying,
+    /// By what letters are too old.
+    ages: Clock,
     /// That letters were let go of.
     removed: Throttle,
     /// What is sent again.
@@ -174,6 +176,7 @@ impl Dispatcher {
     #[must_use]
     pub fn new(options: Options, parts: Parts) -> Self {
         let turns = Turns::new(options.concurrency, options.per_host);
+        let ages = parts.clock.for_ages(options.letters.age_max);
         Self(Arc::new(Shared {
             options,
             parts,
@@ -182,6 +185,7 @@ impl Dispatcher {
             reads: Semaphore::new(READS_AT_ONCE),
             unreadable: Mutex::default(),
             dying: Dying::default(),
+            ages,
             removed: Throttle::new(),
             replays: Replays::default(),
             by_hand: ByHand::default(),

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     catalog,
+    clock::Timestamp,
     image::{Digest, MediaType},
     journal::Applied,
     push::{Item, Push},
@@ -41,6 +42,7 @@ mod moved;
 mod refused;
 mod replays;
 
+const HOUR_MS: i64 = 3_600_000;
 const SOON: Duration = Duration::from_mins(1);
 const UNPACED: Rate = Rate { per_second: None };
 
@@ -78,6 +80,25 @@ fn push(repository: &str, tag: &str, owed: &[&str]) -> Push {
         actor: String::new(),
         taken_at: Clock::system().now(),
         owed: owed.iter().map(|name| named(name)).collect(),
+    }
+}
+
+/// A clock that stands where it is put.
+#[derive(Clone)]
+struct Set(Arc<AtomicI64>);
+
+impl Set {
+    fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(Clock::system().now().unix_millis())))
+    }
+
+    fn clock(&self) -> Clock {
+        let at = Arc::clone(&self.0);
+        Clock::from_fn(move || Timestamp::from_unix_millis(at.load(Ordering::Acquire)))
+    }
+
+    fn go(&self, millis: i64) {
+        self.0.fetch_add(millis, Ordering::AcqRel);
     }
 }
 
@@ -192,30 +213,30 @@ impl Stage {
 
     /// The same within these bounds.
     async fn start_bounded(folder: &TempDir, endpoints: Vec<Endpoint>, bounds: Bounds) -> Self {
-        Self::start_by(folder, endpoints, bounds, schedule(1), Clock::system()).await
+        Self::start_by(folder, endpoints, bounds, dispatch_options(), Clock::system()).await
     }
 
-    /// The same by this schedule and this clock.
+    /// The same by these options and this clock.
     async fn start_by(
         folder: &TempDir,
         endpoints: Vec<Endpoint>,
         bounds: Bounds,
-        schedule: RetrySchedule,
+        options: Options,
         clock: Clock,
     ) -> Self {
         let folder = folder.path().to_owned();
         let endpoints = Endpoints::new(endpoints);
-        let options = crate::journal::Options {
+        let sizes = crate::journal::Options {
             segment_size: 16 << 20,
             max_size: 1 << 30,
         };
-        let mut opened = Journal::open(&folder.join("journal"), options, clock.clone());
+        let mut opened = Journal::open(&folder.join("journal"), sizes, clock.clone());
         let deadline = Instant::now() + SOON;
         // What was cut off before may hold it for a moment still.
         while let (Err(crate::journal::OpenError::Locked { .. }), true) = (&opened, Instant::now() < deadline)
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            opened = Journal::open(&folder.join("journal"), options, clock.clone());
+            opened = Journal::open(&folder.join("journal"), sizes, clock.clone());
         }
         let opened = opened.unwrap();
         let (journal, metrics) = (opened.journal, Metrics::new(&clock));
@@ -267,10 +288,6 @@ impl Stage {
             history: history.clone(),
             history_file: Some(folder.join(catalog::FILE)),
             settings,
-        };
-        let options = Options {
-            schedule,
-            ..dispatch_options()
         };
         let dispatcher = Dispatcher::new(options, parts);
         let undertaker = dispatcher.clone();

@@ -52,6 +52,29 @@ fn what_ended_long_ago_goes_and_what_is_pending_stays() {
 }
 
 #[test]
+fn a_clock_that_is_set_forward_by_years_takes_nothing_with_it() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let stage = Stage {
+        looks: Some(Arc::clone(&looks)),
+        ..Stage::new(ROOMY)
+    };
+    let running = stage.start();
+    deliver(&running.history, 1, "old", stage.now());
+    eventually("written", || {
+        Reader::open(&stage.file()).is_ok() && stage.tag("old").len() == 1
+    });
+    let look = || {
+        let before = looks.load(Ordering::Relaxed);
+        eventually("looked", || looks.load(Ordering::Relaxed) >= before + 2);
+    };
+    look();
+    stage.pass(10 * 365 * DAY_MS);
+    look();
+    running.close();
+    assert_eq!(stage.tag("old").len(), 1);
+}
+
+#[test]
 fn the_files_stay_within_their_bytes_and_the_newest_stay() {
     let stage = Stage::new(SMALL);
     let running = stage.start();

@@ -138,3 +138,46 @@ async fn what_is_owed_by_an_endpoint_that_is_gone_becomes_letters() {
     );
     stage.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_set_forward_by_years_takes_no_letter_with_it_and_old_ones_go_all_the_same() {
+    for (age_max, are_kept) in [
+        (Duration::from_hours(24), true),
+        (Duration::from_millis(1), false),
+    ] {
+        let (folder, hook, clock) = (folder(), Hook::start(410).await, Set::new());
+        let options = Options {
+            letters: LetterBounds {
+                age_max,
+                ..dispatch_options().letters
+            },
+            ..dispatch_options()
+        };
+        let endpoints = vec![endpoint("ci", &hook.url, UNPACED)];
+        let stage = Stage::start_by(&folder, endpoints, Bounds::default(), options, clock.clock()).await;
+        stage.take(vec![push("a", "v1", &["ci"])]).await;
+        stage.wait_for_letters(1).await;
+        clock.go(10 * 365 * 24 * HOUR_MS);
+        // Each letter that is written looks at the old ones.
+        let mut numbers = 2_u64..;
+        let mut write_another = async || {
+            let number = numbers.next().unwrap();
+            let repository = format!("a{number}");
+            let at = stage.metric("shipbell_dead_letters_written_total");
+            stage.take(vec![push(&repository, "v1", &["ci"])]).await;
+            eventually("written", async || {
+                stage.metric("shipbell_dead_letters_written_total") > at
+            })
+            .await;
+            stage.letters().stats().letters == number
+        };
+        if are_kept {
+            for _ in 0..3 {
+                assert!(write_another().await);
+            }
+        } else {
+            eventually("gone", async || !write_another().await).await;
+        }
+        stage.stop().await;
+    }
+}

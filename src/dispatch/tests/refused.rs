@@ -1,35 +1,15 @@
 //! Pushes that are refused, over restarts.
 
-use std::sync::atomic::AtomicI64;
-
 use super::*;
-use crate::{clock::Timestamp, settings::SavedRefusal};
-
-const HOUR: i64 = 3_600_000;
-
-/// A clock that stands where it is put.
-#[derive(Clone)]
-struct Set(Arc<AtomicI64>);
-
-impl Set {
-    fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(Clock::system().now().unix_millis())))
-    }
-
-    fn clock(&self) -> Clock {
-        let at = Arc::clone(&self.0);
-        Clock::from_fn(move || Timestamp::from_unix_millis(at.load(Ordering::Acquire)))
-    }
-
-    fn go(&self, millis: i64) {
-        self.0.fetch_add(millis, Ordering::AcqRel);
-    }
-}
+use crate::settings::SavedRefusal;
 
 /// A dispatcher that tries what is refused again after a millisecond, then after an hour, and then gives it up.
 async fn start(folder: &TempDir, endpoint: Endpoint, clock: &Set) -> Stage {
-    let bounds = Bounds::default();
-    Stage::start_by(folder, vec![endpoint], bounds, schedule(2), clock.clock()).await
+    let options = Options {
+        schedule: schedule(2),
+        ..dispatch_options()
+    };
+    Stage::start_by(folder, vec![endpoint], Bounds::default(), options, clock.clock()).await
 }
 
 /// What the file says of refused pushes.
@@ -80,7 +60,7 @@ async fn a_restart_goes_on_waiting_and_counting() {
 
         // It is over, and so is the schedule: it is not begun anew.
         hook.answer(422);
-        clock.go(HOUR + 1);
+        clock.go(HOUR_MS + 1);
         let stage = start(&folder, plain(), &clock).await;
         stage.wait_for_letters(1).await;
         assert_eq!(hook.images(), ["a:v1", "a:v1", "other:v1", "a:v1"]);
@@ -96,7 +76,7 @@ async fn a_clock_set_back_makes_no_wait_longer() {
     stage.take(vec![push("a", "v1", &["ci"])]).await;
     wait_until_kept(&stage, &[2]).await;
     stage.stop().await;
-    clock.go(-24 * 365 * 10 * HOUR);
+    clock.go(-24 * 365 * 10 * HOUR_MS);
     let stage = start(&folder, endpoint("ci", &hook.url, UNPACED), &clock).await;
     another(&stage, &hook).await;
     assert_eq!(hook.images(), ["a:v1", "a:v1", "other:v1"]);

@@ -49,6 +49,7 @@ async fn letters_go_out_in_order_at_the_endpoints_pace_under_the_same_ids_and_ar
     assert_eq!((dry.matched, dry.replayed, dry.passed_over), (5, 5, 0));
     assert_eq!(stage.letters().stats().replaying, 0, "nothing is done");
     hook.answer(204);
+    let asked = Instant::now();
     assert_eq!(replay(&stage, Order::KeepNewest).await, dry);
     let came = hook.wait_for(before.len() + 5).await.split_off(before.len());
     for (came, tag) in came.iter().zip(["a", "b", "c", "d", "e"]) {
@@ -57,10 +58,9 @@ async fn letters_go_out_in_order_at_the_endpoints_pace_under_the_same_ids_and_ar
         assert_eq!((&came.image, &came.id), (&image, &first.id));
         assert_eq!(came.body["event"], "push");
     }
-    for pair in came.windows(2) {
-        let gap = pair[1].at - pair[0].at;
-        assert!(gap >= Duration::from_millis(45), "{gap:?}");
-    }
+    // From before the first, which may be late when it comes.
+    let took = came.last().unwrap().at - asked;
+    assert!(took >= Duration::from_millis(4 * 50), "{took:?}");
     stage.wait_for_letters(0).await;
     assert_eq!(stage.metric(&format!("{ASKED}{{result=\"delivered\"}}")), 5);
     let journal = stage.dispatcher.0.parts.journal.id();
