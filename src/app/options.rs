@@ -33,6 +33,10 @@ const LANES_AT_ONCE: usize = 128;
 /// How long connections are kept while nothing is sent: shorter than the 5 s after which common servers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Connections to endpoints for each of `delivery.concurrency`: four for the attempts that may be under way, two that are
+/// kept while nothing is sent.
+const CONNECTIONS_TIMES: usize = 6;
+
 fn tls(tls: Option<&config::Tls>) -> Option<TlsFiles> {
     tls.map(|tls| TlsFiles {
         certificate: tls.cert_file.clone(),
@@ -190,6 +194,7 @@ pub(super) fn client_options(config: &Config) -> client::Options {
         // With fewer, a busy host's would be closed between two attempts, and opened again.
         idle_per_host_max: delivery.per_host,
         idle_timeout: IDLE_TIMEOUT,
+        connections_max: delivery.concurrency.saturating_mul(CONNECTIONS_TIMES),
     }
 }
 

@@ -16,12 +16,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 use tracing::{info, warn};
 
 use super::{
     Dispatcher,
-    delivery::OURS_WAIT,
     letters::{LettersError, Refused, Run},
     redeliver::{Redelivered, SendAgainError, letter_of},
     replay::{Gate, Newer},
@@ -338,7 +340,9 @@ impl Dispatcher {
             };
             let wait = match &sent {
                 Err(SendAgainError::Busy) => Some(BUSY_WAIT),
-                Ok(Redelivered::Sent(sent)) if sent.outcome.is_ours() => Some(OURS_WAIT),
+                Ok(Redelivered::Sent(sent)) if sent.outcome.is_ours() => {
+                    Some(self.0.shortage.wait(Instant::now()))
+                }
                 _ => None,
             };
             if let Some(wait) = wait {

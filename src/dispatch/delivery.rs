@@ -29,9 +29,6 @@ use crate::{
 /// How long a lane waits when its pushes can't be read back from the journal.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(10);
 
-/// How long one waits, on average, for which this machine had nothing left to connect with.
-pub(super) const OURS_WAIT: Duration = Duration::from_secs(2);
-
 /// What one attempt sends.
 #[derive(Debug)]
 pub(super) struct Shipment<'a> {
@@ -217,10 +214,18 @@ impl Dispatcher {
                 reason,
                 ..
             } => {
-                warn!(
-                    %repository, tag, endpoint = %which.endpoint, delivery_id, status, %fault, reason, elapsed_ms,
-                    "attempt failed"
-                );
+                // Of all endpoints alike: one line speaks for many.
+                let attempts = match fault {
+                    Fault::Ours => self.0.shortage.told(),
+                    _ => Some(1),
+                };
+                if let Some(attempts) = attempts {
+                    let attempts = (attempts > 1).then_some(attempts);
+                    warn!(
+                        %repository, tag, endpoint = %which.endpoint, delivery_id, status, %fault, reason, elapsed_ms,
+                        attempts, "attempt failed"
+                    );
+                }
             }
         }
         attempted
@@ -294,9 +299,10 @@ impl Dispatcher {
         let delay = match fault {
             // Its line waits, not this lane.
             Fault::Endpoint => return (Completion::Failed, None),
-            // Nobody's line waits; some come before others, so that not all find the same again.
+            // Nobody's line waits.
             Fault::Ours => {
-                let at = Instant::now() + OURS_WAIT.mul_f64(rand::random_range(0.5..1.5));
+                let now = Instant::now();
+                let at = now + self.0.shortage.wait(now);
                 return (Completion::Later { at }, None);
             }
             Fault::Gone => None,

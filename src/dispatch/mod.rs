@@ -64,6 +64,7 @@ pub mod redeliver;
 pub mod refusals;
 mod replay;
 pub mod retry;
+mod shortage;
 pub mod states;
 mod turn;
 
@@ -75,6 +76,7 @@ use lanes::Lanes;
 use redeliver::ByHand;
 use refusals::Refusals;
 use replay::Replays;
+use shortage::Shortage;
 use states::States;
 use turn::{Turn, Turns};
 
@@ -152,6 +154,8 @@ struct Shared {
     dying: Dying,
     /// By what letters are too old.
     ages: Clock,
+    /// What waits because this machine had nothing left to connect with.
+    shortage: Shortage,
     /// That letters were let go of.
     removed: Throttle,
     /// What is sent again.
@@ -186,6 +190,7 @@ impl Dispatcher {
             unreadable: Mutex::default(),
             dying: Dying::default(),
             ages,
+            shortage: Shortage::new(),
             removed: Throttle::new(),
             replays: Replays::default(),
             by_hand: ByHand::default(),

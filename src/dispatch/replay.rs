@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::{
     Dispatcher,
-    delivery::{Attempted, OURS_WAIT, Shipment},
+    delivery::{Attempted, Shipment},
     health::State,
     letters::LettersError,
     turn::Turn,
@@ -274,7 +274,8 @@ impl Dispatcher {
         let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;
         if attempted.outcome.is_ours() {
             // It stays as it is, and first.
-            let _ = soft.run_until_cancelled(sleep(OURS_WAIT)).await;
+            let wait = self.0.shortage.wait(Instant::now());
+            let _ = soft.run_until_cancelled(sleep(wait)).await;
             return Ok(true);
         }
         let result = match attempted.outcome {

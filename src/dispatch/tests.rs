@@ -459,6 +459,7 @@ fn client() -> Client {
         proxy: None,
         idle_per_host_max: 4,
         idle_timeout: Duration::from_secs(4),
+        connections_max: 100,
     };
     Client::new(options).unwrap()
 }

@@ -52,6 +52,9 @@ pub struct Options {
     /// How long a connection is kept while nothing is sent. Shorter than what servers allow (5 s with
     /// Node.js), so that it is we who close it, and no request meets one that is just closing.
     pub idle_timeout: Duration,
+    /// The most connections that are open, to all hosts together, before those are closed on which nothing is sent. For a
+    /// tenth of a second there may be more.
+    pub connections_max: usize,
 }
 
 /// Why there is no answer. All but a want of our own ([`ConnectError::Ours`]) are the endpoint's fault, and none holds a
@@ -127,6 +130,7 @@ impl Client {
                 ca_file: options.ca_file,
                 idle_per_host_max: options.idle_per_host_max,
                 idle_timeout: options.idle_timeout,
+                connections_max: options.connections_max,
             })?,
             common: Common {
                 user_agent: options.user_agent,
@@ -184,7 +188,13 @@ impl Client {
                 }
                 _ => Ok(Answer::read(response, deadline).await),
             },
-            Ok(Err(error)) => Err(send_error(&error)),
+            Ok(Err(error)) => {
+                let error = send_error(&error);
+                if let SendError::Connect(ConnectError::Ours(_)) = error {
+                    self.pools.let_go();
+                }
+                Err(error)
+            }
             Err(_) if connection.connection_metadata().is_some() => Err(SendError::NoAnswer(self.timeout)),
             Err(_) => Err(SendError::NoConnection(self.timeout)),
         }

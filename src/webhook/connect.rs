@@ -12,12 +12,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::Uri;
-use hyper::rt::ReadBufCursor;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::{
-    client::legacy::connect::{Connected, Connection},
-    rt::TokioIo,
-};
 use rustls::ClientConfig;
 use tokio::{
     net::TcpStream,
@@ -35,8 +30,10 @@ use super::{
     tunnel::{self, ProxyFailure, Step},
 };
 
+mod stream;
 mod words;
 
+pub(super) use stream::{Open, Stream};
 pub(super) use words::io_words;
 use words::ours;
 pub(crate) use words::resolver_words;
@@ -95,9 +92,20 @@ pub(super) struct Connector {
 
 impl Connector {
     /// A connector that takes at most `within` for names, TCP, tunnels and TLS together, goes where `gate` allows,
-    /// and through `proxy` if there is one.
-    pub(super) fn new(within: Duration, tls: ClientConfig, gate: Gate, proxy: Option<Proxy>) -> Self {
-        let tcp = Tcp { gate, proxy, within };
+    /// and through `proxy` if there is one. Its connections are counted among those that are `open`.
+    pub(super) fn new(
+        within: Duration,
+        tls: ClientConfig,
+        gate: Gate,
+        proxy: Option<Proxy>,
+        open: Open,
+    ) -> Self {
+        let tcp = Tcp {
+            gate,
+            proxy,
+            within,
+            open,
+        };
         Self {
             https: HttpsConnector::from((tcp, tls)),
             within,
@@ -177,6 +185,7 @@ struct Tcp {
     proxy: Option<Proxy>,
     /// How long each of a proxy's steps may last, all of them together.
     within: Duration,
+    open: Open,
 }
 
 impl Service<Uri> for Tcp {
@@ -189,72 +198,21 @@ impl Service<Uri> for Tcp {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { gate, proxy, within } = self.clone();
+        let Self {
+            gate,
+            proxy,
+            within,
+            open,
+        } = self.clone();
         // A little less than there is in all: who is cut off at the end of that can't tell which step hung.
         let deadline = Instant::now() + within - within / STEPS_LESS;
         Box::pin(async move {
-            match proxy {
-                None => Ok(Stream {
-                    io: TokioIo::new(gate.connect(&uri, gate.author, deadline).await?),
-                    forwarded: false,
-                }),
-                Some(proxy) => gate.connect_through(&proxy, &uri, deadline).await,
-            }
+            let (tcp, is_forwarded) = match proxy {
+                None => (gate.connect(&uri, gate.author, deadline).await?, false),
+                Some(proxy) => gate.connect_through(&proxy, &uri, deadline).await?,
+            };
+            Ok(Stream::new(tcp, is_forwarded, &open))
         })
-    }
-}
-
-/// A connection to an endpoint, or to a proxy that sends requests on.
-#[derive(Debug)]
-pub(super) struct Stream {
-    io: TokioIo<TcpStream>,
-    forwarded: bool,
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        // What is said to be proxied gets whole URLs in its request lines.
-        Connected::new().proxy(self.forwarded)
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 }
 
@@ -283,7 +241,7 @@ impl Gate {
         proxy: &Proxy,
         uri: &Uri,
         deadline: Instant,
-    ) -> Result<Stream, ConnectError> {
+    ) -> Result<(TcpStream, bool), ConnectError> {
         let target = (uri.host().unwrap_or_default(), port(uri));
         self.guard
             .check_host(target.0, target.1, self.author)
@@ -300,9 +258,9 @@ impl Gate {
                 ours @ ConnectError::Ours(_) => ours,
                 error => failed(ProxyFailure::Unreachable(error.to_string())),
             })?;
-        let forwarded = proxy.forwards(uri);
+        let is_forwarded = proxy.forwards(uri);
         match proxy.kind() {
-            Kind::Http if forwarded => {}
+            Kind::Http if is_forwarded => {}
             Kind::Http => timeout_at(deadline, tunnel::connect(&mut stream, proxy, target))
                 .await
                 .map_err(late(Step::Connect))?
@@ -318,10 +276,7 @@ impl Gate {
                     .map_err(failed)?;
             }
         }
-        Ok(Stream {
-            io: TokioIo::new(stream),
-            forwarded,
-        })
+        Ok((stream, is_forwarded))
     }
 
     /// The host's addresses, all of which may be connected to.
@@ -476,6 +431,7 @@ mod tests {
             gate,
             proxy: None,
             within: Duration::from_secs(5),
+            open: Open::default(),
         };
         let mut users = tcp(gate(Author::User, lookup));
         let refused = users.call(uri.clone()).await.unwrap_err();

@@ -8,6 +8,9 @@
 //!    are resumed within a pool only.
 //! 3. There are at most [`POOLS_MAX`] pools. One more takes the place of the one unused the longest. Endpoints that
 //!    have nothing of their own share one.
+//! 4. When more connections are open than [`Options::connections_max`], or this machine has nothing left to open one
+//!    with, all pools are made anew, and their idle connections end. At most [`LET_GO_EVERY`]: what is opened meanwhile
+//!    comes on top.
 
 use std::{
     collections::HashMap,
@@ -22,10 +25,11 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
-    connect::{Connector, Gate, lookup},
+    connect::{Connector, Gate, Open, lookup},
     guard::Guard,
     tls::{self, InvalidTls},
     way::Route,
@@ -41,6 +45,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most headers that an answer may have.
 const HEADERS_MAX: usize = 100;
 
+/// How long idle connections are not let go of again.
+const LET_GO_EVERY: Duration = Duration::from_millis(100);
+
 /// What all pools have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -50,6 +57,8 @@ pub(super) struct Options {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) idle_per_host_max: usize,
     pub(super) idle_timeout: Duration,
+    /// The most connections of all pools that are open before the idle ones are let go of.
+    pub(super) connections_max: usize,
 }
 
 /// What sends a request by a connection that is kept, or opened for it.
@@ -62,6 +71,7 @@ pub(super) struct Pools(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     options: Options,
+    open: Open,
     kept: Mutex<Kept>,
 }
 
@@ -70,6 +80,8 @@ struct Kept {
     by_route: HashMap<Route, Entry>,
     /// Counts uses, to tell which was the last.
     uses: u64,
+    /// When idle connections were let go of.
+    let_go_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -90,6 +102,7 @@ impl Pools {
     pub(super) fn new(options: Options) -> Result<Self, InvalidTls> {
         let pools = Self(Arc::new(Shared {
             options,
+            open: Open::default(),
             kept: Mutex::default(),
         }));
         pools.get(&Route::default())?;
@@ -103,6 +116,9 @@ impl Pools {
     /// # Errors
     /// The files can't be used and never could.
     pub(super) fn get(&self, route: &Route) -> Result<Arc<Pool>, InvalidTls> {
+        if self.0.open.count() > self.0.options.connections_max {
+            self.let_go();
+        }
         // Before reading: a change in between is seen at the next attempt.
         let stamps = self.stamps(route);
         if let Some(pool) = self.kept().get(route, &stamps) {
@@ -122,6 +138,26 @@ impl Pools {
                 before.stamps = stamps;
                 warn!(%error, "the changed certificates can't be used; going on with those before");
                 Ok(Arc::clone(&before.pool))
+            }
+        }
+    }
+
+    /// Has all idle connections end, if that was not done just now. Pools whose files can't be used keep theirs.
+    pub(super) fn let_go(&self) {
+        let now = Instant::now();
+        let routes: Vec<_> = {
+            let mut kept = self.kept();
+            if kept.let_go_at.is_some_and(|at| now < at + LET_GO_EVERY) {
+                return;
+            }
+            kept.let_go_at = Some(now);
+            kept.by_route.keys().cloned().collect()
+        };
+        for route in routes {
+            let Ok(pool) = self.make(&route) else { continue };
+            let mut kept = self.kept();
+            if let Some(entry) = kept.by_route.get_mut(&route) {
+                entry.pool = Arc::new(pool);
             }
         }
     }
@@ -150,7 +186,8 @@ impl Pools {
             author: route.author,
             lookup,
         };
-        let connector = Connector::new(options.connect_timeout, tls, gate, route.proxy.clone());
+        let (proxy, open) = (route.proxy.clone(), self.0.open.clone());
+        let connector = Connector::new(options.connect_timeout, tls, gate, proxy, open);
         Ok(legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(options.idle_timeout)
@@ -202,6 +239,7 @@ mod tests {
             ca_file: None,
             idle_per_host_max: 1,
             idle_timeout: Duration::from_secs(1),
+            connections_max: 10,
         }
     }
 

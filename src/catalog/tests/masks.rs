@@ -59,6 +59,7 @@ pub(super) fn client() -> Client {
         proxy: None,
         idle_per_host_max: 1,
         idle_timeout: Duration::from_secs(1),
+        connections_max: 100,
     })
     .unwrap()
 }

@@ -151,6 +151,7 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
         proxy: None,
         idle_per_host_max: 1,
         idle_timeout: Duration::from_secs(4),
+        connections_max: 100,
     })
     .unwrap();
     let endpoint = Endpoint {
