@@ -75,6 +75,7 @@ fn measure(state: &str) -> anyhow::Result<()> {
                     repository,
                     owed: &owed,
                     pushes: &pushes,
+                    is_overtaken: false,
                     is_last: true,
                 };
                 let orphans = restoring.take(&run);

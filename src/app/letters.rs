@@ -7,7 +7,8 @@ use tracing::{info, warn};
 
 use crate::{
     journal::{JournalId, OwedRun},
-    push::{EndpointId, Sequence},
+    push::{EndpointId, Pair, Sequence},
+    queue::Orphans,
     settings::{AccessError, Settings},
 };
 
@@ -29,6 +30,16 @@ impl Early {
             early.letters.entry(sequence).or_default().push((endpoint, id));
         }
         Ok(early)
+    }
+
+    /// Those of these pairs that have no letter, and those that have one.
+    pub(super) fn part(&self, pairs: Orphans) -> (Orphans, Vec<Pair>) {
+        let has_letter = |(pair, endpoint): &(Pair, EndpointId)| {
+            let letters = self.letters.get(&pair.sequence).into_iter().flatten();
+            letters.into_iter().any(|(of, _)| of == endpoint)
+        };
+        let (with, without): (Orphans, Orphans) = pairs.into_iter().partition(has_letter);
+        (without, with.into_iter().map(|(pair, _)| pair).collect())
     }
 
     /// Which of the letters are of these pushes, which are owed.

@@ -43,6 +43,7 @@ use crate::{
     lifecycle::Tasks,
     listener::{BindError, Listener},
     ops::{self, Readiness},
+    push::{Pair, Settlement},
     queue::{self, Queue},
     registry,
     settings::Settings,
@@ -156,7 +157,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         history: history.clone(),
     };
     let (states, messenger) = health::build(config, parts).await?;
-    let orphans = restore(&journal, notes, &queue, &endpoints, &settings).await?;
+    let restored = restore(&journal, notes, &queue, &endpoints, &settings).await?;
     let parts = refusals::Parts {
         journal: journal.id(),
         queue: Arc::clone(&queue),
@@ -247,7 +248,16 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
             undertaker.bury(orphans, Some(0));
         }))
         .map_err(RunError::System)?;
-    dispatcher.bury(orphans, None);
+    dispatcher.bury(restored.orphans, None);
+    dispatcher.bury_overtaken(restored.overtaken);
+    drop(
+        journal.settle(
+            restored
+                .lettered
+                .into_iter()
+                .map(|pair| (pair, Settlement::DeadLetter)),
+        ),
+    );
     Ok(App {
         tasks,
         ops_tasks: Tasks::new(),
@@ -290,6 +300,17 @@ fn start_history(
     catalog::start(data_dir, options, journal, names, clock.clone(), lost).map_err(RunError::System)
 }
 
+/// What the journal owes and the queues don't take.
+#[derive(Debug, Default)]
+struct Restored {
+    /// Whose endpoints are gone.
+    orphans: queue::Orphans,
+    /// What had been given up before the start, and has no letter.
+    overtaken: queue::Orphans,
+    /// And what has one.
+    lettered: Vec<Pair>,
+}
+
 /// Fills the queues with what the journal still owes, and closes their windows.
 async fn restore(
     journal: &Journal,
@@ -297,33 +318,44 @@ async fn restore(
     queue: &Arc<Queue>,
     endpoints: &Endpoints,
     settings: &Settings,
-) -> Result<queue::Orphans, RunError> {
+) -> Result<Restored, RunError> {
     let (journal, queue, endpoints) = (journal.clone(), Arc::clone(queue), endpoints.clone());
     let settings = settings.clone();
-    let restore = move || -> Result<queue::Orphans, RunError> {
+    let restore = move || -> Result<Restored, RunError> {
         let (early, now) = (letters::Early::find(&settings, journal.id())?, Instant::now());
         let taker = || {
-            (
-                queue.restoring(&endpoints, now),
-                queue::Orphans::new(),
-                Vec::new(),
-            )
+            let nothing = (queue::Orphans::new(), queue::Orphans::new(), Vec::new());
+            (queue.restoring(&endpoints, now), nothing)
         };
         let mut takers: [_; RESTORING] = std::array::from_fn(|_| taker());
-        notes.hand_over(&journal, &mut takers, |(restoring, orphans, owed), run| {
-            owed.extend(early.of(&run));
-            orphans.extend(restoring.take(&run));
+        notes.hand_over(&journal, &mut takers, |(restoring, found), run| {
+            let (orphans, overtaken, owed) = found;
+            if run.is_overtaken {
+                overtaken.extend(restoring.pass_over(&run));
+            } else {
+                owed.extend(early.of(&run));
+                orphans.extend(restoring.take(&run));
+            }
         })?;
-        let (mut all_orphans, mut all_owed) = (queue::Orphans::new(), Vec::new());
-        for (restoring, orphans, owed) in takers {
+        let (mut all_orphans, mut all_overtaken) = (queue::Orphans::new(), queue::Orphans::new());
+        let mut all_owed = Vec::new();
+        for (restoring, (orphans, overtaken, owed)) in takers {
             restoring.finish();
             all_orphans.extend(orphans);
+            all_overtaken.extend(overtaken);
             all_owed.extend(owed);
         }
         // As they came.
-        all_orphans.sort_by_key(|(pair, _)| (pair.sequence, pair.place));
+        for all in [&mut all_orphans, &mut all_overtaken] {
+            all.sort_by_key(|(pair, _)| (pair.sequence, pair.place));
+        }
         letters::take_back(&settings, &all_owed);
-        Ok(all_orphans)
+        let (overtaken, lettered) = early.part(all_overtaken);
+        Ok(Restored {
+            orphans: all_orphans,
+            overtaken,
+            lettered,
+        })
     };
     let restored = tokio::task::spawn_blocking(restore).await;
     restored.map_err(|error| RunError::System(io::Error::other(error)))?

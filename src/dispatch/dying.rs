@@ -58,6 +58,9 @@ const UNREADABLE_MAX: usize = 1_000;
 /// How long letters may be written, at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The wait before letters are written again that could not be, meanwhile.
+const LAST_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// The longest transactions before it is looked whether there is something else to do.
 const PRUNE_ROUNDS_MAX: usize = 200;
 
@@ -216,13 +219,18 @@ impl Dispatcher {
     }
 
     /// Takes what is owed by endpoints that the configuration no longer has, however much it is.
-    pub(super) fn lay_out_orphans(&self, orphans: Orphans, attempts: Option<u32>) {
+    pub(super) fn lay_out_orphans(
+        &self,
+        orphans: Orphans,
+        attempts: Option<u32>,
+        reason: impl Fn(&EndpointId) -> Reason,
+    ) {
         let at = self.0.parts.clock.now();
         let dying = &self.0.dying;
         dying.waiting.fetch_add(orphans.len(), Ordering::Relaxed);
         let waiting = orphans.into_iter().map(|(pair, endpoint)| Waiting {
             pair,
-            reason: Reason::gone(&endpoint),
+            reason: reason(&endpoint),
             attempts,
             endpoint: Arc::new(endpoint),
             at,
@@ -332,7 +340,15 @@ impl Dispatcher {
 
     /// Writes what waits once nothing is given up any more. What can't be written in time stays owed.
     pub async fn close_letters(&self) {
-        let write = async { while self.write_letters().await == Some(Step::More) {} };
+        let write = async {
+            loop {
+                match self.write_letters().await {
+                    Some(Step::More) => {}
+                    Some(Step::Failed) => sleep(LAST_AGAIN_AFTER).await,
+                    Some(Step::Done) | None => break,
+                }
+            }
+        };
         let _ = timeout(CLOSE_TIMEOUT, write).await;
         let left = self.0.dying.len();
         if left > 0 {

@@ -84,6 +84,10 @@ use turn::{Turn, Turns};
 /// microseconds: more would only be more threads.
 const READS_AT_ONCE: usize = 4;
 
+/// Why a push is a dead letter that had been given up before the start, for what is not known any more.
+const OVERTAKEN: &str =
+    "it was given up before shipbell was started again, and newer pushes were delivered since";
+
 /// The dispatcher's settings.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -229,7 +233,18 @@ impl Dispatcher {
                 "dead letters: this endpoint owed pushes and is no longer in the configuration"
             );
         }
-        self.lay_out_orphans(orphans, attempts);
+        self.lay_out_orphans(orphans, attempts, Reason::gone);
+    }
+
+    /// Gives up what had been given up before the start: newer pushes of its lane were delivered since.
+    pub fn bury_overtaken(&self, overtaken: Orphans) {
+        if !overtaken.is_empty() {
+            warn!(
+                pushes = overtaken.len(),
+                "dead letters: these pushes were given up before the start, and newer ones were delivered since"
+            );
+        }
+        self.lay_out_orphans(overtaken, None, |_| Reason::Fixed(OVERTAKEN));
     }
 
     /// Does what follows from a step of the queue.

@@ -241,14 +241,20 @@ impl Stage {
         let opened = opened.unwrap();
         let (journal, metrics) = (opened.journal, Metrics::new(&clock));
         let queue = Arc::new(Queue::bounded(bounds));
-        let mut takers = [(Orphans::new(), queue.restoring(&endpoints, Instant::now()))];
-        let restored = opened
-            .notes
-            .hand_over(&journal, &mut takers, |(orphans, restoring), run| {
-                orphans.extend(restoring.take(&run));
-            });
+        let restoring = queue.restoring(&endpoints, Instant::now());
+        let mut takers = [((Orphans::new(), Orphans::new()), restoring)];
+        let restored =
+            opened
+                .notes
+                .hand_over(&journal, &mut takers, |((orphans, overtaken), restoring), run| {
+                    if run.is_overtaken {
+                        overtaken.extend(restoring.pass_over(&run));
+                    } else {
+                        orphans.extend(restoring.take(&run));
+                    }
+                });
         restored.unwrap();
-        let [(orphans, restoring)] = takers;
+        let [((orphans, overtaken), restoring)] = takers;
         restoring.finish();
         let settings = Settings::open(&folder.join(FILE)).unwrap();
         let kept = catalog::Options {
@@ -308,6 +314,7 @@ impl Stage {
         tasks.spawn_lasting("backlogs", dispatcher.clone().bound_backlogs());
         tasks.spawn_lasting("dispatcher", dispatcher.clone().run());
         dispatcher.bury(orphans, None);
+        dispatcher.bury_overtaken(overtaken);
         Self { folder, dispatcher }
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    push::{Pair, Sequence},
+    push::{Pair, Sequence, Settlement},
 };
 
 /// Once there are so many of what records say, or bytes of texts, they go on together: about as much as a processor's
@@ -32,7 +32,7 @@ pub(super) struct Extract {
 enum Said {
     /// A push, the length of its event id, and those of its addresses.
     Push(ToldPush, u32, Option<Lengths>),
-    Settled(Pair),
+    Settled(Pair, Settlement),
     EventId(EventKey, Timestamp),
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Told<'a> {
     /// A push, its event id, and where it goes, if that can be told and it is a new one.
     Push(ToldPush, &'a [u8], Option<Addresses<'a>>),
     /// A settlement.
-    Settled(Pair),
+    Settled(Pair, Settlement),
     /// An event id that was written again; of one record there can be many.
     EventId(EventKey, Timestamp),
 }
@@ -74,7 +74,7 @@ impl Extract {
     pub(super) fn add(&mut self, offset: u64, raw: &RawRecord<'_>) -> Result<(), RecordError> {
         match raw.decode()? {
             Record::Push(push) => self.add_push(offset, raw.bytes(), push)?,
-            Record::Settled(pair, _) => self.said.push(Said::Settled(pair)),
+            Record::Settled(pair, how) => self.said.push(Said::Settled(pair, how)),
             Record::EventIds(ids) => {
                 for id in ids {
                     let (key, taken_at) = id?;
@@ -150,7 +150,7 @@ impl Extract {
                     let addresses = lengths.and_then(|lengths| lengths.split(&mut texts, push.owed));
                     Told::Push(push, event_id, addresses)
                 }
-                Said::Settled(pair) => Told::Settled(pair),
+                Said::Settled(pair, how) => Told::Settled(pair, how),
                 Said::EventId(key, taken_at) => Told::EventId(key, taken_at),
             })?;
         }
@@ -240,7 +240,7 @@ mod tests {
                     head.event_id
                 )]
             }
-            Record::Settled(pair, _) => vec![format!("{pair:?}")],
+            Record::Settled(pair, how) => vec![format!("{pair:?} {how:?}")],
             Record::EventIds(_) => IDS.map(|id| format!("{id:?}")).to_vec(),
         }
     }
@@ -251,7 +251,7 @@ mod tests {
                 "{} {:?} {} {} {} {:?} {event_id:?} {addresses:?}",
                 push.sequence, push.taken_at, push.offset, push.bytes, push.owed, push.carried
             ),
-            Told::Settled(pair) => format!("{pair:?}"),
+            Told::Settled(pair, how) => format!("{pair:?} {how:?}"),
             Told::EventId(key, taken_at) => format!("{:?}", (key, taken_at)),
         }
     }

@@ -1,6 +1,7 @@
 //! Handing over what is owed at a start, as the queues take it: one repository after the other.
 
 use std::{
+    collections::HashMap,
     io, mem,
     panic::resume_unwind,
     sync::{
@@ -13,6 +14,7 @@ use std::{
 
 use super::{
     Journal, Notes, Unreadable,
+    delivered::Delivered,
     live::{Live, LivePush},
     notes::{self, Gathered, Group, Names, Note},
     reader::Reader,
@@ -44,6 +46,9 @@ pub struct OwedRun<'a> {
     pub owed: &'a OwedBy,
     /// What is owed.
     pub pushes: &'a [OwedPush<'a>],
+    /// Whether those who owe them were delivered newer ones of this repository: these had been given up before, and are
+    /// not to be sent.
+    pub is_overtaken: bool,
     /// Whether nothing more of this repository follows.
     pub is_last: bool,
 }
@@ -76,6 +81,9 @@ struct Shares<'a> {
     journal: &'a Journal,
     live: &'a Live,
     names: &'a Names,
+    delivered: &'a Delivered,
+    /// The first new push.
+    first: Option<Sequence>,
     left: Mutex<IntoIter<Share>>,
     /// How many pushes were met that are owed.
     met: AtomicU64,
@@ -87,6 +95,7 @@ type Owing = (u32, Unsettled);
 /// A list that was made for some pushes, for whom it holds.
 struct Made {
     owing: Owing,
+    is_overtaken: bool,
     /// `None` if it is the same for every repository.
     repository: Option<u32>,
     owed: OwedBy,
@@ -118,6 +127,8 @@ impl Notes {
             journal,
             live: &live,
             names: &self.names,
+            delivered: &self.delivered,
+            first: self.first,
             left: Mutex::new(shares.into_iter()),
             met: AtomicU64::new(0),
         };
@@ -214,15 +225,17 @@ impl Shares<'_> {
                 share.carried.copy(number, &mut carried);
                 share.new.copy(number, &mut new);
                 let notes = notes::all(&carried).chain(notes::all(&new));
-                self.hand_over_one(repository, notes, &mut made, |run| take(taker, run));
+                self.hand_over_one(repository, &new, notes, &mut made, |run| take(taker, run));
             }
         }
     }
 
-    /// Hands over what is owed of one repository's pushes. `made` is the list that was made last.
+    /// Hands over what is owed of one repository's pushes, of which there are these notes; some are `new`. `made` is the
+    /// list that was made last.
     fn hand_over_one<'a>(
         &self,
         number: u32,
+        new: &[u8],
         notes: impl Iterator<Item = (Sequence, Note<'a>)>,
         made: &mut Option<Made>,
         mut take: impl FnMut(OwedRun<'_>),
@@ -230,13 +243,18 @@ impl Shares<'_> {
         let Some(repository) = self.names.name(number) else {
             return;
         };
+        let newest = (self.delivered).newest(self.first, notes::all(new), self.names, repository);
         let (mut pushes, mut met) = (Vec::new(), 0);
         let mut flush = |pushes: &mut Vec<OwedPush<'_>>, made: &Option<Made>, is_last| {
-            if let Some(Made { owed, .. }) = made.as_ref().filter(|_| !pushes.is_empty()) {
+            if let Some(Made {
+                owed, is_overtaken, ..
+            }) = made.as_ref().filter(|_| !pushes.is_empty())
+            {
                 take(OwedRun {
                     repository,
                     owed,
                     pushes,
+                    is_overtaken: *is_overtaken,
                     is_last,
                 });
             }
@@ -248,33 +266,65 @@ impl Shares<'_> {
             };
             met += 1;
             let push = self.journal.less_told(push);
-            if push.unsettled.count() == 0 {
-                continue;
-            }
-            let owing = (note.owing, push.unsettled);
-            let holds = |made: &Made| {
-                let is_for = made.repository.is_none_or(|its| its == number);
-                is_for && made.owing == owing
+            let overtaken = if newest.is_empty() {
+                None
+            } else {
+                self.overtaken(sequence, note, &push.unsettled, &newest, repository)
             };
-            let is_made = made.as_ref().is_some_and(holds);
-            if !is_made || pushes.len() == RUN_MAX {
-                flush(&mut pushes, made, false);
+            let (overtaken, owed) = match overtaken {
+                None => (None, push.unsettled),
+                Some((overtaken, owed)) => (Some(overtaken), owed),
+            };
+            let parts = overtaken.map(|overtaken| (overtaken, true));
+            for (unsettled, is_overtaken) in parts.into_iter().chain([(owed, false)]) {
+                if unsettled.count() == 0 {
+                    continue;
+                }
+                let owing = (note.owing, unsettled);
+                let holds = |made: &Made| {
+                    let is_for = made.repository.is_none_or(|its| its == number);
+                    is_for && made.owing == owing && made.is_overtaken == is_overtaken
+                };
+                let is_made = made.as_ref().is_some_and(holds);
+                if !is_made || pushes.len() == RUN_MAX {
+                    flush(&mut pushes, made, false);
+                }
+                if !is_made {
+                    *made = Some(self.make(owing, is_overtaken, number, repository));
+                }
+                pushes.push(OwedPush {
+                    sequence,
+                    bytes: push.standing.bytes,
+                    // It was found to be valid, so it is ASCII.
+                    tag: std::str::from_utf8(note.tag).unwrap_or_default(),
+                });
             }
-            if !is_made {
-                *made = Some(self.make(owing, number, repository));
-            }
-            pushes.push(OwedPush {
-                sequence,
-                bytes: push.standing.bytes,
-                // It was found to be valid, so it is ASCII.
-                tag: std::str::from_utf8(note.tag).unwrap_or_default(),
-            });
         }
         flush(&mut pushes, made, true);
         self.met.fetch_add(met, Ordering::Relaxed);
     }
 
-    fn make(&self, owing: Owing, number: u32, repository: &RepositoryName) -> Made {
+    /// Who owes a push and was delivered a newer one, and who else owes it; `None` if nobody was.
+    fn overtaken(
+        &self,
+        sequence: Sequence,
+        note: Note<'_>,
+        unsettled: &Unsettled,
+        newest: &HashMap<EndpointId, Sequence>,
+        repository: &RepositoryName,
+    ) -> Option<(Unsettled, Unsettled)> {
+        let (mut overtaken, mut others) = (unsettled.clone(), unsettled.clone());
+        for (place, endpoint) in (0..).zip(self.names.endpoints(note.owing, repository)) {
+            if newest.get(&endpoint).is_some_and(|newest| *newest > sequence) {
+                others.settle(place);
+            } else {
+                overtaken.settle(place);
+            }
+        }
+        (overtaken.count() > 0).then_some((overtaken, others))
+    }
+
+    fn make(&self, owing: Owing, is_overtaken: bool, number: u32, repository: &RepositoryName) -> Made {
         let (list, unsettled) = &owing;
         let all = (0..).zip(self.names.endpoints(*list, repository));
         let owed: OwedBy = all.filter(|(place, _)| unsettled.contains(*place)).collect();
@@ -282,6 +332,7 @@ impl Shares<'_> {
         Made {
             repository: owed.iter().any(is_own).then_some(number),
             owing,
+            is_overtaken,
             owed,
         }
     }

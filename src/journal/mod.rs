@@ -79,6 +79,7 @@ mod carry;
 mod chain;
 mod codec;
 mod cut;
+mod delivered;
 mod error;
 mod examine;
 mod extract;

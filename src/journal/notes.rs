@@ -12,12 +12,13 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     codec::{Decoder, put_sized, put_varint},
+    delivered::Delivered,
     record::{self, Addresses, RecordError},
     strands::{Strand, Strands},
 };
 use crate::{
     image::{RepositoryName, Tag},
-    push::{EndpointId, Sequence},
+    push::{EndpointId, Pair, Sequence, Settlement},
 };
 
 /// Repositories are kept in so many groups, by number: what a group has takes no memory once it is handed over.
@@ -32,6 +33,8 @@ pub struct Notes {
     pub(super) first: Option<Sequence>,
     /// New pushes without a note, in order.
     pub(super) without: Vec<Sequence>,
+    /// Which of them were delivered.
+    pub(super) delivered: Delivered,
     bytes: Vec<u8>,
 }
 
@@ -71,6 +74,13 @@ impl Notes {
         match addresses.map(|addresses| self.names.note(addresses)) {
             Some(Ok((repository, note))) => self.new.add(repository, sequence, note, &mut self.bytes),
             _ => self.without.push(sequence),
+        }
+    }
+
+    /// Notes how a push ended.
+    pub(super) fn settled(&mut self, pair: Pair, how: Settlement) {
+        if how == Settlement::Delivered {
+            self.delivered.add(pair, self.first);
         }
     }
 }

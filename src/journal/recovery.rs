@@ -34,7 +34,7 @@ use super::{
     spare::{Filling, SPARE},
     storage::{Storage, is_no_space},
 };
-use crate::{clock::Clock, push::Sequence};
+use crate::clock::Clock;
 
 pub(super) struct Recovery<'a> {
     storage: &'a Arc<dyn Storage>,
@@ -87,7 +87,7 @@ impl Recovery<'_> {
         }
         let journal = scanned.journal;
         let seed = Seed::of(journal);
-        let uncommitted = self.uncommitted(seed, scanned.replay.next_sequence)?;
+        let uncommitted = self.uncommitted(seed, &mut scanned.replay)?;
         let tail = match scanned.found.last() {
             Some(newest) => {
                 let tail = self.save_cut(newest)?;
@@ -225,10 +225,11 @@ impl Recovery<'_> {
         renewed.map_err(|error| self.directory().failed(&newest.name, error))
     }
 
-    /// The settlements that were told but not committed, of pushes before `next`.
+    /// The settlements that were told but not committed, of pushes that `replay` knows.
     ///
     /// Of others there can be some after a cut, or when files were put back by hand: their pushes are gone.
-    fn uncommitted(&self, seed: Seed, next: Sequence) -> Result<Uncommitted, OpenError> {
+    fn uncommitted(&self, seed: Seed, replay: &mut Replay) -> Result<Uncommitted, OpenError> {
+        let next = replay.next_sequence;
         let failed = |error| self.directory().failed(SETTLING, error);
         let mut bytes = Vec::new();
         let file = match self.storage.open(SETTLING) {
@@ -253,7 +254,10 @@ impl Recovery<'_> {
                     highest_gone = highest_gone.max(pair.sequence.get());
                 }
                 // Settled already, some of them: to settle it twice changes nothing.
-                Ok(Record::Settled(pair, how)) => backlog.push(seed, pair, how),
+                Ok(Record::Settled(pair, how)) => {
+                    replay.notes.settled(pair, how);
+                    backlog.push(seed, pair, how);
+                }
                 _ => {}
             }
         }

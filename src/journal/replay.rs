@@ -62,9 +62,10 @@ impl Replay {
                 self.take_push(push, event_id, addresses)
                     .map_err(|error| (offset, error))
             }
-            Told::Settled(pair) => {
+            Told::Settled(pair, how) => {
                 // A settlement outlives its push: then there is nothing to settle.
                 self.live.settle(pair);
+                self.notes.settled(pair, how);
                 Ok(())
             }
             Told::EventId(key, taken_at) => {

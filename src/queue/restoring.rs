@@ -98,24 +98,26 @@ impl Restoring<'_> {
         let inserted = self
             .queue
             .insert(run.repository, arrivals, &known.owing, self.now);
-        if run.is_last {
-            let inserted = inserted.or_else(|| self.queue.repositories.get_mut(run.repository));
-            if let Some(mut queue) = inserted {
-                queue.close_windows(&self.queue.ahead, self.now);
-                self.queue.schedule(run.repository, &mut queue, self.now);
-            }
-        }
-        let orphans = run.pushes.iter().flat_map(|push| {
-            let sequence = push.sequence;
-            let gone = known.gone.iter();
-            gone.map(move |(place, endpoint)| {
-                let place = *place;
-                (Pair { sequence, place }, endpoint.clone())
-            })
-        });
-        let orphans = orphans.collect();
+        drop(inserted);
+        self.end(run);
+        let orphans = pairs(run, &known.gone);
         self.last = Some(known);
         orphans
+    }
+
+    /// The same of pushes that were given up before the start: they are not inserted, but returned.
+    pub fn pass_over(&mut self, run: &OwedRun<'_>) -> Orphans {
+        self.end(run);
+        pairs(run, run.owed)
+    }
+
+    /// Closes a repository's windows behind its last pushes.
+    fn end(&self, run: &OwedRun<'_>) {
+        let queue = self.queue.repositories.get_mut(run.repository);
+        if let Some(mut queue) = queue.filter(|_| run.is_last) {
+            queue.close_windows(&self.queue.ahead, self.now);
+            self.queue.schedule(run.repository, &mut queue, self.now);
+        }
     }
 
     /// Puts down what is not put down yet.
@@ -145,4 +147,16 @@ impl Restoring<'_> {
         let owing = known.owing.iter().map(|owing| &*owing.endpoint);
         self.queue.accounts.add(known.load, owing);
     }
+}
+
+/// What those endpoints owe of a run.
+fn pairs(run: &OwedRun<'_>, endpoints: &[(u16, EndpointId)]) -> Orphans {
+    let of = |sequence| {
+        let pair = move |(place, endpoint): &(u16, EndpointId)| {
+            let place = *place;
+            (Pair { sequence, place }, endpoint.clone())
+        };
+        endpoints.iter().map(pair)
+    };
+    run.pushes.iter().flat_map(|push| of(push.sequence)).collect()
 }

@@ -181,3 +181,41 @@ async fn a_clock_set_forward_by_years_takes_no_letter_with_it_and_old_ones_go_al
         stage.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_before_newer_ones_were_delivered_is_never_sent_after_them() {
+    for is_killed in [false, true] {
+        let (folder, hook) = (folder(), Hook::start(404).await);
+        let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, UNPACED)]).await;
+        let locked = Locked::lock(&stage.settings_file());
+        stage.take(vec![push("a", "v1", &["ci"])]).await;
+        // Given up after two attempts, but its letter can't be written.
+        hook.wait_for(2).await;
+        let sequence = Sequence::new(1).unwrap();
+        let queue = Arc::clone(&stage.dispatcher.0.parts.queue);
+        let is_owed = || queue.owes(&"a".parse().unwrap(), &named("ci"), sequence);
+        eventually("given up", async || !is_owed()).await;
+        hook.answer(200);
+        stage.take(vec![push("a", "v2", &["ci"])]).await;
+        hook.wait_for(3).await;
+        eventually("delivered", async || stage.owed() == 1).await;
+        if is_killed {
+            stage.kill().await;
+        } else {
+            stage.stop().await;
+        }
+        drop(locked);
+        let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, UNPACED)]).await;
+        stage.wait_for_letters(1).await;
+        stage.take(vec![push("a", "v3", &["ci"])]).await;
+        stage.wait_for_nothing_owed().await;
+        assert_eq!(hook.images(), ["a:v1", "a:v1", "a:v2", "a:v3"]);
+        let letters = stage.letters().list(all(), None, 10).await.unwrap();
+        let letters: Vec<_> = letters.letters.iter().map(|kept| &kept.letter).collect();
+        let [letter] = letters[..] else {
+            panic!("{letters:?}")
+        };
+        assert_eq!((letter.sequence, &*letter.reason), (sequence, OVERTAKEN));
+        stage.stop().await;
+    }
+}

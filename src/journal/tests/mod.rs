@@ -33,6 +33,7 @@ mod flights;
 mod format;
 mod kept;
 mod model;
+mod overtaken;
 mod read;
 mod settled;
 mod sweep;
@@ -83,8 +84,9 @@ fn handed_over(notes: Notes, journal: &Journal) -> Result<Vec<Owed>, OpenError> 
     let handed_over = notes.hand_over(journal, &mut takers, |(all, last), run| {
         for push in run.pushes {
             let before = last.insert(run.repository.clone(), (push.sequence, run.is_last));
+            // Of a push that some are to be sent and others not, there are two.
             let is_in_order =
-                |(before, was_last): (Sequence, bool)| before < push.sequence && (!was_last || run.is_last);
+                |(before, was_last): (Sequence, bool)| before <= push.sequence && (!was_last || run.is_last);
             assert!(before.is_none_or(is_in_order));
             all.push(Owed {
                 sequence: push.sequence,
@@ -110,6 +112,14 @@ fn handed_over(notes: Notes, journal: &Journal) -> Result<Vec<Owed>, OpenError> 
     );
     let mut all: Vec<Owed> = takers.into_iter().flat_map(|(all, _)| all).collect();
     all.sort_by_key(|owed: &Owed| owed.sequence);
+    all.dedup_by(|second, first| {
+        let is_one = first.sequence == second.sequence;
+        if is_one {
+            first.owed.append(&mut second.owed);
+            first.owed.sort_by_key(|(place, _)| *place);
+        }
+        is_one
+    });
     Ok(all)
 }
 

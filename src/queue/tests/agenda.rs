@@ -89,6 +89,7 @@ async fn a_start_closes_windows_and_hands_back_what_nobody_can_deliver() {
             repository: &repository.parse().unwrap(),
             owed: &owed.into(),
             pushes: &[push],
+            is_overtaken: false,
             is_last: true,
         };
         orphans.extend(restoring.take(&run));
@@ -130,6 +131,7 @@ async fn a_start_closes_windows_with_a_repositorys_last_push_whoever_owes_it() {
             repository: &repository,
             owed: &[(0, named(owner))].into(),
             pushes: &[push],
+            is_overtaken: false,
             is_last,
         };
         drop(restoring.take(&run));
@@ -164,6 +166,7 @@ async fn a_start_puts_down_what_is_owed_by_list_and_makes_every_repository_due()
             repository: &format!("acme/app-{}", number % REPOSITORIES).parse().unwrap(),
             owed: list,
             pushes: &[push],
+            is_overtaken: false,
             is_last: true,
         };
         assert_eq!(restoring.take(&run), []);
