@@ -295,7 +295,7 @@ impl Dispatcher {
         for settled in dead {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             // Only a lease that goes back ends so.
-            let reason = reason.take().unwrap_or(Reason::Fixed("given up"));
+            let reason = reason.take().unwrap_or_else(|| self.why_given_up(endpoint));
             let tag = settled.tag.as_ref().map(tracing::field::display);
             error!(
                 %repository, tag, %endpoint, %sequence, reason = reason.as_str(),

@@ -178,6 +178,11 @@ impl Lines {
             .collect()
     }
 
+    /// Whether what would be lent to it is given up.
+    pub(super) fn gives_up(&self, endpoint: &EndpointId) -> bool {
+        self.inner().lines.get(endpoint).is_some_and(Line::gives_up)
+    }
+
     /// An endpoint whose line has opened by now, if there is room for one more that is not open; each is told once.
     pub(super) fn opened(&self, now: Instant) -> Option<Arc<EndpointId>> {
         let mut inner = self.inner();

@@ -261,6 +261,10 @@ impl Queue {
         completion: Completion,
         now: Instant,
     ) -> Effects {
+        let completion = match completion {
+            Completion::Retry { .. } if self.lines.gives_up(&lease.endpoint) => Completion::GivenUp,
+            completion => completion,
+        };
         self.step(repository, now, |queue, gate| {
             queue.complete(lease, completion, gate, now)
         })

@@ -18,6 +18,10 @@ impl Queue {
     /// before it is sent: see [`Queue::may_send`].
     pub fn set_passage(&self, endpoint: &EndpointId, passage: Passage, now: Instant) {
         self.lines.set(endpoint, passage);
+        if self.lines.gives_up(endpoint) {
+            // What waits for the next attempt of a push that was refused gets none.
+            self.hurry_all(&HashSet::from([endpoint.clone()]), now);
+        }
         self.call(endpoint, now);
         self.earlier.notify_one();
     }

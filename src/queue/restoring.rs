@@ -63,6 +63,8 @@ impl Queue {
         failures: u32,
         until: Instant,
     ) -> bool {
+        let gets_none = self.lines.gives_up(endpoint);
+        let until = if gets_none { Instant::now() } else { until };
         let queue = self.repositories.get_mut(repository);
         queue.is_some_and(|mut queue| queue.resume(endpoint, sequence, failures, until))
     }

@@ -1,0 +1,64 @@
+//! Lanes that wait for the next attempt of a push that was refused.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_push_that_was_refused_can_be_called_before_its_time_and_no_other() {
+    let queue = queue(4, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let open = lent(&queue).await.remove(0);
+    let (name, lease) = (open.0.clone(), open.1.sequence);
+    let hurry = |sequence| queue.hurry(&name, &ci(), sequence, Instant::now());
+    assert!(!hurry(lease), "it is in flight");
+    let at = Instant::now() + 3600 * SECOND;
+    give_back(&queue, &open, Completion::Retry { at });
+    assert!(lent(&queue).await.is_empty());
+    assert!(!hurry(sequence(77)), "that one is not there");
+    assert!(hurry(lease));
+    assert!(!hurry(lease), "it waits no longer");
+    let again = lent(&queue).await;
+    assert_eq!(
+        again.iter().map(|(_, lease)| lease.sequence).collect::<Vec<_>>(),
+        [lease]
+    );
+    assert_eq!(again[0].1.push_failures, 1, "and it is still its second attempt");
+    // For the endpoint's sake it waits on.
+    set(&queue, narrow_after(5 * SECOND));
+    give_back(&queue, &again[0], Completion::Returned);
+    assert!(!hurry(lease));
+    queue.hurry_all(&HashSet::from([ci()]), Instant::now());
+    assert!(lent(&queue).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_an_endpoint_refused_can_be_called_before_its_time() {
+    let queue = queue(4, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let at = Instant::now() + 3600 * SECOND;
+    for open in lent(&queue).await {
+        give_back(&queue, &open, Completion::Retry { at });
+    }
+    queue.hurry_all(&HashSet::from([named("other")]), Instant::now());
+    assert!(lent(&queue).await.is_empty());
+    queue.hurry_all(&HashSet::from([named("other"), ci()]), Instant::now());
+    assert_eq!(names(&lent(&queue).await), ["a", "b", "c", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_given_up_with_all_behind_it_once_its_endpoint_is_given_nothing() {
+    for passage in [Passage::Gone, Passage::GivingUp { probe_from: None }] {
+        let queue = queue(2, 2, Instant::now());
+        tokio::time::advance(WINDOW).await;
+        let open = lent(&queue).await;
+        let at = Instant::now() + 3600 * SECOND;
+        give_back(&queue, &open[0], Completion::Retry { at });
+        set(&queue, passage);
+        // What is in flight then is, as soon as it is refused.
+        let (name, lease) = &open[1];
+        let effects = queue.complete(name, lease, Completion::Retry { at }, Instant::now());
+        let given_up = effects.settled.iter().chain(&effects.given_up).count();
+        assert!(given_up > 0, "{passage:?}");
+        let _ = given_up_now(&queue).await;
+        assert_eq!(queue.pending(), 0, "{passage:?}");
+    }
+}
