@@ -1,6 +1,6 @@
 //! One lane at work: attempt after attempt, in order, until it has nothing left to send now.
 
-use std::time::Duration;
+use std::{ptr, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     image::{Digest, RepositoryName},
     journal::JournalId,
-    push::{EndpointId, Settlement},
+    push::Settlement,
     queue::{Completion, Lease},
     telemetry::labels::AttemptResult,
     webhook::{
@@ -50,7 +50,7 @@ pub(super) struct Attempted {
     pub(super) request: Option<Request>,
     pub(super) answer: Result<Answer, SendError>,
     pub(super) outcome: Outcome,
-    /// It failed at a URL that the endpoint no longer has: that says nothing of where it is now.
+    /// It went to a URL that the endpoint no longer has: what came of it says nothing of where it is now.
     pub(super) is_of_the_past: bool,
 }
 
@@ -148,15 +148,17 @@ impl Dispatcher {
                 None => return Some((Completion::Returned, None)),
             }
         };
-        if attempted.is_of_the_past {
+        if attempted.is_of_the_past && matches!(attempted.outcome, Outcome::Failed { .. }) {
             return Some((Completion::Failed, None));
         }
         Some(self.follow_up(repository, lease, attempted.outcome))
     }
 
     /// Whether the endpoint has another URL than this request was sent to.
-    fn has_moved(&self, endpoint: &EndpointId, request: Option<&Request>) -> bool {
-        let now = self.0.parts.endpoints.get(endpoint);
+    fn has_moved(&self, endpoint: &Endpoint, request: Option<&Request>) -> bool {
+        let now = self.0.parts.endpoints.get(&endpoint.id);
+        // What is set as it was, and stands in no file, is where it was.
+        let now = now.filter(|now| !ptr::eq(&raw const **now, endpoint) || now.url.path().is_some());
         let now = now.and_then(|now| request::target(&now).ok());
         now.zip(request)
             .is_some_and(|(now, request)| !now.is_same(request.target()))
@@ -246,8 +248,7 @@ impl Dispatcher {
         parts.metrics.attempt(result_of(&answer), elapsed);
         let outcome = judge(&answer, parts.clock.now());
         Attempted {
-            is_of_the_past: matches!(outcome, Outcome::Failed { .. })
-                && self.has_moved(&endpoint.id, request.as_ref()),
+            is_of_the_past: self.has_moved(endpoint, request.as_ref()),
             outcome,
             at: message.at,
             elapsed,

@@ -295,7 +295,9 @@ impl Dispatcher {
             return Err(SendAgainError::Unknown);
         };
         let attempted = self.send_test(&settings, &repository, &tag).await;
-        if let (_, Outcome::Delivered { status }) = (&attempted.0, &attempted.1.outcome) {
+        if let Outcome::Delivered { status } = attempted.1.outcome
+            && !attempted.1.is_of_the_past
+        {
             let reason = format!("a test was answered {status}");
             self.0.parts.states.happen(endpoint, Event::Healed, &reason);
         }

@@ -1,7 +1,8 @@
 //! Sends dead letters again, those that are marked in the file: in the order of their pushes, one at a time for each
 //! endpoint, in turns with what its lanes send.
 //!
-//! A letter goes once it was answered with 2xx; otherwise it is dead again, with the new reason. What was in flight when
+//! A letter goes once it was answered with 2xx. When its endpoint fails it stays first, and waits for it; refused, it is
+//! dead again. Either way it has the new reason. What was in flight when
 //! the process ended is sent again after the start, under the same `webhook-id`.
 //!
 //! While an endpoint is not healthy its letters wait. But the first one after somebody asked is sent all the same; and
@@ -36,7 +37,7 @@ use crate::{
     settings::{KeptLetter, Letter, Order, Settings},
     sizing::ImageToSize,
     telemetry::{labels::ReplayResult, log::Throttle},
-    webhook::{Endpoint, Outcome, Sizes, request},
+    webhook::{Endpoint, Fault, Outcome, Sizes, request},
 };
 
 /// Those who read or write the file for replays at once. More would only wait for each other.
@@ -280,6 +281,14 @@ impl Dispatcher {
         }
         let result = match attempted.outcome {
             Outcome::Delivered { .. } => ReplayResult::Delivered,
+            // That says nothing of the letter: it stays marked, and first, and waits until its endpoint answers.
+            Outcome::Failed {
+                fault: Fault::Endpoint,
+                ..
+            } => {
+                self.keep_outcome(&kept, &attempted).await;
+                return Ok(true);
+            }
             Outcome::Failed { .. } => ReplayResult::Failed,
         };
         self.0.parts.metrics.letters().replayed(result);
@@ -322,7 +331,7 @@ impl Dispatcher {
         let (id, now) = (kept.id, self.0.parts.clock.now());
         let failure = match &attempted.outcome {
             Outcome::Delivered { .. } => None,
-            Outcome::Failed { reason, .. } => Some(reason.clone()),
+            Outcome::Failed { reason, fault, .. } => Some((reason.clone(), *fault)),
         };
         let letter = &kept.letter;
         if letter.journal == self.0.parts.journal.id() {
@@ -334,14 +343,15 @@ impl Dispatcher {
             );
             match &failure {
                 None => self.write_end(&which, Settlement::Delivered),
-                Some(reason) => self.0.parts.history.given_up(&which, reason, now),
+                Some((reason, _)) => self.0.parts.history.given_up(&which, reason, now),
             }
         }
         loop {
             let failure = failure.clone();
             let written = self.with_settings(move |settings| match failure {
                 None => settings.letter_delivered(id),
-                Some(reason) => settings.letter_failed(id, &reason, now),
+                Some((reason, Fault::Endpoint)) => settings.letter_tried(id, &reason, now),
+                Some((reason, _)) => settings.letter_failed(id, &reason, now),
             });
             match written.await {
                 Ok(()) | Err(LettersError::Stopping) => return,

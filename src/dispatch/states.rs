@@ -288,12 +288,15 @@ impl States {
         for endpoint in endpoints {
             self.happen(endpoint, Event::Healed, reason);
             let (now, at) = (self.0.parts.clock.now(), Instant::now());
-            let inner = self.inner();
+            let mut inner = self.inner();
+            // The file may have a state of one of that name that was gone meanwhile.
+            inner.unsaved.entry(endpoint.clone()).or_default();
             let known = inner.known.get(endpoint);
             let health = known.map(|known| known.health).unwrap_or_default();
             let passage = health.passage(now, at);
             self.0.parts.queue.set_passage(endpoint, passage, at);
         }
+        self.0.unsaved.notify_one();
         self.hurry(endpoints);
     }
 

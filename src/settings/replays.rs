@@ -1,6 +1,6 @@
 //! Which dead letters are to be sent again, in the file, so that a restart goes on with them.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     AccessError, KeptLetter, Letter, Settings,
@@ -143,18 +143,21 @@ impl Settings {
     /// # Errors
     /// The file can't be written.
     pub fn letter_failed(&self, id: i64, reason: &str, at: Timestamp) -> Result<(), AccessError> {
-        let sql = "UPDATE dead_letters SET reason = ?2, died_ms = ?3, attempts = attempts + 1 WHERE id = ?1";
         let mut connection = self.connection();
         let transaction = connection.transaction()?;
-        transaction.prepare_cached(sql)?.execute(params![
-            id,
-            cut(reason, REASON_BYTES_MAX),
-            at.unix_millis()
-        ])?;
+        failed(&transaction, id, reason, at)?;
         let replays = transaction.execute("DELETE FROM replays WHERE letter = ?1", [id])?;
         transaction.commit()?;
         self.0.tally.add(0, -count(replays));
         Ok(())
+    }
+
+    /// A letter was sent once more, and it was its endpoint that failed: if it is to be sent again, it still is.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn letter_tried(&self, id: i64, reason: &str, at: Timestamp) -> Result<(), AccessError> {
+        Ok(failed(&self.connection(), id, reason, at)?)
     }
 
     /// A letter is not to be sent again after all; it stays as it was.
@@ -167,4 +170,12 @@ impl Settings {
         self.0.tally.add(0, -count(replays));
         Ok(())
     }
+}
+
+/// Puts down one more attempt for a letter, and why it was in vain.
+fn failed(connection: &Connection, id: i64, reason: &str, at: Timestamp) -> rusqlite::Result<()> {
+    let sql = "UPDATE dead_letters SET reason = ?2, died_ms = ?3, attempts = attempts + 1 WHERE id = ?1";
+    let values = params![id, cut(reason, REASON_BYTES_MAX), at.unix_millis()];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }

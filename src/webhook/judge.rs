@@ -65,7 +65,7 @@ fn reason(status: StatusCode) -> String {
         .canonical_reason()
         .map(|name| format!(" {name}"))
         .unwrap_or_default();
-    let hint = if status.is_redirection() {
+    let hint = if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         "; redirects are not followed"
     } else {
         ""

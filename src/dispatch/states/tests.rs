@@ -1,15 +1,13 @@
 //! What is kept of states, and what is told when.
 
-use globset::{Glob, GlobSet};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     catalog::History,
-    secret::Secret,
     settings::FILE,
-    webhook::{Batching, Coalesce, Endpoint, Fault, Format, Rate, guard::Author},
+    webhook::{Endpoint, Fault},
 };
 
 fn ci() -> EndpointId {
@@ -17,35 +15,20 @@ fn ci() -> EndpointId {
 }
 
 fn endpoints(url: &str) -> Endpoints {
-    let all = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
-    Endpoints::new(vec![Endpoint {
-        id: ci(),
-        author: Author::Operator,
-        url: Secret::inline(url),
-        secret: None,
-        previous_secret: None,
-        format: Format::Native,
-        headers: Vec::new(),
-        repositories: Arc::new(all.clone()),
-        tags: Arc::new(all),
-        exclude_tags: Arc::default(),
-        batching: Arc::new(Batching {
-            window: Duration::ZERO,
-            pushes_max: 1,
-            coalesce: Coalesce::None,
-        }),
-        rate: Rate { per_second: None },
-        way: None,
-    }])
+    Endpoints::new(vec![Endpoint::plain("ci", url)])
 }
 
 fn states(folder: &TempDir, url: &str) -> States {
+    states_of(folder, endpoints(url))
+}
+
+fn states_of(folder: &TempDir, endpoints: Endpoints) -> States {
     let wall = Clock::from_fn(|| Timestamp::from_unix_millis(1_795_424_918_000));
     let parts = Parts {
         policy: Policy::hourly(),
         clock: wall.steady(),
         queue: Arc::new(Queue::new()),
-        endpoints: endpoints(url),
+        endpoints,
         settings: Settings::open(&folder.path().join(FILE)).unwrap(),
         metrics: Metrics::new(&wall),
         alerts: None,
@@ -146,4 +129,22 @@ async fn changes_that_cannot_be_told_are_bounded() {
     let changes = states.inner().unsaved[&ci()].clone();
     assert_eq!(changes.len(), CHANGES_MAX);
     assert_eq!(changes.last().unwrap().health.state, State::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_comes_again_has_nothing_of_the_state_it_had_before_it_went() {
+    let folder = TempDir::new().unwrap();
+    let url = "http://127.0.0.1:1/";
+    let before = states(&folder, url);
+    before.happen(&ci(), Event::Held, "by hand");
+    before.save().await.unwrap();
+    drop(before);
+    // It is gone from the configuration while nothing runs, and is put there again while something does.
+    let without = states_of(&folder, Endpoints::default());
+    without.0.parts.endpoints.put(Endpoint::plain("ci", url));
+    without.came(&HashSet::from([ci()]), "it is in the configuration again");
+    without.save().await.unwrap();
+    assert_eq!(without.state(&ci()), State::Healthy);
+    drop(without);
+    assert_eq!(states(&folder, url).state(&ci()), State::Healthy);
 }

@@ -72,6 +72,35 @@ async fn what_the_old_url_answers_is_not_held_against_the_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_old_url_takes_heals_nothing() {
+    for is_test in [false, true] {
+        let (folder, old, new) = (folder(), Slow::start().await, Hook::start(200).await);
+        let stage = Stage::start(&folder, vec![endpoint("ci", &old.url, UNPACED)]).await;
+        let ci = named("ci");
+        let sent = async {
+            if is_test {
+                let _ = stage.dispatcher.test(&ci, None).await.unwrap();
+            } else {
+                stage.take(vec![push("a", "v1", &["ci"])]).await;
+                stage.wait_for_nothing_owed().await;
+            }
+        };
+        let moved = async {
+            let mut request = old.request().await;
+            put(&stage, &new.url, UNPACED);
+            stage.happens(&ci, Verdict::Gone);
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            request.write_all(answer).await.unwrap();
+            request
+        };
+        let ((), _open) = tokio::join!(sent, moved);
+        assert_eq!(view(&stage).state, health::State::Ignored, "test: {is_test}");
+        assert_eq!(stage.letters().stats().letters, 0);
+        stage.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_url_answers_that_it_still_has_counts() {
     let (folder, old) = (folder(), Slow::start().await);
     let stage = Stage::start(&folder, vec![endpoint("ci", &old.url, UNPACED)]).await;

@@ -66,6 +66,14 @@ fn marks_survive_a_restart_and_letters_go_in_the_order_of_their_pushes() {
     settings.letter_delivered(4).unwrap();
     assert_eq!(next(&settings), Some((2, 2, Order::KeepNewest)));
     settings
+        .letter_tried(2, "answered 503 Service Unavailable", moment(600))
+        .unwrap();
+    assert_eq!(
+        next(&settings),
+        Some((2, 2, Order::KeepNewest)),
+        "it is still first"
+    );
+    settings
         .letter_failed(2, "answered 400 Bad Request", moment(700))
         .unwrap();
     let failed = settings.letter(2).unwrap().unwrap();
@@ -73,7 +81,7 @@ fn marks_survive_a_restart_and_letters_go_in_the_order_of_their_pushes() {
     assert_eq!(failed.letter.reason, "answered 400 Bad Request");
     assert_eq!(
         (failed.letter.attempts, failed.letter.died_at),
-        (Some(4), moment(700))
+        (Some(5), moment(700))
     );
     assert_eq!(next(&settings), Some((5, 1, Order::KeepNewest)));
     settings.unmark_letter(1).unwrap();
