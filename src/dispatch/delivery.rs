@@ -1,6 +1,6 @@
 //! One lane at work: attempt after attempt, in order, until it has nothing left to send now.
 
-use std::{ptr, time::Duration};
+use std::{ptr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -28,6 +28,9 @@ use crate::{
 
 /// How long a lane waits when its pushes can't be read back from the journal.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a lane waits, on average, whose host has too many that wait for it.
+const CROWDED_WAIT: Duration = Duration::from_secs(4);
 
 /// What one attempt sends.
 #[derive(Debug)]
@@ -103,6 +106,18 @@ impl Dispatcher {
         lease: &Lease,
     ) -> Option<(Completion, Option<Reason>)> {
         let soft = self.0.parts.tasks.soft();
+        let endpoint = self.0.parts.endpoints.get(&lease.endpoint);
+        // In a place of its own, so that a lane which only waits takes little.
+        let mut aim = endpoint.map(|endpoint| Box::new((request::target(&endpoint), endpoint)));
+        let mut waits = None;
+        if let Some((Ok(target), _)) = aim.as_deref() {
+            waits = self.join(&lease.endpoint, target);
+            if waits.is_none() {
+                let wait = CROWDED_WAIT.mul_f64(rand::random_range(0.5..1.5));
+                let at = Instant::now() + wait;
+                return Some((Completion::Crowded { at }, None));
+            }
+        }
         let content = tokio::select! {
             () = soft.cancelled() => return None,
             content = self.content(repository, lease) => content,
@@ -131,7 +146,11 @@ impl Dispatcher {
             let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
                 return Some((Completion::GivenUp, Some(Reason::gone(&lease.endpoint))));
             };
-            let target = match request::target(&endpoint) {
+            let target = match aim.take().map(|aim| *aim) {
+                Some((target, before)) if Arc::ptr_eq(&before, &endpoint) => target,
+                _ => request::target(&endpoint),
+            };
+            let target = match target {
                 Ok(target) => target,
                 Err(_) if !is_wanted() => return Some((Completion::Returned, None)),
                 // It says why, and takes nobody's turn.
@@ -143,7 +162,10 @@ impl Dispatcher {
             };
             match turn {
                 // In a place of its own, so that a lane which only waits takes little.
-                Some(turn) => break Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await,
+                Some(turn) => {
+                    drop(waits.take());
+                    break Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await;
+                }
                 None if is_wanted() => {}
                 None => return Some((Completion::Returned, None)),
             }
@@ -265,7 +287,8 @@ impl Dispatcher {
             }
             // For its endpoint.
             Completion::Failed | Completion::Returned => self.0.parts.states.wait(&lease.endpoint),
-            Completion::Settled(_) | Completion::GivenUp => None,
+            // So many come and go that it would fill the history.
+            Completion::Settled(_) | Completion::GivenUp | Completion::Crowded { .. } => None,
         };
         let Some(wait) = wait else { return };
         let parts = &self.0.parts;

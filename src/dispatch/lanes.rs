@@ -13,7 +13,7 @@ use crate::telemetry::log::Throttle;
 /// The most lanes at work before no more is taken from the agenda: what is due then waits there, in a few bytes,
 /// in the order in which it became due. Many times more than attempts that can be under way, for a lane also waits for
 /// sizes, for its endpoint's pace and for its host; up to here nobody else waits for that. From here on everybody does,
-/// and it is told.
+/// and it is told. Those that wait for one host never fill it: see [`Turns::join`](super::turn::Turns::join).
 pub(super) const LANES_MAX: usize = 16_384;
 
 /// Counts them.
@@ -33,6 +33,11 @@ impl Lanes {
     pub(super) fn begin(self: &Arc<Self>) -> AtWork {
         self.at_work.fetch_add(1, Ordering::AcqRel);
         AtWork(Arc::clone(self))
+    }
+
+    /// For how many more there is room.
+    pub(super) fn free(&self) -> usize {
+        LANES_MAX.saturating_sub(self.at_work.load(Ordering::Acquire))
     }
 
     /// Waits until there is room for one more. For one caller at a time. Cancel-safe.

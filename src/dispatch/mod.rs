@@ -78,7 +78,7 @@ use refusals::Refusals;
 use replay::Replays;
 use shortage::Shortage;
 use states::States;
-use turn::{Turn, Turns};
+use turn::{Turn, Turns, Waits};
 
 /// Batches that are read back from the journal at once. Each takes a thread that may block, for some
 /// microseconds: more would only be more threads.
@@ -344,14 +344,20 @@ impl Dispatcher {
         is_wanted: impl Fn() -> bool + Send + Sync,
     ) -> Option<Turn> {
         let (id, states) = (&endpoint.id, &self.0.parts.states);
-        // What the cap per host counts by.
-        let host = format!("{}:{}", target.host(), target.port());
+        let host = host_of(target);
         let is_failing = || states.is_failing(id);
         let is_wanted = || is_wanted() && self.stands(endpoint);
         self.0
             .turns
             .take(id, endpoint.rate, &host, is_failing, is_wanted)
             .await
+    }
+
+    /// Joins those that are going to be sent to a host; `None` if they are too many.
+    fn join(&self, endpoint: &EndpointId, target: &Target) -> Option<Waits> {
+        let is_failing = self.0.parts.states.is_failing(endpoint);
+        let free = self.0.lanes.free();
+        self.0.turns.join(&host_of(target), is_failing, free)
     }
 
     /// Whether the endpoint is still set as it is here.
@@ -363,6 +369,11 @@ impl Dispatcher {
     fn webhook_id(&self, sequence: Sequence, endpoint: &EndpointId) -> String {
         crate::webhook::sign::webhook_id(self.0.parts.journal.id(), sequence, endpoint)
     }
+}
+
+/// What the cap per host counts by.
+fn host_of(target: &Target) -> String {
+    format!("{}:{}", target.host(), target.port())
 }
 
 /// A delivery, as the history is told of it.

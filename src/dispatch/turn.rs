@@ -36,6 +36,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Endpoints and hosts that are known before it is worth a look which of them can be forgotten.
 const KNOWN_MIN: usize = 1_024;
 
+/// One host's lanes that wait for their turns may be as many as this part of those for which there is room still: with
+/// however many hosts like that, some is left for others.
+const SHARE: usize = 2;
+
 /// The right to make one attempt, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -54,6 +58,9 @@ pub(super) struct Turns {
     known_max: AtomicUsize,
     places: Places,
     per_host: usize,
+    /// How many lanes of endpoints that are failing may wait, and how many do.
+    failing_max: usize,
+    failing: Arc<AtomicUsize>,
 }
 
 /// What is known of an endpoint.
@@ -70,6 +77,27 @@ struct Host {
     all: Arc<Semaphore>,
     /// Of those, for endpoints that are failing.
     failing: Arc<Semaphore>,
+    /// How many wait for their turns, and how many of those for endpoints that are failing.
+    waiting: AtomicUsize,
+    waiting_failing: AtomicUsize,
+}
+
+/// A lane that is going to be sent to a host, until it has its turn: then this is dropped.
+#[derive(Debug)]
+pub(super) struct Waits {
+    host: Arc<Host>,
+    /// All that wait for the sake of endpoints that are failing, if it does.
+    failing: Option<Arc<AtomicUsize>>,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.host.waiting.fetch_sub(1, Ordering::AcqRel);
+        if let Some(failing) = &self.failing {
+            self.host.waiting_failing.fetch_sub(1, Ordering::AcqRel);
+            failing.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Endpoint {
@@ -94,6 +122,8 @@ impl Host {
         Self {
             all: Arc::new(Semaphore::new(per_host)),
             failing: Arc::new(Semaphore::new((per_host / 2).max(1))),
+            waiting: AtomicUsize::new(0),
+            waiting_failing: AtomicUsize::new(0),
         }
     }
 
@@ -110,7 +140,30 @@ impl Turns {
             known_max: AtomicUsize::new(KNOWN_MIN),
             places: Places::new(fast),
             per_host,
+            failing_max: fast,
+            failing: Arc::default(),
         }
+    }
+
+    /// Joins those that are going to be sent to `host`, while there is room for `free` lanes more. `None` if these are too
+    /// many: one host leaves room for others. For [`Turns::take`], which takes who comes.
+    pub(super) fn join(&self, host: &str, is_failing: bool, free: usize) -> Option<Waits> {
+        let host = self.host(host);
+        let least = self.per_host.saturating_mul(2);
+        let has_room =
+            |waiting: &AtomicUsize, free: usize| waiting.load(Ordering::Acquire) < (free / SHARE).max(least);
+        let failing = self.failing.load(Ordering::Acquire);
+        let may_fail = || has_room(&host.waiting_failing, self.failing_max.saturating_sub(failing));
+        if !has_room(&host.waiting, free) || (is_failing && !may_fail()) {
+            return None;
+        }
+        host.waiting.fetch_add(1, Ordering::AcqRel);
+        let failing = is_failing.then(|| {
+            host.waiting_failing.fetch_add(1, Ordering::AcqRel);
+            self.failing.fetch_add(1, Ordering::AcqRel);
+            Arc::clone(&self.failing)
+        });
+        Some(Waits { host, failing })
     }
 
     /// Waits for a turn of `endpoint`, whose URL names `host`. Lanes of one endpoint get theirs in the

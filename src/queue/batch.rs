@@ -125,6 +125,11 @@ pub enum Completion {
         /// The earliest moment of the next attempt.
         at: Instant,
     },
+    /// The same, because too many wait for its host.
+    Crowded {
+        /// When it may join them, at the earliest.
+        at: Instant,
+    },
 }
 
 impl Completion {
@@ -132,7 +137,7 @@ impl Completion {
     pub(super) fn is_attempt(self) -> bool {
         match self {
             Self::Settled(_) | Self::Retry { .. } | Self::Failed => true,
-            Self::GivenUp | Self::Returned | Self::Later { .. } => false,
+            Self::GivenUp | Self::Returned | Self::Later { .. } | Self::Crowded { .. } => false,
         }
     }
 }

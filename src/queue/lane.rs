@@ -200,7 +200,7 @@ impl Lane {
                 self.wait(at, WaitsFor::Push);
                 self.push_failures = self.push_failures.saturating_add(1);
             }
-            Completion::Later { at } => self.wait(at, WaitsFor::Nobody),
+            Completion::Later { at } | Completion::Crowded { at } => self.wait(at, WaitsFor::Nobody),
             Completion::Failed | Completion::Returned => {}
         }
         // A newer one of its tag may have come meanwhile.

@@ -176,7 +176,7 @@ impl Page {
             }
             Some(at) => format!("its next attempt has been due since {at}, and waits for its turn"),
             None if delivery.attempts_made == 0 => {
-                "waits for its batch to close, its sizes, or those before it in its repository".to_owned()
+                "waits for its batch to close, its sizes, those before it in its repository, or its turn at its host".to_owned()
             }
             None => "waits for what follows from its last attempt".to_owned(),
         }

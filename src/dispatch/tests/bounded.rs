@@ -101,3 +101,34 @@ async fn what_a_healthy_endpoint_owes_too_is_not_given_up_in_vain_for_one_in_tro
     );
     stage.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_endpoints_at_one_host_than_may_wait_hold_up_nobody_at_another() {
+    let (folder, hook, hanging) = (
+        folder(),
+        Hook::start(200).await,
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    let url = format!("http://{}/", hanging.local_addr().unwrap());
+    let there = Endpoint::plain("", &url);
+    let names: Vec<String> = (0..lanes::LANES_MAX + 500)
+        .map(|number| format!("e{number}"))
+        .collect();
+    let all = names.iter().map(|name| Endpoint {
+        id: named(name),
+        ..there.clone()
+    });
+    let all = all.chain([Endpoint::plain("good", &hook.url)]).collect();
+    let stage = Stage::start(&folder, all).await;
+    for names in names.chunks(1_000) {
+        let pushes = names.iter().map(|name| push(name, "v1", &[name]));
+        stage.take(pushes.collect()).await;
+    }
+    let free = || stage.dispatcher.0.lanes.free();
+    eventually("many wait", async || free() < lanes::LANES_MAX / 4 * 3).await;
+    stage.take(vec![push("good", "v1", &["good"])]).await;
+    hook.wait_for(1).await;
+    // Half of what is free, and those that go again.
+    assert!(free() > lanes::LANES_MAX / 4, "{}", free());
+    stage.kill().await;
+}

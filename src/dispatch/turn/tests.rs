@@ -256,3 +256,32 @@ async fn who_is_not_wanted_any_more_does_not_wait_for_a_host_that_hangs() {
     assert!(old.is_none());
     assert!(start.elapsed() <= 6 * SECOND, "{:?}", start.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_host_leaves_room_for_the_lanes_of_others_and_those_of_failing_endpoints_have_less() {
+    let turns = Turns::new(40, 1);
+    let waits = |count: usize, host, is_failing| -> Vec<_> {
+        let all = (0..count).map(|_| turns.join(host, is_failing, 1_000_000));
+        all.collect::<Option<_>>().unwrap()
+    };
+    let may = |host, is_failing, free| turns.join(host, is_failing, free).is_some();
+    let held = waits(49, "a:80", false);
+    assert!(may("a:80", false, 100), "not yet half of what is free");
+    let more = waits(1, "a:80", false);
+    assert!(!may("a:80", false, 100));
+    assert!(may("b:80", false, 100), "others may");
+    drop(more);
+    assert!(may("a:80", false, 100), "one is through");
+    assert!(!may("a:80", true, 98), "failing or not, it is the same lanes");
+    drop(held);
+    // Of those that fail there may be 40.
+    let failing = waits(13, "a:80", true);
+    assert!(!may("a:80", true, 1_000), "it has half of what the others leave");
+    assert!(may("a:80", false, 1_000), "who is well doesn't wait for that");
+    assert!(may("b:80", true, 1_000));
+    drop(failing);
+    assert!(may("a:80", true, 1_000));
+    // As many as can be under way twice over may always.
+    let _few = waits(1, "a:80", false);
+    assert!(may("a:80", false, 0));
+}
