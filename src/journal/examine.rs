@@ -1,7 +1,7 @@
 //! Going through a whole journal once: what stands in each segment, what is owed, and what is not as it should
 //! be. [`super::inspect`], [`super::verify`] and [`super::repair`] each show or use a part of it.
 
-use std::{collections::HashMap, io, ops::ControlFlow, path::PathBuf};
+use std::{collections::HashMap, ops::ControlFlow, path::PathBuf};
 
 use super::{
     OpenError,
@@ -9,9 +9,9 @@ use super::{
     frame::{FRAME_HEADER_BYTES, Seed},
     ledger::{Kind, Ledger},
     record::{RawRecord, Record, RecordError},
-    scan::{CHUNK_BYTES, Commit, Window},
+    scan::Commit,
     segment::{self, FIRST_COMMIT_AT},
-    settling::SETTLING,
+    settling::{self, SETTLING},
     survey::{BadKind, Seen, SegmentFile, Survey},
 };
 use crate::{
@@ -127,25 +127,18 @@ pub(super) fn examine(survey: &Survey, progress: Progress<'_>) -> Result<Examine
         progress(done, all);
     }
     if let Some(seed) = survey.seed {
-        examiner.found.settling = settling(survey, seed)?;
+        examiner.found.settling = settled(survey, seed)?;
     }
     examiner.found.count_live(survey);
     Ok(examiner.found)
 }
 
 /// The settlements that were told but not committed, as far as they are intact.
-fn settling(survey: &Survey, seed: Seed) -> Result<Vec<(Pair, Settlement)>, OpenError> {
-    let failed = |error| survey.directory().failed(SETTLING, error);
-    let file = match survey.storage.open(SETTLING) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut window = Window::new(file, CHUNK_BYTES).map_err(failed)?;
-    let size = window.size();
-    let count = usize::try_from(size).unwrap_or(usize::MAX);
-    let mut rest = window.bytes(0, count).map_err(failed)?.unwrap_or_default();
-    let mut settled = Vec::new();
+fn settled(survey: &Survey, seed: Seed) -> Result<Vec<(Pair, Settlement)>, OpenError> {
+    let read = settling::read(&*survey.storage);
+    let bytes = read.map_err(|error| survey.directory().failed(SETTLING, error))?;
+    let bytes = bytes.unwrap_or_default();
+    let (mut rest, mut settled) = (bytes.as_slice(), Vec::new());
     while let Ok((record, behind)) = RawRecord::split(rest) {
         if !record.is_intact(seed) {
             break;

@@ -30,7 +30,7 @@ use super::{
     scan::{CHUNK_BYTES, Window},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
     segments::{Account, LARGE, Parts, Segments},
-    settling::{Backlog, SETTLING, Settling},
+    settling::{self, Backlog, SETTLING, Settling},
     spare::{Filling, SPARE},
     storage::{Storage, is_no_space},
 };
@@ -230,17 +230,10 @@ impl Recovery<'_> {
     /// Of others there can be some after a cut, or when files were put back by hand: their pushes are gone.
     fn uncommitted(&self, seed: Seed, replay: &mut Replay) -> Result<Uncommitted, OpenError> {
         let next = replay.next_sequence;
-        let failed = |error| self.directory().failed(SETTLING, error);
-        let mut bytes = Vec::new();
-        let file = match self.storage.open(SETTLING) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Uncommitted::default()),
-            Err(error) => return Err(failed(error)),
+        let read = settling::read(&**self.storage).map_err(|error| self.directory().failed(SETTLING, error))?;
+        let Some(bytes) = read else {
+            return Ok(Uncommitted::default());
         };
-        let size = file.size().map_err(failed)?;
-        bytes.resize(usize::try_from(size).unwrap_or(usize::MAX), 0);
-        let read = file.read_at(&mut bytes, 0).map_err(failed)?;
-        bytes.truncate(read);
         let (mut backlog, mut rest, mut stale) = (Backlog::default(), bytes.as_slice(), 0);
         let mut highest_gone = 0;
         while let Ok((record, behind)) = RawRecord::split(rest) {

@@ -76,11 +76,6 @@ impl Window {
         Ok(())
     }
 
-    /// The file's size when it was opened, bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
     /// The `count` bytes from `offset` on; none if the file ends before that.
     pub(super) fn bytes(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
         if offset.saturating_add(count as u64) > self.size {

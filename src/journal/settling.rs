@@ -35,8 +35,28 @@ pub(super) const SETTLING: &str = "settling";
 /// How long a settlement waits for a commit to ride with.
 pub(super) const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
-/// More bytes than this don't wait any longer, and no more than this are written to the file.
+/// More bytes than this don't wait any longer, and no more than this are written to the file, or read from it.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// The bytes of the file, as many as may be records; none if there is no file. What stands behind those nobody wrote.
+pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Vec<u8>>> {
+    let file = match storage.open(SETTLING) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let size = file.size()?;
+    if size > FILE_BYTES_MAX {
+        tracing::warn!(
+            file = %storage.path(SETTLING).display(), bytes = size, bytes_max = FILE_BYTES_MAX,
+            "the file of settlements is longer than it can have become; what is behind that is not read"
+        );
+    }
+    let mut bytes = vec![0; usize::try_from(size.min(FILE_BYTES_MAX)).unwrap_or_default()];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
 
 /// One encoded settlement.
 #[derive(Clone, Copy, Debug)]

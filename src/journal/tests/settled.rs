@@ -69,3 +69,33 @@ fn what_is_in_line_when_the_journal_closes_is_durable_and_what_comes_later_keeps
     assert!(journal.settle([]).now_or_never().is_some());
     assert_eq!(open(&storage.after_kill()).pending_ids(), ["event-2"]);
 }
+
+#[test]
+fn a_file_of_settlements_that_is_far_too_long_is_read_as_far_as_it_can_have_been_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(DIRECTORY);
+    let opened = Journal::open(&path, OPTIONS, clock()).unwrap();
+    let thread = opened.writer.start(Box::new(|_| {})).unwrap();
+    let pushes = (1..=3).map(|number| Item::Push(push(number))).collect();
+    futures_executor(opened.journal.append(pushes)).unwrap();
+    futures_executor(opened.journal.close());
+    thread.join().unwrap();
+    drop(opened.journal);
+    let seed = {
+        let opened = Journal::open(&path, OPTIONS, clock()).unwrap();
+        opened.journal.shared.seed
+    };
+    let mut records = settling::Backlog::default();
+    records.push(seed, pair(2), Settlement::Delivered);
+    std::fs::write(path.join(settling::SETTLING), &records.bytes).unwrap();
+    // A hole: nobody has so much memory.
+    let file = std::fs::File::options()
+        .write(true)
+        .open(path.join(settling::SETTLING));
+    file.unwrap().set_len(8 << 40).unwrap();
+    let verified = verify(&path, &mut |_, _| {}).unwrap();
+    assert_eq!((verified.settling, verified.owed), (1, 3));
+    let opened = Journal::open(&path, OPTIONS, clock()).unwrap();
+    assert_eq!(opened.report.settled_late, 1);
+    assert_eq!(all_owed(&opened.journal).unwrap().len(), 2);
+}
