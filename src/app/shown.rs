@@ -42,7 +42,7 @@ pub(super) fn readiness(
         Health::Full { bytes, bytes_max } => {
             Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
         }
-        Health::NoSpace { error } => Err(format!("the disk is full: {error}")),
+        Health::NoSpace { error } => Err(format!("nothing new can be written: {error}")),
         Health::Damaged(damage) => Err(damage.to_string()),
         Health::Failed(reason) => Err(reason),
     });

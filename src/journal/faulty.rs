@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use super::storage::{Storage, StorageFile};
+use rustix::io::Errno;
+
+use super::storage::{Storage, StorageFile, not_opened};
 
 /// What a power loss leaves whole or not at all, bytes.
 const SECTOR_BYTES: usize = 512;
@@ -38,6 +40,8 @@ pub(super) enum Call {
 pub(super) enum Trouble {
     /// It fails. A write has done half its work, nothing else has done any.
     Fail(io::ErrorKind),
+    /// The same, as the system says it.
+    Refuse(Errno),
     /// It fails, and a write has done all its work but for the last byte.
     Short(io::ErrorKind),
     /// It takes this long.
@@ -137,6 +141,7 @@ impl State {
                 fault.times -= 1;
                 match fault.trouble {
                     Trouble::Fail(kind) => return Going::Wrong(kind.into(), |bytes| bytes / 2),
+                    Trouble::Refuse(errno) => return Going::Wrong(errno.into(), |bytes| bytes / 2),
                     Trouble::Short(kind) => {
                         return Going::Wrong(kind.into(), |bytes| bytes.saturating_sub(1));
                     }
@@ -323,7 +328,7 @@ impl Storage for Faulty {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let mut state = self.state();
-        state.whole(Call::Create)?;
+        state.whole(Call::Create).map_err(not_opened)?;
         let node = if let Some(node) = state.names.get(name).copied() {
             state.nodes[node].now.clear();
             state.nodes[node].dirty.clear();
@@ -344,7 +349,7 @@ impl Storage for Faulty {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let mut state = self.state();
-        state.whole(Call::Open)?;
+        state.whole(Call::Open).map_err(not_opened)?;
         let node = state.node(name)?;
         Ok(Arc::new(FaultyFile {
             storage: self.clone(),

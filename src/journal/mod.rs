@@ -9,9 +9,9 @@
 //! | [`Journal::close`] | all that was told is durable | as above |
 //!
 //! A failed write or fsync is final for its file: no append in that commit is acknowledged, and a fresh
-//! segment is begun whose header cuts the failed commit off. Should even that fail, a full disk makes the
-//! journal refuse appends until there is space ([`Health::NoSpace`]); anything else ends it
-//! ([`Health::Failed`]).
+//! segment is begun whose header cuts the failed commit off. Should even that fail, a full disk, or a want of
+//! open files or memory to open a file with, makes the journal refuse appends until there is some
+//! ([`Health::NoSpace`]); anything else ends it ([`Health::Failed`]).
 //!
 //! # Files
 //!

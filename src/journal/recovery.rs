@@ -32,7 +32,7 @@ use super::{
     segments::{Account, LARGE, Parts, Segments},
     settling::{self, Backlog, SETTLING, Settling},
     spare::{Filling, SPARE},
-    storage::{Storage, is_no_space},
+    storage::{Storage, will_pass},
 };
 use crate::clock::Clock;
 
@@ -162,7 +162,7 @@ impl Recovery<'_> {
         };
         let mut active = match (fresh, scanned.found.last()) {
             (Ok(active), _) => active,
-            (Err(error), Some(newest)) if is_no_space(&error) => {
+            (Err(error), Some(newest)) if will_pass(&error) => {
                 tracing::warn!(%error, "no space for a fresh segment; the journal takes nothing until there is");
                 let active = sealed(newest);
                 scanned.found.pop();
@@ -198,7 +198,7 @@ impl Recovery<'_> {
     fn save_cut(&self, newest: &Found) -> Result<Tail, OpenError> {
         match cut::save(&**self.storage, &newest.file, newest.header.number, newest.end) {
             Ok(cut) => Ok(Tail::Seen(cut)),
-            Err(error) if is_no_space(&error) => {
+            Err(error) if will_pass(&error) => {
                 tracing::warn!(
                     file = %self.storage.path(&newest.name).display(), offset = newest.end, %error,
                     "the journal's last commit is not whole, and there is no space to save it: it is cut once there is"
@@ -230,7 +230,8 @@ impl Recovery<'_> {
     /// Of others there can be some after a cut, or when files were put back by hand: their pushes are gone.
     fn uncommitted(&self, seed: Seed, replay: &mut Replay) -> Result<Uncommitted, OpenError> {
         let next = replay.next_sequence;
-        let read = settling::read(&**self.storage).map_err(|error| self.directory().failed(SETTLING, error))?;
+        let read =
+            settling::read(&**self.storage).map_err(|error| self.directory().failed(SETTLING, error))?;
         let Some(bytes) = read else {
             return Ok(Uncommitted::default());
         };

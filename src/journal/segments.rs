@@ -13,7 +13,7 @@ use super::{
     frame::{FRAME_HEADER_BYTES, Seed},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
     spare::{Filling, SPARE, Spare},
-    storage::{Storage, StorageFile, is_no_space},
+    storage::{Storage, StorageFile, will_pass},
     time::now,
 };
 use crate::{clock::Clock, push::Sequence};
@@ -50,7 +50,7 @@ pub(super) enum Purpose {
 pub(super) enum RoomError {
     /// The journal is as large as it may be.
     Full { bytes: u64 },
-    /// The disk is full. Passes by itself.
+    /// The disk is full, or no file can be opened. Passes by itself.
     NoSpace(String),
     /// The disk is broken.
     Fatal(String),
@@ -277,7 +277,7 @@ impl Segments {
                 self.no_space = None;
                 Ok(())
             }
-            Err(error) if is_no_space(&error) => {
+            Err(error) if will_pass(&error) => {
                 let error = error.to_string();
                 self.no_space = Some(NoSpace {
                     error: error.clone(),
@@ -374,7 +374,7 @@ impl Segments {
             other => other.map_err(DeleteError::Later)?,
         }
         self.storage.sync_dir().map_err(|error| {
-            if is_no_space(&error) {
+            if will_pass(&error) {
                 DeleteError::Later(error)
             } else {
                 DeleteError::Fatal(error)

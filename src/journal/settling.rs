@@ -23,7 +23,7 @@ use std::{
 use super::{
     frame::Seed,
     record,
-    storage::{Storage, StorageFile, is_no_space},
+    storage::{Storage, StorageFile, will_pass},
     time::now,
     unsettled::Unsettled,
 };
@@ -282,8 +282,8 @@ impl State {
             return;
         }
         if let Err(error) = write(storage, &mut self.file, unfiled, self.file_end) {
-            // A full disk passes by itself: what is missing in the file is written with the next one told.
-            if !is_no_space(&error) {
+            // This passes by itself: what is missing in the file is written with the next one told.
+            if !will_pass(&error) {
                 tracing::warn!(file = SETTLING, %error, "settlements can't be kept beside the journal; each is committed at once");
                 self.file = FileState::Failed;
             }

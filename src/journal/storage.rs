@@ -59,12 +59,31 @@ pub(super) trait StorageFile: Send + Sync + fmt::Debug {
     fn size(&self) -> io::Result<u64>;
 }
 
-/// Whether the disk, or this user's share of it, is full: the one failure that passes by itself.
-pub(super) fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+/// Whether it passes by itself: the disk, or this user's share of it, is full, or there was nothing left to open a file
+/// with ([`not_opened`]).
+pub(super) fn will_pass(error: &io::Error) -> bool {
+    let is_unopened = error.get_ref().is_some_and(|error| error.is::<Unopened>());
+    is_unopened
+        || matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+}
+
+/// The system had no open file or no memory left to open one with. Nothing was done to it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unopened(io::Error);
+
+/// What [`Storage::create`] and [`Storage::open`] say of an error: one of these passes, which of a write or a sync
+/// would be final.
+pub(super) fn not_opened(error: io::Error) -> io::Error {
+    let errno = Errno::from_io_error(&error);
+    if matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)) {
+        io::Error::new(error.kind(), Unopened(error))
+    } else {
+        error
+    }
 }
 
 /// A real directory: locked against every other process for as long as this value lives, or only read.
@@ -173,15 +192,16 @@ impl Storage for Disk {
             .create(true)
             .truncate(true)
             .mode(FILE_MODE)
-            .open(self.path(name))?;
+            .open(self.path(name))
+            .map_err(not_opened)?;
         Ok(Arc::new(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let is_writable = self.check_writable().is_ok();
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(is_writable).open(self.path(name))?;
-        Ok(Arc::new(file))
+        let file = options.read(true).write(is_writable).open(self.path(name));
+        Ok(Arc::new(file.map_err(not_opened)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -176,7 +176,7 @@ fn figures(admin: &Admin) -> Figures {
             problem: match parts.journal.health() {
                 Health::Ready => None,
                 Health::Full { .. } => Some("it is full (journal.max_size)".to_owned()),
-                Health::NoSpace { error } => Some(format!("the disk is full: {error}")),
+                Health::NoSpace { error } => Some(format!("nothing new can be written: {error}")),
                 Health::Damaged(damage) => Some(damage.to_string()),
                 Health::Failed(reason) => Some(reason),
             },

@@ -1,5 +1,7 @@
 //! The disk fails; nothing acknowledged is lost.
 
+use rustix::io::Errno;
+
 use super::*;
 
 #[test]
@@ -102,6 +104,59 @@ fn once_there_is_space_again_appends_are_taken_without_a_restart() {
         open(&storage.after_power_loss()).pending_ids(),
         ["event-1", "event-2"]
     );
+}
+
+#[test]
+fn a_moment_without_open_files_or_memory_is_waited_out_where_a_file_is_made() {
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+        let storage = Faulty::new();
+        let mut hand = open(&storage);
+        storage.trouble(Call::Create, Trouble::Refuse(errno), 0, u64::MAX);
+        let mut number = 0;
+        let refused = loop {
+            number += 1;
+            if let Err(error) = hand.take(number) {
+                break error.to_string();
+            }
+        };
+        assert!(
+            refused.contains(&std::io::Error::from(errno).to_string()),
+            "{refused}"
+        );
+        assert!(matches!(hand.journal.health(), Health::NoSpace { .. }));
+        storage.heal();
+        while hand.journal.health() != Health::Ready {
+            time::pass(segments::RETRY_AFTER);
+            hand.poke();
+        }
+        hand.take(number).unwrap();
+        let again = open(&storage.after_power_loss());
+        assert_eq!(again.pending.len(), number as usize);
+        // Of a write or a sync it is final: a fresh segment, and then the end.
+        for call in [Call::Write, Call::Sync] {
+            let storage = Faulty::new();
+            let mut hand = open(&storage);
+            storage.trouble(call, Trouble::Refuse(errno), 0, u64::MAX);
+            assert!(hand.take(1).is_err());
+            assert!(matches!(hand.journal.health(), Health::Failed(_)));
+        }
+    }
+}
+
+#[test]
+fn a_start_without_an_open_file_for_a_fresh_segment_delivers_what_is_owed() {
+    let storage = Faulty::new();
+    open(&storage).take(1).unwrap();
+    let storage = storage.after_kill();
+    storage.trouble(Call::Create, Trouble::Refuse(Errno::MFILE), 0, 1);
+    let mut again = open(&storage);
+    assert_eq!(again.pending_ids(), ["event-1"]);
+    assert!(matches!(again.journal.health(), Health::NoSpace { .. }));
+    while again.journal.health() != Health::Ready {
+        time::pass(segments::RETRY_AFTER);
+        again.poke();
+    }
+    again.take(2).unwrap();
 }
 
 #[test]
