@@ -211,7 +211,8 @@ pub struct Options {
     /// Size of a segment file, in bytes; at most 1 GiB. An append that needs more gets a larger one.
     pub segment_size: u32,
     /// Bound on all segments, in bytes, past which appends are refused; at least 4 segments. One segment
-    /// of it is kept for settlements, which are written whatever the bound says.
+    /// of it is kept for settlements, which are written whatever the bound says; event ids that are remembered take an
+    /// eighth of it at most.
     pub max_size: u64,
 }
 

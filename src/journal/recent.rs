@@ -1,7 +1,7 @@
 //! The event ids taken lately, so that a push that the registry sends again is not taken again.
 //!
 //! Remembered are the newest [`KEPT`] ids whatever their age, and any younger than [`KEPT_AGE`] up to
-//! [`KEPT_MAX`]. Each has a *home*, the segment whose deletion would lose it on disk; before that segment
+//! [`KEPT_MAX`]; in a small journal so many fewer that they take an eighth of it at most ([`Bounds`]). Each has a *home*, the segment whose deletion would lose it on disk; before that segment
 //! goes, its ids are written again and get a new home.
 //!
 //! A million ids take some 22 MiB: 12 bytes each in a ring, and 5 in a table of places within the ring, which
@@ -30,6 +30,39 @@ pub(super) const KEPT_AGE: Duration = Duration::from_hours(1);
 
 /// No more ids than this are remembered.
 pub(super) const KEPT_MAX: usize = 1_000_000;
+
+/// The part of the journal that remembered ids may take: nobody can settle them, so they must not close it.
+const JOURNAL_PART: u64 = 8;
+
+/// How many ids are remembered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Whatever their age.
+    kept: usize,
+    /// Of the young.
+    kept_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            kept: KEPT,
+            kept_max: KEPT_MAX,
+        }
+    }
+}
+
+impl Bounds {
+    /// In a journal that may take so many bytes, of which an id takes `id_bytes`.
+    pub(super) fn within(max_size: u64, id_bytes: usize) -> Self {
+        let most = max_size / JOURNAL_PART / (id_bytes as u64).max(1);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Self {
+            kept: KEPT.min(most),
+            kept_max: KEPT_MAX.min(most),
+        }
+    }
+}
 
 /// What an event id is known by, 96 bits: of a UUID as the registry writes it (RFC 9562, lower case) its 128
 /// bits, the first four bytes folded into the next four; of anything else the first bits of its SHA-256. Two of
@@ -128,6 +161,7 @@ const PARTS: usize = 1 << PARTS_BITS;
 /// The ids, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
+    bounds: Bounds,
     ring: VecDeque<EventKey>,
     /// When they were taken: of ids that follow each other, the place of the first and the time of the last.
     times: VecDeque<(Place, Timestamp)>,
@@ -143,6 +177,12 @@ impl Recent {
     /// The place behind the newest id.
     pub(super) fn end(&self) -> Place {
         self.front + self.ring.len() as u64
+    }
+
+    /// Remembers no more than so many from now on.
+    pub(super) fn bound(&mut self, bounds: Bounds, now: Timestamp) {
+        self.bounds = bounds;
+        self.forget(now, self.end());
     }
 
     pub(super) fn len(&self) -> usize {
@@ -266,7 +306,7 @@ impl Recent {
         while let Some(key) = self.ring.front().copied() {
             let is_old = now.since(self.taken_at(self.front)) >= KEPT_AGE;
             let count = usize::try_from(durable.saturating_sub(self.front)).unwrap_or(usize::MAX);
-            if count <= KEPT || (!is_old && count <= KEPT_MAX) {
+            if count <= self.bounds.kept || (!is_old && count <= self.bounds.kept_max) {
                 return;
             }
             self.ring.pop_front();

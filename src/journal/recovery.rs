@@ -25,7 +25,8 @@ use super::{
     cut::{self, Cut},
     frame::{FRAME_HEADER_BYTES, Seed},
     reading::Scanned,
-    record::{RawRecord, Record},
+    recent,
+    record::{EVENT_ID_BYTES, RawRecord, Record},
     replay::Replay,
     scan::{CHUNK_BYTES, Window},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
@@ -82,6 +83,8 @@ impl Recovery<'_> {
 
     fn run(&self, filling: Filling) -> Result<Opened, OpenError> {
         let mut scanned = self.scan()?;
+        let ids = recent::Bounds::within(self.options.max_size, EVENT_ID_BYTES);
+        scanned.recent.bound(ids, self.clock.now());
         for leftover in [SPARE, LARGE] {
             self.directory().remove(leftover)?;
         }

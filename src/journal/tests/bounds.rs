@@ -88,6 +88,33 @@ fn past_its_bound_appends_are_refused_and_settlements_are_not() {
 }
 
 #[test]
+fn remembered_ids_never_close_a_small_journal() {
+    let storage = Faulty::new();
+    let options = Options {
+        segment_size: 4096,
+        max_size: 5 * 4096,
+    };
+    let ids_max = options.max_size / 8 / record::EVENT_ID_BYTES as u64;
+    let mut hand = try_open(&storage, options).unwrap();
+    let last = u32::try_from(10 * ids_max).unwrap();
+    for number in 1..=last {
+        hand.take(number).unwrap();
+        hand.settle(hand.durable().last().unwrap());
+        time::pass(settling::SYNC_WITHIN);
+        hand.calm_down();
+    }
+    assert_eq!(hand.journal.stats().event_ids, ids_max);
+    hand.close();
+    let mut again = try_open(&storage.after_power_loss(), options).unwrap();
+    assert_eq!(again.journal.stats().event_ids, ids_max);
+    // The newest are known still, and the oldest is taken again.
+    again.take(last).unwrap();
+    assert!(again.durable().is_empty());
+    again.take(1).unwrap();
+    assert_eq!(again.durable().len(), 1);
+}
+
+#[test]
 fn more_than_may_wait_is_refused() {
     let hand = open(&Faulty::new());
     let large = Push {
