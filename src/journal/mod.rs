@@ -15,7 +15,8 @@
 //!
 //! # Files
 //!
-//! One directory, mode 0700, files 0600, one process at a time (an advisory lock on `lock`):
+//! One directory, mode 0700, files 0600, one process at a time (an advisory lock on `lock`, and one on the
+//! directory):
 //!
 //! | file | what |
 //! |---|---|

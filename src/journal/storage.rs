@@ -17,7 +17,10 @@ use std::{
     sync::Arc,
 };
 
-use rustix::{fs::FallocateFlags, io::Errno};
+use rustix::{
+    fs::{FallocateFlags, OFlags},
+    io::Errno,
+};
 
 use super::OpenError;
 use crate::folder;
@@ -30,7 +33,7 @@ pub(super) trait Storage: Send + Sync + fmt::Debug {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes the file, or empties the one there is.
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
-    /// Opens a file for reading and writing; for reading only where that is all the storage is for.
+    /// Opens a regular file, for reading and writing; for reading only where that is all the storage is for.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
     /// Gives a file another name, and takes that name from whoever had it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -62,7 +65,9 @@ pub(super) trait StorageFile: Send + Sync + fmt::Debug {
 /// Whether it passes by itself: the disk, or this user's share of it, is full, or there was nothing left to open a file
 /// with ([`not_opened`]).
 pub(super) fn will_pass(error: &io::Error) -> bool {
-    let is_unopened = error.get_ref().is_some_and(|error| error.is::<Unopened>());
+    let is_unopened = error
+        .get_ref()
+        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Unopened>);
     is_unopened
         || matches!(
             error.kind(),
@@ -96,7 +101,7 @@ pub(super) struct Disk {
 
 #[derive(Debug)]
 enum Access {
-    /// Ours alone.
+    /// Ours alone: the lock file is locked, and the directory itself, whose lock nobody takes away with a file.
     Locked { _lock: File },
     /// Whoever else may be writing to it: nothing is locked, created or changed.
     ReadOnly,
@@ -132,17 +137,26 @@ impl Disk {
             .mode(FILE_MODE)
             .open(&lock_path)
             .map_err(failed(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                directory: directory.to_owned(),
-                handle,
-                access: Access::Locked { _lock: lock },
-            }),
+        let locked = |tried| match tried {
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
                 directory: directory.to_owned(),
             }),
-            Err(TryLockError::Error(error)) => Err(OpenError::from_io(lock_path, error)),
+            Err(TryLockError::Error(error)) => Err(OpenError::from_io(lock_path.clone(), error)),
+            Ok(()) => Ok(()),
+        };
+        locked(try_lock(&lock))?;
+        match try_lock(&handle) {
+            // Some network file systems lock only what can be written to.
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!(directory = %directory.display(), %error, "the journal's directory can't be locked, only the file in it");
+            }
+            tried => locked(tried)?,
         }
+        Ok(Self {
+            directory: directory.to_owned(),
+            handle,
+            access: Access::Locked { _lock: lock },
+        })
     }
 
     /// Opens the directory, which must be there, for reading only: beside a server, too. Takes no lock and
@@ -159,6 +173,15 @@ impl Disk {
         match self.access {
             Access::Locked { .. } => Ok(()),
             Access::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
+    }
+}
+
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            tried => return tried,
         }
     }
 }
@@ -199,9 +222,18 @@ impl Storage for Disk {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let is_writable = self.check_writable().is_ok();
+        // To open a pipe would otherwise wait for whoever is to write to it. Of a file it says nothing.
+        let unwaiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(is_writable).open(self.path(name));
-        Ok(Arc::new(file.map_err(not_opened)?))
+        options.read(true).write(is_writable).custom_flags(unwaiting);
+        let file = options.open(self.path(name)).map_err(not_opened)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a regular file",
+            ));
+        }
+        Ok(Arc::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -315,6 +347,8 @@ mod tests {
             (mode(&path), mode(&path.join("a")), mode(&path.join("lock"))),
             (0o700, 0o600, 0o600)
         );
+        assert!(matches!(Disk::open(&path), Err(OpenError::Locked { .. })));
+        fs::remove_file(path.join(LOCK)).unwrap();
         assert!(matches!(Disk::open(&path), Err(OpenError::Locked { .. })));
         drop(disk);
         assert!(Disk::open(&path).is_ok());

@@ -284,6 +284,10 @@ fn open_all(
                 if !is_last {
                     return Ok(None);
                 }
+                // Only the oldest are deleted by and by.
+                if numbers.last() == Some(number) {
+                    return Err(directory.failed(&name, error));
+                }
             }
             Err(error) => return Err(directory.failed(&name, error)),
         }

@@ -165,3 +165,25 @@ fn the_smallest_commit_is_larger_than_its_frame() {
     let (_, ends) = commits();
     assert!(ends.windows(2).all(|pair| pair[1] - pair[0] > FRAME_HEADER_BYTES));
 }
+
+#[test]
+fn a_segments_name_that_leads_to_no_file_is_told_and_nobody_waits_for_it() {
+    type Put = fn(&std::path::Path);
+    let puts: [Put; 3] = [
+        |path| rustix::fs::mkfifoat(rustix::fs::CWD, path, 0o600.into()).unwrap(),
+        |path| std::os::unix::fs::symlink("nowhere", path).unwrap(),
+        |path| std::fs::create_dir(path).unwrap(),
+    ];
+    for put in puts {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DIRECTORY);
+        drop(Journal::open(&path, OPTIONS, clock()).unwrap());
+        let newest = path.join(segment::file_name(2));
+        put(&newest);
+        let name = newest.display().to_string();
+        let refused = Journal::open(&path, OPTIONS, clock()).unwrap_err().to_string();
+        assert!(refused.contains(&name), "{refused}");
+        let told = verify(&path, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(told.contains(&name), "{told}");
+    }
+}
