@@ -1,8 +1,8 @@
 //! Sends dead letters again, those that are marked in the file: in the order of their pushes, one at a time for each
 //! endpoint, in turns with what its lanes send.
 //!
-//! A letter goes once it was answered with 2xx. When its endpoint fails it stays first, and waits for it; refused, it is
-//! dead again. Either way it has the new reason. What was in flight when
+//! A letter goes once it was answered with 2xx. When its endpoint fails it stays first, and waits for it, unless the
+//! endpoint is well but for that letter; refused, it is dead again. Either way it has the new reason. What was in flight when
 //! the process ended is sent again after the start, under the same `webhook-id`.
 //!
 //! While an endpoint is not healthy its letters wait. But the first one after somebody asked is sent all the same; and
@@ -49,6 +49,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(1);
 /// So many images are known that were delivered lately.
 const LATELY_MAX: usize = 10_000;
 
+/// So often an endpoint that is well may fail at a letter: then it is that letter it fails at.
+const FAILURES_MAX: u32 = 3;
+
 /// The wait after the file could not be read or written.
 const ACCESS_WAIT: Duration = Duration::from_secs(1);
 
@@ -73,6 +76,8 @@ pub(super) struct Replays {
     working: Mutex<HashSet<EndpointId>>,
     /// Those of which somebody asked, so that the first letter goes whatever their state.
     asked: Mutex<HashSet<EndpointId>>,
+    /// The letter that goes next, and how often an endpoint that was well failed at it.
+    failed: Mutex<HashMap<EndpointId, (i64, u32)>>,
     lately: Mutex<Lately>,
     changed: watch::Sender<()>,
     access: Arc<Semaphore>,
@@ -84,6 +89,7 @@ impl Default for Replays {
         Self {
             working: Mutex::default(),
             asked: Mutex::default(),
+            failed: Mutex::default(),
             lately: Mutex::default(),
             changed: watch::Sender::new(()),
             access: Arc::new(Semaphore::new(ACCESS_AT_ONCE)),
@@ -93,6 +99,17 @@ impl Default for Replays {
 }
 
 impl Replays {
+    /// Notes that an endpoint failed at its first letter; whether it is that letter it fails at.
+    fn is_in_vain(&self, endpoint: &EndpointId, letter: i64, was_well: bool) -> bool {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, failures) = failed.entry(endpoint.clone()).or_default();
+        if *of != letter {
+            (*of, *failures) = (letter, 0);
+        }
+        *failures += u32::from(was_well);
+        *failures >= FAILURES_MAX
+    }
+
     pub(super) fn access(&self) -> Arc<Semaphore> {
         Arc::clone(&self.access)
     }
@@ -146,6 +163,9 @@ impl Replays {
         let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         working.remove(endpoint);
         drop(working);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.remove(endpoint);
+        drop(failed);
         // Something may have been marked since it looked last.
         self.changed.send_replace(());
     }
@@ -272,7 +292,11 @@ impl Dispatcher {
         if !self.stands(endpoint) {
             return Ok(true);
         }
+        let was_well = !self.0.parts.states.is_failing(&endpoint.id);
         let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;
+        if attempted.is_of_the_past && matches!(attempted.outcome, Outcome::Failed { .. }) {
+            return Ok(true);
+        }
         if attempted.outcome.is_ours() {
             // It stays as it is, and first.
             let wait = self.0.shortage.wait(Instant::now());
@@ -281,12 +305,16 @@ impl Dispatcher {
         }
         let result = match attempted.outcome {
             Outcome::Delivered { .. } => ReplayResult::Delivered,
-            // That says nothing of the letter: it stays marked, and first, and waits until its endpoint answers.
+            // That says nothing of the letter, as a rule: it stays marked, and first, and waits until its endpoint
+            // answers.
             Outcome::Failed {
                 fault: Fault::Endpoint,
                 ..
             } => {
                 self.keep_outcome(&kept, &attempted).await;
+                if self.0.replays.is_in_vain(&endpoint.id, kept.id, was_well) {
+                    self.let_be(&kept, ReplayResult::Failed).await?;
+                }
                 return Ok(true);
             }
             Outcome::Failed { .. } => ReplayResult::Failed,
@@ -325,7 +353,8 @@ impl Dispatcher {
     /// Writes down what came of an attempt for a letter. Tries until it is written: it must not be sent again by this
     /// process. What says nothing of the letter is not written.
     pub(super) async fn keep_outcome(&self, kept: &KeptLetter, attempted: &Attempted) {
-        if attempted.outcome.is_ours() {
+        let is_failed = matches!(attempted.outcome, Outcome::Failed { .. });
+        if attempted.outcome.is_ours() || (attempted.is_of_the_past && is_failed) {
             return;
         }
         let (id, now) = (kept.id, self.0.parts.clock.now());

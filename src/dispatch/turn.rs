@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    lanes::LANES_MAX,
     pace::Pace,
     places::{DRAGS_AFTER, Place, Places, Temper, UnderWay},
 };
@@ -37,7 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const KNOWN_MIN: usize = 1_024;
 
 /// One host's lanes that wait for their turns may be as many as this part of those for which there is room still: with
-/// however many hosts like that, some is left for others.
+/// however many hosts like that, some is left for others. While an eighth is free it may be twice what it may have under
+/// way.
 const SHARE: usize = 2;
 
 /// The right to make one attempt, until it is dropped.
@@ -150,11 +152,15 @@ impl Turns {
     pub(super) fn join(&self, host: &str, is_failing: bool, free: usize) -> Option<Waits> {
         let host = self.host(host);
         let least = self.per_host.saturating_mul(2);
-        let has_room =
-            |waiting: &AtomicUsize, free: usize| waiting.load(Ordering::Acquire) < (free / SHARE).max(least);
+        let has_room = |waiting: &AtomicUsize, free: usize, most: usize| {
+            // What a host may always have is no reason to fill all there is.
+            let least = if free > most / 8 { least } else { 0 };
+            waiting.load(Ordering::Acquire) < (free / SHARE).max(least)
+        };
         let failing = self.failing.load(Ordering::Acquire);
-        let may_fail = || has_room(&host.waiting_failing, self.failing_max.saturating_sub(failing));
-        if !has_room(&host.waiting, free) || (is_failing && !may_fail()) {
+        let free_failing = self.failing_max.saturating_sub(failing);
+        let may_fail = || has_room(&host.waiting_failing, free_failing, self.failing_max);
+        if !has_room(&host.waiting, free, LANES_MAX) || (is_failing && !may_fail()) {
             return None;
         }
         host.waiting.fetch_add(1, Ordering::AcqRel);

@@ -65,7 +65,9 @@ impl Replay {
             Told::Settled(pair, how) => {
                 // A settlement outlives its push: then there is nothing to settle.
                 self.live.settle(pair);
-                self.notes.settled(pair, how);
+                if pair.sequence < self.next_sequence {
+                    self.notes.settled(pair, how);
+                }
                 Ok(())
             }
             Told::EventId(key, taken_at) => {

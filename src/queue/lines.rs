@@ -319,6 +319,11 @@ impl Gate<'_> {
         self.left.borrow_mut().push(Arc::clone(endpoint));
     }
 
+    /// Whether what would be lent to it is given up.
+    pub(super) fn gives_up(&self, endpoint: &EndpointId) -> bool {
+        self.lines.gives_up(endpoint)
+    }
+
     /// Takes a lane out of the line, for it has nothing any more.
     pub(super) fn withdraw(&self, endpoint: &EndpointId, place: Sequence) {
         let mut inner = self.lines.inner();

@@ -261,11 +261,11 @@ impl Queue {
         completion: Completion,
         now: Instant,
     ) -> Effects {
-        let completion = match completion {
-            Completion::Retry { .. } if self.lines.gives_up(&lease.endpoint) => Completion::GivenUp,
-            completion => completion,
-        };
         self.step(repository, now, |queue, gate| {
+            let completion = match completion {
+                Completion::Retry { .. } if gate.gives_up(&lease.endpoint) => Completion::GivenUp,
+                completion => completion,
+            };
             queue.complete(lease, completion, gate, now)
         })
     }

@@ -17,8 +17,10 @@ impl Queue {
     /// Sets how an endpoint's lanes may be lent from, from now on. What is lent already is asked for again right
     /// before it is sent: see [`Queue::may_send`].
     pub fn set_passage(&self, endpoint: &EndpointId, passage: Passage, now: Instant) {
+        let gave_up = self.lines.gives_up(endpoint);
         self.lines.set(endpoint, passage);
-        if self.lines.gives_up(endpoint) {
+        let gives_up = matches!(passage, Passage::GivingUp { .. } | Passage::Gone);
+        if gives_up && !gave_up {
             // What waits for the next attempt of a push that was refused gets none.
             self.hurry_all(&HashSet::from([endpoint.clone()]), now);
         }

@@ -42,12 +42,19 @@ impl Settings {
     /// The file can't be read, or written.
     pub fn refusals(&self, journal: JournalId) -> Result<Vec<SavedRefusal>, AccessError> {
         let connection = self.connection();
+        let mut odd: Vec<(i64, String)> = Vec::new();
         connection.execute("DELETE FROM refusals WHERE journal <> ?1", [journal.to_string()])?;
         let mut statement = connection.prepare("SELECT * FROM refusals ORDER BY sequence")?;
         let mut rows = statement.query(())?;
         let mut refusals = Vec::new();
         while let Some(row) = rows.next()? {
-            refusals.extend(read(row).ok());
+            match read(row) {
+                Ok(refusal) => refusals.push(refusal),
+                Err(_) => odd.push((row.get("sequence")?, row.get("endpoint")?)),
+            }
+        }
+        for key in odd {
+            connection.execute("DELETE FROM refusals WHERE sequence = ?1 AND endpoint = ?2", key)?;
         }
         Ok(refusals)
     }

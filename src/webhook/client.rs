@@ -6,12 +6,16 @@
 //! had closed the kept connection before; one that may have been processed fails the attempt, and
 //! whether there is another is the dispatcher's decision.
 
-use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
+use std::{error::Error as StdError, io, path::PathBuf, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use http_body_util::Full;
-use hyper_util::client::legacy::{self, connect::capture_connection};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{
+    self,
+    connect::{CaptureConnection, capture_connection},
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -20,7 +24,7 @@ use super::{
     connect::{ConnectError, causes, io_words},
     format::Message,
     guard::Guard,
-    pools::{self, Pools},
+    pools::{self, Pool, Pools},
     proxy::InvalidProxy,
     request::{Common, Request},
     sign::InvalidSigningKey,
@@ -52,8 +56,7 @@ pub struct Options {
     /// How long a connection is kept while nothing is sent. Shorter than what servers allow (5 s with
     /// Node.js), so that it is we who close it, and no request meets one that is just closing.
     pub idle_timeout: Duration,
-    /// The most connections that are open, to all hosts together, before those are closed on which nothing is sent. For a
-    /// tenth of a second there may be more.
+    /// While more connections are open, to all hosts together, none is kept: each is closed once its request is answered.
     pub connections_max: usize,
 }
 
@@ -177,7 +180,7 @@ impl Client {
         *http.uri_mut() = request.target().uri().clone();
         *http.headers_mut() = request.headers().clone();
         let connection = capture_connection(&mut http);
-        match timeout_at(deadline, pool.request(http)).await {
+        match timeout_at(deadline, self.ask(&pool, http, connection.clone())).await {
             Ok(Ok(response)) => match request.forwarding_proxy() {
                 // Only proxies answer that: the endpoint was never asked.
                 Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
@@ -191,13 +194,36 @@ impl Client {
             Ok(Err(error)) => {
                 let error = send_error(&error);
                 if let SendError::Connect(ConnectError::Ours(_)) = error {
-                    self.pools.let_go();
+                    self.pools.is_short();
                 }
                 Err(error)
             }
             Err(_) if connection.connection_metadata().is_some() => Err(SendError::NoAnswer(self.timeout)),
             Err(_) => Err(SendError::NoConnection(self.timeout)),
         }
+    }
+
+    /// Waits for the head of the answer. The connection is closed behind it when there are too many.
+    async fn ask(
+        &self,
+        pool: &Pool,
+        http: http::Request<Full<Bytes>>,
+        mut connection: CaptureConnection,
+    ) -> Result<http::Response<Incoming>, legacy::Error> {
+        let mut answer = pin!(pool.request(http));
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            // Before the answer is there: it may be whole, and the connection kept, with its head.
+            connected = connection.wait_for_connection_metadata() => {
+                if let Some(connected) = connected.as_ref()
+                    && self.pools.is_over()
+                {
+                    connected.poison();
+                }
+            }
+        }
+        answer.await
     }
 }
 

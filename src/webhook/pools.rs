@@ -8,9 +8,8 @@
 //!    are resumed within a pool only.
 //! 3. There are at most [`POOLS_MAX`] pools. One more takes the place of the one unused the longest. Endpoints that
 //!    have nothing of their own share one.
-//! 4. When more connections are open than [`Options::connections_max`], or this machine has nothing left to open one
-//!    with, all pools are made anew, and their idle connections end. At most [`LET_GO_EVERY`]: what is opened meanwhile
-//!    comes on top.
+//! 4. While more connections are open than [`Options::connections_max`], or just after this machine had nothing left to
+//!    open one with, none is kept: each is closed once its request is answered.
 
 use std::{
     collections::HashMap,
@@ -45,9 +44,6 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most headers that an answer may have.
 const HEADERS_MAX: usize = 100;
 
-/// How long idle connections are not let go of again.
-const LET_GO_EVERY: Duration = Duration::from_millis(100);
-
 /// What all pools have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -57,7 +53,7 @@ pub(super) struct Options {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) idle_per_host_max: usize,
     pub(super) idle_timeout: Duration,
-    /// The most connections of all pools that are open before the idle ones are let go of.
+    /// While more connections of all pools are open, none is kept.
     pub(super) connections_max: usize,
 }
 
@@ -80,8 +76,8 @@ struct Kept {
     by_route: HashMap<Route, Entry>,
     /// Counts uses, to tell which was the last.
     uses: u64,
-    /// When idle connections were let go of.
-    let_go_at: Option<Instant>,
+    /// Until when no connection is kept, because there was nothing left to open one with.
+    short_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -116,9 +112,6 @@ impl Pools {
     /// # Errors
     /// The files can't be used and never could.
     pub(super) fn get(&self, route: &Route) -> Result<Arc<Pool>, InvalidTls> {
-        if self.0.open.count() > self.0.options.connections_max {
-            self.let_go();
-        }
         // Before reading: a change in between is seen at the next attempt.
         let stamps = self.stamps(route);
         if let Some(pool) = self.kept().get(route, &stamps) {
@@ -142,24 +135,16 @@ impl Pools {
         }
     }
 
-    /// Has all idle connections end, if that was not done just now. Pools whose files can't be used keep theirs.
-    pub(super) fn let_go(&self) {
-        let now = Instant::now();
-        let routes: Vec<_> = {
-            let mut kept = self.kept();
-            if kept.let_go_at.is_some_and(|at| now < at + LET_GO_EVERY) {
-                return;
-            }
-            kept.let_go_at = Some(now);
-            kept.by_route.keys().cloned().collect()
-        };
-        for route in routes {
-            let Ok(pool) = self.make(&route) else { continue };
-            let mut kept = self.kept();
-            if let Some(entry) = kept.by_route.get_mut(&route) {
-                entry.pool = Arc::new(pool);
-            }
-        }
+    /// Whether a connection is closed once its request is answered, rather than kept.
+    pub(super) fn is_over(&self) -> bool {
+        let short_until = self.kept().short_until;
+        let is_short = short_until.is_some_and(|until| Instant::now() < until);
+        is_short || self.0.open.count() > self.0.options.connections_max
+    }
+
+    /// This machine has nothing left to open a connection with.
+    pub(super) fn is_short(&self) {
+        self.kept().short_until = Some(Instant::now() + self.0.options.idle_timeout);
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

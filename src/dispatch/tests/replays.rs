@@ -187,6 +187,36 @@ async fn a_letter_that_is_marked_is_let_be_once_a_newer_push_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_letter_at_which_an_endpoint_fails_that_is_well_else_is_dead_again() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = with_letters(&folder, &hook, UNPACED, &["1"]).await;
+    let states = &stage.dispatcher.0.parts.states;
+    hook.answer(500);
+    let before = hook.came().len();
+    assert_eq!(replay(&stage, Order::KeepNewest).await.replayed, 1);
+    for attempt in 1..=3 {
+        hook.wait_for(before + attempt).await;
+        let number = u32::try_from(attempt).unwrap();
+        eventually("it is written down", async || {
+            let letter = stage.letters().get(1).await.unwrap().unwrap().letter;
+            letter.attempts == Some(2 + number)
+        })
+        .await;
+        let left = stage.letters().stats().replaying;
+        if attempt < 3 {
+            assert_eq!(left, 1);
+        }
+        states.happen(&named("ci"), Event::Healed, "a test passed");
+    }
+    eventually("it is dead again", async || {
+        stage.letters().stats().replaying == 0
+    })
+    .await;
+    assert_eq!(hook.came().len(), before + 3);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_sent_again_by_hand_whether_it_was_delivered_or_died() {
     let (folder, hook) = (folder(), Hook::start(200).await);
     let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, UNPACED)]).await;

@@ -124,43 +124,37 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
     }
 }
 
-/// Sends to so many hosts one after another, and then to the last again, over the same connection; what the hosts have of
-/// their connections.
-async fn one_each(connections_max: usize, hosts: usize) -> (Client, Vec<TcpStream>) {
+#[tokio::test]
+async fn past_a_bound_no_connection_is_kept_whatever_hangs() {
     let client = Client::new(Options {
-        connections_max,
+        connections_max: 4,
         ..options()
     })
     .unwrap();
-    let mut streams = Vec::new();
-    let mut last = None;
-    for _ in 0..hosts {
-        let receiver = Receiver::new().await;
-        let (sent, stream) = tokio::join!(receiver.send_from(&client), receiver.answer(OK));
-        sent.unwrap();
-        streams.push(stream);
-        last = Some(receiver);
-    }
-    let (last, stream) = (last.unwrap(), streams.last_mut().unwrap());
-    let again = async {
-        read_request(stream).await;
-        stream.write_all(OK).await.unwrap();
+    let hanging = Receiver::new().await;
+    let hangs = async {
+        let _ = hanging.send_from(&client).await;
     };
-    let (sent, ()) = tokio::join!(last.send_from(&client), again);
-    sent.unwrap();
-    (client, streams)
-}
-
-#[tokio::test]
-async fn past_a_bound_connections_are_closed_on_which_nothing_is_sent() {
-    let (_client, mut streams) = one_each(3, 5).await;
-    for stream in streams.iter_mut().take(4) {
-        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0, "it is closed");
-    }
-    let (_client, streams) = one_each(5, 5).await;
-    for stream in &streams {
-        let read = stream.try_read(&mut [0; 16]).unwrap_err();
-        assert_eq!(read.kind(), io::ErrorKind::WouldBlock, "it is open");
+    let others = async {
+        let _hanging = hanging.accept().await;
+        let mut streams = Vec::new();
+        for _ in 0..6 {
+            let receiver = Receiver::new().await;
+            let (sent, stream) = tokio::join!(receiver.send_from(&client), receiver.answer(OK));
+            sent.unwrap();
+            streams.push(stream);
+        }
+        for stream in streams.iter_mut().skip(3) {
+            assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0, "it is closed");
+        }
+        for stream in streams.iter().take(3) {
+            let read = stream.try_read(&mut [0; 16]).unwrap_err();
+            assert_eq!(read.kind(), io::ErrorKind::WouldBlock, "it is open");
+        }
+    };
+    tokio::select! {
+        () = hangs => panic!("it was never answered"),
+        () = others => {}
     }
 }
 

@@ -62,3 +62,17 @@ async fn what_was_refused_is_given_up_with_all_behind_it_once_its_endpoint_is_gi
         assert_eq!(queue.pending(), 0, "{passage:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_and_waits_is_given_up_when_nothing_else_is_there() {
+    for passage in [Passage::Gone, Passage::GivingUp { probe_from: None }] {
+        let queue = queue(1, 1, Instant::now());
+        tokio::time::advance(WINDOW).await;
+        let open = lent(&queue).await.remove(0);
+        let at = Instant::now() + 3600 * SECOND;
+        give_back(&queue, &open, Completion::Retry { at });
+        set(&queue, passage);
+        assert!(!given_up_now(&queue).await.is_empty(), "{passage:?}");
+        assert_eq!(queue.pending(), 0, "{passage:?}");
+    }
+}
