@@ -39,14 +39,13 @@ use crate::{
         filter::Filter,
         quarantine::{self, Quarantine},
     },
-    journal::{self, Health, Journal, Notes, Opened},
+    journal::{self, Health, Journal, Opened},
     lifecycle::Tasks,
     listener::{BindError, Listener},
     ops::{self, Readiness},
-    push::{Pair, Settlement},
-    queue::{self, Queue},
+    push::Settlement,
+    queue::Queue,
     registry,
-    settings::Settings,
     sizing::{self, Sizing},
     telemetry::{Metrics, labels::ListenerName},
     webhook::{Endpoints, client},
@@ -59,6 +58,7 @@ mod health;
 mod letters;
 mod options;
 mod reload;
+mod restoring;
 mod shown;
 
 pub use error::RunError;
@@ -66,6 +66,7 @@ pub use reload::Load;
 
 use front::{Front, apply};
 use reload::Reloader;
+use restoring::restore;
 
 /// How long what was cut may take to end: it may hang on a disk that stands still.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,9 +80,6 @@ const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the ops listener may take to close.
 const OPS_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Threads that fill the queues at a start, if much is owed. The rest of a start has as many that are busy.
-const RESTORING: usize = 2;
 
 /// All parts, built and not yet running.
 struct App {
@@ -298,67 +296,6 @@ fn start_history(
     let (data_dir, journal, endpoints) = (&config.data_dir, journal.clone(), endpoints.clone());
     let names = move || endpoints.repositories();
     catalog::start(data_dir, options, journal, names, clock.clone(), lost).map_err(RunError::System)
-}
-
-/// What the journal owes and the queues don't take.
-#[derive(Debug, Default)]
-struct Restored {
-    /// Whose endpoints are gone.
-    orphans: queue::Orphans,
-    /// What had been given up before the start, and has no letter.
-    overtaken: queue::Orphans,
-    /// And what has one.
-    lettered: Vec<Pair>,
-}
-
-/// Fills the queues with what the journal still owes, and closes their windows.
-async fn restore(
-    journal: &Journal,
-    notes: Notes,
-    queue: &Arc<Queue>,
-    endpoints: &Endpoints,
-    settings: &Settings,
-) -> Result<Restored, RunError> {
-    let (journal, queue, endpoints) = (journal.clone(), Arc::clone(queue), endpoints.clone());
-    let settings = settings.clone();
-    let restore = move || -> Result<Restored, RunError> {
-        let (early, now) = (letters::Early::find(&settings, journal.id())?, Instant::now());
-        let taker = || {
-            let nothing = (queue::Orphans::new(), queue::Orphans::new(), Vec::new());
-            (queue.restoring(&endpoints, now), nothing)
-        };
-        let mut takers: [_; RESTORING] = std::array::from_fn(|_| taker());
-        notes.hand_over(&journal, &mut takers, |(restoring, found), run| {
-            let (orphans, overtaken, owed) = found;
-            if run.is_overtaken {
-                overtaken.extend(restoring.pass_over(&run));
-            } else {
-                owed.extend(early.of(&run));
-                orphans.extend(restoring.take(&run));
-            }
-        })?;
-        let (mut all_orphans, mut all_overtaken) = (queue::Orphans::new(), queue::Orphans::new());
-        let mut all_owed = Vec::new();
-        for (restoring, (orphans, overtaken, owed)) in takers {
-            restoring.finish();
-            all_orphans.extend(orphans);
-            all_overtaken.extend(overtaken);
-            all_owed.extend(owed);
-        }
-        // As they came.
-        for all in [&mut all_orphans, &mut all_overtaken] {
-            all.sort_by_key(|(pair, _)| (pair.sequence, pair.place));
-        }
-        letters::take_back(&settings, &all_owed);
-        let (overtaken, lettered) = early.part(all_overtaken);
-        Ok(Restored {
-            orphans: all_orphans,
-            overtaken,
-            lettered,
-        })
-    };
-    let restored = tokio::task::spawn_blocking(restore).await;
-    restored.map_err(|error| RunError::System(io::Error::other(error)))?
 }
 
 impl App {

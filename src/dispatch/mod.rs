@@ -55,6 +55,7 @@ mod dying;
 pub mod health;
 mod keeper;
 mod lanes;
+mod lately;
 mod letter_write;
 pub mod letters;
 pub mod pace;

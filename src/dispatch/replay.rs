@@ -10,7 +10,7 @@
 //! due.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,13 +26,14 @@ use super::{
     Dispatcher,
     delivery::{Attempted, Shipment},
     health::State,
+    lately::Lately,
     letters::LettersError,
     turn::Turn,
     which,
 };
 use crate::{
     catalog::{Reader, Which},
-    image::{RepositoryName, Tag},
+    image::Tag,
     push::{EndpointId, Sequence, Settlement},
     settings::{KeptLetter, Letter, Order, Settings},
     sizing::ImageToSize,
@@ -45,9 +46,6 @@ const ACCESS_AT_ONCE: usize = 4;
 
 /// How long until it is looked again, should nobody have told.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(1);
-
-/// So many images are known that were delivered lately.
-const LATELY_MAX: usize = 10_000;
 
 /// So often an endpoint that is well may fail at a letter: then it is that letter it fails at.
 const FAILURES_MAX: u32 = 3;
@@ -62,13 +60,6 @@ pub(super) enum Newer {
     Unknown,
 }
 
-/// What was delivered lately: the history is written a second later, or so, and knows of it only then.
-#[derive(Debug, Default)]
-struct Lately {
-    newest: HashMap<(RepositoryName, Tag, EndpointId), Sequence>,
-    in_order: VecDeque<(RepositoryName, Tag, EndpointId)>,
-}
-
 /// Who is being sent dead letters again.
 #[derive(Debug)]
 pub(super) struct Replays {
@@ -78,7 +69,7 @@ pub(super) struct Replays {
     asked: Mutex<HashSet<EndpointId>>,
     /// The letter that goes next, and how often an endpoint that was well failed at it.
     failed: Mutex<HashMap<EndpointId, (i64, u32)>>,
-    lately: Mutex<Lately>,
+    lately: Lately,
     changed: watch::Sender<()>,
     access: Arc<Semaphore>,
     complaint: Throttle,
@@ -90,7 +81,7 @@ impl Default for Replays {
             working: Mutex::default(),
             asked: Mutex::default(),
             failed: Mutex::default(),
-            lately: Mutex::default(),
+            lately: Lately::default(),
             changed: watch::Sender::new(()),
             access: Arc::new(Semaphore::new(ACCESS_AT_ONCE)),
             complaint: Throttle::new(),
@@ -116,28 +107,12 @@ impl Replays {
 
     /// A push of this journal's was delivered.
     pub(super) fn delivered(&self, which: &Which) {
-        let Some(tag) = which.tag.clone() else { return };
-        let key = (which.repository.clone(), tag, which.endpoint.clone());
-        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(newest) = lately.newest.get_mut(&key) {
-            *newest = which.sequence.max(*newest);
-            return;
-        }
-        lately.newest.insert(key.clone(), which.sequence);
-        lately.in_order.push_back(key);
-        if lately.in_order.len() > LATELY_MAX
-            && let Some(oldest) = lately.in_order.pop_front()
-        {
-            lately.newest.remove(&oldest);
-        }
+        self.lately.add(which);
     }
 
     /// Whether a push of the letter's tag that is newer than `than` was delivered lately.
     fn delivered_newer(&self, letter: &Letter, tag: &Tag, than: Option<Sequence>) -> bool {
-        let key = (letter.repository.clone(), tag.clone(), letter.endpoint.clone());
-        let lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = lately.newest.get(&key);
-        newest.is_some_and(|newest| than.is_none_or(|than| *newest > than))
+        self.lately.has_newer(letter, tag, than)
     }
 
     /// Somebody asked for letters of these.

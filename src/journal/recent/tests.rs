@@ -1,0 +1,121 @@
+//! What is remembered, and for how long.
+
+use super::*;
+
+fn key(number: usize) -> EventKey {
+    // Spread like a hash, without the time a million hashes take.
+    let spread = (number as u128 + 1)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
+        .to_be_bytes();
+    EventKey(*spread.first_chunk().unwrap())
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_unix_millis(millis)
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+#[test]
+fn a_uuid_is_its_own_key_and_anything_like_it_is_hashed() {
+    let id = "0198e6a4-7c1b-7f00-a1b2-c3d4e5f60718";
+    let bits = 0x7d83_99a4_a1b2_c3d4_e5f6_0718_u128.to_be_bytes();
+    assert_eq!(EventKey::of(id).unwrap().0, bits[4..]);
+    for other in [
+        id.to_uppercase(),
+        id.replace('-', "0"),
+        format!("{id} "),
+        id.replace('a', "g"),
+    ] {
+        let hash = sha2::Sha256::digest(other.as_bytes());
+        assert_eq!(EventKey::of(&other).unwrap().0, hash[..KEY_BYTES], "{other}");
+    }
+    assert_eq!(EventKey::of(""), None);
+}
+
+#[test]
+fn ids_that_only_count_up_are_spread_all_the_same() {
+    // Of 2^17 places at most some 7 are hit so often by chance.
+    for step in 0..24 {
+        let mut hits = vec![0u8; 1 << 17];
+        for number in 0..100_000u32 {
+            let mut key = [0x5a; KEY_BYTES];
+            let bytes = (u64::from(number) << step).to_be_bytes();
+            for (byte, counted) in key[4..].iter_mut().zip(bytes) {
+                *byte ^= counted;
+            }
+            hits[usize::try_from(EventKey(key).hash() % (1 << 17)).unwrap()] += 1;
+        }
+        let most = hits.iter().max().unwrap();
+        assert!(*most <= 16, "{most} ids at one place, counted from bit {step} on");
+    }
+}
+
+#[test]
+fn the_newest_are_kept_whatever_their_age_and_the_young_up_to_a_bound() {
+    let mut recent = Recent::default();
+    for number in 0..KEPT + 10 {
+        recent.push(key(number), at(0));
+    }
+    recent.forget(at(HOUR_MS - 1), recent.end());
+    assert_eq!(recent.len(), KEPT + 10);
+    recent.forget(at(HOUR_MS), recent.end());
+    assert_eq!(recent.len(), KEPT);
+    assert_eq!(recent.place(key(9)), None);
+    assert_eq!(recent.place(key(10)), Some(10));
+    for number in recent.len() + 10..KEPT_MAX + 15 {
+        recent.push(key(number), at(HOUR_MS));
+    }
+    recent.forget(at(HOUR_MS), recent.end());
+    assert!(recent.len() <= KEPT_MAX);
+    assert_eq!(recent.place(key(14)), None);
+    assert!(recent.place(key(KEPT_MAX + 14)).is_some());
+}
+
+#[test]
+fn ids_that_may_be_taken_back_push_none_out() {
+    let mut recent = Recent::default();
+    for number in 0..KEPT {
+        recent.push(key(number), at(0));
+    }
+    let durable = recent.end();
+    for number in 0..10 {
+        recent.push(key(KEPT + number), at(0));
+    }
+    recent.forget(at(HOUR_MS), durable);
+    recent.take_back(durable);
+    assert_eq!(recent.place(key(0)), Some(0));
+    assert_eq!(recent.len(), KEPT);
+}
+
+#[test]
+fn ids_of_a_failed_commit_are_taken_back() {
+    let mut recent = Recent::default();
+    recent.push(key(1), at(0));
+    let mark = recent.end();
+    recent.push(key(2), at(0));
+    recent.push(key(3), at(0));
+    recent.take_back(mark);
+    assert_eq!((recent.place(key(1)), recent.place(key(2))), (Some(0), None));
+    recent.push(key(2), at(0));
+    assert_eq!(recent.place(key(2)), Some(1));
+}
+
+#[test]
+fn ids_know_the_segment_that_holds_them() {
+    let mut recent = Recent::default();
+    for number in 0..6 {
+        recent.push(key(number), at(0));
+        let place = number as u64;
+        recent.settle_in(place..place + 1, 1 + place / 2);
+    }
+    assert_eq!(recent.count_in(1), 2);
+    assert_eq!(
+        recent.ids_in(2).map(|(key, _)| key).collect::<Vec<_>>(),
+        [key(2), key(3)]
+    );
+    recent.move_home(1, 1, 3);
+    assert_eq!((recent.count_in(1), recent.count_in(3)), (1, 3));
+    recent.move_home(1, 5, 3);
+    assert_eq!((recent.count_in(1), recent.count_in(3)), (0, 4));
+}
