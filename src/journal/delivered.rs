@@ -3,7 +3,7 @@
 //! A lane sends its pushes in order. So what is owed still of a lane that delivered a newer one had been given up when
 //! that was sent, although no settlement says so yet: its dead letter was not written in time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::notes::{Names, Note};
 use crate::{
@@ -11,51 +11,51 @@ use crate::{
     push::{EndpointId, Pair, Sequence},
 };
 
-/// Which pairs of new pushes were delivered: for each place a bit for each push since the first new one.
+/// Which pairs of new pushes were delivered: a bit for each, 64 pushes that follow each other in a word, by place. Numbers
+/// that were passed over take nothing, however many there are.
 #[derive(Debug, Default)]
-pub(super) struct Delivered(HashMap<u16, Vec<u64>>);
+pub(super) struct Delivered {
+    words: HashMap<(u64, u16), u64>,
+    /// All places there are.
+    places: BTreeSet<u16>,
+}
 
 impl Delivered {
     /// Notes that a pair was delivered; `first` is the first new push.
     pub(super) fn add(&mut self, pair: Pair, first: Option<Sequence>) {
-        let Some((word, bit)) = place(pair.sequence, first) else {
+        let Pair { sequence, place } = pair;
+        if first.is_none_or(|first| sequence < first) {
             return;
-        };
-        let words = self.0.entry(pair.place).or_default();
-        if word >= words.len() {
-            words.resize(word + 1, 0);
         }
-        if let Some(word) = words.get_mut(word) {
-            *word |= bit;
-        }
+        let (word, bit) = bit(sequence);
+        *self.words.entry((word, place)).or_default() |= bit;
+        self.places.insert(place);
     }
 
     /// The places at which a push was delivered.
-    fn places(&self, sequence: Sequence, first: Option<Sequence>) -> impl Iterator<Item = u16> {
-        let at = place(sequence, first);
-        let is_set = move |words: &Vec<u64>| {
-            at.and_then(|(word, bit)| Some(words.get(word)? & bit != 0))
-                .unwrap_or_default()
+    fn places(&self, sequence: Sequence) -> impl Iterator<Item = u16> {
+        let (word, bit) = bit(sequence);
+        let is_set = move |place: &u16| {
+            let word = self.words.get(&(word, *place));
+            word.is_some_and(|word| word & bit != 0)
         };
-        let set = self.0.iter().filter(move |(_, words)| is_set(words));
-        set.map(|(place, _)| *place)
+        self.places.iter().copied().filter(is_set)
     }
 
     /// The newest push of a repository that was delivered to each endpoint, of those that have a note.
     pub(super) fn newest<'a>(
         &self,
-        first: Option<Sequence>,
         notes: impl Iterator<Item = (Sequence, Note<'a>)>,
         names: &Names,
         repository: &RepositoryName,
     ) -> HashMap<EndpointId, Sequence> {
         let mut newest = HashMap::new();
-        if self.0.is_empty() {
+        if self.places.is_empty() {
             return newest;
         }
         let mut list: Option<(u32, Vec<EndpointId>)> = None;
         for (sequence, note) in notes {
-            for place in self.places(sequence, first) {
+            for place in self.places(sequence) {
                 let is_known = list.as_ref().is_some_and(|(number, _)| *number == note.owing);
                 if !is_known {
                     list = Some((note.owing, names.endpoints(note.owing, repository)));
@@ -70,8 +70,36 @@ impl Delivered {
     }
 }
 
-/// The word and the bit of a push; `None` for one that is not new.
-fn place(sequence: Sequence, first: Option<Sequence>) -> Option<(usize, u64)> {
-    let index = sequence.get().checked_sub(first?.get())?;
-    Some((usize::try_from(index / 64).ok()?, 1 << (index % 64)))
+/// The word and the bit of a push.
+fn bit(sequence: Sequence) -> (u64, u64) {
+    (sequence.get() / 64, 1 << (sequence.get() % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_were_passed_over_take_nothing() {
+        let sequence = |number| Sequence::new(number).unwrap();
+        let mut delivered = Delivered::default();
+        for number in [6, 7, 8, u64::MAX >> 1] {
+            let sequence = sequence(number);
+            delivered.add(Pair { sequence, place: 3 }, Sequence::new(7));
+        }
+        assert_eq!(delivered.words.len(), 2);
+        for (number, is) in [
+            (6, false),
+            (7, true),
+            (8, true),
+            (9, false),
+            (u64::MAX >> 1, true),
+        ] {
+            assert_eq!(
+                delivered.places(sequence(number)).count(),
+                usize::from(is),
+                "{number}"
+            );
+        }
+    }
 }

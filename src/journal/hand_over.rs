@@ -82,8 +82,6 @@ struct Shares<'a> {
     live: &'a Live,
     names: &'a Names,
     delivered: &'a Delivered,
-    /// The first new push.
-    first: Option<Sequence>,
     left: Mutex<IntoIter<Share>>,
     /// How many pushes were met that are owed.
     met: AtomicU64,
@@ -128,7 +126,6 @@ impl Notes {
             live: &live,
             names: &self.names,
             delivered: &self.delivered,
-            first: self.first,
             left: Mutex::new(shares.into_iter()),
             met: AtomicU64::new(0),
         };
@@ -243,7 +240,7 @@ impl Shares<'_> {
         let Some(repository) = self.names.name(number) else {
             return;
         };
-        let newest = (self.delivered).newest(self.first, notes::all(new), self.names, repository);
+        let newest = (self.delivered).newest(notes::all(new), self.names, repository);
         let (mut pushes, mut met) = (Vec::new(), 0);
         let mut flush = |pushes: &mut Vec<OwedPush<'_>>, made: &Option<Made>, is_last| {
             if let Some(Made {
