@@ -3,15 +3,15 @@
 //!
 //! # Start
 //! Journal opened and read → settings opened, the repositories' webhooks among the endpoints → endpoints' states
-//! restored → queues rebuilt → refused pushes wait on → listeners bound → the journal's thread → dispatcher → listeners serve. Nothing is taken
-//! before everything that was owed is back in its queue.
+//! restored → queues rebuilt → refused pushes wait on → listeners bound → the journal's thread → dispatcher → listeners
+//! serve. Nothing is taken before everything that was owed is back in its queue.
 //!
 //! # Stop
 //! 1. Readiness says no; ingest closes its socket and finishes the requests it has.
 //! 2. The dispatcher begins nothing new; attempts under way finish, or are cut at `shutdown.deadline` or by
 //!    a second signal.
-//! 3. The dead letters of what was given up are written, the states of endpoints and refusals are saved; the journal writes and
-//!    syncs what waits; then the history is written.
+//! 3. The dead letters of what was given up are written, the states of endpoints and refusals are saved; the journal
+//!    writes and syncs what waits; then the history is written.
 //! 4. The ops listener closes.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
@@ -43,7 +43,6 @@ use crate::{
     lifecycle::Tasks,
     listener::{BindError, Listener},
     ops::{self, Readiness},
-    push::Settlement,
     queue::Queue,
     registry,
     sizing::{self, Sizing},
@@ -247,15 +246,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         }))
         .map_err(RunError::System)?;
     dispatcher.bury(restored.orphans, None);
-    dispatcher.bury_overtaken(restored.overtaken);
-    drop(
-        journal.settle(
-            restored
-                .lettered
-                .into_iter()
-                .map(|pair| (pair, Settlement::DeadLetter)),
-        ),
-    );
+    dispatcher.bury_overtaken(restored.overtaken, restored.lettered);
     Ok(App {
         tasks,
         ops_tasks: Tasks::new(),

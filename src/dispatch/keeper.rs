@@ -1,67 +1,66 @@
 //! How what changes in memory comes into `settings.db`: by one task, all that waits in one transaction, on a thread
 //! that may block.
 
-use std::{io, time::Duration};
+use std::{io, mem, time::Duration};
 
 use tokio::{
     sync::Notify,
     task::spawn_blocking,
-    time::{Instant, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::settings::AccessError;
 
-/// The wait before it is written again what could not be.
+/// The wait before what could not be written is again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long the last write may take, at the end.
 const LAST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When something is written.
-#[derive(Debug)]
-pub(super) struct Keeper<'a> {
-    /// Tells that something is to be.
-    unsaved: &'a Notify,
+/// What is kept so.
+pub(super) trait Kept: Sync {
     /// How long after a write the next comes, at the earliest.
-    every: Duration,
-    next: Instant,
-    has_failed: bool,
+    const EVERY: Duration;
+    /// What is said when it can't be written.
+    const UNSAVED: &str;
+    /// What is said when it was not written at the end.
+    const LOST: &str;
+
+    /// Tells that something is to be written.
+    fn unsaved(&self) -> &Notify;
+
+    /// Writes what changed until now, and returns once it is durable.
+    fn save(&self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-impl<'a> Keeper<'a> {
-    pub(super) fn new(unsaved: &'a Notify, every: Duration) -> Self {
-        Self {
-            unsaved,
-            every,
-            next: Instant::now(),
-            has_failed: false,
+/// Has written what changes, until the token is cancelled. Of failures in a row only the first is told.
+pub(super) async fn keep<T: Kept>(kept: &T, soft: &CancellationToken) {
+    let (mut was_saved, mut rest) = (true, Duration::ZERO);
+    let due = async |rest| {
+        sleep(rest).await;
+        kept.unsaved().notified().await;
+    };
+    while soft.run_until_cancelled(due(rest)).await.is_some() {
+        let saved = kept.save().await;
+        rest = if saved.is_ok() { T::EVERY } else { AGAIN_AFTER };
+        let had_saved = mem::replace(&mut was_saved, saved.is_ok());
+        if let Err(error) = saved {
+            kept.unsaved().notify_one();
+            if had_saved {
+                warn!(%error, "{}", T::UNSAVED);
+            }
         }
     }
-
-    /// Waits until something is to be written; whether it is, or the token was cancelled before.
-    pub(super) async fn is_due(&self, soft: &CancellationToken) -> bool {
-        let due = async {
-            sleep_until(self.next).await;
-            self.unsaved.notified().await;
-        };
-        soft.run_until_cancelled(due).await.is_some()
-    }
-
-    /// It was written, or could not be: then it will be again. What is to be told of it: of failures in a row the first.
-    pub(super) fn wrote(&mut self, written: io::Result<()>) -> Option<io::Error> {
-        let had_failed = std::mem::replace(&mut self.has_failed, written.is_err());
-        self.next = Instant::now() + if self.has_failed { AGAIN_AFTER } else { self.every };
-        let error = written.err()?;
-        self.unsaved.notify_one();
-        (!had_failed).then_some(error)
-    }
 }
 
-/// The last write, which is not waited for for ever.
-pub(super) async fn last(save: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    let saved = timeout(LAST_TIMEOUT, save).await;
-    saved.map_err(io::Error::other).flatten()
+/// Has written what is left, once nothing changes any more; that is not waited for for ever.
+pub(super) async fn close<T: Kept>(kept: &T) {
+    let saved = timeout(LAST_TIMEOUT, kept.save()).await;
+    if let Err(error) = saved.map_err(io::Error::other).flatten() {
+        warn!(%error, "{}", T::LOST);
+    }
 }
 
 /// Writes on a thread that may block.

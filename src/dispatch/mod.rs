@@ -237,8 +237,11 @@ impl Dispatcher {
         self.lay_out_orphans(orphans, attempts, Reason::gone);
     }
 
-    /// Gives up what had been given up before the start: newer pushes of its lane were delivered since.
-    pub fn bury_overtaken(&self, overtaken: Orphans) {
+    /// Gives up what had been given up before the start: newer pushes of its lane were delivered since. What of it has a
+    /// letter is only settled.
+    pub fn bury_overtaken(&self, overtaken: Orphans, lettered: Vec<Pair>) {
+        let lettered = lettered.into_iter().map(|pair| (pair, Settlement::DeadLetter));
+        drop(self.0.parts.journal.settle(lettered));
         if !overtaken.is_empty() {
             warn!(
                 pushes = overtaken.len(),

@@ -13,9 +13,9 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::keeper::{self, Keeper};
+use super::keeper::{self, Kept};
 use crate::{
     catalog::Which,
     clock::Clock,
@@ -25,9 +25,6 @@ use crate::{
     settings::{AccessError, RefusalKey, SavedRefusal, Settings},
     webhook::{Endpoint, Endpoints},
 };
-
-/// How long after a write the next one comes at the earliest: what is refused meanwhile is written at once then.
-const WRITE_EVERY: Duration = Duration::from_millis(100);
 
 /// What the refusals work with.
 #[derive(Clone, Debug)]
@@ -75,7 +72,7 @@ impl Refusals {
     /// It can't be read.
     pub fn restore(parts: Parts) -> Result<Self, AccessError> {
         let (now, at) = (parts.clock.now(), Instant::now());
-        let mut inner = Inner::default();
+        let (mut inner, mut waiting) = (Inner::default(), 0_u64);
         for saved in parts.settings.refusals(parts.journal)? {
             let endpoint = parts.endpoints.get(&saved.endpoint);
             let is_same = endpoint.is_some_and(|endpoint| is_set_as(&endpoint, &saved));
@@ -90,15 +87,15 @@ impl Refusals {
                 until,
             );
             let key = (saved.sequence, saved.endpoint);
+            waiting += u64::from(is_owed && until > at);
             if is_owed {
                 inner.waiting.insert(key, true);
             } else {
                 inner.unsaved.insert(key, None);
             }
         }
-        let count = inner.waiting.len();
-        if count > 0 {
-            info!(pushes = count, "refused pushes go on waiting");
+        if waiting > 0 {
+            info!(pushes = waiting, "refused pushes go on waiting");
         }
         let unsaved = Notify::new();
         unsaved.notify_one();
@@ -147,22 +144,30 @@ impl Refusals {
 
     /// Writes what changes, until the token is cancelled.
     pub async fn keep(self, soft: CancellationToken) {
-        let mut keeper = Keeper::new(&self.0.unsaved, WRITE_EVERY);
-        while keeper.is_due(&soft).await {
-            if let Some(error) = keeper.wrote(self.save().await) {
-                warn!(%error, "until when refused pushes wait can't be saved; a restart sends them sooner");
-            }
-        }
+        keeper::keep(&self, &soft).await;
     }
 
     /// Writes what is left, once nothing changes any more.
     pub async fn close(&self) {
-        if let Err(error) = keeper::last(self.save()).await {
-            warn!(%error, "until when refused pushes wait was not saved at the end; they are sent sooner");
-        }
+        keeper::close(self).await;
     }
 
-    /// Writes what changed until now.
+    /// Each change is whole before anything can panic.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept for Refusals {
+    /// What is refused meanwhile is written at once then.
+    const EVERY: Duration = Duration::from_millis(100);
+    const UNSAVED: &str = "until when refused pushes wait can't be saved; a restart sends them sooner";
+    const LOST: &str = "until when refused pushes wait was not saved at the end; they are sent sooner";
+
+    fn unsaved(&self) -> &Notify {
+        &self.0.unsaved
+    }
+
     async fn save(&self) -> io::Result<()> {
         let _one_at_a_time = self.0.saving.lock().await;
         let unsaved: Vec<_> = {
@@ -193,11 +198,6 @@ impl Refusals {
             }
         }
         saved
-    }
-
-    /// Each change is whole before anything can panic.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

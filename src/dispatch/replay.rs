@@ -2,8 +2,8 @@
 //! endpoint, in turns with what its lanes send.
 //!
 //! A letter goes once it was answered with 2xx. When its endpoint fails it stays first, and waits for it, unless the
-//! endpoint is well but for that letter; refused, it is dead again. Either way it has the new reason. What was in flight when
-//! the process ended is sent again after the start, under the same `webhook-id`.
+//! endpoint is well but for that letter; refused, it is dead again. Either way it has the new reason. What was in flight
+//! when the process ended is sent again after the start, under the same `webhook-id`.
 //!
 //! While an endpoint is not healthy its letters wait. But the first one after somebody asked is sent all the same; and
 //! if the queue has nothing for the endpoint, so that nobody else would find out, one is sent whenever an attempt is

@@ -25,7 +25,7 @@ mod saved;
 use super::{
     alerts::Alerts,
     health::{Event, Health, Policy, State, Verdict},
-    keeper::{self, Keeper},
+    keeper::{self, Kept},
 };
 use crate::{
     catalog::{EndpointHealth, History, Transition},
@@ -354,19 +354,12 @@ impl States {
 
     /// Writes and tells what changes, until the token is cancelled.
     pub async fn keep(self, soft: CancellationToken) {
-        let mut keeper = Keeper::new(&self.0.unsaved, Duration::ZERO);
-        while keeper.is_due(&soft).await {
-            if let Some(error) = keeper.wrote(self.save().await) {
-                warn!(%error, "states of endpoints can't be saved, and aren't told; deliveries go on");
-            }
-        }
+        keeper::keep(&self, &soft).await;
     }
 
     /// Writes and tells what is left, once nothing changes any more.
     pub async fn close(&self) {
-        if let Err(error) = keeper::last(self.save()).await {
-            warn!(%error, "the last changes of endpoints' states were not saved");
-        }
+        keeper::close(self).await;
     }
 
     /// Writes and tells what changed until now, and returns once it is durable.
@@ -460,6 +453,20 @@ impl States {
     /// Each change of the states is whole before anything can panic.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept for States {
+    const EVERY: Duration = Duration::ZERO;
+    const UNSAVED: &str = "states of endpoints can't be saved, and aren't told; deliveries go on";
+    const LOST: &str = "the last changes of endpoints' states were not saved";
+
+    fn unsaved(&self) -> &Notify {
+        &self.0.unsaved
+    }
+
+    fn save(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.save()
     }
 }
 

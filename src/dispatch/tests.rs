@@ -314,7 +314,7 @@ impl Stage {
         tasks.spawn_lasting("backlogs", dispatcher.clone().bound_backlogs());
         tasks.spawn_lasting("dispatcher", dispatcher.clone().run());
         dispatcher.bury(orphans, None);
-        dispatcher.bury_overtaken(overtaken);
+        dispatcher.bury_overtaken(overtaken, Vec::new());
         Self { folder, dispatcher }
     }
 

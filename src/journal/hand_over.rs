@@ -241,6 +241,7 @@ impl Shares<'_> {
             return;
         };
         let newest = (self.delivered).newest(notes::all(new), self.names, repository);
+        let last = newest.values().max().copied();
         let (mut pushes, mut met) = (Vec::new(), 0);
         let mut flush = |pushes: &mut Vec<OwedPush<'_>>, made: &Option<Made>, is_last| {
             if let Some(Made {
@@ -263,17 +264,13 @@ impl Shares<'_> {
             };
             met += 1;
             let push = self.journal.less_told(push);
-            let overtaken = if newest.is_empty() {
-                None
+            let (overtaken, owed) = if last.is_none_or(|last| sequence > last) {
+                (None, push.unsettled)
             } else {
-                self.overtaken(sequence, note, &push.unsettled, &newest, repository)
+                self.part(sequence, note, push.unsettled, &newest, repository)
             };
-            let (overtaken, owed) = match overtaken {
-                None => (None, push.unsettled),
-                Some((overtaken, owed)) => (Some(overtaken), owed),
-            };
-            let parts = overtaken.map(|overtaken| (overtaken, true));
-            for (unsettled, is_overtaken) in parts.into_iter().chain([(owed, false)]) {
+            let overtaken = overtaken.map(|overtaken| (overtaken, true));
+            for (unsettled, is_overtaken) in overtaken.into_iter().chain([(owed, false)]) {
                 if unsettled.count() == 0 {
                     continue;
                 }
@@ -301,16 +298,16 @@ impl Shares<'_> {
         self.met.fetch_add(met, Ordering::Relaxed);
     }
 
-    /// Who owes a push and was delivered a newer one, and who else owes it; `None` if nobody was.
-    fn overtaken(
+    /// Of those who owe a push: who was delivered a newer one, if anybody was, and who was not.
+    fn part(
         &self,
         sequence: Sequence,
         note: Note<'_>,
-        unsettled: &Unsettled,
+        unsettled: Unsettled,
         newest: &HashMap<EndpointId, Sequence>,
         repository: &RepositoryName,
-    ) -> Option<(Unsettled, Unsettled)> {
-        let (mut overtaken, mut others) = (unsettled.clone(), unsettled.clone());
+    ) -> (Option<Unsettled>, Unsettled) {
+        let (mut overtaken, mut others) = (unsettled.clone(), unsettled);
         for (place, endpoint) in (0..).zip(self.names.endpoints(note.owing, repository)) {
             if newest.get(&endpoint).is_some_and(|newest| *newest > sequence) {
                 others.settle(place);
@@ -318,7 +315,7 @@ impl Shares<'_> {
                 overtaken.settle(place);
             }
         }
-        (overtaken.count() > 0).then_some((overtaken, others))
+        (Some(overtaken).filter(|overtaken| overtaken.count() > 0), others)
     }
 
     fn make(&self, owing: Owing, is_overtaken: bool, number: u32, repository: &RepositoryName) -> Made {

@@ -1,8 +1,9 @@
 //! The event ids taken lately, so that a push that the registry sends again is not taken again.
 //!
 //! Remembered are the newest [`KEPT`] ids whatever their age, and any younger than [`KEPT_AGE`] up to
-//! [`KEPT_MAX`]; in a small journal so many fewer that they take an eighth of it at most ([`Bounds`]). Each has a *home*, the segment whose deletion would lose it on disk; before that segment
-//! goes, its ids are written again and get a new home.
+//! [`KEPT_MAX`]; in a small journal so many fewer that they take an eighth of it at most ([`Bounds`]). Each has a
+//! *home*, the segment whose deletion would lose it on disk; before that segment goes, its ids are written again and
+//! get a new home.
 //!
 //! A million ids take some 22 MiB: 12 bytes each in a ring, and 5 in a table of places within the ring, which
 //! is half empty. Their times are kept for runs of ids, not for each.

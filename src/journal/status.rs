@@ -33,7 +33,8 @@ pub enum Health {
         /// The bound.
         bytes_max: u64,
     },
-    /// The disk is full, or no file can be opened for want of open files or memory; tried again every 500 ms. What still fits into the current segment is taken.
+    /// The disk is full, or no file can be opened for want of open files or memory; tried again every 500 ms. What
+    /// still fits into the current segment is taken.
     NoSpace {
         /// What the system says.
         error: String,

@@ -49,9 +49,7 @@ impl Queue {
             last: None,
         }
     }
-}
 
-impl Queue {
     /// Has a lane go on as it was before the restart: its first push, if that is this one, was refused so often, and is
     /// sent again then, not earlier. Whether it is. Before anything is lent.
     #[must_use]
@@ -100,6 +98,7 @@ impl Restoring<'_> {
         let inserted = self
             .queue
             .insert(run.repository, arrivals, &known.owing, self.now);
+        // It holds the queue that is asked for next.
         drop(inserted);
         self.end(run);
         let orphans = pairs(run, &known.gone);

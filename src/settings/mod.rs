@@ -1,5 +1,5 @@
 //! `settings.db`: what is precious, and can't be built again from anything else: how endpoints are, the repositories'
-//! own webhooks, and dead letters; until when refused pushes wait. And the key of cursors, which would be made anew.
+//! own webhooks, dead letters, and until when refused pushes wait. And the key of cursors, which would be made anew.
 //!
 //! # Specification
 //! A SQLite database in `data_dir`, readable by its owner alone. `PRAGMA user_version` is the version of its

@@ -278,6 +278,7 @@ mod tests {
             reason(StatusCode::FOUND),
             "answered 302 Found; redirects are not followed"
         );
+        assert_eq!(reason(StatusCode::NOT_MODIFIED), "answered 304 Not Modified");
         assert_eq!(reason(StatusCode::from_u16(799).unwrap()), "answered 799");
     }
 

@@ -5,12 +5,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{
     image::Digest,
-    push::EndpointId,
     webhook::{
-        Batching, Coalesce, Endpoint, Fault, Format, Outcome, Rate, Sizes,
+        Endpoint, Fault, Outcome, Sizes,
         client::{Client, Options},
         format::{EventKind, Message},
-        guard::{Author, Guard},
+        guard::Guard,
         judge::judge,
     },
 };
@@ -155,23 +154,8 @@ async fn send_twice(address: SocketAddr) -> Vec<Outcome> {
     })
     .unwrap();
     let endpoint = Endpoint {
-        id: EndpointId::Named("try".into()),
-        author: Author::Operator,
-        url: Secret::inline(format!("http://{address}/?token=hunter2")),
         secret: Some(Secret::inline(SECRET)),
-        previous_secret: None,
-        format: Format::Native,
-        headers: Vec::new(),
-        repositories: Arc::default(),
-        tags: Arc::default(),
-        exclude_tags: Arc::default(),
-        batching: Arc::new(Batching {
-            window: Duration::ZERO,
-            pushes_max: 1,
-            coalesce: Coalesce::Tag,
-        }),
-        rate: Rate { per_second: None },
-        way: None,
+        ..Endpoint::plain("try", &format!("http://{address}/?token=hunter2"))
     };
     let at = Timestamp::from_unix_millis(1_614_265_330_000);
     let message = Message {

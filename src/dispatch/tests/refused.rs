@@ -12,6 +12,15 @@ async fn start(folder: &TempDir, endpoint: Endpoint, clock: &Set) -> Stage {
     Stage::start_by(folder, vec![endpoint], Bounds::default(), options, clock.clock()).await
 }
 
+/// The same with a push that was refused twice, and waits an hour: the receiver, the clock, and who waits.
+async fn refused(folder: &TempDir) -> (Hook, Set, Stage) {
+    let (hook, clock) = (Hook::start(422).await, Set::new());
+    let stage = start(folder, endpoint("ci", &hook.url, UNPACED), &clock).await;
+    stage.take(vec![push("a", "v1", &["ci"])]).await;
+    wait_until_kept(&stage, &[2]).await;
+    (hook, clock, stage)
+}
+
 /// What the file says of refused pushes.
 fn kept(stage: &Stage) -> Vec<SavedRefusal> {
     let parts = &stage.dispatcher.0.parts;
@@ -41,12 +50,9 @@ async fn another(stage: &Stage, hook: &Hook) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_goes_on_waiting_and_counting() {
     for is_killed in [false, true] {
-        let (folder, hook, clock) = (folder(), Hook::start(422).await, Set::new());
+        let folder = folder();
+        let (hook, clock, stage) = refused(&folder).await;
         let plain = || endpoint("ci", &hook.url, UNPACED);
-        let stage = start(&folder, plain(), &clock).await;
-        stage.take(vec![push("a", "v1", &["ci"])]).await;
-        hook.wait_for(2).await;
-        wait_until_kept(&stage, &[2]).await;
         if is_killed {
             stage.kill().await;
         } else {
@@ -71,10 +77,8 @@ async fn a_restart_goes_on_waiting_and_counting() {
 
 #[tokio::test]
 async fn a_clock_set_back_makes_no_wait_longer() {
-    let (folder, hook, clock) = (folder(), Hook::start(422).await, Set::new());
-    let stage = start(&folder, endpoint("ci", &hook.url, UNPACED), &clock).await;
-    stage.take(vec![push("a", "v1", &["ci"])]).await;
-    wait_until_kept(&stage, &[2]).await;
+    let folder = folder();
+    let (hook, clock, stage) = refused(&folder).await;
     stage.stop().await;
     clock.go(-24 * 365 * 10 * HOUR_MS);
     let stage = start(&folder, endpoint("ci", &hook.url, UNPACED), &clock).await;
@@ -90,10 +94,8 @@ async fn a_clock_set_back_makes_no_wait_longer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_refused_is_sent_at_once_to_an_endpoint_that_was_set_otherwise_meanwhile() {
-    let (folder, hook, clock) = (folder(), Hook::start(401).await, Set::new());
-    let stage = start(&folder, endpoint("ci", &hook.url, UNPACED), &clock).await;
-    stage.take(vec![push("a", "v1", &["ci"])]).await;
-    wait_until_kept(&stage, &[2]).await;
+    let folder = folder();
+    let (hook, clock, stage) = refused(&folder).await;
     stage.stop().await;
     hook.answer(200);
     let with_secret = Endpoint {
@@ -109,9 +111,8 @@ async fn what_was_refused_is_sent_at_once_to_an_endpoint_that_was_set_otherwise_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ended_is_not_kept_and_neither_is_what_another_journal_took() {
-    let (folder, hook, clock) = (folder(), Hook::start(422).await, Set::new());
-    let stage = start(&folder, endpoint("ci", &hook.url, UNPACED), &clock).await;
-    stage.take(vec![push("a", "v1", &["ci"])]).await;
+    let folder = folder();
+    let (hook, clock, stage) = refused(&folder).await;
     stage.take(vec![push("b", "v1", &["ci"])]).await;
     wait_until_kept(&stage, &[2, 2]).await;
     // A newer push of the same tag: the older one is superseded.
@@ -134,10 +135,8 @@ async fn what_ended_is_not_kept_and_neither_is_what_another_journal_took() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_kill_left_behind_of_a_push_that_ended_goes_with_the_next_start() {
-    let (folder, hook, clock) = (folder(), Hook::start(422).await, Set::new());
-    let stage = start(&folder, endpoint("ci", &hook.url, UNPACED), &clock).await;
-    stage.take(vec![push("a", "v1", &["ci"])]).await;
-    wait_until_kept(&stage, &[2]).await;
+    let folder = folder();
+    let (hook, clock, stage) = refused(&folder).await;
     let left_behind = kept(&stage);
     hook.answer(200);
     stage.dispatcher.0.parts.states.hurry(&[named("ci")].into());
