@@ -70,3 +70,78 @@ pub(super) async fn write(
     let written = spawn_blocking(write).await;
     written.map_err(io::Error::other)?.map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// What can't be written so often.
+    #[derive(Default)]
+    struct Stubborn {
+        unsaved: Notify,
+        failures: u32,
+        tried: AtomicU32,
+    }
+
+    impl Kept for Stubborn {
+        const EVERY: Duration = Duration::from_millis(100);
+        const UNSAVED: &str = "not now";
+        const LOST: &str = "not at all";
+
+        fn unsaved(&self) -> &Notify {
+            &self.unsaved
+        }
+
+        async fn save(&self) -> io::Result<()> {
+            if self.tried.fetch_add(1, Ordering::AcqRel) < self.failures {
+                return Err(io::Error::other("no"));
+            }
+            Ok(())
+        }
+    }
+
+    impl Stubborn {
+        fn tried(&self) -> u32 {
+            self.tried.load(Ordering::Acquire)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_is_until_it_was_and_then_no_more() {
+        let kept = Stubborn {
+            failures: 2,
+            ..Stubborn::default()
+        };
+        let soft = CancellationToken::new();
+        kept.unsaved.notify_one();
+        let looked = async {
+            sleep(AGAIN_AFTER / 2).await;
+            assert_eq!(kept.tried(), 1);
+            sleep(AGAIN_AFTER).await;
+            assert_eq!(kept.tried(), 2);
+            sleep(Duration::from_hours(1)).await;
+            assert_eq!(kept.tried(), 3);
+            soft.cancel();
+        };
+        tokio::join!(keep(&kept, &soft), looked);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_all_the_time_is_written_from_time_to_time() {
+        let kept = Stubborn::default();
+        let (soft, began) = (CancellationToken::new(), Instant::now());
+        let changes = async {
+            while began.elapsed() < Duration::from_secs(1) {
+                kept.unsaved.notify_one();
+                sleep(Duration::from_millis(1)).await;
+            }
+            soft.cancel();
+        };
+        tokio::join!(keep(&kept, &soft), changes);
+        assert!((8..=11).contains(&kept.tried()), "{}", kept.tried());
+    }
+}

@@ -91,6 +91,16 @@ mod tests {
             way: Some(Arc::new(way)),
             ..plain()
         };
+        let by_credentials = |credentials| {
+            by(Way {
+                credentials: Some(credentials),
+                ..Way::default()
+            })
+        };
+        let basic = |username: &str, password| Credentials::Basic {
+            username: username.to_owned(),
+            password: Secret::inline(password),
+        };
         let all = [
             plain(),
             Endpoint::plain("ci", "http://127.0.0.1:1/other"),
@@ -104,17 +114,11 @@ mod tests {
             },
             with_header("1"),
             with_header("2"),
-            by(Way {
-                credentials: Some(Credentials::Bearer(Secret::inline("t"))),
-                ..Way::default()
-            }),
-            by(Way {
-                credentials: Some(Credentials::Basic {
-                    username: "u".to_owned(),
-                    password: Secret::inline("t"),
-                }),
-                ..Way::default()
-            }),
+            by_credentials(Credentials::Bearer(Secret::inline("t"))),
+            by_credentials(Credentials::Bearer(Secret::inline("other"))),
+            by_credentials(basic("u", "t")),
+            by_credentials(basic("u", "other")),
+            by_credentials(basic("other", "t")),
             by(Way {
                 tls: Some(Arc::new(TlsFiles {
                     ca_file: Some("ca.pem".into()),

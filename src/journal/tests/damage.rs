@@ -169,12 +169,18 @@ fn the_smallest_commit_is_larger_than_its_frame() {
 #[test]
 fn a_segments_name_that_leads_to_no_file_is_told_and_nobody_waits_for_it() {
     type Put = fn(&std::path::Path);
-    let puts: [Put; 3] = [
-        |path| rustix::fs::mkfifoat(rustix::fs::CWD, path, 0o600.into()).unwrap(),
-        |path| std::os::unix::fs::symlink("nowhere", path).unwrap(),
-        |path| std::fs::create_dir(path).unwrap(),
+    let puts: [(Put, &str); 3] = [
+        (
+            |path| rustix::fs::mkfifoat(rustix::fs::CWD, path, 0o600.into()).unwrap(),
+            "it is not a regular file",
+        ),
+        (
+            |path| std::os::unix::fs::symlink("nowhere", path).unwrap(),
+            "No such file",
+        ),
+        (|path| std::fs::create_dir(path).unwrap(), "Is a directory"),
     ];
-    for put in puts {
+    for (put, why) in puts {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(DIRECTORY);
         drop(Journal::open(&path, OPTIONS, clock()).unwrap());
@@ -182,8 +188,9 @@ fn a_segments_name_that_leads_to_no_file_is_told_and_nobody_waits_for_it() {
         put(&newest);
         let name = newest.display().to_string();
         let refused = Journal::open(&path, OPTIONS, clock()).unwrap_err().to_string();
-        assert!(refused.contains(&name), "{refused}");
+        assert!(refused.contains(&name) && refused.contains(why), "{refused}");
         let told = verify(&path, &mut |_, _| {}).unwrap_err().to_string();
         assert!(told.contains(&name), "{told}");
+        assert!(told.contains(why) || why == "Is a directory", "{told}");
     }
 }
