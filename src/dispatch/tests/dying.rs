@@ -219,3 +219,29 @@ async fn what_was_given_up_before_newer_ones_were_delivered_is_never_sent_after_
         stage.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_end_letters_are_tried_until_they_can_be_written() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, UNPACED)]).await;
+    let file = stage.settings_file();
+    let change = |sql| {
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        connection.busy_timeout(SOON).unwrap();
+        connection.execute_batch(sql).unwrap();
+    };
+    change("CREATE TRIGGER not_now BEFORE INSERT ON dead_letters BEGIN SELECT RAISE(ABORT, 'not now'); END");
+    stage.take(vec![push("a", "v1", &["ci"])]).await;
+    hook.wait_for(2).await;
+    let dispatcher = stage.dispatcher.clone();
+    eventually("given up", async || dispatcher.0.dying.len() == 1).await;
+    let mended = async {
+        dispatcher.0.parts.tasks.soft().cancelled().await;
+        // Some attempts are in vain before.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        change("DROP TRIGGER not_now");
+    };
+    tokio::join!(stage.stop(), mended);
+    let settings = Settings::open(&file).unwrap();
+    assert_eq!(settings.letter_stats().letters, 1);
+}
