@@ -123,16 +123,20 @@ fn bind_socket(data_dir: &Path) -> Option<Socket> {
     bound.ok()
 }
 
-/// Opens `settings.db`, and puts the repositories' webhooks among the endpoints.
+/// Opens `settings.db`, and puts the repositories' webhooks among the endpoints. `is_used` says that the data directory
+/// has been used before.
 pub(super) async fn open_settings(
     config: &Config,
-    endpoints: &Endpoints,
-    defaults: &Defaults,
+    is_used: bool,
+    (endpoints, defaults): (&Endpoints, &Defaults),
     clock: &Clock,
 ) -> Result<Settings, RunError> {
     let (path, now) = (config.data_dir.join(settings::FILE), clock.now());
     let (endpoints, defaults) = (endpoints.clone(), defaults.clone());
     let open = move || -> Result<Settings, RunError> {
+        if is_used {
+            settings::look_again(&path)?;
+        }
         let settings = Settings::open(&path)?;
         let restored = webhooks::restore(&settings, &endpoints, &defaults, now)?;
         info!(webhooks = restored, "settings opened");

@@ -140,7 +140,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let client = client::Client::new(options::client_options(config))?;
     let steady = clock.steady();
     let defaults = Defaults::new(config.batch, config.delivery.rate);
-    let settings = admin::open_settings(config, &endpoints, &defaults, &clock).await?;
+    let settings = admin::open_settings(config, commits > 0, (&endpoints, &defaults), &clock).await?;
     let tasks = Tasks::new();
     let history = start_history(config, &tasks, &journal, &endpoints, &clock)?;
     let parts = health::Parts {

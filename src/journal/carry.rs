@@ -283,7 +283,7 @@ impl Writer {
                 tracing::warn!(%error, "a segment that owes nothing can't be deleted now");
                 self.carrying.rest(AGAIN_AFTER);
             }
-            Err(DeleteError::Fatal(error)) => self.fail(error.to_string()),
+            Err(DeleteError::Fatal(error)) => self.fail(&error.to_string()),
         }
     }
 }

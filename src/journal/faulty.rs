@@ -429,7 +429,11 @@ impl StorageFile for FaultyFile {
         }
         state.syncs += 1;
         state.nodes[self.node].sync();
-        Ok(())
+        if state.names.values().any(|node| *node == self.node) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

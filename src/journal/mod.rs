@@ -154,7 +154,7 @@ use live::Live;
 use recent::Recent;
 use segments::Segments;
 use settler::Settler;
-use settling::{Settling, Told};
+use settling::{Caller, Settling, Told};
 use storage::{Disk, Storage};
 
 /// The journal's directory within the data directory.
@@ -259,15 +259,23 @@ impl Shared {
         });
     }
 
-    /// Writes settlements down, on this thread: they survive `kill -9` when this returns.
-    fn settle(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
-        match self.settling.tell(settlements) {
+    /// Writes settlements down, on this thread, and answers `callers` once they survive `kill -9`.
+    fn settle_for(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>, callers: Vec<Caller>) {
+        let (told, answerable) = self.settling.tell(settlements, callers);
+        settling::answer(answerable);
+        match told {
             Told::More => {}
             Told::News => self.inbox.nudge(),
             Told::TooLate => {
                 tracing::warn!("settled after the journal ended; the webhook will be repeated");
             }
         }
+    }
+
+    /// The same, and nobody waits.
+    #[cfg(any(test, feature = "fuzzing"))]
+    fn settle(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
+        self.settle_for(settlements, Vec::new());
     }
 
     fn publish(&self, stats: &Stats) {

@@ -11,7 +11,7 @@
 //!    passed over: what is cut may have had them, and pushes that are gone although settlements of them are there. From
 //!    here on what stands behind that end is known to be cut. A newest segment without any commit is replaced, under
 //!    its own number, by rename, unless numbers are passed over behind it.
-//! 6. Settlements that were told but not committed are committed to it, then their file goes.
+//! 6. Settlements that were told but not committed are committed to it, then their file is begun anew.
 //! 7. Older segments are cut to their valid ends, for the space. Not synced: the headers say it all.
 //!
 //! On a full disk the start ends with step 2 or 4: what is owed is delivered, nothing is taken, and the rest is
@@ -169,7 +169,12 @@ impl Recovery<'_> {
                 tracing::warn!(%error, "no space for a fresh segment; the journal takes nothing until there is");
                 let active = sealed(newest);
                 scanned.found.pop();
-                let settling = Settling::new(Arc::clone(self.storage), seed, backlog, file_end);
+                let settling = Settling::new(
+                    Arc::clone(self.storage),
+                    seed,
+                    self.options.segment_size,
+                    (backlog, file_end),
+                );
                 return Ok((active, settling));
             }
             (Err(error), _) => return Err(self.directory().failed(SPARE, error)),
@@ -190,10 +195,16 @@ impl Recovery<'_> {
             report.settled_late = late.count();
         }
         self.directory().remove(SETTLING)?;
+        settling::set_aside(&**self.storage, self.options.segment_size);
         self.truncate(&scanned.found);
         Ok((
             active,
-            Settling::new(Arc::clone(self.storage), seed, Backlog::default(), 0),
+            Settling::new(
+                Arc::clone(self.storage),
+                seed,
+                self.options.segment_size,
+                (Backlog::default(), 0),
+            ),
         ))
     }
 
@@ -300,7 +311,7 @@ impl Recovery<'_> {
             }
         }
         let needed = FIRST_COMMIT_AT + (FRAME_HEADER_BYTES + backlog_bytes) as u64;
-        let capacity = u64::from(self.options.segment_size).max(needed);
+        let capacity = segment::usual_capacity(self.options.segment_size).max(needed);
         let file = segment::create(&**self.storage, SPARE, capacity)?;
         Active::begin(&**self.storage, SPARE, file, &header)
     }

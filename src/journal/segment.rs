@@ -26,6 +26,7 @@ use super::{
     codec::{Decoder, Malformed},
     flight::Flight,
     frame::Seed,
+    settling,
     storage::{Storage, StorageFile},
 };
 use crate::{clock::Timestamp, push::Sequence};
@@ -147,6 +148,12 @@ fn decode_count(decoder: &mut Decoder<'_>) -> Result<u64, HeaderError> {
     Some(decoder.u64()?)
         .filter(|count| (1..=COUNT_MAX).contains(count))
         .ok_or(UNCOUNTED)
+}
+
+/// Bytes of a segment's file: with what is set aside for settlements, which there is once, two segments take no more than
+/// twice `segment_size`.
+pub(super) fn usual_capacity(segment_size: u32) -> u64 {
+    u64::from(segment_size) - settling::set_aside_bytes(segment_size)
 }
 
 /// Makes a file of `bytes` zeros, durable but for its name. Its blocks are set aside, but mostly not written yet

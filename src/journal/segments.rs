@@ -12,6 +12,7 @@ use super::{
     flight::Flight,
     frame::{FRAME_HEADER_BYTES, Seed},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
+    settling,
     spare::{Filling, SPARE, Spare},
     storage::{Storage, StorageFile, will_pass},
     time::now,
@@ -125,7 +126,7 @@ impl Segments {
     pub(super) fn new(parts: Parts) -> Self {
         let spare = Spare::new(
             Arc::clone(&parts.storage),
-            u64::from(parts.options.segment_size),
+            segment::usual_capacity(parts.options.segment_size),
             parts.filling,
         );
         // Recovery hands over a sealed segment only when the disk had no space for a fresh one.
@@ -214,7 +215,7 @@ impl Segments {
         next_sequence: Sequence,
     ) -> Result<(), RoomError> {
         let needed = FIRST_COMMIT_AT + FRAME_HEADER_BYTES as u64 + bytes as u64 + self.reserve();
-        let usual = u64::from(self.options.segment_size);
+        let usual = segment::usual_capacity(self.options.segment_size);
         let capacity = needed.max(usual);
         if purpose == Purpose::Pushes {
             self.check_bound(capacity)?;
@@ -248,7 +249,7 @@ impl Segments {
 
     /// Whether a further segment of that capacity, and one more for settlements, stay within the bound.
     fn check_bound(&self, capacity: u64) -> Result<(), RoomError> {
-        let bytes = self.valid_bytes();
+        let bytes = self.valid_bytes() + self.set_aside();
         if bytes + capacity + u64::from(self.options.segment_size) > self.options.max_size {
             return Err(RoomError::Full { bytes });
         }
@@ -257,7 +258,7 @@ impl Segments {
 
     /// Whether pushes could be given a further segment, as far as the journal's bound goes.
     pub(super) fn is_full(&self) -> Option<u64> {
-        match self.check_bound(u64::from(self.options.segment_size)) {
+        match self.check_bound(segment::usual_capacity(self.options.segment_size)) {
             Err(RoomError::Full { bytes }) => Some(bytes),
             _ => None,
         }
@@ -339,7 +340,7 @@ impl Segments {
     pub(super) fn has_place_for_spare(&self, live: u64) -> bool {
         let usual = u64::from(self.options.segment_size);
         let free = self.active.capacity.saturating_sub(self.active.end);
-        self.valid_bytes() + free <= 2 * live + usual
+        self.valid_bytes() + self.set_aside() + free <= 2 * live + usual
     }
 
     /// Gets the next segment's file ready, off this thread, if it isn't.
@@ -392,9 +393,15 @@ impl Segments {
         self.accounts.iter().map(|account| account.bytes).sum()
     }
 
-    /// Bytes that all segments, the active one's free room and the spare file take on disk.
+    /// Bytes that settlements have beside the segments.
+    fn set_aside(&self) -> u64 {
+        settling::set_aside_bytes(self.options.segment_size)
+    }
+
+    /// Bytes that all segments, the active one's free room, the spare file and what is set aside take on disk.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.valid_bytes() + self.active.capacity.saturating_sub(self.active.end) + self.spare.bytes_used()
+        let free = self.active.capacity.saturating_sub(self.active.end);
+        self.valid_bytes() + self.set_aside() + free + self.spare.bytes_used()
     }
 
     pub(super) fn commits(&self) -> u64 {

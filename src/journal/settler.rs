@@ -2,18 +2,23 @@
 //!
 //! A disk may stand still, and whoever settles is mostly a task that shares its thread with others. So there is one
 //! thread that takes all that waits, in the order in which it came, writes it at once, and answers everybody. What
-//! comes while it writes is its next turn.
+//! comes while it writes is its next turn. While they come to several at once, it lets some more come first: to be woken
+//! for each would cost more than to write it. Who settles alone waits for nobody, but once after there were several.
 
 use std::{
     pin::Pin,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
 
-use super::Shared;
+use super::{Shared, settling::Caller};
 use crate::push::{Pair, Settlement};
+
+/// How long more are let come.
+const GATHER: Duration = Duration::from_micros(200);
 
 /// What waits for the thread.
 #[derive(Debug, Default)]
@@ -27,7 +32,7 @@ pub(super) struct Settler {
 #[derive(Debug, Default)]
 struct Waiting {
     settlements: Vec<(Pair, Settlement)>,
-    callers: Vec<oneshot::Sender<()>>,
+    callers: Vec<Caller>,
     /// There is no thread any more.
     is_over: bool,
     thread_sleeps: bool,
@@ -77,20 +82,23 @@ impl Settler {
         is_written
     }
 
-    /// Writes all that waits, on this thread.
+    /// Writes all that waits, on this thread. Who can't be answered yet is answered by the journal's.
     pub(super) fn write(&self, shared: &Shared) {
+        self.write_all(shared);
+    }
+
+    /// Tells from how many callers it was.
+    fn write_all(&self, shared: &Shared) -> usize {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = self.lock();
         let settlements = std::mem::take(&mut waiting.settlements);
         let callers = std::mem::take(&mut waiting.callers);
         drop(waiting);
+        let count = callers.len();
         if !settlements.is_empty() {
-            shared.settle(settlements);
+            shared.settle_for(settlements, callers);
         }
-        for caller in callers {
-            // Nobody may wait for it any more: then it is written all the same.
-            let _ = caller.send(());
-        }
+        count
     }
 
     /// Waits for settlements and writes them, again and again, until it is over.
@@ -103,6 +111,7 @@ impl Settler {
             }
         }
         let _end = End(self);
+        let mut came = 0;
         loop {
             let mut waiting = self.lock();
             while waiting.callers.is_empty() && !waiting.is_over {
@@ -110,9 +119,13 @@ impl Settler {
                 waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
             waiting.thread_sleeps = false;
+            if came > 1 && !waiting.is_over {
+                let gathered = self.wake.wait_timeout(waiting, GATHER);
+                waiting = gathered.unwrap_or_else(PoisonError::into_inner).0;
+            }
             let is_over = waiting.is_over;
             drop(waiting);
-            self.write(shared);
+            came = self.write_all(shared);
             if is_over {
                 return;
             }

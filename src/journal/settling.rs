@@ -10,8 +10,12 @@
 //! The file holds plain records from its beginning on; the first one that is not intact ends it. It is
 //! written from the beginning again once all it held is committed, so older records may follow the current
 //! ones; as a settlement is never taken back, reading those again changes nothing. Recovery commits what it
-//! finds there and removes the file before anything else is taken. Of pushes that a cut took along, it passes over the
+//! finds there and begins the file anew before anything else is taken. Of pushes that a cut took along, it passes over the
 //! sequence numbers: no other push meets settlements of theirs.
+//!
+//! A part of it is set aside at the start ([`set_aside`]), so that a full disk takes settlements for a while (a file system
+//! that writes nothing in place takes them once). Beyond that, whoever told one waits until there is space for it: a lane
+//! that went on would deliver what no start knows to be settled.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,9 +24,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
+
 use super::{
     frame::Seed,
-    record,
+    record, segment,
     storage::{Storage, StorageFile, will_pass},
     time::now,
     unsettled::Unsettled,
@@ -37,6 +43,23 @@ pub(super) const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
 /// More bytes than this don't wait any longer, and no more than this are written to the file, or read from it.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// The part of a segment that is set aside for the file: some 45,000 settlements of 23 bytes with the usual size.
+const SET_ASIDE_PART: u64 = 16;
+
+/// How many bytes are set aside.
+pub(super) fn set_aside_bytes(segment_size: u32) -> u64 {
+    u64::from(segment_size) / SET_ASIDE_PART
+}
+
+/// Begins the file anew, with space that nobody else can take. Without any, on a full disk, there is no file yet.
+pub(super) fn set_aside(storage: &dyn Storage, segment_size: u32) {
+    let made =
+        segment::create(storage, SETTLING, set_aside_bytes(segment_size)).and_then(|_| storage.sync_dir());
+    if let Err(error) = made {
+        tracing::warn!(file = SETTLING, %error, "no space is set aside for settlements");
+    }
+}
 
 /// The bytes of the file, as many as may be records; none if there is no file. What stands behind those nobody wrote.
 pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Vec<u8>>> {
@@ -103,6 +126,17 @@ pub(super) struct Fitting {
     pub(super) bytes: usize,
 }
 
+/// Whoever told settlements: an answer says that they are written down.
+pub(super) type Caller = oneshot::Sender<()>;
+
+/// Tells them that theirs are written down.
+pub(super) fn answer(callers: Vec<Caller>) {
+    for caller in callers {
+        // Nobody may wait for it any more: then it is written all the same.
+        let _ = caller.send(());
+    }
+}
+
 /// What telling a settlement came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
@@ -119,6 +153,8 @@ pub(super) enum Told {
 pub(super) struct Settling {
     storage: Arc<dyn Storage>,
     seed: Seed,
+    /// The file is written from its beginning again past so many bytes, as soon as that can be.
+    rewind_past: u64,
     /// What a start that had no space left uncommitted: settled all the same.
     left_over: HashMap<Sequence, Vec<u16>>,
     state: Mutex<State>,
@@ -132,6 +168,12 @@ struct State {
     filed: usize,
     file: FileState,
     file_end: u64,
+    /// Nothing that recovery read is needed any more.
+    may_rewind: bool,
+    /// Who waits for what is neither in the file nor committed, and how many bytes had been told then in all.
+    held: VecDeque<(u64, Caller)>,
+    /// How many bytes of settlements were committed.
+    committed: u64,
     has_ended: bool,
 }
 
@@ -143,10 +185,33 @@ enum FileState {
     Failed,
 }
 
+impl FileState {
+    /// The file, which is made if there is none; nothing when it has failed.
+    fn open(&mut self, storage: &dyn Storage) -> io::Result<Option<Arc<dyn StorageFile>>> {
+        match self {
+            Self::Open(file) => Ok(Some(Arc::clone(file))),
+            Self::Failed => Ok(None),
+            Self::Absent => {
+                let file = match storage.open(SETTLING) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => storage.create(SETTLING)?,
+                    other => other?,
+                };
+                *self = Self::Open(Arc::clone(&file));
+                Ok(Some(file))
+            }
+        }
+    }
+}
+
 impl Settling {
     /// Begins with what recovery found to be settled but not committed; `file_end` is how much of the file
     /// that takes, 0 when there is no file.
-    pub(super) fn new(storage: Arc<dyn Storage>, seed: Seed, backlog: Backlog, file_end: u64) -> Self {
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        seed: Seed,
+        segment_size: u32,
+        (backlog, file_end): (Backlog, u64),
+    ) -> Self {
         let mut left_over: HashMap<_, Vec<_>> = HashMap::new();
         for Mark { pair, .. } in &backlog.marks {
             left_over.entry(pair.sequence).or_default().push(pair.place);
@@ -157,11 +222,15 @@ impl Settling {
             backlog,
             file: FileState::Absent,
             file_end,
+            may_rewind: file_end == 0,
+            held: VecDeque::new(),
+            committed: 0,
             has_ended: false,
         };
         Self {
             storage,
             seed,
+            rewind_past: set_aside_bytes(segment_size).min(FILE_BYTES_MAX) / 2,
             left_over,
             state: Mutex::new(state),
         }
@@ -172,11 +241,16 @@ impl Settling {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes settlements, and writes them to the file: they survive `kill -9` when this returns.
-    pub(super) fn tell(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) -> Told {
+    /// Takes settlements, and writes them to the file. Hands back who is to be answered: they survive `kill -9` then. The
+    /// others are kept until theirs are written, too.
+    pub(super) fn tell(
+        &self,
+        settlements: impl IntoIterator<Item = (Pair, Settlement)>,
+        callers: Vec<Caller>,
+    ) -> (Told, Vec<Caller>) {
         let mut state = self.lock();
         if state.has_ended {
-            return Told::TooLate;
+            return (Told::TooLate, callers);
         }
         let was_due = state.due_at();
         for (pair, how) in settlements {
@@ -186,11 +260,14 @@ impl Settling {
             state.since.get_or_insert_with(now);
         }
         state.file(&*self.storage);
-        if state.due_at() == was_due {
+        let all = state.committed + state.backlog.bytes.len() as u64;
+        state.held.extend(callers.into_iter().map(|caller| (all, caller)));
+        let told = if state.due_at() == was_due {
             Told::More
         } else {
             Told::News
-        }
+        };
+        (told, state.answerable())
     }
 
     /// Strikes out which of a push's pairs were settled before the start, although no commit says so yet.
@@ -236,18 +313,20 @@ impl Settling {
         out.extend_from_slice(state.backlog.bytes.get(..fitting.bytes).unwrap_or_default());
     }
 
-    /// Says that the first settlements are durable, and returns them.
-    pub(super) fn committed(&self, fitting: Fitting) -> Vec<Pair> {
+    /// Says that the first settlements are durable, and returns them, and who is to be answered.
+    pub(super) fn committed(&self, fitting: Fitting) -> (Vec<Pair>, Vec<Caller>) {
         let mut state = self.lock();
         let bytes = fitting.bytes.min(state.backlog.bytes.len());
         let count = fitting.count.min(state.backlog.marks.len());
         state.backlog.bytes.drain(..bytes);
+        state.committed += bytes as u64;
+        state.may_rewind = true;
         state.filed = state.filed.saturating_sub(bytes);
         let pairs = state.backlog.marks.drain(..count).map(|mark| mark.pair).collect();
         if state.backlog.marks.is_empty() {
             state.since = None;
             state.file_end = 0;
-        } else if state.file_end > FILE_BYTES_MAX / 2 && 2 * state.filed as u64 <= state.file_end {
+        } else if state.file_end > self.rewind_past && 2 * state.filed as u64 <= state.file_end {
             // So many come that it is never empty: what is still needed is written from the beginning again,
             // over what is committed.
             state.filed = 0;
@@ -255,14 +334,28 @@ impl Settling {
         }
         // What did not fit into the file may fit now.
         state.file(&*self.storage);
-        pairs
+        (pairs, state.answerable())
     }
 
-    /// Takes nothing more. Tells how many settlements are not durable.
+    /// Writes what the file had no space for, if it has now, and makes it durable: no commit does. Who is to be answered.
+    pub(super) fn file_again(&self) -> Vec<Caller> {
+        let mut state = self.lock();
+        state.file(&*self.storage);
+        if let Err(error) = state.sync(&*self.storage)
+            && !will_pass(&error)
+        {
+            tracing::warn!(file = SETTLING, %error, "settlements that found no space in a segment would not survive a power loss");
+        }
+        state.answerable()
+    }
+
+    /// Takes nothing more, and answers nobody any more. Tells how many settlements are written nowhere.
     pub(super) fn end(&self) -> usize {
         let mut state = self.lock();
         state.has_ended = true;
-        state.backlog.marks.len()
+        state.held.clear();
+        let filed = state.backlog.fitting(state.filed);
+        state.backlog.marks.len() - filed.count
     }
 }
 
@@ -277,35 +370,53 @@ impl State {
 
     /// Writes what is not in the file yet.
     fn file(&mut self, storage: &dyn Storage) {
+        let mut filed = self.write(storage);
+        // Where the file can't grow, what is still needed of it may fit in front of where it stands.
+        let may_rewind = self.may_rewind && matches!(self.file, FileState::Open(_)) && self.file_end > 0;
+        if may_rewind && filed.as_ref().is_err_and(will_pass) && 2 * self.filed as u64 <= self.file_end {
+            let before = (self.filed, self.file_end);
+            (self.filed, self.file_end) = (0, 0);
+            filed = self.write(storage);
+            if filed.is_err() {
+                // What was written of it is the same bytes again, or nothing.
+                (self.filed, self.file_end) = before;
+            }
+        }
+        // What passes by itself: what is missing is written once more is told, or tried for a commit.
+        if let Err(error) = filed
+            && !will_pass(&error)
+        {
+            tracing::warn!(file = SETTLING, %error, "settlements can't be kept beside the journal; each is committed at once");
+            self.file = FileState::Failed;
+            self.filed = 0;
+        }
+    }
+
+    fn write(&mut self, storage: &dyn Storage) -> io::Result<()> {
         let unfiled = self.backlog.bytes.get(self.filed..).unwrap_or_default();
         if unfiled.is_empty() || self.file_end + unfiled.len() as u64 > FILE_BYTES_MAX {
-            return;
+            return Ok(());
         }
-        if let Err(error) = write(storage, &mut self.file, unfiled, self.file_end) {
-            // This passes by itself: what is missing in the file is written with the next one told.
-            if !will_pass(&error) {
-                tracing::warn!(file = SETTLING, %error, "settlements can't be kept beside the journal; each is committed at once");
-                self.file = FileState::Failed;
-            }
-            return;
-        }
+        let Some(file) = self.file.open(storage)? else {
+            return Ok(());
+        };
+        file.write_all_at(unfiled, self.file_end)?;
         self.file_end += unfiled.len() as u64;
         self.filed = self.backlog.bytes.len();
+        Ok(())
     }
-}
 
-fn write(storage: &dyn Storage, state: &mut FileState, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let file = match state {
-        FileState::Open(file) => Arc::clone(file),
-        FileState::Failed => return Ok(()),
-        FileState::Absent => {
-            let file = match storage.open(SETTLING) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => storage.create(SETTLING)?,
-                other => other?,
-            };
-            *state = FileState::Open(Arc::clone(&file));
-            file
+    fn sync(&mut self, storage: &dyn Storage) -> io::Result<()> {
+        if self.filed == 0 {
+            return Ok(());
         }
-    };
-    file.write_all_at(bytes, offset)
+        self.file.open(storage)?.map_or(Ok(()), |file| file.sync_data())
+    }
+
+    /// Who may be told that theirs is written down.
+    fn answerable(&mut self) -> Vec<Caller> {
+        let written = self.committed + self.filed as u64;
+        let count = self.held.partition_point(|(all, _)| *all <= written);
+        self.held.drain(..count).map(|(_, caller)| caller).collect()
+    }
 }

@@ -5,6 +5,7 @@
 //! - what [`StorageFile::write_all_at`] wrote is read back at once, and survives the process being killed;
 //! - it survives a power loss only once [`StorageFile::sync_data`] returned `Ok`, under its name only once
 //!   [`Storage::sync_dir`] returned `Ok`; after an `Err` of either nothing is known;
+//! - a file that somebody removed while it was open can't be synced: nothing in it would be found again;
 //! - [`Storage::rename`] replaces its target atomically;
 //! - interrupted calls and short writes are finished inside, so an `Err` is the disk's last word.
 
@@ -12,7 +13,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -55,6 +56,9 @@ pub(super) trait StorageFile: Send + Sync + fmt::Debug {
     /// `Unsupported` where the file system can't; then nothing was done.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes the content, and the size it needs, durable.
+    ///
+    /// # Errors
+    /// The disk's, and `NotFound` when the file has no name any more.
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts or lengthens the file.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
@@ -217,7 +221,7 @@ impl Storage for Disk {
             .mode(FILE_MODE)
             .open(self.path(name))
             .map_err(not_opened)?;
-        Ok(Arc::new(file))
+        Ok(Arc::new(DiskFile::of(file)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
@@ -233,7 +237,7 @@ impl Storage for Disk {
                 "it is not a regular file",
             ));
         }
-        Ok(Arc::new(file))
+        Ok(Arc::new(DiskFile::of(file)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -251,15 +255,30 @@ impl Storage for Disk {
     }
 }
 
-impl StorageFile for File {
+/// A file on a disk.
+#[derive(Debug)]
+struct DiskFile {
+    file: File,
+    /// The file system counts a file's names: not all do.
+    counts_names: bool,
+}
+
+impl DiskFile {
+    fn of(file: File) -> io::Result<Self> {
+        let counts_names = file.metadata()?.nlink() > 0;
+        Ok(Self { file, counts_names })
+    }
+}
+
+impl StorageFile for DiskFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        FileExt::write_all_at(&self.file, bytes, offset)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match FileExt::read_at(self, rest, offset + done as u64) {
+            match FileExt::read_at(&self.file, rest, offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -271,7 +290,7 @@ impl StorageFile for File {
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         loop {
-            match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, bytes) {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
                 // A file system without it says so in one way or another, none of which means a bad file here.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                     return Err(io::ErrorKind::Unsupported.into());
@@ -283,15 +302,22 @@ impl StorageFile for File {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Self::sync_data(self)
+        self.file.sync_data()?;
+        if self.counts_names && self.file.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the file was removed while it was open",
+            ));
+        }
+        Ok(())
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        Self::set_len(self, bytes)
+        self.file.set_len(bytes)
     }
 
     fn size(&self) -> io::Result<u64> {
-        self.metadata().map(|metadata| metadata.len())
+        self.file.metadata().map(|metadata| metadata.len())
     }
 }
 
@@ -325,7 +351,9 @@ mod tests {
         assert_eq!(storage.open("b").unwrap().size().unwrap(), 2);
         assert_eq!(storage.open("a").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(storage.create("b").unwrap().size().unwrap(), 0);
+        let removed = storage.open("b").unwrap();
         storage.remove("b").unwrap();
+        assert_eq!(removed.sync_data().unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(!storage.list().unwrap().contains(&"b".to_owned()));
     }
 

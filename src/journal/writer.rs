@@ -22,6 +22,7 @@ use super::{
     inbox::{Append, Gate},
     recent::{Place, Recent},
     segments::{Purpose, RoomError, Segments},
+    settling,
     time::now,
 };
 use crate::{clock::Clock, push::Sequence};
@@ -82,17 +83,23 @@ impl Drop for Writer {
             self.shared
                 .tell(Health::Failed("the journal's thread panicked".to_owned()));
         }
-        self.shared.inbox.end(&error);
-        if let Some(pilot) = self.pilot.take() {
-            pilot.end();
-        }
         self.shared.settler.end();
         let lost = self.shared.settling.end();
         if lost > 0 {
             tracing::warn!(
                 settlements = lost,
-                "the journal ended before these settlements were durable; their webhooks may be repeated"
+                "the journal ended before these settlements were written; their webhooks will be repeated"
             );
+            if self.fatal.is_none() && !thread::panicking() {
+                self.shared.tell(Health::Failed(format!(
+                    "it ended with {lost} settlements that could not be written; their webhooks will be repeated"
+                )));
+            }
+        }
+        // Whoever waits for the end looks at the health then.
+        self.shared.inbox.end(&error);
+        if let Some(pilot) = self.pilot.take() {
+            pilot.end();
         }
     }
 }
@@ -173,6 +180,9 @@ impl Writer {
         if self.group.is_empty() && (due_at.is_some_and(|due| due <= now()) || gate != Gate::Open) {
             self.commit_settlements(gate);
         }
+        if gate != Gate::Open {
+            settling::answer(self.shared.settling.file_again());
+        }
         self.upkeep();
         self.publish();
         if self.fatal.is_some() {
@@ -243,13 +253,14 @@ impl Writer {
     /// A disk that fails for another reason than being full ends the journal.
     fn note(&mut self, tried: &Result<(), RoomError>) {
         if let Err(RoomError::Fatal(error)) = tried {
-            self.fail(error.clone());
+            self.fail(error);
         }
     }
 
-    pub(super) fn fail(&mut self, error: String) {
-        tracing::error!(error = %error, "the journal can't go on");
-        self.fatal = Some(error);
+    pub(super) fn fail(&mut self, error: &str) {
+        let directory = self.shared.storage.path("");
+        tracing::error!(directory = %directory.display(), error, "the journal can't go on");
+        self.fatal = Some(format!("{}: {error}", directory.display()));
     }
 
     /// Commits the group if it holds anything to commit, and answers everybody in it.
@@ -310,7 +321,7 @@ impl Writer {
         }
         self.stats.pushes += self.flown.pushes;
         self.stats.settlements += settled.count as u64;
-        let pairs = self.shared.settling.committed(settled);
+        let (pairs, callers) = self.shared.settling.committed(settled);
         let mut live = self.shared.live();
         self.flown.enter(&mut live, base);
         load.enter(&mut live);
@@ -318,6 +329,7 @@ impl Writer {
             live.settle(pair);
         }
         drop(live);
+        settling::answer(callers);
         // Before anything is forgotten: it counts from the oldest id that was carried.
         self.unload(&load);
         if self.flown.pushes > 0 {
@@ -355,6 +367,8 @@ impl Writer {
             if first > self.segments.room_for(Purpose::Upkeep)
                 && self.make_room(first, Purpose::Upkeep).is_err()
             {
+                // There may be space for the file.
+                settling::answer(self.shared.settling.file_again());
                 return;
             }
             if self.commit_alone().is_err() {

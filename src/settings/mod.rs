@@ -84,7 +84,7 @@ struct Inner {
 pub enum OpenError {
     /// It is not what was written.
     #[error(
-        "{} is damaged: {reason}; put back a copy of it, or move it away: shipbell then starts with every endpoint healthy",
+        "{} is damaged: {reason}; put back a copy of it, or move it away: shipbell then starts without the repositories' webhooks and dead letters, and with every endpoint healthy",
         file.display()
     )]
     Damaged {
@@ -146,13 +146,35 @@ impl AccessError {
     }
 }
 
+/// What is wrong with the file at `path` of a data directory that was used before: it was not empty when that was begun.
+///
+/// # Errors
+/// It is empty now: something cut it. For SQLite that is a database which is about to be made.
+pub fn look_again(path: &Path) -> Result<(), OpenError> {
+    match fs::metadata(path) {
+        Ok(found) if found.len() == 0 => Err(OpenError::Damaged {
+            file: path.to_owned(),
+            reason: "it is empty, although pushes have been taken beside it".to_owned(),
+        }),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::warn!(
+                file = %path.display(),
+                "there is none, although pushes have been taken beside it: it is made, without repositories' webhooks and dead letters, and with every endpoint healthy"
+            );
+            Ok(())
+        }
+        Err(error) => Err(OpenError::from_io(path, error)),
+    }
+}
+
 impl Settings {
     /// Opens the settings in the file at `path`, or makes them.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        make(path).map_err(|error| OpenError::from_io(path, error))?;
+        make(path)?;
         let connection = connect(path).map_err(|error| OpenError::from_sqlite(path, error))?;
         check(&connection, path)?;
         let version = schema::version(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
@@ -301,20 +323,36 @@ impl Settings {
 }
 
 /// Makes an empty file that only its owner may read, durably, if there is none.
-fn make(path: &Path) -> io::Result<()> {
+/// Makes the file, unless there is one. It gets its name only once it is a database, so that an empty one is damage.
+fn make(path: &Path) -> Result<(), OpenError> {
+    let io_fails = |error| OpenError::from_io(path, error);
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    let being_made = path.with_extension("db.new");
     let made = OpenOptions::new()
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
         .mode(0o600)
-        .open(path);
-    match made {
-        Ok(file) => {
-            file.sync_all()?;
-            folder::sync(folder::above(path))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
+        .open(&being_made);
+    made.map_err(io_fails)?;
+    let filled = connect(&being_made).and_then(|connection| {
+        let version = schema::version(&connection)?;
+        schema::migrate(&connection, version)
+    });
+    let named = filled
+        .map_err(|error| OpenError::from_sqlite(path, error))
+        .and_then(|()| {
+            fs::rename(&being_made, path)
+                .and_then(|()| folder::sync(folder::above(path)))
+                .map_err(io_fails)
+        });
+    // Of a file that came to nothing nothing is left behind, nor of its journal.
+    for leftover in [being_made.clone(), being_made.with_extension("new-journal")] {
+        let _ = fs::remove_file(leftover);
     }
+    named
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {

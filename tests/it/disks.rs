@@ -105,14 +105,24 @@ fn a_start_on_a_full_disk_delivers_what_was_taken_and_takes_more_when_there_is_s
     volume.fill();
     stage.shipbell.launch_again();
     assert_says_full(&stage);
-    stage.hook.take_now(3);
+    stage.hook.take_and_refuse(2);
     assert_eq!(stage.push(), Some(503));
-    // Again, with what has been settled meanwhile.
+    // Again, with what has been settled meanwhile; once killed, once asked to end.
     stage.shipbell.kill();
     volume.fill();
     stage.shipbell.launch_again();
     assert_says_full(&stage);
-    stage.hook.take_now(3);
+    stage.hook.take_and_refuse(2);
+    stage.shipbell.stop();
+    volume.fill();
+    stage.shipbell.launch_again();
+    assert_says_full(&stage);
+    stage.hook.take_and_refuse(2);
+    assert_eq!(
+        stage.hook.repeats(),
+        0,
+        "what is settled is remembered on a full disk, too"
+    );
 
     volume.free();
     stage.push_until_taken(BACK_WITHIN);

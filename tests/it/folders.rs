@@ -7,7 +7,7 @@ use crate::support::{
     SOON, envelope, eventually, files, folder,
     privilege::{self, Capability, WITHOUT_ANY},
     receiver::{Answer, Receiver},
-    shipbell::{Config, Shipbell},
+    shipbell::{self, Config, Shipbell},
     strace,
 };
 
@@ -96,6 +96,34 @@ fn the_names_of_folders_that_are_made_are_synced() {
             done.contains(&synced).then_some(())
         });
     }
+}
+
+#[test]
+fn nothing_is_acknowledged_once_the_journal_was_removed_under_it() {
+    let receiver = Receiver::start();
+    let push = |tag: &str| envelope::of(&[envelope::push("acme/app", tag, tag)]);
+    let mut shipbell = Shipbell::start(config(&receiver));
+    shipbell.take(push("1"));
+    receiver.wait_for_image("acme/app:1", SOON);
+    // The segment alone: the next one takes its place, and what stood in it is refused.
+    let journal = shipbell.data().join("journal");
+    fs::remove_file(journal.join("0000000000000001.segment")).unwrap();
+    let answer = shipbell::post(shipbell.ingest(), push("2")).unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    shipbell.take(push("2"));
+    receiver.wait_for_image("acme/app:2", SOON);
+    fs::remove_dir_all(shipbell.data()).unwrap();
+    let answer = shipbell::post(shipbell.ingest(), push("3")).unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(shipbell.wait(SOON).code(), Some(74));
+    let log = shipbell.log();
+    assert!(log.contains("the file was removed while it was open"), "{log}");
+    let name = journal.display().to_string();
+    assert!(
+        log.lines()
+            .any(|line| line.contains("can't go on") && line.contains(&name)),
+        "{log}"
+    );
 }
 
 #[test]

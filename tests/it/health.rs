@@ -325,6 +325,24 @@ fn damaged_settings_refuse_the_start_and_say_what_to_do() {
     assert!(refusal.said.contains("settings.db") && refusal.said.contains("move it away"));
     std::fs::remove_file(&file).unwrap();
     shipbell.start_again();
+    shipbell.stop();
+    // Nothing was ever taken: it is as if the first start had been cut short.
+    std::fs::write(&file, "").unwrap();
+    shipbell.start_again();
+    take(&shipbell, "acme/app", "1");
+    hook.receiver.wait_for(1, SOON);
+    shipbell.stop();
+    std::fs::write(&file, "").unwrap();
+    let refusal = shipbell.start_in_vain();
+    assert_eq!(refusal.code, Some(65), "{}", refusal.said);
+    assert!(refusal.said.contains("settings.db") && refusal.said.contains("it is empty"));
+    std::fs::remove_file(&file).unwrap();
+    shipbell.start_again();
+    let log = shipbell.log();
+    assert!(
+        log.contains("there is none, although pushes have been taken"),
+        "{log}"
+    );
 }
 
 #[test]

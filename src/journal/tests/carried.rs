@@ -185,6 +185,17 @@ fn overwrite(storage: &Faulty, standing: live::Standing, bytes: &[u8]) {
     file.write_all_at(bytes, u64::from(standing.offset) + 40).unwrap();
 }
 
+/// Takes back what [`with_a_bad_record`] did to the record.
+fn overwrite_as_it_was(storage: &Faulty, standing: live::Standing) {
+    let whole = Faulty::new();
+    let mut same = open(&whole);
+    same.append(vec![owed_by(1, &["dead"])]).unwrap();
+    let file = whole.open(&segment::file_name(1)).unwrap();
+    let mut bytes = [0; 3];
+    file.read_at(&mut bytes, u64::from(standing.offset) + 40).unwrap();
+    overwrite(storage, standing, &bytes);
+}
+
 /// Turns until the journal calls itself damaged.
 fn until_damaged(hand: &mut Hand) -> Damage {
     for _ in 0..200 {
@@ -270,13 +281,7 @@ fn a_bad_record_whose_push_is_settled_is_not_missed() {
 fn a_record_that_can_not_be_read_for_a_while_is_carried_once_it_can() {
     let (storage, mut hand, standing) = with_a_bad_record();
     until_damaged(&mut hand);
-    let whole = Faulty::new();
-    let mut same = open(&whole);
-    same.append(vec![owed_by(1, &["dead"])]).unwrap();
-    let file = whole.open(&segment::file_name(1)).unwrap();
-    let mut bytes = [0; 3];
-    file.read_at(&mut bytes, u64::from(standing.offset) + 40).unwrap();
-    overwrite(&storage, standing, &bytes);
+    overwrite_as_it_was(&storage, standing);
     time::pass(stuck::ROUND_WAIT);
     hand.calm_down();
     assert_eq!(hand.journal.health(), Health::Ready);

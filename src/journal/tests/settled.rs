@@ -1,6 +1,8 @@
 //! Settlements are written by a thread of their own, in order, and never lost by whoever doesn't wait for it.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use super::{record::Record, settling::Backlog, *};
 
 fn pair(number: u64) -> Pair {
     Pair {
@@ -51,6 +53,154 @@ fn who_settles_waits_for_no_disk_unless_he_wants_to() {
     thread.join().unwrap();
 }
 
+/// Waits until the journal has met the full disk.
+fn wait_until_it_says_full(journal: &Journal) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !matches!(journal.health(), Health::NoSpace { .. }) {
+        assert!(Instant::now() < deadline, "{:?}", journal.health());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_settles_where_nothing_can_be_written_waits_for_space() {
+    let storage = Faulty::new();
+    let (journal, thread) = running(&storage);
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, u64::MAX);
+    let mut written = journal.settle(delivered(1));
+    wait_until_it_says_full(&journal);
+    assert!((&mut written).now_or_never().is_none(), "it is written nowhere");
+    storage.heal();
+    futures_executor(written);
+    assert_eq!(open(&storage.after_kill()).pending_ids(), ["event-2", "event-3"]);
+    futures_executor(journal.close());
+    thread.join().unwrap();
+    assert_eq!(journal.health(), Health::Ready);
+}
+
+#[test]
+fn space_that_is_enough_for_settlements_alone_is_enough_for_who_waits() {
+    let storage = Faulty::new();
+    let (journal, thread) = running(&storage);
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, u64::MAX);
+    let written = journal.settle(delivered(1));
+    wait_until_it_says_full(&journal);
+    storage.heal();
+    // There is none for a segment.
+    storage.fail(Call::Allocate, ErrorKind::StorageFull, 0, u64::MAX);
+    futures_executor(written);
+    assert_eq!(
+        open(&storage.after_power_loss()).pending_ids(),
+        ["event-2", "event-3"]
+    );
+    futures_executor(journal.close());
+    thread.join().unwrap();
+    assert!(
+        !matches!(journal.health(), Health::Failed(_)),
+        "{:?}",
+        journal.health()
+    );
+}
+
+#[test]
+fn a_journal_that_ends_with_settlements_written_nowhere_says_so_and_leaves_nobody_waiting() {
+    let storage = Faulty::new();
+    let (journal, thread) = running(&storage);
+    futures_executor(journal.settle(delivered(1)));
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, u64::MAX);
+    let written = journal.settle(delivered(2));
+    wait_until_it_says_full(&journal);
+    futures_executor(journal.close());
+    thread.join().unwrap();
+    futures_executor(written);
+    let health = journal.health();
+    assert!(
+        matches!(&health, Health::Failed(reason) if reason.contains("1 settlements")),
+        "{health:?}"
+    );
+    storage.heal();
+    assert_eq!(open(&storage.after_kill()).pending_ids(), ["event-2", "event-3"]);
+}
+
+#[test]
+fn what_is_written_beside_a_full_segment_is_durable_once_the_journal_ends() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    hand.take(2).unwrap();
+    let storage = storage.after_kill();
+    storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
+    let opened = recovery::open(
+        &(storage.clone() as Arc<dyn Storage>),
+        OPTIONS,
+        clock(),
+        Filling::OnDemand,
+    );
+    let Opened { journal, writer, .. } = opened.unwrap();
+    let thread = writer.start(Box::new(|_| {})).unwrap();
+    futures_executor(journal.settle(delivered(1)));
+    futures_executor(journal.close());
+    thread.join().unwrap();
+    assert!(
+        !matches!(journal.health(), Health::Failed(_)),
+        "{:?}",
+        journal.health()
+    );
+    assert_eq!(open(&storage.after_power_loss()).pending_ids(), ["event-2"]);
+}
+
+#[test]
+fn who_waits_is_answered_as_soon_as_his_own_is_committed() {
+    let storage = Faulty::new();
+    let settling = Settling::new(
+        storage.clone(),
+        Seed::of(JournalId([7; 16])),
+        4096,
+        (Backlog::default(), 0),
+    );
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, u64::MAX);
+    let tell = |number| {
+        let (caller, mut answer) = oneshot::channel();
+        assert!(settling.tell(delivered(number), vec![caller]).1.is_empty());
+        move || answer.try_recv().is_ok()
+    };
+    let (mut first, mut second) = (tell(1), tell(2));
+    let (_, answerable) = settling.committed(settling.fitting(settling.first_bytes()));
+    settling::answer(answerable);
+    assert!(first() && !second());
+    storage.heal();
+    let (_, answerable) = settling.tell(delivered(3), Vec::new());
+    settling::answer(answerable);
+    assert!(second(), "it is in the file");
+}
+
+#[test]
+fn a_file_that_cannot_grow_is_written_from_its_beginning_again() {
+    let storage = Faulty::new();
+    let settling = Settling::new(
+        storage.clone(),
+        Seed::of(JournalId([7; 16])),
+        4096,
+        (Backlog::default(), 0),
+    );
+    let tell = |number| settling.tell(delivered(number), Vec::new());
+    tell(1);
+    tell(2);
+    tell(3);
+    // The first two are committed: what stands in front is not needed.
+    settling.committed(settling.fitting(2 * settling.first_bytes()));
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, 1);
+    tell(4);
+    let read = settling::read(&*storage).unwrap().unwrap();
+    let (first, rest) = record::RawRecord::split(&read).unwrap();
+    let (second, _) = record::RawRecord::split(rest).unwrap();
+    let pairs = [first, second].map(|record| match record.decode() {
+        Ok(Record::Settled(pair, _)) => pair.sequence.get(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(pairs, [3, 4]);
+}
+
 #[test]
 fn what_is_in_line_when_the_journal_closes_is_durable_and_what_comes_later_keeps_nobody_waiting() {
     let storage = Faulty::new();
@@ -85,7 +235,7 @@ fn a_file_of_settlements_that_is_far_too_long_is_read_as_far_as_it_can_have_been
         let opened = Journal::open(&path, OPTIONS, clock()).unwrap();
         opened.journal.shared.seed
     };
-    let mut records = settling::Backlog::default();
+    let mut records = Backlog::default();
     records.push(seed, pair(2), Settlement::Delivered);
     std::fs::write(path.join(settling::SETTLING), &records.bytes).unwrap();
     // A hole: nobody has so much memory.

@@ -91,6 +91,20 @@ impl Hook {
         });
     }
 
+    /// Takes `more`, and waits until another one was refused behind them: their settlements are written then, for a lane
+    /// doesn't go on before.
+    pub(crate) fn take_and_refuse(&self, more: usize) {
+        self.take_now(more);
+        let came = self.receiver.requests().len();
+        self.receiver.wait_for(came + 1, SOON);
+    }
+
+    /// How often it took what it had taken before.
+    pub(crate) fn repeats(&self) -> usize {
+        let once = self.delivered().len();
+        self.delivered.lock().unwrap().len() - once
+    }
+
     /// The images that it took, in the order in which each came first. Asserts that each has one id.
     pub(crate) fn delivered(&self) -> Vec<String> {
         let mut first: Vec<(String, String)> = Vec::new();
