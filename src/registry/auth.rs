@@ -1,10 +1,16 @@
 //! How we show the registry who we are: not at all, by Basic, or by a token from the service it names.
 //!
+//! What it asked for last is remembered, and no longer than it leads in: a realm that gives no token may have moved, or
+//! was never meant. Then the registry is asked as if by a stranger, and says what it wants now.
+//!
 //! The token protocol: CNCF Distribution, `docs/spec/auth/token.md`. Credentials go to the registry's own
 //! origin and to the realm that it names, and to nobody else: neither a redirect nor a `Link` carries them.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,18 +48,57 @@ pub(super) struct Auth {
     tokens: Cache<RepositoryName, Arc<Slot>>,
 }
 
+/// What a registry asks for.
 #[derive(Clone, Debug)]
-enum Scheme {
+pub(super) enum Scheme {
     /// The registry has asked for nothing yet.
     Open,
     Basic,
     Bearer(Arc<Realm>),
 }
 
+/// A token service.
 #[derive(Debug)]
-struct Realm {
+pub(super) struct Realm {
     url: Url,
     service: Option<String>,
+    /// It gave what it was asked for last.
+    is_proven: AtomicBool,
+}
+
+/// What is known to let us in.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) authorization: Option<HeaderValue>,
+    /// Whose token it should be, and isn't, and why if that is known.
+    pub(super) doubt: Option<(Arc<Realm>, Option<RegistryError>)>,
+}
+
+impl Known {
+    fn doubtful(realm: Arc<Realm>, error: Option<RegistryError>) -> Self {
+        Self {
+            authorization: None,
+            doubt: Some((realm, error)),
+        }
+    }
+}
+
+impl From<HeaderValue> for Known {
+    fn from(authorization: HeaderValue) -> Self {
+        Self {
+            authorization: Some(authorization),
+            doubt: None,
+        }
+    }
+}
+
+/// A realm is asked: one from which no answer is waited for any more gave none.
+struct Asking<'a>(&'a Realm, bool);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.is_proven.store(self.1, Ordering::Release);
+    }
 }
 
 /// One repository's token. Whoever needs it waits for the one who fetches it.
@@ -69,6 +114,14 @@ struct Held {
 struct Token {
     header: HeaderValue,
     good_until: Instant,
+}
+
+impl Held {
+    fn good(&self) -> Option<&Token> {
+        self.token
+            .as_ref()
+            .filter(|token| token.good_until > Instant::now())
+    }
 }
 
 impl Auth {
@@ -88,14 +141,37 @@ impl Auth {
         }
     }
 
-    /// The `Authorization` for a request about `repository`, by what the registry asked for last.
-    /// `rejected` is one that was just answered with 401: a token equal to it is replaced.
-    pub(super) async fn authorization(
+    fn scheme(&self) -> Scheme {
+        self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The `Authorization` for a request about `repository`, by what the registry asked for last. Where that leads to no
+    /// token, the registry is to be asked as by a stranger: it says what it wants now.
+    pub(super) async fn known(&self, repository: &RepositoryName) -> Result<Known, RegistryError> {
+        match self.scheme() {
+            Scheme::Open => Ok(Known::default()),
+            Scheme::Basic => Ok(self.basic()?.into()),
+            Scheme::Bearer(realm) if realm.is_proven.load(Ordering::Acquire) => {
+                match self.token(&realm, repository, None).await {
+                    Ok(token) => Ok(token.into()),
+                    Err(error) => Ok(Known::doubtful(realm, Some(error))),
+                }
+            }
+            Scheme::Bearer(realm) => match self.held_token(repository) {
+                Some(token) => Ok(token.into()),
+                None => Ok(Known::doubtful(realm, None)),
+            },
+        }
+    }
+
+    /// The `Authorization` for a request about `repository` by a scheme that the registry has just asked for. `rejected` is
+    /// one that was just answered with 401: a token equal to it is replaced.
+    pub(super) async fn wanted(
         &self,
+        scheme: Scheme,
         repository: &RepositoryName,
         rejected: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, RegistryError> {
-        let scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match scheme {
             Scheme::Open => Ok(None),
             Scheme::Basic => self.basic().map(Some),
@@ -103,15 +179,24 @@ impl Auth {
         }
     }
 
+    /// Takes note that the registry let a stranger in although it had asked for a token of `realm`, which gives none.
+    pub(super) fn let_in(&self, realm: &Arc<Realm>) {
+        let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = matches!(&*scheme, Scheme::Bearer(known) if Arc::ptr_eq(known, realm));
+        if is_it && !realm.is_proven.load(Ordering::Acquire) {
+            *scheme = Scheme::Open;
+        }
+    }
+
     /// Takes note of what a 401 asks for.
-    pub(super) fn challenged(&self, headers: &HeaderMap) -> Result<(), RegistryError> {
+    pub(super) fn challenged(&self, headers: &HeaderMap) -> Result<Scheme, RegistryError> {
         let challenges: Vec<_> = headers
             .get_all(header::WWW_AUTHENTICATE)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(challenge::challenges)
             .collect();
-        let scheme = if let Some(bearer) = challenges.iter().find(|known| known.scheme == "bearer") {
+        let mut wanted = if let Some(bearer) = challenges.iter().find(|known| known.scheme == "bearer") {
             Scheme::Bearer(Arc::new(Realm::named_by(bearer)?))
         } else if challenges.iter().any(|known| known.scheme == "basic") {
             if self.username.is_empty() {
@@ -121,8 +206,14 @@ impl Auth {
         } else {
             return Err(unauthorized("it asks for neither Basic nor a Bearer token"));
         };
-        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = scheme;
-        Ok(())
+        let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Scheme::Bearer(known), Scheme::Bearer(realm)) = (&*scheme, &wanted)
+            && known.is_same(realm)
+        {
+            wanted = Scheme::Bearer(Arc::clone(known));
+        }
+        *scheme = wanted.clone();
+        Ok(wanted)
     }
 
     fn basic(&self) -> Result<HeaderValue, RegistryError> {
@@ -137,6 +228,13 @@ impl Auth {
             .ok_or_else(|| unauthorized("the credentials fit in no header"))
     }
 
+    /// The repository's token, if it is good and nobody is fetching another.
+    fn held_token(&self, repository: &RepositoryName) -> Option<HeaderValue> {
+        let slot = self.tokens.get(repository)?;
+        let held = slot.try_lock().ok()?;
+        held.good().map(|token| token.header.clone())
+    }
+
     async fn token(
         &self,
         realm: &Realm,
@@ -148,10 +246,8 @@ impl Auth {
             .tokens
             .get_or_insert_with(repository, || Ok::<_, std::convert::Infallible>(Arc::default()));
         let mut held = slot.lock().await;
-        if let Some(token) = &held.token
-            && token.good_until > Instant::now()
-            && rejected != Some(&token.header)
-        {
+        if let Some(token) = held.good().filter(|token| rejected != Some(&token.header)) {
+            realm.is_proven.store(true, Ordering::Release);
             return Ok(token.header.clone());
         }
         // What failed while we waited for it failed for us too.
@@ -160,8 +256,10 @@ impl Auth {
         {
             return Err(error.clone());
         }
+        let mut asking = Asking(realm, false);
         match self.fetch_token(realm, repository).await {
             Ok(token) => {
+                asking.1 = true;
                 let header = token.header.clone();
                 *held = Held {
                     token: Some(token),
@@ -227,7 +325,12 @@ impl Realm {
         Ok(Self {
             url,
             service: challenge.parameter("service").map(str::to_owned),
+            is_proven: AtomicBool::new(false),
         })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.url, &self.service) == (&other.url, &other.service)
     }
 }
 

@@ -271,13 +271,23 @@ impl Client {
     ) -> BoxFuture<'a, Result<reqwest::Response, RegistryError>> {
         Box::pin(async move {
             let auth = &self.0.auth;
-            let first = auth.authorization(repository, None).await?;
+            let auth::Known {
+                authorization: first,
+                doubt,
+            } = auth.known(repository).await?;
             let response = self.send_once(method.clone(), url.clone(), first.clone()).await?;
-            if response.status() != StatusCode::UNAUTHORIZED {
-                return Ok(response);
-            }
-            auth.challenged(response.headers())?;
-            let second = auth.authorization(repository, first.as_ref()).await?;
+            let scheme = match doubt {
+                _ if response.status() == StatusCode::UNAUTHORIZED => auth.challenged(response.headers())?,
+                None => return Ok(response),
+                Some((realm, _)) if response.status().is_success() => {
+                    auth.let_in(&realm);
+                    return Ok(response);
+                }
+                // What a stranger is told says nothing of what is there.
+                Some((_, Some(error))) => return Err(error),
+                Some((realm, None)) => auth::Scheme::Bearer(realm),
+            };
+            let second = auth.wanted(scheme, repository, first.as_ref()).await?;
             if second == first {
                 return Err(RegistryError::Unauthorized(
                     "it refuses the credentials".to_owned(),

@@ -130,6 +130,82 @@ async fn a_fresh_token_that_is_refused_is_an_error() {
     assert_eq!((fake.calls(), realm.calls()), (2, 1));
 }
 
+#[tokio::test]
+async fn a_challenge_is_believed_no_longer_than_it_leads_in() {
+    let (fake, realm, moved) = (with_image().await, Fake::start().await, Fake::start().await);
+    for each in [&realm, &moved] {
+        give_tokens(each, |n| format!(r#"{{"token":"good{n}","expires_in":1}}"#));
+    }
+    let client = with_credentials(&fake, "secret");
+    let (repository, digest) = (repository(), image().digest);
+    let later = async || {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::resume();
+    };
+    let ask = async || {
+        later().await;
+        client.manifest(&repository, &digest).await.map(drop)
+    };
+    // One stray challenge, of a realm that isn't there, by a registry that is open else.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nowhere = format!("http://{closed}/token");
+    want_token(&fake, &nowhere);
+    assert!(ask().await.is_err());
+    fake.hook(|_| None);
+    ask().await.unwrap();
+    fake.take_asked();
+    ask().await.unwrap();
+    assert_eq!(fake.take_asked().len(), 1, "it is open again, and known to be");
+    // A realm that moves, its old place gone, or without an end of its answers.
+    want_token(&fake, &realm.url());
+    ask().await.unwrap();
+    want_token(&fake, &moved.url());
+    realm.hook(|_| Some(respond(404, &[], "")));
+    ask().await.unwrap();
+    want_token(&fake, &realm.url());
+    give_tokens(&realm, |n| format!(r#"{{"token":"good{n}","expires_in":1}}"#));
+    moved.silent(true);
+    moved.take_asked();
+    later().await;
+    let mut hangs = Box::pin(client.manifest(&repository, &digest));
+    while moved.calls() == 0 {
+        // The old realm is asked once more, and never answers.
+        let step = tokio::time::timeout(Duration::from_millis(10), &mut hangs).await;
+        assert!(step.is_err(), "{step:?}");
+    }
+    drop(hangs);
+    ask().await.unwrap();
+    // From a token to Basic, and to none.
+    realm.hook(|_| Some(respond(404, &[], "")));
+    fake.hook(|asked| match asked.authorization() {
+        Some(BASIC) => None,
+        _ => Some(respond(401, &[("www-authenticate", "Basic realm=\"r\"")], "")),
+    });
+    ask().await.unwrap();
+    fake.hook(|_| None);
+    ask().await.unwrap();
+}
+
+#[tokio::test]
+async fn while_a_token_service_is_down_each_request_asks_it_once() {
+    let (fake, realm) = (with_image().await, Fake::start().await);
+    want_token(&fake, &realm.url());
+    realm.hook(|_| Some(respond(503, &[], "")));
+    let client = fake.client();
+    for _ in 0..3 {
+        let error = client.manifest(&repository(), &image().digest).await.unwrap_err();
+        assert!(
+            matches!(error.disposition(), Disposition::Retry { .. }),
+            "{error}"
+        );
+        assert_eq!((fake.take_asked().len(), realm.take_asked().len()), (1, 1));
+    }
+}
+
 type Case = (
     Box<dyn Fn(&Asked) -> Option<Answer> + Send>,
     fn(&RegistryError) -> bool,
