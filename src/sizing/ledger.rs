@@ -38,6 +38,8 @@ struct Told {
 struct Seen {
     held_at: u64,
     gone_at: u64,
+    /// That it is gone no event has told: the registry didn't have it when it was asked.
+    is_missed: bool,
 }
 
 /// The repository as it was at one moment.
@@ -104,7 +106,9 @@ impl Ledger {
                 );
             }
             Change::Deleted { digest, .. } => {
-                self.manifests.entry(digest.clone()).or_default().gone_at = self.version;
+                let seen = self.manifests.entry(digest.clone()).or_default();
+                seen.gone_at = self.version;
+                seen.is_missed = false;
             }
             Change::RepositoryDeleted { .. } => {
                 // An empty repository is known as a whole, without any list.
@@ -131,6 +135,7 @@ impl Ledger {
     pub(super) fn hold(&mut self, digest: &Digest, version: u64) {
         let seen = self.manifests.entry(digest.clone()).or_default();
         seen.held_at = seen.held_at.max(version);
+        seen.is_missed &= seen.held_at <= seen.gone_at;
     }
 
     /// The registry answered at `version` that it does not have the manifest.
@@ -138,8 +143,15 @@ impl Ledger {
         let seen = self.manifests.entry(digest.clone()).or_default();
         if seen.held_at <= version {
             self.version += 1;
+            // Of what was deleted with its repository nothing is known any more.
+            seen.is_missed |= seen.held_at > 0 && seen.gone_at <= seen.held_at;
             seen.gone_at = self.version;
         }
+    }
+
+    /// Whether the registry doesn't have the manifest, although no event told that it was deleted.
+    pub(super) fn is_missed(&self, digest: &Digest) -> bool {
+        self.manifests.get(digest).is_some_and(|seen| seen.is_missed)
     }
 
     /// Whether the repository had the manifest at the moment of `snapshot`.

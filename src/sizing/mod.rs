@@ -252,14 +252,20 @@ impl Inner {
         let with_image = |image: &ImageToSize| {
             let (tagged, digest) = (&tagged, image.digest.clone());
             by_deadline(call, async move {
-                if tagged.has_visited(&digest) {
-                    return Ok(tagged_size);
+                let mut size = tagged_size;
+                if !tagged.has_visited(&digest) {
+                    let own = vec![digest.clone()];
+                    let own = self.manifests.reach(call, own, Standing::Listed).await?;
+                    size = own
+                        .beyond(tagged)
+                        .zip(tagged_size)
+                        .and_then(|(more, size)| size.checked_add(more));
                 }
-                let own = self.manifests.reach(call, vec![digest], Standing::Listed).await?;
-                Ok(own
-                    .beyond(tagged)
-                    .zip(tagged_size)
-                    .and_then(|(more, size)| size.checked_add(more)))
+                // A mirror that lags behind: without what was pushed, the number would be another repository's.
+                if call.repository.ledger().is_missed(&digest) {
+                    return Err(Unavailable::Incomplete);
+                }
+                Ok(size)
             })
         };
         let sizes = join_all(images.iter().map(with_image)).await;

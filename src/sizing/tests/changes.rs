@@ -115,6 +115,31 @@ async fn a_pushed_image_that_was_deleted_before_the_sealing_counts_nothing() {
 }
 
 #[tokio::test]
+async fn a_registry_that_lags_behind_the_push_costs_the_repositorys_number_too() {
+    let bench = Bench::start().await;
+    let (known, pushed_one) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    bench.push("new", &pushed_one);
+    bench.fake.remove(&repository(), &pushed_one.digest);
+    for _ in 0..2 {
+        let sizes = bench.size(pushed(&pushed_one)).await;
+        assert_eq!((sizes.image_size, sizes.repository_size), (None, None));
+    }
+    // Another image's number is one without it.
+    let sizes = bench.size(pushed(&known)).await;
+    assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+    // It is there now, says the next event; and then that it was deleted.
+    bench.push("new", &pushed_one);
+    let both = Some(6 + known.bytes() + pushed_one.bytes());
+    assert_eq!(bench.size(pushed(&pushed_one)).await.repository_size, both);
+    bench.fake.untag(&repository(), "new");
+    bench.fake.remove(&repository(), &pushed_one.digest);
+    bench.sizing.apply(&deleted(&pushed_one.digest));
+    let sizes = bench.size(pushed(&pushed_one)).await;
+    assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+}
+
+#[tokio::test]
 async fn a_batch_sees_the_repository_as_of_its_sealing() {
     let bench = Bench::start().await;
     let one = Made::image(("c1", 1), &[]);
