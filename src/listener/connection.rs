@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     Body, Hangup, Options,
@@ -33,6 +33,7 @@ use crate::{
     telemetry::{
         Metrics,
         labels::{ConnectionEnd, ListenerName},
+        log::Throttle,
     },
 };
 
@@ -49,6 +50,8 @@ pub(super) struct Serving<H> {
     pub(super) tasks: Tasks,
     pub(super) stop: CancellationToken,
     pub(super) connections: Arc<Connections>,
+    /// Of heads.
+    pub(super) refusals: Throttle,
     pub(super) handler: H,
 }
 
@@ -117,15 +120,14 @@ where
         // has sent its request and shut down its side still gets its answer.
         http.header_read_timeout(None)
             .half_close(true)
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .pipeline_flush(true);
+            .max_buf_size(BUFFER_BYTES_MAX);
         let mut connection = pin!(http.serve_connection(io, service));
         let mut stop = pin!(self.stop.cancelled());
         let mut stopping = false;
         let mut timer = pin!(sleep_until(self.deadline(state).unwrap_or_else(Instant::now)));
         poll_fn(|cx| {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                return Poll::Ready(end_of(&result));
+                return Poll::Ready(self.end_of(&result, peer));
             }
             if !stopping && stop.as_mut().poll(cx).is_ready() {
                 stopping = true;
@@ -135,7 +137,7 @@ where
                 // It has a request in progress: let it finish, and take no other.
                 connection.as_mut().graceful_shutdown();
                 if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(end_of(&result));
+                    return Poll::Ready(self.end_of(&result, peer));
                 }
             }
             let Some(deadline) = self.deadline(state) else {
@@ -147,6 +149,20 @@ where
             timer.as_mut().poll(cx).map(|()| ConnectionEnd::TimedOut)
         })
         .await
+    }
+
+    /// What became of it. A head that was refused before anybody could see it, and answered 400, 414 or 431, is told.
+    fn end_of(&self, result: &Result<(), hyper::Error>, peer: SocketAddr) -> ConnectionEnd {
+        let Err(error) = result else {
+            return ConnectionEnd::Done;
+        };
+        let listener = self.name.as_str();
+        if !error.is_parse() || error.is_parse_version_h2() {
+            debug!(listener, %peer, %error, "a connection broke");
+        } else if let Some(requests) = self.refusals.due() {
+            warn!(listener, %peer, requests, %error, "refused: the head of a request is none, or too large");
+        }
+        ConnectionEnd::Error
     }
 
     /// When the client is too late with a head; bodies have a deadline of their own.
@@ -170,14 +186,6 @@ where
         let request = request.map(|body| Body::new(body, state, peer, deadline, held_back));
         let response = (self.handler)(request).await?;
         Ok(response.map(|body| Answer::new(body, progress)))
-    }
-}
-
-fn end_of(result: &Result<(), hyper::Error>) -> ConnectionEnd {
-    if result.is_ok() {
-        ConnectionEnd::Done
-    } else {
-        ConnectionEnd::Error
     }
 }
 

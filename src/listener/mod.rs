@@ -191,6 +191,7 @@ impl Listener {
             tasks,
             stop,
             connections: Arc::clone(&connections),
+            refusals: Throttle::new(),
             handler,
         });
         let troubles = Throttle::new();

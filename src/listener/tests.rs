@@ -144,6 +144,36 @@ async fn a_client_that_shut_down_its_side_still_gets_its_answer() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_none_or_too_large_is_answered() {
+    let served = serve(options());
+    let many = "x: y\r\n".repeat(101);
+    let long = "y".repeat(64 * 1024);
+    for (head, status) in [
+        ("GARBAGE\r\n\r\n".to_owned(), "400"),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n".to_owned(),
+            "400",
+        ),
+        (format!("POST / HTTP/1.1\r\nHost: x\r\n{many}\r\n"), "431"),
+        (format!("POST / HTTP/1.1\r\nHost: x\r\nx: {long}\r\n\r\n"), "431"),
+        (format!("POST /?{long} HTTP/1.1\r\nHost: x\r\n\r\n"), "4"),
+    ] {
+        let mut client = connect(served.address).await;
+        send(&mut client, &head).await;
+        let answer = read_until(&mut client, "\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    let ended = "shipbell_connections_ended_total{listener=\"ingest\",end=\"error\"}";
+    timeout(PATIENCE, async {
+        while served.count(ended) < 5 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("each is counted");
+}
+
+#[tokio::test]
 async fn slow_heads_slow_bodies_and_idle_connections_are_closed() {
     let short = Duration::from_millis(50);
     let served = serve(Options {
