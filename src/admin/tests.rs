@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use utoipa::openapi::RefOr;
+
 use super::*;
 
 /// The description is committed, so that a change of the API shows in a review: `UPDATE=1 cargo test` writes it.
@@ -30,6 +32,14 @@ fn every_call_has_a_name_words_and_refusals() {
             assert!(operation.operation_id.is_some(), "{path}");
             assert!(operation.summary.is_some(), "{path}");
             assert!(operation.responses.responses.contains_key("401"), "{path}");
+            for (status, response) in &operation.responses.responses {
+                // A response has to have one: OpenAPI 3.1, "Response Object".
+                let is_described = matches!(response, RefOr::T(response) if !response.description.is_empty());
+                assert!(
+                    is_described || matches!(response, RefOr::Ref(_)),
+                    "{path} {status}"
+                );
+            }
         }
     }
     assert!(calls >= 19, "{calls}");

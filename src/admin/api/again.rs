@@ -62,7 +62,7 @@ pub(in super::super) struct AgainView {
         ("force" = Option<bool>, Query, description = "Also those of which a newer push of the same tag is known"),
     ),
     responses(
-        (status = 200, body = AgainView),
+        (status = 200, body = AgainView, description = "How many are sent again, or would be"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "These are too many"),
         (
             status = 429, body = Problem, content_type = "application/problem+json", description = "So many wait already, or one had 60 sets sent again (or 60 counted) within a minute",

@@ -8,7 +8,7 @@ use super::super::{Admin, access::Who, configuration::ConfigurationView, problem
 /// The configuration in effect. For those who see every repository.
 #[utoipa::path(
     get, path = "/api/v1/configuration", tag = "endpoints", operation_id = "configuration",
-    responses((status = 200, body = ConfigurationView))
+    responses((status = 200, body = ConfigurationView, description = "What was read, and what came of it"))
 )]
 pub(super) async fn get(
     State(admin): State<Admin>,

@@ -139,7 +139,7 @@ fn endpoint_of(text: &str) -> Result<String, Problem> {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page, 50 unless told"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses((status = 200, body = Page<DeliveryView>))
+    responses((status = 200, body = Page<DeliveryView>, description = "A page of deliveries"))
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
@@ -286,7 +286,7 @@ pub(super) struct DeliveryPage {
     params(("id" = String, Path, description = "Its `webhook-id`")),
     responses(
         (status = 200, body = DeliveryPage, description = "The delivery, with `attempts` and the `push` it is about"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such delivery, or not for who asks"),
     )
 )]
 pub(super) async fn one(

@@ -110,7 +110,7 @@ pub(in super::super) struct EndpointQuery {
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
     responses(
-        (status = 200, body = Page<EndpointView>),
+        (status = 200, body = Page<EndpointView>, description = "A page of endpoints"),
     )
 )]
 pub(super) async fn list(
@@ -342,8 +342,8 @@ pub(in super::super) async fn set(
     post, path = "/api/v1/endpoints/{id}/enable", tag = "endpoints", operation_id = "enable_endpoint",
     params(("id" = String, Path, description = "Its identity, percent-encoded", example = "ci")),
     responses(
-        (status = 200, body = EndpointView),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = EndpointView, description = "The endpoint as it is now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such endpoint, or not for who asks"),
     )
 )]
 pub(super) async fn enable(
@@ -359,8 +359,8 @@ pub(super) async fn enable(
     post, path = "/api/v1/endpoints/{id}/disable", tag = "endpoints", operation_id = "disable_endpoint",
     params(("id" = String, Path, description = "Its identity, percent-encoded", example = "ci")),
     responses(
-        (status = 200, body = EndpointView),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = EndpointView, description = "The endpoint as it is now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such endpoint, or not for who asks"),
     )
 )]
 pub(super) async fn disable(
@@ -376,8 +376,8 @@ pub(super) async fn disable(
     post, path = "/api/v1/endpoints/{id}/hold", tag = "endpoints", operation_id = "hold_endpoint",
     params(("id" = String, Path, description = "Its identity, percent-encoded", example = "ci")),
     responses(
-        (status = 200, body = EndpointView),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = EndpointView, description = "The endpoint as it is now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such endpoint, or not for who asks"),
     )
 )]
 pub(super) async fn hold(

@@ -168,7 +168,7 @@ impl From<LettersError> for Problem {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page, 50 unless told"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses((status = 200, body = Page<LetterView>))
+    responses((status = 200, body = Page<LetterView>, description = "A page of dead letters"))
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
@@ -243,7 +243,7 @@ pub(in super::super) struct RefusedView {
         ("force" = Option<bool>, Query, description = "Also those of which a newer push of the same tag is known"),
     ),
     responses(
-        (status = 200, body = ReplayView),
+        (status = 200, body = ReplayView, description = "How many are sent again, or would be"),
         (
             status = 429, body = Problem, content_type = "application/problem+json", description = "One had 60 sets sent again (or 60 counted) within a minute",
             headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
@@ -369,7 +369,7 @@ pub(super) struct Discarded {
         ("until" = Option<String>, Query, description = "Given up on before, RFC 3339"),
         ("dry_run" = Option<bool>, Query, description = "Count only"),
     ),
-    responses((status = 200, body = Discarded))
+    responses((status = 200, body = Discarded, description = "How many were discarded"))
 )]
 pub(super) async fn discard(
     State(admin): State<Admin>,

@@ -116,7 +116,7 @@ pub(in super::super) struct RegistryFigures {
 /// How the whole is: rates, what waits, endpoints that are not healthy, the disk, the registry.
 #[utoipa::path(
     get, path = "/api/v1/overview", tag = "overview", operation_id = "overview",
-    responses((status = 200, body = OverviewView))
+    responses((status = 200, body = OverviewView, description = "How the whole is"))
 )]
 pub(super) async fn overview(
     State(admin): State<Admin>,

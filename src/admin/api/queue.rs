@@ -48,7 +48,7 @@ pub(super) struct QueueQuery {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page, 50 unless told"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses((status = 200, body = Page<Owed>))
+    responses((status = 200, body = Page<Owed>, description = "A page of what is owed"))
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,

@@ -82,7 +82,7 @@ pub(in super::super) struct RepositoryQuery {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Items of a page, 50 unless told"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
-    responses((status = 200, body = Page<RepositoryView>))
+    responses((status = 200, body = Page<RepositoryView>, description = "A page of repositories"))
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
@@ -165,7 +165,7 @@ pub(in super::super) async fn listed(
 #[utoipa::path(
     get, path = "/api/v1/repositories/{name}", tag = "repositories", operation_id = "repository",
     params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
-    responses((status = 200, body = RepositoryView))
+    responses((status = 200, body = RepositoryView, description = "The repository"))
 )]
 pub(super) async fn get(
     State(admin): State<Admin>,

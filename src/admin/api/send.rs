@@ -122,7 +122,7 @@ pub(super) struct SendQuery {
     responses(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
         (status = 202, body = DueView, description = "It was not over, and waits for its own next attempt no longer"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such delivery, or not for who asks"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent again"),
         (
             status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 60 deliveries again within a minute, or is busy",
@@ -259,7 +259,7 @@ pub(in super::super) async fn redelivered(
     params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
     responses(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "The repository has no webhook of its own, or not for who asks"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent to"),
         (
             status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 10 tests within a minute, or is busy",
@@ -295,7 +295,7 @@ pub(in super::super) async fn tested(
     params(("id" = String, Path, description = "Its identity, percent-encoded", example = "ci")),
     responses(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such endpoint, or not for who asks"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent to"),
         (
             status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 10 tests within a minute, or is busy",

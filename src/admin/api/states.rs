@@ -47,8 +47,8 @@ pub(in super::super) struct TransitionQuery {
     get, path = "/api/v1/endpoints/{id}", tag = "endpoints", operation_id = "endpoint",
     params(("id" = String, Path, description = "Its identity, percent-encoded", example = "ci")),
     responses(
-        (status = 200, body = EndpointView),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = EndpointView, description = "The endpoint"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such endpoint, or not for who asks"),
     )
 )]
 pub(super) async fn get(
@@ -77,8 +77,8 @@ pub(in super::super) async fn one(admin: &Admin, who: &Who, id: &str) -> Result<
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
     responses(
-        (status = 200, body = Page<TransitionView>),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = Page<TransitionView>, description = "A page of its states, the newest first"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such endpoint, or not for who asks"),
     )
 )]
 pub(super) async fn list(

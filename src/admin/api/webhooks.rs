@@ -33,7 +33,7 @@ fn answer(status: StatusCode, view: WebhookView) -> Response {
         ("If-None-Match" = Option<String>, Header, description = "The ETag that is known already, or several"),
     ),
     responses(
-        (status = 200, body = WebhookView, headers(("ETag" = String, description = "What to send as If-Match"))),
+        (status = 200, body = WebhookView, description = "The webhook as it is", headers(("ETag" = String, description = "What to send as If-Match"))),
         (status = 304, description = "It is as it is known", headers(("ETag" = String, description = "The one of it"))),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "It has none"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "It was changed"),
@@ -73,13 +73,13 @@ pub(super) struct PutQuery {
     ),
     request_body = WebhookDraft,
     responses(
-        (status = 200, body = WebhookView, headers(("ETag" = String, description = "What to send as If-Match"))),
+        (status = 200, body = WebhookView, description = "The webhook as it is now", headers(("ETag" = String, description = "What to send as If-Match"))),
         (
             status = 201, body = WebhookView, description = "It had none before",
             headers(("ETag" = String, description = "What to send as If-Match")),
         ),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "It was changed"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "The body is too large"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "It can't be used"),
         (status = 428, body = Problem, content_type = "application/problem+json", description = "If-Match is missing"),
     )
@@ -118,9 +118,9 @@ pub(super) async fn put(
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant, or several"),
     ),
     responses(
-        (status = 204),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
+        (status = 204, description = "The repository has no webhook of its own any more"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "It has none, or not for who asks"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "It is not the one that `If-Match` means"),
     )
 )]
 pub(super) async fn delete(
@@ -154,9 +154,9 @@ pub(in super::super) struct NewSecret {
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant, or several"),
     ),
     responses(
-        (status = 200, body = NewSecret, headers(("ETag" = String, description = "What to send as If-Match"))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 412, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = NewSecret, description = "The new secret, this once", headers(("ETag" = String, description = "What to send as If-Match"))),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "The repository has no webhook of its own, or not for who asks"),
+        (status = 412, body = Problem, content_type = "application/problem+json", description = "It is not the one that `If-Match` means"),
     )
 )]
 pub(super) async fn rotate(
