@@ -128,6 +128,10 @@ async fn a_registry_that_lags_behind_the_push_costs_the_repositorys_number_too()
     // Another image's number is one without it.
     let sizes = bench.size(pushed(&known)).await;
     assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+    // That it was deleted explains it.
+    bench.sizing.apply(&deleted(&pushed_one.digest));
+    let sizes = bench.size(pushed(&pushed_one)).await;
+    assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
     // It is there now, says the next event; and then that it was deleted.
     bench.push("new", &pushed_one);
     let both = Some(6 + known.bytes() + pushed_one.bytes());
