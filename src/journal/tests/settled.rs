@@ -149,15 +149,21 @@ fn what_is_written_beside_a_full_segment_is_durable_once_the_journal_ends() {
     assert_eq!(open(&storage.after_power_loss()).pending_ids(), ["event-2"]);
 }
 
+/// The settlements' file without the rest of a journal.
+fn alone(storage: &Arc<Faulty>) -> Settling {
+    let nothing = (Backlog::default(), 0);
+    Settling::new(
+        Arc::<Faulty>::clone(storage),
+        Seed::of(JournalId([7; 16])),
+        4096,
+        nothing,
+    )
+}
+
 #[test]
 fn who_waits_is_answered_as_soon_as_his_own_is_committed() {
     let storage = Faulty::new();
-    let settling = Settling::new(
-        storage.clone(),
-        Seed::of(JournalId([7; 16])),
-        4096,
-        (Backlog::default(), 0),
-    );
+    let settling = alone(&storage);
     storage.fail(Call::Write, ErrorKind::StorageFull, 0, u64::MAX);
     let tell = |number| {
         let (caller, mut answer) = oneshot::channel();
@@ -177,12 +183,7 @@ fn who_waits_is_answered_as_soon_as_his_own_is_committed() {
 #[test]
 fn a_file_that_cannot_grow_is_written_from_its_beginning_again() {
     let storage = Faulty::new();
-    let settling = Settling::new(
-        storage.clone(),
-        Seed::of(JournalId([7; 16])),
-        4096,
-        (Backlog::default(), 0),
-    );
+    let settling = alone(&storage);
     let tell = |number| settling.tell(delivered(number), Vec::new());
     tell(1);
     tell(2);
