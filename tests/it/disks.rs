@@ -105,6 +105,8 @@ fn a_start_on_a_full_disk_delivers_what_was_taken_and_takes_more_when_there_is_s
     volume.fill();
     stage.shipbell.launch_again();
     assert_says_full(&stage);
+    // The start gave some space back.
+    volume.fill();
     stage.hook.take_and_refuse(2);
     assert_eq!(stage.push(), Some(503));
     // Again, with what has been settled meanwhile; once killed, once asked to end.
@@ -112,11 +114,15 @@ fn a_start_on_a_full_disk_delivers_what_was_taken_and_takes_more_when_there_is_s
     volume.fill();
     stage.shipbell.launch_again();
     assert_says_full(&stage);
+    // The start gave some space back.
+    volume.fill();
     stage.hook.take_and_refuse(2);
     stage.shipbell.stop();
     volume.fill();
     stage.shipbell.launch_again();
     assert_says_full(&stage);
+    // The start gave some space back.
+    volume.fill();
     stage.hook.take_and_refuse(2);
     assert_eq!(
         stage.hook.repeats(),

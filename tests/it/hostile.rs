@@ -105,6 +105,9 @@ fn a_body_of_50_mib_is_taken_without_being_held_in_memory() {
     });
     shipbell.take(push("last"));
     receiver.wait_for_image("acme/app:last", SOON);
+    eventually("what was freed is given back", SOON, || {
+        (shipbell.resident_bytes().saturating_sub(before) < 24 * MIB).then_some(())
+    });
 }
 
 #[test]

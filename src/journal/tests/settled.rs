@@ -15,14 +15,20 @@ fn delivered(number: u64) -> [(Pair, Settlement); 1] {
     [(pair(number), Settlement::Delivered)]
 }
 
-/// A journal at work that owes three pushes.
-fn running(storage: &Arc<Faulty>) -> (Journal, std::thread::JoinHandle<()>) {
+/// A journal at work.
+fn started(storage: &Arc<Faulty>) -> (Journal, std::thread::JoinHandle<()>) {
     let storage: Arc<dyn Storage> = Arc::<Faulty>::clone(storage);
     let opened = recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand).unwrap();
     let thread = opened.writer.start(Box::new(|_| {})).unwrap();
-    let pushes = (1..=3).map(|number| Item::Push(push(number))).collect();
-    futures_executor(opened.journal.append(pushes)).unwrap();
     (opened.journal, thread)
+}
+
+/// A journal at work that owes three pushes.
+fn running(storage: &Arc<Faulty>) -> (Journal, std::thread::JoinHandle<()>) {
+    let (journal, thread) = started(storage);
+    let pushes = (1..=3).map(|number| Item::Push(push(number))).collect();
+    futures_executor(journal.append(pushes)).unwrap();
+    (journal, thread)
 }
 
 #[test]
@@ -51,6 +57,14 @@ fn who_settles_waits_for_no_disk_unless_he_wants_to() {
     futures_executor(written);
     futures_executor(journal.close());
     thread.join().unwrap();
+}
+
+/// Closes the journal, which has nothing to complain of but the full disk.
+fn ends_well(journal: &Journal, thread: std::thread::JoinHandle<()>) {
+    futures_executor(journal.close());
+    thread.join().unwrap();
+    let health = journal.health();
+    assert!(!matches!(health, Health::Failed(_)), "{health:?}");
 }
 
 /// Waits until the journal has met the full disk.
@@ -93,13 +107,7 @@ fn space_that_is_enough_for_settlements_alone_is_enough_for_who_waits() {
         open(&storage.after_power_loss()).pending_ids(),
         ["event-2", "event-3"]
     );
-    futures_executor(journal.close());
-    thread.join().unwrap();
-    assert!(
-        !matches!(journal.health(), Health::Failed(_)),
-        "{:?}",
-        journal.health()
-    );
+    ends_well(&journal, thread);
 }
 
 #[test]
@@ -125,45 +133,29 @@ fn a_journal_that_ends_with_settlements_written_nowhere_says_so_and_leaves_nobod
 #[test]
 fn what_is_written_beside_a_full_segment_is_durable_once_the_journal_ends() {
     let storage = Faulty::new();
-    let mut hand = open(&storage);
-    hand.take(1).unwrap();
-    hand.take(2).unwrap();
+    drop(running(&storage));
     let storage = storage.after_kill();
     storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
-    let opened = recovery::open(
-        &(storage.clone() as Arc<dyn Storage>),
-        OPTIONS,
-        clock(),
-        Filling::OnDemand,
-    );
-    let Opened { journal, writer, .. } = opened.unwrap();
-    let thread = writer.start(Box::new(|_| {})).unwrap();
+    let (journal, thread) = started(&storage);
     futures_executor(journal.settle(delivered(1)));
-    futures_executor(journal.close());
-    thread.join().unwrap();
-    assert!(
-        !matches!(journal.health(), Health::Failed(_)),
-        "{:?}",
-        journal.health()
+    ends_well(&journal, thread);
+    assert_eq!(
+        open(&storage.after_power_loss()).pending_ids(),
+        ["event-2", "event-3"]
     );
-    assert_eq!(open(&storage.after_power_loss()).pending_ids(), ["event-2"]);
 }
 
-/// The settlements' file without the rest of a journal.
-fn alone(storage: &Arc<Faulty>) -> Settling {
-    let nothing = (Backlog::default(), 0);
-    Settling::new(
-        Arc::<Faulty>::clone(storage),
-        Seed::of(JournalId([7; 16])),
-        4096,
-        nothing,
-    )
+/// The settlements' file without the rest of a journal, of which a start read so many bytes.
+fn holding(storage: &Arc<Faulty>, file_end: u64) -> Settling {
+    let storage = Arc::<Faulty>::clone(storage);
+    let seed = Seed::of(JournalId([7; 16]));
+    Settling::new(storage, seed, 4096, (Backlog::default(), file_end))
 }
 
 #[test]
 fn who_waits_is_answered_as_soon_as_his_own_is_committed() {
     let storage = Faulty::new();
-    let settling = alone(&storage);
+    let settling = holding(&storage, 0);
     storage.fail(Call::Write, ErrorKind::StorageFull, 0, u64::MAX);
     let tell = |number| {
         let (caller, mut answer) = oneshot::channel();
@@ -183,7 +175,7 @@ fn who_waits_is_answered_as_soon_as_his_own_is_committed() {
 #[test]
 fn a_file_that_cannot_grow_is_written_from_its_beginning_again() {
     let storage = Faulty::new();
-    let settling = alone(&storage);
+    let settling = holding(&storage, 0);
     let tell = |number| settling.tell(delivered(number), Vec::new());
     tell(1);
     tell(2);
@@ -200,6 +192,28 @@ fn a_file_that_cannot_grow_is_written_from_its_beginning_again() {
         other => panic!("{other:?}"),
     });
     assert_eq!(pairs, [3, 4]);
+}
+
+#[test]
+fn what_a_start_read_is_not_written_over_before_a_commit() {
+    let storage = Faulty::new();
+    let read = storage.create(settling::SETTLING).unwrap();
+    read.write_all_at(&[7; 100], 0).unwrap();
+    let settling = holding(&storage, 100);
+    let tell = |number| settling.tell(delivered(number), Vec::new());
+    tell(1);
+    let front = || {
+        let mut bytes = [0; 23];
+        read.read_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, 1);
+    tell(2);
+    assert_eq!(front(), [7; 23]);
+    settling.committed(settling.fitting(settling.first_bytes()));
+    storage.fail(Call::Write, ErrorKind::StorageFull, 0, 1);
+    tell(3);
+    assert_ne!(front(), [7; 23]);
 }
 
 #[test]
