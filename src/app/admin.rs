@@ -135,7 +135,7 @@ pub(super) async fn open_settings(
     let (endpoints, defaults) = (endpoints.clone(), defaults.clone());
     let open = move || -> Result<Settings, RunError> {
         if is_used {
-            settings::look_again(&path)?;
+            settings::check_used(&path)?;
         }
         let settings = Settings::open(&path)?;
         let restored = webhooks::restore(&settings, &endpoints, &defaults, now)?;

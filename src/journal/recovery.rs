@@ -156,6 +156,9 @@ impl Recovery<'_> {
         report: &mut RecoveryReport,
     ) -> Result<(Active, Settling), OpenError> {
         let seed = Seed::of(scanned.journal);
+        let size = self.options.segment_size;
+        let settling =
+            |backlog, file_end| Settling::new(Arc::clone(self.storage), seed, size, (backlog, file_end));
         let fresh = match tail {
             Tail::Seen(cut) => {
                 report.cut = cut;
@@ -169,13 +172,7 @@ impl Recovery<'_> {
                 tracing::warn!(%error, "no space for a fresh segment; the journal takes nothing until there is");
                 let active = sealed(newest);
                 scanned.found.pop();
-                let settling = Settling::new(
-                    Arc::clone(self.storage),
-                    seed,
-                    self.options.segment_size,
-                    (backlog, file_end),
-                );
-                return Ok((active, settling));
+                return Ok((active, settling(backlog, file_end)));
             }
             (Err(error), _) => return Err(self.directory().failed(SPARE, error)),
         };
@@ -197,15 +194,7 @@ impl Recovery<'_> {
         self.directory().remove(SETTLING)?;
         settling::set_aside(&**self.storage, self.options.segment_size);
         self.truncate(&scanned.found);
-        Ok((
-            active,
-            Settling::new(
-                Arc::clone(self.storage),
-                seed,
-                self.options.segment_size,
-                (Backlog::default(), 0),
-            ),
-        ))
+        Ok((active, settling(Backlog::default(), 0)))
     }
 
     /// Saves what stands behind the newest segment's valid end, if that is anything but zeros.

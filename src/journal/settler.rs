@@ -82,13 +82,9 @@ impl Settler {
         is_written
     }
 
-    /// Writes all that waits, on this thread. Who can't be answered yet is answered by the journal's.
-    pub(super) fn write(&self, shared: &Shared) {
-        self.write_all(shared);
-    }
-
-    /// Tells from how many callers it was.
-    fn write_all(&self, shared: &Shared) -> usize {
+    /// Writes all that waits, on this thread, and tells from how many callers it was. Whose settlements found no space the
+    /// journal's thread answers once they have.
+    pub(super) fn write(&self, shared: &Shared) -> usize {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = self.lock();
         let settlements = std::mem::take(&mut waiting.settlements);
@@ -125,7 +121,7 @@ impl Settler {
             }
             let is_over = waiting.is_over;
             drop(waiting);
-            came = self.write_all(shared);
+            came = self.write(shared);
             if is_over {
                 return;
             }

@@ -151,7 +151,7 @@ where
         .await
     }
 
-    /// What became of it. A head that was refused before anybody could see it, and answered 400, 414 or 431, is told.
+    /// What became of it. A head that was refused before anybody could see it, and answered 400 or 431, is told.
     fn end_of(&self, result: &Result<(), hyper::Error>, peer: SocketAddr) -> ConnectionEnd {
         let Err(error) = result else {
             return ConnectionEnd::Done;

@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -44,15 +44,14 @@ pub(super) struct Auth {
     timeout: Duration,
     username: String,
     password: Option<Secret>,
-    scheme: Mutex<Scheme>,
+    /// None before it asked for anything.
+    scheme: Mutex<Option<Scheme>>,
     tokens: Cache<RepositoryName, Arc<Slot>>,
 }
 
 /// What a registry asks for.
 #[derive(Clone, Debug)]
 pub(super) enum Scheme {
-    /// The registry has asked for nothing yet.
-    Open,
     Basic,
     Bearer(Arc<Realm>),
 }
@@ -93,11 +92,14 @@ impl From<HeaderValue> for Known {
 }
 
 /// A realm is asked: one from which no answer is waited for any more gave none.
-struct Asking<'a>(&'a Realm, bool);
+struct Asking<'a> {
+    realm: &'a Realm,
+    gave: bool,
+}
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        self.0.is_proven.store(self.1, Ordering::Release);
+        self.realm.is_proven.store(self.gave, Ordering::Release);
     }
 }
 
@@ -136,28 +138,29 @@ impl Auth {
             timeout,
             username,
             password,
-            scheme: Mutex::new(Scheme::Open),
+            scheme: Mutex::default(),
             tokens: Cache::new(TOKENS_MAX),
         }
     }
 
-    fn scheme(&self) -> Scheme {
-        self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn scheme(&self) -> MutexGuard<'_, Option<Scheme>> {
+        self.scheme.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The `Authorization` for a request about `repository`, by what the registry asked for last. Where that leads to no
     /// token, the registry is to be asked as by a stranger: it says what it wants now.
     pub(super) async fn known(&self, repository: &RepositoryName) -> Result<Known, RegistryError> {
-        match self.scheme() {
-            Scheme::Open => Ok(Known::default()),
-            Scheme::Basic => Ok(self.basic()?.into()),
-            Scheme::Bearer(realm) if realm.is_proven.load(Ordering::Acquire) => {
+        let scheme = self.scheme().clone();
+        match scheme {
+            None => Ok(Known::default()),
+            Some(Scheme::Basic) => Ok(self.basic()?.into()),
+            Some(Scheme::Bearer(realm)) if realm.is_proven.load(Ordering::Acquire) => {
                 match self.token(&realm, repository, None).await {
                     Ok(token) => Ok(token.into()),
                     Err(error) => Ok(Known::doubtful(realm, Some(error))),
                 }
             }
-            Scheme::Bearer(realm) => match self.held_token(repository) {
+            Some(Scheme::Bearer(realm)) => match self.held_token(repository) {
                 Some(token) => Ok(token.into()),
                 None => Ok(Known::doubtful(realm, None)),
             },
@@ -171,20 +174,19 @@ impl Auth {
         scheme: Scheme,
         repository: &RepositoryName,
         rejected: Option<&HeaderValue>,
-    ) -> Result<Option<HeaderValue>, RegistryError> {
+    ) -> Result<HeaderValue, RegistryError> {
         match scheme {
-            Scheme::Open => Ok(None),
-            Scheme::Basic => self.basic().map(Some),
-            Scheme::Bearer(realm) => self.token(&realm, repository, rejected).await.map(Some),
+            Scheme::Basic => self.basic(),
+            Scheme::Bearer(realm) => self.token(&realm, repository, rejected).await,
         }
     }
 
     /// Takes note that the registry let a stranger in although it had asked for a token of `realm`, which gives none.
     pub(super) fn let_in(&self, realm: &Arc<Realm>) {
-        let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = matches!(&*scheme, Scheme::Bearer(known) if Arc::ptr_eq(known, realm));
+        let mut scheme = self.scheme();
+        let is_it = matches!(&*scheme, Some(Scheme::Bearer(known)) if Arc::ptr_eq(known, realm));
         if is_it && !realm.is_proven.load(Ordering::Acquire) {
-            *scheme = Scheme::Open;
+            *scheme = None;
         }
     }
 
@@ -206,13 +208,13 @@ impl Auth {
         } else {
             return Err(unauthorized("it asks for neither Basic nor a Bearer token"));
         };
-        let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Scheme::Bearer(known), Scheme::Bearer(realm)) = (&*scheme, &wanted)
+        let mut scheme = self.scheme();
+        if let (Some(Scheme::Bearer(known)), Scheme::Bearer(realm)) = (&*scheme, &wanted)
             && known.is_same(realm)
         {
             wanted = Scheme::Bearer(Arc::clone(known));
         }
-        *scheme = wanted.clone();
+        *scheme = Some(wanted.clone());
         Ok(wanted)
     }
 
@@ -256,10 +258,10 @@ impl Auth {
         {
             return Err(error.clone());
         }
-        let mut asking = Asking(realm, false);
+        let mut asking = Asking { realm, gave: false };
         match self.fetch_token(realm, repository).await {
             Ok(token) => {
-                asking.1 = true;
+                asking.gave = true;
                 let header = token.header.clone();
                 *held = Held {
                     token: Some(token),

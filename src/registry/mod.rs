@@ -288,12 +288,12 @@ impl Client {
                 Some((realm, None)) => auth::Scheme::Bearer(realm),
             };
             let second = auth.wanted(scheme, repository, first.as_ref()).await?;
-            if second == first {
+            if first.as_ref() == Some(&second) {
                 return Err(RegistryError::Unauthorized(
                     "it refuses the credentials".to_owned(),
                 ));
             }
-            let response = self.send_once(method, url, second).await?;
+            let response = self.send_once(method, url, Some(second)).await?;
             if response.status() == StatusCode::UNAUTHORIZED {
                 return Err(RegistryError::Unauthorized(
                     "it refuses the credentials".to_owned(),

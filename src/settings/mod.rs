@@ -146,11 +146,11 @@ impl AccessError {
     }
 }
 
-/// What is wrong with the file at `path` of a data directory that was used before: it was not empty when that was begun.
+/// Looks at the file at `path` in a data directory that has been used before, and warns if there is none.
 ///
 /// # Errors
-/// It is empty now: something cut it. For SQLite that is a database which is about to be made.
-pub fn look_again(path: &Path) -> Result<(), OpenError> {
+/// It is empty, which SQLite would take for a database that is yet to be made.
+pub fn check_used(path: &Path) -> Result<(), OpenError> {
     match fs::metadata(path) {
         Ok(found) if found.len() == 0 => Err(OpenError::Damaged {
             file: path.to_owned(),
@@ -322,8 +322,8 @@ impl Settings {
     }
 }
 
-/// Makes an empty file that only its owner may read, durably, if there is none.
-/// Makes the file, unless there is one. It gets its name only once it is a database, so that an empty one is damage.
+/// Makes the file, which only its owner may read, unless there is one. It gets its name only once it is a database, so that
+/// an empty one is damage.
 fn make(path: &Path) -> Result<(), OpenError> {
     let io_fails = |error| OpenError::from_io(path, error);
     if fs::symlink_metadata(path).is_ok() {
@@ -337,10 +337,7 @@ fn make(path: &Path) -> Result<(), OpenError> {
         .mode(0o600)
         .open(&being_made);
     made.map_err(io_fails)?;
-    let filled = connect(&being_made).and_then(|connection| {
-        let version = schema::version(&connection)?;
-        schema::migrate(&connection, version)
-    });
+    let filled = connect(&being_made).and_then(|connection| schema::migrate(&connection, 0));
     let named = filled
         .map_err(|error| OpenError::from_sqlite(path, error))
         .and_then(|()| {

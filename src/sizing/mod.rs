@@ -261,7 +261,7 @@ impl Inner {
                         .zip(tagged_size)
                         .and_then(|(more, size)| size.checked_add(more));
                 }
-                // A mirror that lags behind: without what was pushed, the number would be another repository's.
+                // Of a mirror that lags behind: the size would be one without the push.
                 if call.repository.ledger().is_missed(&digest) {
                     return Err(Unavailable::Incomplete);
                 }
