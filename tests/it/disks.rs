@@ -101,29 +101,22 @@ fn a_start_on_a_full_disk_delivers_what_was_taken_and_takes_more_when_there_is_s
     let mut stage = Stage::launch(on(&volume), WEIGHT);
     stage.shipbell.wait_until_ready();
     push_until_refused(&mut stage, &volume);
+    let deliver_on_full_disk = |stage: &mut Stage| {
+        volume.fill();
+        stage.shipbell.launch_again();
+        assert_says_full(stage);
+        // The start gave some space back.
+        volume.fill();
+        stage.hook.take_and_refuse(2);
+    };
     stage.shipbell.kill();
-    volume.fill();
-    stage.shipbell.launch_again();
-    assert_says_full(&stage);
-    // The start gave some space back.
-    volume.fill();
-    stage.hook.take_and_refuse(2);
+    deliver_on_full_disk(&mut stage);
     assert_eq!(stage.push(), Some(503));
     // Again, with what has been settled meanwhile; once killed, once asked to end.
     stage.shipbell.kill();
-    volume.fill();
-    stage.shipbell.launch_again();
-    assert_says_full(&stage);
-    // The start gave some space back.
-    volume.fill();
-    stage.hook.take_and_refuse(2);
+    deliver_on_full_disk(&mut stage);
     stage.shipbell.stop();
-    volume.fill();
-    stage.shipbell.launch_again();
-    assert_says_full(&stage);
-    // The start gave some space back.
-    volume.fill();
-    stage.hook.take_and_refuse(2);
+    deliver_on_full_disk(&mut stage);
     assert_eq!(
         stage.hook.repeats(),
         0,
