@@ -16,10 +16,12 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    Health,
     live::{Live, LivePush},
     reader::Reader,
     record, segment,
     segments::{DeleteError, Purpose, RETRY_AFTER},
+    storage::will_pass,
     stuck::Stuck,
     time::now,
     writer::Writer,
@@ -60,11 +62,20 @@ pub(super) struct Carrying {
     reader: Option<Reader>,
     /// What can't be read.
     pub(super) stuck: Stuck,
+    /// There was nothing left to open the oldest segment with, which says nothing of what stands in it.
+    unopened: Option<String>,
 }
 
 impl Carrying {
     pub(super) fn begin_turn(&mut self) {
         self.has_moved = false;
+    }
+
+    /// Why no older segment goes: of a journal at its bound, this is told rather than what comes of it.
+    pub(super) fn hindrance(&self, is_full: bool) -> Option<Health> {
+        let damage = self.stuck.damage(is_full).cloned().map(Health::Damaged);
+        let unopened = self.unopened.clone().filter(|_| is_full);
+        damage.or_else(|| unopened.map(|error| Health::NoSpace { error }))
     }
 
     fn rest(&mut self, time: Duration) {
@@ -202,12 +213,21 @@ impl Writer {
             Reader::new(std::sync::Arc::clone(&self.shared.storage), seed, CHUNK_BYTES)
         });
         let raw = reader.record(push.standing)?;
+        self.carrying.unopened = None;
         record::put_carried(&mut self.group.frame, seed, &raw, &push.unsettled).map_err(|_| Reader::damaged())
     }
 
     fn pass_over(&mut self, push: &LivePush, error: &std::io::Error, took: Duration) {
         let file = segment::file_name(push.standing.segment);
         let file = self.shared.storage.path(&file);
+        if will_pass(error) {
+            if self.carrying.unopened.is_none() {
+                tracing::warn!(file = %file.display(), %error, "a segment can't be opened and carried forward for now");
+            }
+            self.carrying.unopened = Some(error.to_string());
+            self.carrying.rest(RETRY_AFTER);
+            return;
+        }
         let pause = self.carrying.stuck.add(push, file, error, took);
         self.carrying.reader = None;
         self.carrying.rest(pause);
@@ -277,6 +297,7 @@ impl Writer {
         match self.segments.delete_oldest() {
             Ok(()) => {
                 self.carrying.stuck = Stuck::default();
+                self.carrying.unopened = None;
                 self.shared.live().drop_oldest();
             }
             Err(DeleteError::Later(error)) => {

@@ -407,11 +407,10 @@ impl Writer {
     fn publish(&mut self) {
         let full = self.segments.is_full().filter(|_| self.is_refusing);
         self.is_refusing = full.is_some();
-        // What is damaged keeps the disk from getting emptier, so it is told rather than what came of it.
         let health = if let Some(error) = &self.fatal {
             Health::Failed(error.clone())
-        } else if let Some(damage) = self.carrying.stuck.damage(full.is_some()) {
-            Health::Damaged(damage.clone())
+        } else if let Some(hindrance) = self.carrying.hindrance(full.is_some()) {
+            hindrance
         } else if let Some((error, _)) = self.segments.no_space() {
             let error = error.to_owned();
             Health::NoSpace { error }

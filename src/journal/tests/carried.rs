@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::*;
 
 fn owed_by(number: u32, endpoints: &[&str]) -> Item {
@@ -309,6 +311,35 @@ fn a_damaged_journal_at_its_bound_does_not_call_itself_full() {
     };
     assert_eq!(damage.offset, u64::from(standing.offset));
     assert_eq!(hand.journal.health(), Health::Damaged(damage));
+}
+
+#[test]
+fn a_journal_that_has_nothing_to_open_a_segment_with_is_neither_damaged_nor_full() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.append(vec![owed_by(1, &["dead"])]).unwrap();
+    storage.trouble(Call::Open, Trouble::Refuse(Errno::MFILE), 0, u64::MAX);
+    let mut told = hand.journal.health_changes();
+    let refused = (1_000..).find_map(|number| {
+        let taken = hand.take(number).err();
+        if taken.is_none() {
+            hand.settle(hand.durable().last().unwrap());
+            assert_eq!(*told.borrow_and_update(), Health::Ready);
+        }
+        // Rounds enough to call it damaged.
+        time::pass(stuck::ROUND_WAIT);
+        taken
+    });
+    assert!(matches!(&refused, Some(AppendError::Io(_))), "{refused:?}");
+    hand.poke();
+    let health = hand.journal.health();
+    assert!(matches!(&health, Health::NoSpace { .. }), "{health:?}");
+    storage.heal();
+    time::pass(segments::RETRY_AFTER);
+    hand.calm_down();
+    assert_eq!(hand.journal.health(), Health::Ready);
+    hand.take(1).unwrap();
+    assert_eq!(open(&storage.after_kill()).pending_ids().len(), 1);
 }
 
 #[test]

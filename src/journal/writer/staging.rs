@@ -4,7 +4,7 @@ use std::hint;
 
 use super::{
     super::{
-        AppendError, Applied,
+        AppendError, Applied, Health,
         flight::Meanwhile,
         group::Waiter,
         inbox::{Append, WAITING_APPENDS_MAX},
@@ -50,9 +50,10 @@ impl Writer {
         self.make_room(bytes, Purpose::Pushes).map_err(|error| {
             let is_full = matches!(error, RoomError::Full { .. });
             self.is_refusing |= is_full;
-            match self.carrying.stuck.damage(is_full).filter(|_| is_full) {
-                Some(damage) => AppendError::Damaged(damage.clone()),
-                None => error.to_append_error(self.segments.options()),
+            match self.carrying.hindrance(is_full).filter(|_| is_full) {
+                Some(Health::Damaged(damage)) => AppendError::Damaged(damage),
+                Some(Health::NoSpace { error }) => AppendError::Io(error),
+                _ => error.to_append_error(self.segments.options()),
             }
         })
     }
