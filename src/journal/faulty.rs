@@ -413,7 +413,8 @@ impl StorageFile for FaultyFile {
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.storage.state();
         state.whole(Call::Allocate)?;
-        state.nodes[self.node].lengthen(bytes);
+        let node = &mut state.nodes[self.node];
+        node.lengthen(bytes.max(node.now.len() as u64));
         Ok(())
     }
 

@@ -157,8 +157,9 @@ impl Recovery<'_> {
     ) -> Result<(Active, Settling), OpenError> {
         let seed = Seed::of(scanned.journal);
         let size = self.options.segment_size;
-        let settling =
-            |backlog, file_end| Settling::new(Arc::clone(self.storage), seed, size, (backlog, file_end));
+        let settling = |uncommitted, is_set_aside| {
+            Settling::new(Arc::clone(self.storage), seed, size, uncommitted, is_set_aside)
+        };
         let fresh = match tail {
             Tail::Seen(cut) => {
                 report.cut = cut;
@@ -172,7 +173,7 @@ impl Recovery<'_> {
                 tracing::warn!(%error, "no space for a fresh segment; the journal takes nothing until there is");
                 let active = sealed(newest);
                 scanned.found.pop();
-                return Ok((active, settling(backlog, file_end)));
+                return Ok((active, settling((backlog, file_end), false)));
             }
             (Err(error), _) => return Err(self.directory().failed(SPARE, error)),
         };
@@ -191,10 +192,9 @@ impl Recovery<'_> {
             let late = backlog.marks.iter().filter(|mark| live.settle(mark.pair));
             report.settled_late = late.count();
         }
-        self.directory().remove(SETTLING)?;
-        settling::set_aside(&**self.storage, self.options.segment_size);
+        let is_set_aside = settling::begin_anew(&**self.storage, size, file_end);
         self.truncate(&scanned.found);
-        Ok((active, settling(Backlog::default(), 0)))
+        Ok((active, settling((Backlog::default(), 0), is_set_aside)))
     }
 
     /// Saves what stands behind the newest segment's valid end, if that is anything but zeros.

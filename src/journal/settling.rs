@@ -13,9 +13,11 @@
 //! finds there and begins the file anew before anything else is taken. Of pushes that a cut took along, it passes over the
 //! sequence numbers: no other push meets settlements of theirs.
 //!
-//! A part of it is set aside at the start ([`set_aside`]), so that a full disk takes settlements for a while (a file system
-//! that writes nothing in place takes them once). Beyond that, whoever told one waits until there is space for it: a lane
-//! that went on would deliver what no start knows to be settled.
+//! The file is never larger than what is set aside for it ([`set_aside`]), so that a full disk takes settlements for a
+//! while (a file system that writes nothing in place takes them once). It is never removed: the space would be somebody
+//! else's before it is set aside again. A start that finds no space leaves it to the writer, which tries again. What does
+//! not fit into the file is committed at once, and whoever told it waits until it is, or until there is space: a lane that
+//! went on would deliver what no start knows to be settled.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -41,23 +43,50 @@ pub(super) const SETTLING: &str = "settling";
 /// How long a settlement waits for a commit to ride with.
 pub(super) const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
-/// More bytes than this don't wait any longer, and no more than this are written to the file, or read from it.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// No more bytes of the file are read: the largest segment sets aside less.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The part of a segment that is set aside for the file: some 45,000 settlements of 23 bytes with the usual size.
 const SET_ASIDE_PART: u64 = 16;
 
-/// How many bytes are set aside.
+/// How many bytes are set aside, which is all that the file takes.
 pub(super) fn set_aside_bytes(segment_size: u32) -> u64 {
     u64::from(segment_size) / SET_ASIDE_PART
 }
 
-/// Begins the file anew, with space that nobody else can take. Without any, on a full disk, there is no file yet.
-pub(super) fn set_aside(storage: &dyn Storage, segment_size: u32) {
-    let made =
-        segment::create(storage, SETTLING, set_aside_bytes(segment_size)).and_then(|_| storage.sync_dir());
-    if let Err(error) = made {
-        tracing::warn!(file = SETTLING, %error, "no space is set aside for settlements");
+/// Begins the file anew: of what it holds, so many bytes were records, and all of them are committed. Whether its space is
+/// set aside.
+pub(super) fn begin_anew(storage: &dyn Storage, segment_size: u32, records: u64) -> bool {
+    let bytes_max = set_aside_bytes(segment_size);
+    let begun = open_or_create(storage).and_then(|file| {
+        let size = file.size()?;
+        if size > bytes_max {
+            file.set_len(bytes_max)?;
+        }
+        // Where that fails, the next start reads again what changes nothing.
+        segment::fill(&*file, 0, records.min(size).min(bytes_max))?;
+        set_aside(storage, &*file, bytes_max)
+    });
+    if let Err(error) = &begun {
+        tracing::warn!(file = %storage.path(SETTLING).display(), %error, "no space is set aside for settlements");
+    }
+    begun.is_ok()
+}
+
+/// Sets aside what is missing of the file's space: nobody else can take it then. What it holds stays.
+fn set_aside(storage: &dyn Storage, file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
+    match file.allocate(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => segment::fill(file, file.size()?, bytes)?,
+        allocated => allocated?,
+    }
+    file.sync_data()?;
+    storage.sync_dir()
+}
+
+fn open_or_create(storage: &dyn Storage) -> io::Result<Arc<dyn StorageFile>> {
+    match storage.open(SETTLING) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => storage.create(SETTLING),
+        opened => opened,
     }
 }
 
@@ -153,8 +182,8 @@ pub(super) enum Told {
 pub(super) struct Settling {
     storage: Arc<dyn Storage>,
     seed: Seed,
-    /// The file is written from its beginning again past so many bytes, as soon as that can be.
-    rewind_past: u64,
+    /// What the file takes.
+    bytes_max: u64,
     /// What a start that had no space left uncommitted: settled all the same.
     left_over: HashMap<Sequence, Vec<u16>>,
     state: Mutex<State>,
@@ -170,6 +199,8 @@ struct State {
     file_end: u64,
     /// Nothing that recovery read is needed any more.
     may_rewind: bool,
+    /// When space for the file is tried for again, if the disk had none at the start.
+    set_aside_at: Option<Instant>,
     /// Who waits for what is neither in the file nor committed, and how many bytes had been told then in all.
     held: VecDeque<(u64, Caller)>,
     /// How many bytes of settlements were committed.
@@ -192,10 +223,7 @@ impl FileState {
             Self::Open(file) => Ok(Some(Arc::clone(file))),
             Self::Failed => Ok(None),
             Self::Absent => {
-                let file = match storage.open(SETTLING) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => storage.create(SETTLING)?,
-                    other => other?,
-                };
+                let file = open_or_create(storage)?;
                 *self = Self::Open(Arc::clone(&file));
                 Ok(Some(file))
             }
@@ -205,12 +233,13 @@ impl FileState {
 
 impl Settling {
     /// Begins with what recovery found to be settled but not committed; `file_end` is how much of the file
-    /// that takes, 0 when there is no file.
+    /// that takes, 0 when there is no file. Whether its space is set aside?
     pub(super) fn new(
         storage: Arc<dyn Storage>,
         seed: Seed,
         segment_size: u32,
         (backlog, file_end): (Backlog, u64),
+        is_set_aside: bool,
     ) -> Self {
         let mut left_over: HashMap<_, Vec<_>> = HashMap::new();
         for Mark { pair, .. } in &backlog.marks {
@@ -223,6 +252,7 @@ impl Settling {
             file: FileState::Absent,
             file_end,
             may_rewind: file_end == 0,
+            set_aside_at: (!is_set_aside).then(now),
             held: VecDeque::new(),
             committed: 0,
             has_ended: false,
@@ -230,7 +260,7 @@ impl Settling {
         Self {
             storage,
             seed,
-            rewind_past: set_aside_bytes(segment_size).min(FILE_BYTES_MAX) / 2,
+            bytes_max: set_aside_bytes(segment_size),
             left_over,
             state: Mutex::new(state),
         }
@@ -259,7 +289,7 @@ impl Settling {
         if !state.backlog.marks.is_empty() {
             state.since.get_or_insert_with(now);
         }
-        state.file(&*self.storage);
+        state.file(&*self.storage, self.bytes_max);
         let all = state.committed + state.backlog.bytes.len() as u64;
         state.held.extend(callers.into_iter().map(|caller| (all, caller)));
         let told = if state.due_at() == was_due {
@@ -326,27 +356,51 @@ impl Settling {
         if state.backlog.marks.is_empty() {
             state.since = None;
             state.file_end = 0;
-        } else if state.file_end > self.rewind_past && 2 * state.filed as u64 <= state.file_end {
+        } else if state.file_end > self.bytes_max / 2 && 2 * state.filed as u64 <= state.file_end {
             // So many come that it is never empty: what is still needed is written from the beginning again,
             // over what is committed.
             state.filed = 0;
             state.file_end = 0;
         }
         // What did not fit into the file may fit now.
-        state.file(&*self.storage);
+        state.file(&*self.storage, self.bytes_max);
         (pairs, state.answerable())
     }
 
     /// Writes what the file had no space for, if it has now, and makes it durable: no commit does. Who is to be answered.
     pub(super) fn file_again(&self) -> Vec<Caller> {
         let mut state = self.lock();
-        state.file(&*self.storage);
+        state.file(&*self.storage, self.bytes_max);
         if let Err(error) = state.sync(&*self.storage)
             && !will_pass(&error)
         {
             tracing::warn!(file = SETTLING, %error, "settlements that found no space in a segment would not survive a power loss");
         }
         state.answerable()
+    }
+
+    /// When space for the file is to be tried for again.
+    pub(super) fn set_aside_at(&self) -> Option<Instant> {
+        self.lock().set_aside_at
+    }
+
+    /// Tries to set aside what the disk had no space for at the start; if it has none yet, again after `wait`.
+    pub(super) fn set_aside(&self, wait: Duration) {
+        let mut state = self.lock();
+        let Ok(Some(file)) = state.file.open(&*self.storage) else {
+            state.set_aside_at = Some(now() + wait);
+            return;
+        };
+        state.set_aside_at = set_aside(&*self.storage, &*file, self.bytes_max)
+            .is_err()
+            .then(|| now() + wait);
+        if state.set_aside_at.is_none() {
+            tracing::info!(
+                file = SETTLING,
+                bytes = self.bytes_max,
+                "space is set aside for settlements"
+            );
+        }
     }
 
     /// Takes nothing more, and answers nobody any more. Tells how many settlements are written nowhere.
@@ -362,21 +416,20 @@ impl Settling {
 impl State {
     fn due_at(&self) -> Option<Instant> {
         let since = self.since?;
-        if matches!(self.file, FileState::Failed) || self.backlog.bytes.len() as u64 >= FILE_BYTES_MAX {
-            return Some(since);
-        }
-        Some(since + SYNC_WITHIN)
+        // Whoever told what is not in the file waits for it.
+        let is_filed = self.filed == self.backlog.bytes.len();
+        Some(if is_filed { since + SYNC_WITHIN } else { since })
     }
 
     /// Writes what is not in the file yet.
-    fn file(&mut self, storage: &dyn Storage) {
-        let mut filed = self.write(storage);
+    fn file(&mut self, storage: &dyn Storage, bytes_max: u64) {
+        let mut filed = self.write(storage, bytes_max);
         // Where the file can't grow, what is still needed of it may fit in front of where it stands.
         let may_rewind = self.may_rewind && matches!(self.file, FileState::Open(_)) && self.file_end > 0;
         if may_rewind && filed.as_ref().is_err_and(will_pass) && 2 * self.filed as u64 <= self.file_end {
             let before = (self.filed, self.file_end);
             (self.filed, self.file_end) = (0, 0);
-            filed = self.write(storage);
+            filed = self.write(storage, bytes_max);
             if filed.is_err() {
                 // What was written of it is the same bytes again, or nothing.
                 (self.filed, self.file_end) = before;
@@ -392,9 +445,9 @@ impl State {
         }
     }
 
-    fn write(&mut self, storage: &dyn Storage) -> io::Result<()> {
+    fn write(&mut self, storage: &dyn Storage, bytes_max: u64) -> io::Result<()> {
         let unfiled = self.backlog.bytes.get(self.filed..).unwrap_or_default();
-        if unfiled.is_empty() || self.file_end + unfiled.len() as u64 > FILE_BYTES_MAX {
+        if unfiled.is_empty() || self.file_end + unfiled.len() as u64 > bytes_max {
             return Ok(());
         }
         let Some(file) = self.file.open(storage)? else {

@@ -50,7 +50,8 @@ pub(super) trait StorageFile: Send + Sync + fmt::Debug {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Fills `buffer` from `offset` on; fewer bytes than that only at the file's end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Makes an empty file this long, of zeros, and sets the space for it aside: to write there needs no more.
+    /// Makes the file at least this long, with zeros, and sets the space for all of it aside: to write there needs no
+    /// more. What it holds stays.
     ///
     /// # Errors
     /// `Unsupported` where the file system can't; then nothing was done.
@@ -345,6 +346,11 @@ mod tests {
         assert_eq!(long.size().unwrap(), 70_000);
         assert_eq!(long.read_at(&mut buffer, 69_990).unwrap(), 10);
         assert_eq!(buffer[..10], [0; 10]);
+        file.allocate(1).unwrap();
+        file.allocate(3).unwrap();
+        assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 3);
+        assert_eq!(&buffer[..3], b"he\0");
+        file.set_len(2).unwrap();
         storage.create("b").unwrap();
         storage.rename("a", "b").unwrap();
         storage.sync_dir().unwrap();

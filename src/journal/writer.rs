@@ -21,7 +21,7 @@ use super::{
     group::Group,
     inbox::{Append, Gate},
     recent::{Place, Recent},
-    segments::{Purpose, RoomError, Segments},
+    segments::{Purpose, RETRY_AFTER, RoomError, Segments},
     settling,
     time::now,
 };
@@ -214,7 +214,17 @@ impl Writer {
         let room = self.segments.room_for(Purpose::Upkeep);
         let fits = retry_at.is_none() || self.shared.settling.fitting(room).count > 0;
         let due_at = self.shared.settling.due_at().filter(|_| fits);
-        [retry_at, due_at, self.carry_at()].into_iter().flatten().min()
+        let set_aside_at = self.set_aside_at();
+        [retry_at, due_at, set_aside_at, self.carry_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When space for settlements is to be tried for, of a disk that has some.
+    fn set_aside_at(&self) -> Option<Instant> {
+        let at = self.shared.settling.set_aside_at();
+        at.filter(|_| self.segments.no_space().is_none())
     }
 
     fn has_staged(&self) -> bool {
@@ -388,6 +398,9 @@ impl Writer {
             let retried = self.segments.retry(self.first_unwritten());
             self.follow(before);
             self.note(&retried);
+        }
+        if self.fatal.is_none() && self.set_aside_at().is_some_and(|at| at <= now()) {
+            self.shared.settling.set_aside(RETRY_AFTER);
         }
         if self.fatal.is_none() {
             self.clear_oldest();

@@ -149,7 +149,7 @@ fn what_is_written_beside_a_full_segment_is_durable_once_the_journal_ends() {
 fn holding(storage: &Arc<Faulty>, file_end: u64) -> Settling {
     let storage = Arc::<Faulty>::clone(storage);
     let seed = Seed::of(JournalId([7; 16]));
-    Settling::new(storage, seed, 4096, (Backlog::default(), file_end))
+    Settling::new(storage, seed, 4096, (Backlog::default(), file_end), true)
 }
 
 #[test]
@@ -214,6 +214,90 @@ fn what_a_start_read_is_not_written_over_before_a_commit() {
     storage.fail(Call::Write, ErrorKind::StorageFull, 0, 1);
     tell(3);
     assert_ne!(front(), [7; 23]);
+}
+
+#[test]
+fn what_does_not_fit_into_the_file_is_due_at_once_and_answered_once_it_is_committed() {
+    let storage = Faulty::new();
+    let settling = holding(&storage, 0);
+    let bytes_max = settling::set_aside_bytes(4096);
+    let mut number = 0;
+    let mut answer = loop {
+        number += 1;
+        assert!(number < 100, "the file takes what it is given");
+        let (caller, answer) = oneshot::channel();
+        let (_, answerable) = settling.tell(delivered(number), vec![caller]);
+        if answerable.is_empty() {
+            break answer;
+        }
+        assert!(settling.due_at().unwrap() > time::now());
+    };
+    assert!(storage.open(settling::SETTLING).unwrap().size().unwrap() <= bytes_max);
+    assert!(settling.due_at().unwrap() <= time::now());
+    let (_, answerable) = settling.committed(settling.fitting(usize::MAX));
+    settling::answer(answerable);
+    assert!(answer.try_recv().is_ok());
+}
+
+/// What a kill leaves of a journal with three pushes; the first is settled, which only the settlements' file says.
+fn killed() -> Arc<Faulty> {
+    let storage = Faulty::new();
+    let (journal, _) = running(&storage);
+    futures_executor(journal.settle(delivered(1)));
+    storage.after_kill()
+}
+
+fn space_for_settlements(storage: &Arc<Faulty>) -> u64 {
+    let file = storage.open(settling::SETTLING);
+    file.map_or(0, |file| file.size().unwrap())
+}
+
+#[test]
+fn space_that_is_set_aside_is_not_given_up_by_a_start_that_finds_no_other() {
+    for skip in [0, 1] {
+        let storage = killed();
+        storage.fail(Call::Allocate, ErrorKind::StorageFull, skip, u64::MAX);
+        drop(open(&storage));
+        let set_aside = settling::set_aside_bytes(OPTIONS.segment_size);
+        assert_eq!(space_for_settlements(&storage), set_aside);
+    }
+}
+
+#[test]
+fn what_a_start_has_committed_no_start_reads_again() {
+    let storage = killed();
+    assert_eq!(open(&storage).pending_ids(), ["event-2", "event-3"]);
+    let read = settling::read(&*storage).unwrap().unwrap();
+    assert!(read.iter().all(|byte| *byte == 0));
+    storage.put(settling::SETTLING, &vec![7; 100_000]);
+    let size = OPTIONS.segment_size;
+    assert!(settling::begin_anew(&*storage, size, 3));
+    assert_eq!(space_for_settlements(&storage), settling::set_aside_bytes(size));
+}
+
+#[test]
+fn a_start_that_found_no_space_for_settlements_sets_it_aside_later() {
+    // No space for a segment, or only none for settlements.
+    for skip in [0, 1] {
+        let storage = Faulty::new();
+        drop(running(&storage));
+        let storage = storage.after_kill();
+        storage.remove(settling::SETTLING).unwrap();
+        storage.fail(Call::Allocate, ErrorKind::StorageFull, skip, u64::MAX);
+        let (journal, thread) = started(&storage);
+        futures_executor(journal.settle(delivered(1)));
+        let set_aside = settling::set_aside_bytes(OPTIONS.segment_size);
+        assert!(space_for_settlements(&storage) < set_aside);
+        storage.heal();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while space_for_settlements(&storage) < set_aside {
+            assert!(Instant::now() < deadline, "none is set aside");
+            std::thread::yield_now();
+        }
+        // What was written before stands there still.
+        assert_eq!(open(&storage.after_kill()).pending_ids(), ["event-2", "event-3"]);
+        ends_well(&journal, thread);
+    }
 }
 
 #[test]
