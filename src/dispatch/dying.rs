@@ -225,6 +225,10 @@ impl Dispatcher {
         attempts: Option<u32>,
         reason: impl Fn(&EndpointId) -> Reason,
     ) {
+        // With every commit this is called, and mostly there are none: nobody is to be woken for that.
+        if orphans.is_empty() {
+            return;
+        }
         let at = self.0.parts.clock.now();
         let dying = &self.0.dying;
         dying.waiting.fetch_add(orphans.len(), Ordering::Relaxed);
