@@ -74,7 +74,7 @@ pub struct Endpoint {
     pub coalesce: Option<Coalesce>,
     /// In place of `delivery.rate`.
     pub rate: Option<Rate>,
-    /// Certificates, credentials and a proxy of its own, if it has any.
+    /// Certificates, credentials, a proxy and headers in files of its own, if it has any.
     pub way: Option<Arc<Way>>,
 }
 
@@ -124,7 +124,16 @@ impl Endpoint {
         let max_pushes = section.integer("max_pushes", 1..=PUSHES_MAX);
         let coalesce = section.choice("coalesce", &COALESCE);
         let rate = section.rate("rate");
-        let way = way(section, &headers, url.as_ref());
+        let header_files = section.header_files("header_files", |name| {
+            if headers.iter().any(|(other, _)| other == name) {
+                return Some("this header is in headers, too: set it in one place".to_owned());
+            }
+            refuse_header(name, image_header)
+        });
+        let is_authorization = |name: &HeaderName| *name == header::AUTHORIZATION;
+        let authorizes = headers.iter().any(|(name, _)| is_authorization(name))
+            || header_files.iter().any(|(name, _)| is_authorization(name));
+        let way = way(section, authorizes, url.as_ref(), header_files);
         Some(Self {
             name: name?,
             repositories: repositories.unwrap_or_else(everything),
@@ -162,34 +171,31 @@ fn secrets(section: &mut Section<'_>) -> (Option<Secret>, Option<Secret>) {
 
 fn way(
     section: &mut Section<'_>,
-    headers: &[(HeaderName, HeaderValue)],
+    authorizes: bool,
     url: Option<&Secret>,
+    header_files: Vec<(HeaderName, Secret)>,
 ) -> Option<Arc<Way>> {
     let ca_file = section.certificates("ca_file");
     let client_cert = section.tls("client_cert_file", "client_key_file");
     let client_cert = client_cert.map(|Tls { cert_file, key_file }| ClientCert { cert_file, key_file });
     let proxy = section.secret_url("proxy", units::own_proxy_url);
-    let credentials = credentials(section, headers, url);
+    let credentials = credentials(section, authorizes, url);
     let tls =
         (ca_file.is_some() || client_cert.is_some()).then(|| Arc::new(TlsFiles { ca_file, client_cert }));
-    let has_any = tls.is_some() || proxy.is_some() || credentials.is_some();
+    let has_any = tls.is_some() || proxy.is_some() || credentials.is_some() || !header_files.is_empty();
     has_any.then(|| {
         Arc::new(Way {
             credentials,
             tls,
             proxy,
+            header_files,
         })
     })
 }
 
-fn credentials(
-    section: &mut Section<'_>,
-    headers: &[(HeaderName, HeaderValue)],
-    url: Option<&Secret>,
-) -> Option<Credentials> {
+fn credentials(section: &mut Section<'_>, in_headers: bool, url: Option<&Secret>) -> Option<Credentials> {
     let login = Login::read(section);
     let bearer = section.secret("bearer_token", units::token);
-    let in_headers = headers.iter().any(|(name, _)| *name == header::AUTHORIZATION);
     let url = url
         .and_then(|url| url.get().ok())
         .and_then(|url| Url::parse(url.expose_secret()).ok());

@@ -16,6 +16,8 @@ use crate::secret::Secret;
 /// What a bundle of all public certificates has, several times over.
 const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+const NO_HEADER_VALUE: &str = "a header's value is one line of printable characters";
+
 impl Section<'_> {
     /// A file of PEM certificates, at least one.
     pub(super) fn certificates(&mut self, key: &str) -> Option<PathBuf> {
@@ -127,17 +129,50 @@ impl Section<'_> {
         key: &str,
         refuse: impl Fn(&HeaderName) -> Option<String>,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let values = self.leaf(key, Shown::Secret, |value| {
-            as_dict(value).cloned().ok_or_else(|| {
-                format!(
-                    "write names and values, such as {{ X-Team = \"a\" }}, not {}",
-                    kind(value)
-                )
-            })
+        let example = "names and values, such as { X-Team = \"a\" }";
+        self.by_header(key, (Shown::Secret, example), refuse, |text| {
+            let mut value = HeaderValue::try_from(text).map_err(|_| NO_HEADER_VALUE.to_owned())?;
+            value.set_sensitive(true);
+            Ok(value)
+        })
+    }
+
+    /// The same, of values that stand in files, one each, each readable now.
+    pub(super) fn header_files(
+        &mut self,
+        key: &str,
+        refuse: impl Fn(&HeaderName) -> Option<String>,
+    ) -> Vec<(HeaderName, Secret)> {
+        let example = "names and files, such as { X-Team = \"/run/secrets/team\" }";
+        let check = |text: &str| match HeaderValue::try_from(text) {
+            Ok(value) if !value.is_empty() => Ok(()),
+            Ok(_) => Err("it is empty".to_owned()),
+            Err(_) => Err(NO_HEADER_VALUE.to_owned()),
+        };
+        self.by_header(key, (Shown::Plain, example), refuse, |path| {
+            secret_file(path, &check)
+        })
+    }
+
+    fn by_header<T>(
+        &mut self,
+        key: &str,
+        (shown, example): (Shown, &str),
+        refuse: impl Fn(&HeaderName) -> Option<String>,
+        take: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<(HeaderName, T)> {
+        let values = self.leaf(key, shown, |value| {
+            let dict = as_dict(value).cloned();
+            dict.ok_or_else(|| format!("write {example}, not {}", kind(value)))
         });
-        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        let header = |name: &str, value: &Value| {
+            let name = HeaderName::try_from(name).map_err(|_| "not a header's name".to_owned())?;
+            let refused = refuse(&name);
+            refused.map_or_else(|| Ok((name, take(string(value)?)?)), Err)
+        };
+        let mut headers: Vec<(HeaderName, T)> = Vec::new();
         for (name, value) in values.iter().flatten() {
-            match header(name, value, &refuse) {
+            match header(name, value) {
                 Ok((name, _)) if headers.iter().any(|(other, _)| *other == name) => {
                     let full = format!("{}.{name}", self.key(key));
                     self.problem(value, &full, "this header is here twice".to_owned());
@@ -151,21 +186,6 @@ impl Section<'_> {
         }
         headers
     }
-}
-
-fn header(
-    name: &str,
-    value: &Value,
-    refuse: &impl Fn(&HeaderName) -> Option<String>,
-) -> Result<(HeaderName, HeaderValue), String> {
-    let name = HeaderName::try_from(name).map_err(|_| "not a header's name".to_owned())?;
-    if let Some(why) = refuse(&name) {
-        return Err(why);
-    }
-    let mut value = HeaderValue::try_from(string(value)?)
-        .map_err(|_| "a header's value is one line of printable characters".to_owned())?;
-    value.set_sensitive(true);
-    Ok((name, value))
 }
 
 fn secret_file(path: &str, check: &impl Fn(&str) -> Result<(), String>) -> Result<Secret, String> {

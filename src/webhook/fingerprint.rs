@@ -62,6 +62,10 @@ impl Fields {
             }
             Some(Credentials::Bearer(token)) => self.secret(Some(token))?,
         }
+        for (name, value) in &way.header_files {
+            self.field(name.as_str().as_bytes());
+            self.secret(Some(value))?;
+        }
         // The files' paths.
         self.field(format!("{:?}", way.tls).as_bytes());
         self.secret(way.proxy.as_ref())
@@ -94,6 +98,12 @@ mod tests {
         let by_credentials = |credentials| {
             by(Way {
                 credentials: Some(credentials),
+                ..Way::default()
+            })
+        };
+        let by_header = |name, value| {
+            by(Way {
+                header_files: vec![(HeaderName::from_static(name), Secret::inline(value))],
                 ..Way::default()
             })
         };
@@ -130,6 +140,9 @@ mod tests {
                 proxy: Some(Secret::inline("http://127.0.0.1:3128")),
                 ..Way::default()
             }),
+            by_header("x-token", "1"),
+            by_header("x-token", "2"),
+            by_header("x-other", "1"),
         ];
         let all = all.map(|endpoint| endpoint.fingerprint().unwrap());
         for (place, one) in all.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! One attempt's request, ready to send.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -82,7 +82,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Writes the request. Reads the endpoint's URL, secrets, credentials and proxy as they stand now.
+    /// Writes the request. Reads the endpoint's URL, secrets, credentials, headers and proxy as they stand now.
     ///
     /// `User-Agent`, `Accept` and `Authorization` give way to headers of the endpoint's own; all other
     /// headers named here don't (see [`is_reserved`]).
@@ -115,7 +115,7 @@ impl Request {
         if let Some(authorization) = authorization.or_else(|| target.authorization().cloned()) {
             headers.insert(header::AUTHORIZATION, authorization);
         }
-        add_own(&mut headers, &endpoint.headers, &common.header_name);
+        add_own(&mut headers, &own_headers(endpoint)?, &common.header_name);
         let route = Route {
             author: endpoint.author,
             tls: way.and_then(|way| way.tls.clone()),
@@ -204,7 +204,22 @@ fn head(common: &Common, target: &Target) -> Result<HeaderMap, SendError> {
     Ok(headers)
 }
 
-/// The endpoint's own headers: the first of a name replaces, the others of that name add to it.
+/// The endpoint's own headers, those in files as they stand now and marked sensitive.
+fn own_headers(endpoint: &Endpoint) -> Result<Cow<'_, [(HeaderName, HeaderValue)]>, SendError> {
+    let files = endpoint.way.as_deref().map_or(&[][..], |way| &way.header_files);
+    if files.is_empty() {
+        return Ok(Cow::Borrowed(&endpoint.headers));
+    }
+    let mut headers = endpoint.headers.clone();
+    for (name, file) in files {
+        let mut value = value(read(file, "header")?.expose_secret())?;
+        value.set_sensitive(true);
+        headers.push((name.clone(), value));
+    }
+    Ok(Cow::Owned(headers))
+}
+
+/// Adds the endpoint's own headers: the first of a name replaces, the others of that name add to it.
 fn add_own(headers: &mut HeaderMap, own: &[(HeaderName, HeaderValue)], header_name: &HeaderName) {
     for (index, (name, value)) in own.iter().enumerate() {
         if is_reserved(name) || name == header_name {

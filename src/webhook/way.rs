@@ -3,6 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{guard::Author, proxy::Proxy};
+use http::HeaderName;
+
 use crate::secret::Secret;
 
 /// What an endpoint has of its own. Most have nothing, so they share none of this.
@@ -14,6 +16,8 @@ pub struct Way {
     pub tls: Option<Arc<TlsFiles>>,
     /// The proxy's URL, in place of the one for all, or [`DIRECT`]. A secret, because of its user-info.
     pub proxy: Option<Secret>,
+    /// Headers added to each request whose values stand in files, one each.
+    pub header_files: Vec<(HeaderName, Secret)>,
 }
 
 /// Stands in place of a proxy's URL for an endpoint that is reached without the proxy for all.

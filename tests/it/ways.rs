@@ -132,27 +132,34 @@ fn a_client_certificate_is_shown_and_the_renewed_one_at_the_next_attempt() {
 #[test]
 fn credentials_are_those_that_stand_in_their_files_and_are_shown_nowhere() {
     let folder = folder();
-    let (password, token) = (folder.path().join("password"), folder.path().join("token"));
+    let [password, token, key] = ["password", "token", "key"].map(|name| folder.path().join(name));
     fs::write(&password, "canary-pass-1\n").unwrap();
     fs::write(&token, "canary-token-1\n").unwrap();
+    fs::write(&key, "canary-key-1\n").unwrap();
     let repeats = |request: &crate::support::receiver::Request| {
         Answer::With(
             200,
-            vec![format!("X-You-Said: {}", request.header("authorization"))],
+            vec![
+                format!("X-You-Said: {}", request.header("authorization")),
+                format!("X-Your-Key: {}", request.find_header("x-key").unwrap_or_default()),
+            ],
         )
     };
     let (basic, bearer) = (Receiver::scripted(repeats), Receiver::scripted(repeats));
     let settings = format!(
         "username = 'me'\npassword_file = '{}'\n\
-         [[endpoints]]\nname = 'bearer'\nrepositories = ['**']\nurl = '{}'\nbearer_token_file = '{}'",
+         [[endpoints]]\nname = 'bearer'\nrepositories = ['**']\nurl = '{}'\nbearer_token_file = '{}'\n\
+         header_files = {{ X-Key = '{}' }}",
         password.display(),
         bearer.url("/hook"),
-        token.display()
+        token.display(),
+        key.display()
     );
     let shipbell = Shipbell::start(config(&basic.url("/hook"), &settings));
     for round in 1..=2 {
         fs::write(&password, format!("canary-pass-{round}")).unwrap();
         fs::write(&token, format!("canary-token-{round}")).unwrap();
+        fs::write(&key, format!("canary-key-{round}")).unwrap();
         take(&shipbell, &round.to_string());
         let sent = basic.wait_for(round, SOON).remove(round - 1);
         let expected = BASE64_STANDARD.encode(format!("me:canary-pass-{round}"));
@@ -162,6 +169,7 @@ fn credentials_are_those_that_stand_in_their_files_and_are_shown_nowhere() {
             sent.header("authorization"),
             format!("Bearer canary-token-{round}")
         );
+        assert_eq!(sent.header("x-key"), format!("canary-key-{round}"));
         wait_for_deliveries(&shipbell, &round.to_string(), 2);
     }
     let history = history(&shipbell);
@@ -172,6 +180,7 @@ fn credentials_are_those_that_stand_in_their_files_and_are_shown_nowhere() {
     for canary in [
         "canary-pass",
         "canary-token",
+        "canary-key",
         BASE64_STANDARD.encode("me:canary").get(..10).unwrap(),
     ] {
         let is_shown = shown

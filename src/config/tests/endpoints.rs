@@ -106,6 +106,75 @@ fn an_endpoint_overrides_batching_and_rate_and_leaves_the_rest() {
 }
 
 #[test]
+fn a_header_in_a_file_is_read_at_once_and_is_set_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (good, empty, lines) = (
+        path("good", "hunter2\n"),
+        path("empty", "\n"),
+        path("lines", "a\nb"),
+    );
+    let with = |text: &str| endpoint(&format!("header_files = {text}"));
+    let file = with(&format!("{{ X-Token = \"{good}\" }}"));
+    let endpoints = load(&file).endpoints();
+    let way = endpoints.named()[0].way.clone().unwrap();
+    let (name, value) = &way.header_files[0];
+    assert_eq!(
+        (name.as_str(), value.get().unwrap().expose_secret()),
+        ("x-token", "hunter2")
+    );
+    for (text, key, message) in [
+        (
+            "{ X-Token = \"/nonexistent/x\" }".to_owned(),
+            "header_files.x-token",
+            "can't be read",
+        ),
+        (
+            format!("{{ X-Token = \"{empty}\" }}"),
+            "header_files.x-token",
+            "it is empty",
+        ),
+        (
+            format!("{{ X-Token = \"{lines}\" }}"),
+            "header_files.x-token",
+            "one line",
+        ),
+        (
+            format!("{{ Host = \"{good}\" }}"),
+            "header_files.host",
+            "sets host itself",
+        ),
+        (
+            format!("{{ X = \"{good}\", x = \"{good}\" }}"),
+            "header_files.x",
+            "here twice",
+        ),
+        (
+            format!("{{ X-A = \"{good}\" }}\nheaders = {{ x-a = \"b\" }}"),
+            "header_files.x-a",
+            "set it in one place",
+        ),
+        (
+            format!("{{ Authorization = \"{good}\" }}\nbearer_token_file = \"{good}\""),
+            "bearer_token_file",
+            "one Authorization header",
+        ),
+        (format!("\"{good}\""), "header_files", "names and files"),
+    ] {
+        let problems = problems_with(&with(&text), &[]);
+        let [(at, _, said)] = problems.as_slice() else {
+            panic!("{text}: {problems:?}")
+        };
+        assert_eq!(at.to_lowercase(), format!("endpoints[0].{key}"), "{problems:?}");
+        assert!(said.contains(message) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn a_secret_comes_from_one_place_and_its_file_is_read_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

@@ -281,6 +281,35 @@ fn credentials_are_sent_as_they_stand_in_their_files_and_marked_sensitive() {
 }
 
 #[test]
+fn a_header_in_a_file_is_sent_as_it_stands_there_beside_those_that_are_written_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let name = HeaderName::from_static("x-token");
+    let endpoint = Endpoint {
+        headers: vec![(HeaderName::from_static("x-team"), HeaderValue::from_static("red"))],
+        way: Some(Arc::new(Way {
+            header_files: vec![(name, Secret::file(&file))],
+            ..Way::default()
+        })),
+        ..endpoint("http://a.example/")
+    };
+    let missing = request(&client(), &endpoint).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("the endpoint's header can't be read"),
+        "{missing}"
+    );
+    for text in ["first", "second"] {
+        std::fs::write(&file, format!("{text}\n")).unwrap();
+        let request = request(&client(), &endpoint).unwrap();
+        let value = &request.headers()["x-token"];
+        assert_eq!((value.to_str().unwrap(), value.is_sensitive()), (text, true));
+        assert_eq!(request.headers()["x-team"], "red");
+    }
+    std::fs::write(&file, "two\nlines").unwrap();
+    assert_eq!(request(&client(), &endpoint).unwrap_err(), SendError::Header);
+}
+
+#[test]
 fn settings_that_can_not_be_used_say_so_without_a_secret() {
     let client = client();
     let error = |endpoint: &Endpoint| request(&client, endpoint).unwrap_err().to_string();
