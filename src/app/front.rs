@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
+use futures_util::future::Either;
 use tokio::time::Instant;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     dispatch::states::States,
     image::{Digest, MediaType, RepositoryName, Tag},
     ingest::{Intake, TakeError},
-    journal::{Applied, Journal},
+    journal::{AppendError, Applied, Journal},
     push::{Change, Dropped, EndpointId, Item, Reference},
     queue::{Orphans, Queue},
     sizing::Sizing,
@@ -57,14 +58,19 @@ impl Intake for Front {
         // Not counting these: an envelope of more pushes than the bound would be refused for ever.
         let full = pushes > 0 && pending >= self.pending_max;
         let max = self.pending_max;
-        let appended = (!full).then(|| self.journal.append(items));
+        let appended = if full {
+            // What comes again is owed already.
+            Either::Left(self.journal.append_repeats(items))
+        } else {
+            Either::Right(self.journal.append(items))
+        };
         async move {
-            let Some(appended) = appended else {
-                return Err(TakeError::Full(format!(
+            match appended.await {
+                Err(AppendError::New) => Err(TakeError::Full(format!(
                     "{pending} pushes are queued, of at most {max} (ingest.max_pending)"
-                )));
-            };
-            Ok(appended.await?)
+                ))),
+                taken => Ok(taken?),
+            }
         }
     }
 }

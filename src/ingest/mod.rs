@@ -89,7 +89,7 @@ pub enum TakeError {
 impl TakeError {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Full(_) => "full",
+            Self::Full(_) | Self::Journal(journal::AppendError::New) => "full",
             Self::Journal(journal::AppendError::Full { .. }) => "journal_full",
             Self::Journal(journal::AppendError::Damaged(_)) => "journal_damaged",
             Self::Journal(journal::AppendError::Busy { .. }) => "journal_busy",

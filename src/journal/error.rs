@@ -30,6 +30,9 @@ pub enum AppendError {
         /// Bytes of them.
         bytes: usize,
     },
+    /// Only pushes that were taken before were to be taken, and there is another one.
+    #[error("there is a push that was not taken before")]
+    New,
     /// The disk refused.
     #[error("the journal can't be written: {0}")]
     Io(String),

@@ -27,6 +27,14 @@ pub(super) const WAITING_APPENDS_MAX: usize = 65_536;
 /// The largest append: with all its endpoints, far more than one envelope comes to.
 pub(super) const APPEND_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Which pushes an append may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admits {
+    All,
+    /// Those that were taken before.
+    Repeats,
+}
+
 /// One call of append, encoded as far as its caller can.
 #[derive(Debug)]
 pub(super) struct Append {
@@ -36,6 +44,8 @@ pub(super) struct Append {
     pub(super) frame: Vec<u8>,
     /// By what each push is known if it comes again.
     pub(super) keys: Vec<Option<EventKey>>,
+    /// What it may hold.
+    pub(super) admits: Admits,
     pub(super) reply: oneshot::Sender<Answer>,
 }
 
@@ -58,7 +68,7 @@ impl From<AppendError> for Answer {
 
 impl Append {
     /// Encodes the pushes among `items`.
-    pub(super) fn new(items: Vec<Item>, seed: Seed, reply: oneshot::Sender<Answer>) -> Self {
+    pub(super) fn new(items: Vec<Item>, admits: Admits, seed: Seed, reply: oneshot::Sender<Answer>) -> Self {
         let bytes = items.iter().map(|item| match item {
             Item::Push(push) => record::push_bytes_about(push),
             Item::Change(_) => 0,
@@ -85,6 +95,7 @@ impl Append {
             applied: applied.collect(),
             frame,
             keys,
+            admits,
             reply,
         }
     }

@@ -149,7 +149,7 @@ pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};
 
 use frame::Seed;
-use inbox::{APPEND_BYTES_MAX, Answer, Append, Inbox};
+use inbox::{APPEND_BYTES_MAX, Admits, Answer, Append, Inbox};
 use live::Live;
 use recent::Recent;
 use segments::Segments;
@@ -334,8 +334,27 @@ impl Journal {
         &self,
         items: Vec<Item>,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static + use<> {
+        self.append_what(items, Admits::All)
+    }
+
+    /// The same, if all the pushes were taken before: [`AppendError::New`] if one was not, and nothing is done then.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_repeats(
+        &self,
+        items: Vec<Item>,
+    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static + use<> {
+        self.append_what(items, Admits::Repeats)
+    }
+
+    fn append_what(
+        &self,
+        items: Vec<Item>,
+        admits: Admits,
+    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static + use<> {
         let (reply, answer) = oneshot::channel();
-        let append = Append::new(items, self.shared.seed, reply);
+        let append = Append::new(items, admits, self.shared.seed, reply);
         let queued = if append.record_bytes() > APPEND_BYTES_MAX {
             Err(AppendError::Full {
                 bytes: append.record_bytes() as u64,

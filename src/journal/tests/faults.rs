@@ -144,6 +144,47 @@ fn a_moment_without_open_files_or_memory_is_waited_out_where_a_file_is_made() {
 }
 
 #[test]
+fn where_only_repeats_are_taken_what_is_new_is_refused_with_all_that_came_along() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    hand.take(1).unwrap();
+    let mut repeat = |items: Vec<Item>| {
+        let answer = hand.journal.append_repeats(items);
+        hand.writer.as_mut().unwrap().turn(&mut hand.applier);
+        answer.now_or_never().expect("answered within the turn")
+    };
+    let [known, new] = [1, 2].map(|number| Item::Push(push(number)));
+    let nameless = Item::Push(Push {
+        event_id: String::new(),
+        ..push(1)
+    });
+    for refused in [
+        vec![new.clone()],
+        vec![known.clone(), Item::Change(change()), new],
+        vec![nameless],
+    ] {
+        assert_eq!(repeat(refused), Err(AppendError::New));
+    }
+    assert_eq!(repeat(vec![known.clone(), Item::Change(change())]), Ok(()));
+    let applied = hand.applied.lock().unwrap();
+    assert!(matches!(
+        applied.as_slice(),
+        [Applied::Push(_), Applied::Change(_)]
+    ));
+    drop(applied);
+    assert_eq!(open(&storage.after_power_loss()).pending_ids(), ["event-1"]);
+    // One that is not durable yet is none to be sure of.
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    storage.fail(Call::Sync, ErrorKind::Other, 0, 1);
+    let first = hand.journal.append(vec![known.clone()]);
+    let again = hand.journal.append_repeats(vec![known]);
+    hand.turn();
+    assert!(first.now_or_never().unwrap().is_err());
+    assert!(again.now_or_never().unwrap().is_err());
+}
+
+#[test]
 fn a_start_without_an_open_file_for_a_fresh_segment_delivers_what_is_owed() {
     let storage = Faulty::new();
     open(&storage).take(1).unwrap();

@@ -1,13 +1,11 @@
 //! What a commit is made of: which appends go into a group, what their pushes are called, and what is taken back.
 
-use std::hint;
-
 use super::{
     super::{
         AppendError, Applied, Health,
         flight::Meanwhile,
         group::Waiter,
-        inbox::{Append, WAITING_APPENDS_MAX},
+        inbox::{Admits, Append, WAITING_APPENDS_MAX},
         segments::{Purpose, RoomError},
     },
     SETTLEMENT_BYTES_MAX, Writer,
@@ -69,18 +67,24 @@ impl Writer {
 
     /// Puts an append into the group: gives its pushes their places, and leaves out those taken before.
     fn stage(&mut self, append: Append) {
-        if self.group.is_empty() {
-            self.group.begin(self.recent.end(), self.next_sequence);
-        }
         let Append {
             mut applied,
             frame,
             keys,
+            admits,
             reply,
         } = append;
+        // Also for what is to come: what is looked up now is quick to find below.
+        let known = self.recent.count(keys.iter().flatten().copied());
+        if admits == Admits::Repeats && known < keys.len() {
+            // Nobody may wait for it any more.
+            let _ = reply.send(AppendError::New.into());
+            return;
+        }
+        if self.group.is_empty() {
+            self.group.begin(self.recent.end(), self.next_sequence);
+        }
         self.group.take_in(frame);
-        // Not for the count: what is looked up now is quick to find below.
-        hint::black_box(self.recent.count(keys.iter().flatten().copied()));
         let (mut keys, mut depends) = (keys.into_iter(), false);
         applied.retain_mut(|applied| {
             let Applied::Push(durable) = applied else {
