@@ -26,6 +26,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::{fs::Access, io::Errno};
 
 use crate::{clock::Timestamp, folder, image::RepositoryName, push::EndpointId, sqlite};
 
@@ -403,7 +404,12 @@ impl OpenError {
                 reason: error.to_string(),
             },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { file },
-            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => Self::Permission {
+                file,
+                error: error.into(),
+            },
+            // SQLite has one word for all that keeps it from opening a file.
+            Some(ErrorCode::CannotOpen) if is_denied(path) || is_denied(folder::above(path)) => {
                 Self::Permission {
                     file,
                     error: error.into(),
@@ -415,6 +421,15 @@ impl OpenError {
             },
         }
     }
+}
+
+/// Whether this user may not read and write there. To open it would take away the locks that this process has.
+fn is_denied(path: &Path) -> bool {
+    let wanted = Access::READ_OK | Access::WRITE_OK;
+    matches!(
+        rustix::fs::access(path, wanted),
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS)
+    )
 }
 
 #[cfg(test)]

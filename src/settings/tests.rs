@@ -69,6 +69,19 @@ fn states_are_there_again_after_a_restart_and_the_file_is_the_owners_alone() {
 }
 
 #[test]
+fn a_file_that_cannot_be_opened_although_it_may_be_is_none_without_permission() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    drop(Settings::open(&path).unwrap());
+    let error =
+        || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), None);
+    assert!(matches!(
+        OpenError::from_sqlite(&path, error()),
+        OpenError::Io { .. }
+    ));
+}
+
+#[test]
 fn what_is_no_database_or_a_damaged_one_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE);

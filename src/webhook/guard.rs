@@ -41,8 +41,10 @@ pub enum Special {
     OwnListener,
     /// The machine itself.
     Loopback,
-    /// RFC 1918, or IPv6's former site-local addresses.
+    /// RFC 1918.
     Private,
+    /// `fec0::/10`, IPv6's former site-local addresses, RFC 3879.
+    SiteLocal,
     /// `fc00::/7`, RFC 4193.
     UniqueLocal,
     /// `100.64.0.0/10`, RFC 6598.
@@ -64,6 +66,7 @@ impl Special {
             Self::OwnListener => "shipbell's own listener",
             Self::Loopback => "this machine itself (loopback)",
             Self::Private => "in a private network (RFC 1918)",
+            Self::SiteLocal => "in a private network (RFC 3879)",
             Self::UniqueLocal => "in a private network (RFC 4193)",
             Self::CarrierNat => "in a carrier's shared network (RFC 6598)",
             Self::Multicast => "a multicast group",
@@ -307,7 +310,7 @@ fn special_v6(ip: Ipv6Addr) -> Option<Special> {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(Special::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(Special::Loopback),
         [0xfc00..=0xfdff, ..] => Some(Special::UniqueLocal),
-        [0xfec0..=0xfeff, ..] => Some(Special::Private),
+        [0xfec0..=0xfeff, ..] => Some(Special::SiteLocal),
         [0xff00..=0xffff, ..] => Some(Special::Multicast),
         // Local-use translation, RFC 8215: where in it the IPv4 address stands is the network's own affair.
         [0x64, 0xff9b, 1, ..] => Some(Special::Embedded),

@@ -76,7 +76,7 @@ const SPELLINGS: &[(&str, Verdict)] = &[
     ("http://100.127.255.255/", user(Special::CarrierNat)),
     ("http://[fd12:3456::1]/", user(Special::UniqueLocal)),
     ("http://[fc00::1]/", user(Special::UniqueLocal)),
-    ("http://[fec0::1]/", PRIVATE),
+    ("http://[fec0::1]/", user(Special::SiteLocal)),
     // Reserved, groups.
     ("http://192.0.0.8/", RESERVED),
     ("http://198.18.0.1/", RESERVED),
