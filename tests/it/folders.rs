@@ -32,7 +32,7 @@ fn a_folder_of_somebody_else_is_refused_by_name() {
     shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
     receiver.wait_for_image("acme/app:1", SOON);
     shipbell.stop();
-    for part in ["", "journal", "quarantine"] {
+    for part in ["", "journal", "quarantine", "settings.db"] {
         let path = shipbell.data().join(part);
         let own = rustix::process::geteuid().as_raw();
         chown(&path, Some(SOMEBODY), None).unwrap();
