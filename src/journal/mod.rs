@@ -273,7 +273,7 @@ impl Shared {
     }
 
     /// The same, and nobody waits.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(test)]
     fn settle(&self, settlements: impl IntoIterator<Item = (Pair, Settlement)>) {
         self.settle_for(settlements, Vec::new());
     }

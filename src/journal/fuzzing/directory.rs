@@ -144,7 +144,8 @@ fn check_goes_on(storage: &Arc<Faulty>, mut hand: Hand) {
         "the power went, and with it what was durable"
     );
     let (settled, left): (Vec<_>, Vec<_>) = owed.into_iter().partition(|pair| pair.place % 2 == 0);
-    hand.settle(settled);
+    let mut left: Vec<Pair> = left.into_iter().chain(hand.settle(settled)).collect();
+    left.sort_unstable_by_key(|pair| (pair.sequence, pair.place));
 
     let storage = storage.after_kill();
     let mut hand = reopen(&storage);

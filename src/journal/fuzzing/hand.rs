@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
+use tokio::sync::oneshot;
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -84,9 +85,15 @@ impl Hand {
         Ok(durable.collect())
     }
 
-    pub(super) fn settle(&self, pairs: impl IntoIterator<Item = Pair>) {
-        let settlements = pairs.into_iter().map(|pair| (pair, Settlement::Delivered));
-        self.journal.shared.settle(settlements);
+    /// Returns those that are not written down yet.
+    pub(super) fn settle(&self, pairs: impl IntoIterator<Item = Pair>) -> Vec<Pair> {
+        let is_unwritten = |pair: &Pair| {
+            let (caller, mut answer) = oneshot::channel();
+            let shared = &self.journal.shared;
+            shared.settle_for([(*pair, Settlement::Delivered)], vec![caller]);
+            answer.try_recv().is_err()
+        };
+        pairs.into_iter().filter(is_unwritten).collect()
     }
 
     /// What is owed, by the index.
