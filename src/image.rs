@@ -132,11 +132,7 @@ impl Tag {
             Some((hex, suffix)) => (hex, Some(suffix)),
             None => (rest, None),
         };
-        hex.len() == 64
-            && hex
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-            && suffix != Some("")
+        hex.len() == 64 && hex.bytes().all(is_hex) && suffix != Some("")
     }
 }
 
@@ -219,36 +215,33 @@ impl FromStr for Digest {
         let (algorithm, hex) = text
             .split_once(':')
             .ok_or_else(|| invalid("it is an algorithm, a colon and hex digits"))?;
-        let expected = match algorithm {
-            "sha256" => 32,
-            "sha384" => 48,
-            "sha512" => 64,
+        let decoded = match algorithm {
+            "sha256" => decode_hex(hex).map(Self::Sha256),
+            "sha384" => decode_hex(hex).map(|bytes| Self::Sha384(Box::new(bytes))),
+            "sha512" => decode_hex(hex).map(|bytes| Self::Sha512(Box::new(bytes))),
             _ => return Err(invalid("its algorithm is sha256, sha384 or sha512")),
         };
-        let bytes = decode_hex(hex).ok_or_else(|| invalid("its hash is written in lower-case hex digits"))?;
-        if bytes.len() != expected {
-            return Err(invalid(
-                "its hash has 64 hex digits for sha256, 96 for sha384, 128 for sha512",
-            ));
-        }
-        Self::from_bytes(&bytes).ok_or_else(|| invalid("its hash has the wrong length"))
+        decoded.ok_or_else(|| {
+            invalid(
+                if HEXLOWER.decode_len(hex.len()).is_ok() && hex.bytes().all(is_hex) {
+                    "its hash has 64 hex digits for sha256, 96 for sha384, 128 for sha512"
+                } else {
+                    "its hash is written in lower-case hex digits"
+                },
+            )
+        })
     }
 }
 
-fn decode_hex(hex: &str) -> Option<Vec<u8>> {
-    let nibble = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs
-        .iter()
-        .map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?))
-        .collect()
+fn is_hex(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
+
+fn decode_hex<const BYTES: usize>(hex: &str) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    // It panics on another length.
+    let has_its_length = HEXLOWER.decode_len(hex.len()) == Ok(BYTES);
+    (has_its_length && HEXLOWER.decode_mut(hex.as_bytes(), &mut bytes).is_ok()).then_some(bytes)
 }
 
 /// The media types that name a manifest or an index; whatever else a registry stores is a blob.

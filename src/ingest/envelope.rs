@@ -15,12 +15,23 @@ use serde_json::value::RawValue;
 /// More references than any image has: a body of tiny ones would cost many times its size.
 const REFERENCES_MAX: usize = 1000;
 
+/// More events than a registry sends at once, for the same reason.
+const AT_ONCE_MAX: usize = 16;
+
 /// A POST's body: `{"events":[…]}`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Envelope<'a> {
     #[serde(borrow, deserialize_with = "list")]
     events: Vec<&'a RawValue>,
+}
+
+/// The same of a few events, each read at once.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sound<'a> {
+    #[serde(borrow)]
+    events: BoundedList<Object<Event<'a>>, AT_ONCE_MAX>,
 }
 
 /// Why an event in an envelope, or a whole envelope, can't be read.
@@ -143,6 +154,19 @@ impl<'a> Envelope<'a> {
         Ok(envelope.0)
     }
 
+    /// The events of a body as registries send them: few, and all of them can be read. `None` of any other. This reads the
+    /// body once, where [`Envelope::parse`] looks for where each event ends, to read it then.
+    #[must_use]
+    pub fn sound(body: &'a [u8]) -> Option<impl Iterator<Item = Event<'a>>> {
+        let body = std::str::from_utf8(body).ok()?;
+        if !body.trim_start().starts_with('{') {
+            return None;
+        }
+        let sound: Sound<'a> = serde_json::from_str(body).ok()?;
+        let events = sound.events.0?;
+        Some(events.into_iter().map(|event| event.0))
+    }
+
     /// The events in order: each as it stands in the body, and what was read from it.
     pub fn events(&self) -> impl Iterator<Item = (&'a str, Result<Event<'a>, Unreadable>)> {
         self.events.iter().map(|raw| {
@@ -153,6 +177,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// A struct that is written as an object and as nothing else: what serde derives takes lists as well.
+#[derive(Debug)]
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Object<T> {
@@ -209,31 +234,38 @@ fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Resu
 
 /// Whether a list has anything in it.
 fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let items: BoundedList<de::IgnoredAny> = BoundedList::deserialize(deserializer)?;
+    let items: BoundedList<de::IgnoredAny, REFERENCES_MAX> = BoundedList::deserialize(deserializer)?;
     Ok(items.0.is_none_or(|items| !items.is_empty()))
 }
 
 /// At most [`REFERENCES_MAX`] references: of more, none, as if the registry had not listed them.
 fn references<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Descriptor<'a>>, D::Error> {
-    let list: BoundedList<Descriptor<'a>> = BoundedList::deserialize(deserializer)?;
+    let list: BoundedList<Descriptor<'a>, REFERENCES_MAX> = BoundedList::deserialize(deserializer)?;
     Ok(list.0.unwrap_or_default())
 }
 
-/// A list of at most [`REFERENCES_MAX`] items; `None` when it has more.
-struct BoundedList<T>(Option<Vec<T>>);
+/// A list of at most so many items; `None` when it has more.
+#[derive(Debug)]
+struct BoundedList<T, const MAX: usize>(Option<Vec<T>>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
+impl<T, const MAX: usize> Default for BoundedList<T, MAX> {
+    fn default() -> Self {
+        Self(Some(Vec::new()))
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-            type Value = BoundedList<T>;
+        struct Items<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
+            type Value = BoundedList<T, MAX>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
                 let mut items = Vec::new();
                 while let Some(item) = sequence.next_element()? {
-                    if items.len() == REFERENCES_MAX {
+                    if items.len() == MAX {
                         while sequence.next_element::<de::IgnoredAny>()?.is_some() {}
                         return Ok(BoundedList(None));
                     }
@@ -242,7 +274,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
                 Ok(BoundedList(Some(items)))
             }
             fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-                Ok(BoundedList(Some(Vec::new())))
+                Ok(BoundedList::default())
             }
         }
         deserializer.deserialize_any(Items(PhantomData))
@@ -273,6 +305,39 @@ mod tests {
             assert_eq!((&*event.id, &*event.action, &*event.actor.name), ("", "", ""));
             assert_eq!((&*event.target.tag, event.target.size), ("", 0));
             assert!(event.target.references.is_empty());
+        }
+    }
+
+    #[test]
+    fn few_sound_events_are_read_at_once_as_they_are_one_by_one_and_others_are_not() {
+        let event = r#"{"id":"1","target":{"tag":"t","references":[{"size":1}]}}"#;
+        let many = |count| format!(r#"{{"events":[{}]}}"#, vec![event; count].join(","));
+        for body in [
+            many(1),
+            many(AT_ONCE_MAX),
+            " {} ".to_owned(),
+            r#"{"events":null}"#.to_owned(),
+            r#"{"events":[null,{}]}"#.to_owned(),
+        ] {
+            let at_once: Vec<_> = Envelope::sound(body.as_bytes()).unwrap().collect();
+            let one_by_one: Vec<_> = events(&body).into_iter().map(Result::unwrap).collect();
+            assert_eq!(format!("{at_once:?}"), format!("{one_by_one:?}"));
+        }
+        for body in [
+            many(AT_ONCE_MAX + 1).as_bytes(),
+            br#"{"events":[{"id":2}]}"#,
+            br#"{"events":[[]]}"#,
+            b"",
+            b"[]",
+            b"null",
+            b"{} {}",
+            b"{\"a\":\"\xff\"}",
+        ] {
+            assert!(
+                Envelope::sound(body).is_none(),
+                "{}",
+                String::from_utf8_lossy(body)
+            );
         }
     }
 

@@ -72,8 +72,14 @@ pub(crate) fn envelope(body: &[u8]) {
         let [quiet, _] = &*FILTERS;
         let judged = judge(body, quiet, &Owing, NOW);
         assert!(judged.is_err(), "judged what can't be read");
+        assert!(Envelope::sound(body).is_none(), "read what can't be read");
         return;
     };
+    if let Some(sound) = Envelope::sound(body) {
+        let one_by_one: Vec<_> = envelope.events().filter_map(|(_, event)| event.ok()).collect();
+        let sound: Vec<_> = sound.collect();
+        assert_eq!(format!("{sound:?}"), format!("{one_by_one:?}"));
+    }
     let raws: Vec<&str> = envelope.events().map(|(raw, _)| raw).collect();
     for filter in &*FILTERS {
         let Ok(judged) = judge(body, filter, &Owing, NOW) else {
