@@ -15,6 +15,8 @@
 //! - `failing` waits as the retry schedule says, its last step for ever; `paused` waits `probe_first`, then twice
 //!   as long each time, up to `probe_max`; `ignored` waits `probe_max`, and after a 410 for ever. What the
 //!   endpoint asked for by `Retry-After` is waited for if that is longer, up to 24 h.
+//! - Any 2xx heals; but not one of an attempt that began before the last counted failure had ended, if the endpoint asked
+//!   then to be left alone, or said that it is gone: it asked since.
 //! - A push that was refused changes no state; but a probe it is, so the next one is as far away as the last.
 //!
 //! # Time
@@ -195,6 +197,8 @@ pub struct Streak {
     pub waits_since: Timestamp,
     /// How long, before the next attempt; `None` for ever.
     pub wait: Option<Duration>,
+    /// Until when it asked to be left alone. Not kept over a restart, which no attempt outlives.
+    pub asked_until: Option<Timestamp>,
 }
 
 /// One endpoint's health.
@@ -213,6 +217,7 @@ impl Health {
     pub fn apply(&mut self, event: Event, now: Timestamp, policy: &Policy, rng: &mut impl Rng) {
         match event {
             Event::Attempt { began, verdict } if !self.state.is_by_hand() => match verdict {
+                Verdict::Delivered if self.is_asked_since(began, now) => {}
                 Verdict::Delivered => self.enter(State::Healthy, now),
                 Verdict::Refused => self.refused(now, policy),
                 Verdict::Failed { retry_after } => self.failed(began, retry_after, now, policy, rng),
@@ -271,12 +276,14 @@ impl Health {
             let waits_since = streak.waits_since;
             let over = now.since(waits_since.after(wait.unwrap_or_default()));
             let ahead = waits_since.since(now);
+            let moved_ahead = |moment: Timestamp| moment.after(over).before(ahead);
             let moved = |moment: Timestamp| moment.after(over).before(ahead).min(now);
             Streak {
                 began: moved(streak.began),
                 last: moved(streak.last),
                 waits_since: moved(waits_since),
                 wait,
+                asked_until: streak.asked_until.map(moved_ahead),
                 ..streak
             }
         });
@@ -295,12 +302,23 @@ impl Health {
         self.streak = None;
     }
 
+    /// Whether it asked to be left alone after an attempt began, and is to be still.
+    fn is_asked_since(&self, began: Timestamp, now: Timestamp) -> bool {
+        self.streak.is_some_and(|streak| {
+            let is_gone = streak.wait.is_none();
+            began < streak.last && (is_gone || streak.asked_until.is_some_and(|until| now < until))
+        })
+    }
+
     /// What it is waited for is over. It is as failing as before.
     fn hurry(&mut self, now: Timestamp) {
         let waits = matches!(self.state, State::Failing | State::Paused);
         if let Some(streak) = self.streak.as_mut().filter(|_| waits) {
             streak.waits_since = now;
             streak.wait = Some(Duration::ZERO);
+        }
+        if let Some(streak) = self.streak.as_mut() {
+            streak.asked_until = None;
         }
     }
 
@@ -333,6 +351,7 @@ impl Health {
                 streak.waits_since = now;
                 streak.wait = Some(asked);
             }
+            streak.asked_until = streak.asked_until.max(asked.map(|asked| now.after(asked)));
             return;
         }
         let (first, failures) = match self.streak {
@@ -359,6 +378,7 @@ impl Health {
             last: now,
             waits_since: now,
             wait: Some(step.max(asked.unwrap_or_default())),
+            asked_until: asked.map(|asked| now.after(asked)),
         });
     }
 
@@ -371,6 +391,7 @@ impl Health {
             last: now,
             waits_since: now,
             wait: None,
+            asked_until: None,
         });
     }
 }

@@ -204,6 +204,38 @@ fn retry_after_is_honoured_in_every_state_up_to_a_day() {
 }
 
 #[test]
+fn what_began_before_an_endpoint_asked_to_be_left_alone_does_not_end_that() {
+    let asks = Verdict::Failed {
+        retry_after: Some(MINUTE),
+    };
+    let mut life = Life::new();
+    life.attempt(asks);
+    life.wait(SECOND);
+    life.attempt_of(2 * SECOND, Verdict::Delivered);
+    assert_eq!(life.state(), (State::Failing, 1));
+    assert_eq!(life.wait_for_next(), 59 * SECOND);
+    // It is over; and what began since says how the endpoint is.
+    life.attempt_of(2 * MINUTE, Verdict::Delivered);
+    assert_eq!(life.state(), (State::Healthy, 0));
+    life.attempt(asks);
+    life.wait(SECOND);
+    life.attempt(Verdict::Delivered);
+    assert_eq!(life.state(), (State::Healthy, 0));
+
+    // One that asked for nothing is well again with any.
+    life.attempt(FAILED);
+    life.attempt_of(SECOND, Verdict::Delivered);
+    assert_eq!(life.state(), (State::Healthy, 0));
+
+    life.attempt(Verdict::Gone);
+    life.wait(DAY);
+    life.attempt_of(2 * DAY, Verdict::Delivered);
+    assert_eq!(life.state(), (State::Ignored, 1));
+    life.attempt(Verdict::Delivered);
+    assert_eq!(life.state(), (State::Healthy, 0));
+}
+
+#[test]
 fn an_endpoint_is_ignored_for_age_and_number_of_its_failures_and_not_for_one_of_them() {
     let mut old = Life::new();
     old.attempt(FAILED);
@@ -374,15 +406,16 @@ impl Model {
     /// What happened since it was last well, and whether it was then set by hand.
     fn chapter(&self) -> (&[(Timestamp, Event)], Option<State>) {
         let (mut from, mut by_hand) = (0, None);
-        for (place, (_, event)) in self.events.iter().enumerate() {
+        for (place, (at, event)) in self.events.iter().enumerate() {
             let (is_new, hand) = match event {
                 Event::Enabled => (true, None),
                 Event::Disabled => (true, Some(State::Disabled)),
                 Event::Held => (true, Some(State::Held)),
                 Event::Healed => (by_hand.is_none(), by_hand),
                 Event::Hurried => (false, by_hand),
-                Event::Attempt { verdict, .. } => {
-                    (by_hand.is_none() && *verdict == Verdict::Delivered, by_hand)
+                Event::Attempt { began, verdict } => {
+                    let heals = *verdict == Verdict::Delivered && !self.asks_since(from..place, *began, *at);
+                    (by_hand.is_none() && heals, by_hand)
                 }
             };
             if is_new {
@@ -391,6 +424,33 @@ impl Model {
             by_hand = hand;
         }
         (&self.events[from..], by_hand)
+    }
+
+    /// Whether, by what happened, it had asked after `began` to be left alone at `at`, or for ever.
+    fn asks_since(&self, events: std::ops::Range<usize>, began: Timestamp, at: Timestamp) -> bool {
+        let (mut last, mut asked, mut is_gone) = (None, None, false);
+        for (ended, event) in &self.events[events] {
+            match event {
+                Event::Hurried if !is_gone => asked = None,
+                Event::Attempt {
+                    verdict: Verdict::Gone,
+                    ..
+                } => (last, is_gone) = (Some(*ended), true),
+                Event::Attempt {
+                    began,
+                    verdict: Verdict::Failed { retry_after },
+                } if !is_gone => {
+                    let until = retry_after.map(|wait| ended.after(wait.min(DAY)));
+                    if last.is_none_or(|last| *began > last) {
+                        (last, asked) = (Some(*ended), until);
+                    } else {
+                        asked = asked.max(until);
+                    }
+                }
+                _ => {}
+            }
+        }
+        last.is_some_and(|last| began < last) && (is_gone || asked.is_some_and(|until| at < until))
     }
 
     fn expect(&self, policy: &Policy) -> (State, u32) {
@@ -448,7 +508,8 @@ proptest! {
                 0..=26 => attempt(FAILED),
                 27..=30 => attempt(Verdict::Failed { retry_after: Some(took * 7_000) }),
                 31..=33 => attempt(Verdict::Refused),
-                34 => attempt(Verdict::Delivered),
+                34 if took < 10 * SECOND => attempt(Verdict::Delivered),
+                34 => Event::Attempt { began: life.now, verdict: Verdict::Delivered },
                 35 => attempt(Verdict::Gone),
                 36 => Event::Healed,
                 37 => Event::Enabled,

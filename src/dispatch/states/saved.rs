@@ -63,6 +63,7 @@ fn from_saved(saved: &SavedState) -> Option<Health> {
         last: streak.last,
         waits_since: streak.waits_since,
         wait: streak.wait,
+        asked_until: None,
     });
     let has_streak = matches!(state, State::Failing | State::Paused | State::Ignored);
     let since = saved.since;
