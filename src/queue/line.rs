@@ -1,6 +1,6 @@
 //! One endpoint's line: pure, see [`lines`](super::lines).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tokio::time::Instant;
 
@@ -18,7 +18,16 @@ pub(super) struct Line {
     /// By the oldest push that each had when it came, the repositories that they are of. A lane that is gone by
     /// the time it is called is passed over.
     pub(super) waiting: BTreeMap<Sequence, RepositoryName>,
+    /// How often pushes were refused since it was open: what they were refused for says nothing of others, and with one
+    /// at a time these would have their turn never.
+    refused: HashMap<Sequence, u32>,
 }
+
+/// When a push has its turn among those of its line, the smallest first: how often it was refused, and which it is.
+pub(super) type Turn = (u32, Sequence);
+
+/// So many pushes that were refused are known; past that all of them are forgotten.
+const REFUSED_MAX: usize = 1_000;
 
 impl Line {
     /// How many lanes may be called, or lent from, at once.
@@ -60,11 +69,44 @@ impl Line {
         matches!(self.passage, Passage::GivingUp { .. } | Passage::Gone)
     }
 
-    /// Whether all that waits is newer.
-    pub(super) fn is_oldest(&self, push: Sequence) -> bool {
-        self.waiting
-            .first_key_value()
-            .is_none_or(|(first, _)| push <= *first)
+    /// Sets how it may be lent from; how it was before.
+    pub(super) fn set(&mut self, passage: Passage) -> Passage {
+        if passage == Passage::Open {
+            self.refused = HashMap::new();
+        }
+        std::mem::replace(&mut self.passage, passage)
+    }
+
+    /// A push was refused.
+    pub(super) fn note_refused(&mut self, push: Sequence) {
+        if self.passage == Passage::Open {
+            return;
+        }
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.clear();
+        }
+        *self.refused.entry(push).or_default() += 1;
+    }
+
+    /// Its turn: the less often it was refused the sooner, and then the older it is.
+    pub(super) fn turn(&self, push: Sequence) -> Turn {
+        (self.refused.get(&push).copied().unwrap_or_default(), push)
+    }
+
+    /// Whose turn it is of those that wait.
+    pub(super) fn next(&self) -> Option<Sequence> {
+        let mut places = self.waiting.keys().copied();
+        if self.refused.is_empty() {
+            places.next()
+        } else {
+            places.min_by_key(|place| self.turn(*place))
+        }
+    }
+
+    /// Whether nobody's turn comes before that of this push.
+    fn is_next(&self, push: Sequence) -> bool {
+        let next = self.next();
+        next.is_none_or(|next| self.turn(push) <= self.turn(next))
     }
 
     pub(super) fn probes(&self, now: Instant) -> bool {
@@ -75,7 +117,7 @@ impl Line {
     pub(super) fn may_send(&self, push: Sequence, now: Instant) -> bool {
         match self.passage {
             Passage::Open => true,
-            Passage::Narrow { from } => from <= now && self.lent <= 1 && self.is_oldest(push),
+            Passage::Narrow { from } => from <= now && self.lent <= 1 && self.is_next(push),
             Passage::Shut | Passage::Gone => false,
             Passage::GivingUp { .. } => self.lent <= 1 && self.probes(now),
         }
@@ -101,8 +143,8 @@ impl Line {
         }
         // While there is room for many it doesn't matter who was called a moment earlier.
         let was_called = progress.is_some() && self.passage == Passage::Open;
-        let is_next = was_called || self.is_oldest(push);
-        if is_next && self.at_once < self.width(limits, now) {
+        let has_room = self.at_once < self.width(limits, now);
+        if has_room && (was_called || self.is_next(push)) {
             Entry::Lend
         } else {
             Entry::Wait

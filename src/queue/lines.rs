@@ -17,7 +17,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::line::{Limits, Line};
+use super::line::{Limits, Line, Turn};
 use crate::{
     image::RepositoryName,
     push::{EndpointId, Sequence},
@@ -29,7 +29,7 @@ pub enum Passage {
     /// As many at once as the bounds allow.
     #[default]
     Open,
-    /// One at a time, the one with the oldest push; none before `from`.
+    /// One at a time, the one with the oldest push, but those that were refused behind all others; none before `from`.
     Narrow {
         /// When the next attempt may be made.
         from: Instant,
@@ -152,7 +152,7 @@ impl Lines {
             None => Arc::new(endpoint.clone()),
         };
         inner.lines.entry(Arc::clone(&id)).or_default();
-        let before = inner.change(&id, self, |line, _| std::mem::replace(&mut line.passage, passage));
+        let before = inner.change(&id, self, |line, _| line.set(passage));
         if let Some(Passage::Narrow { from }) = before {
             inner.openings.remove(&(from, Arc::clone(&id)));
         }
@@ -207,7 +207,7 @@ impl Lines {
             if line.at_once >= line.width(limits, now) {
                 return None;
             }
-            let called = line.waiting.pop_first()?;
+            let called = line.waiting.remove_entry(&line.next()?)?;
             line.at_once += 1;
             Some(called)
         };
@@ -238,14 +238,32 @@ impl Lines {
         inner.tidy(endpoint);
     }
 
-    /// Whose lanes are called next, if nobody has been called before, with their places: at most `count`.
-    pub(super) fn first(&self, endpoint: &EndpointId, count: usize) -> Vec<(Sequence, RepositoryName)> {
+    /// Whose lanes are called next, if nobody has been called before, with their turns: at most `count`.
+    pub(super) fn first(&self, endpoint: &EndpointId, count: usize) -> Vec<(Turn, RepositoryName)> {
         let inner = self.inner();
         let line = inner.lines.get(endpoint).filter(|line| line.at_once == 0);
-        let waiting = line.into_iter().flat_map(|line| &line.waiting).take(count);
-        waiting
-            .map(|(place, repository)| (*place, repository.clone()))
+        let Some(line) = line else { return Vec::new() };
+        let mut turns: Vec<_> = line.waiting.keys().map(|place| line.turn(*place)).collect();
+        turns.sort_unstable();
+        let first = turns.into_iter().take(count);
+        first
+            .filter_map(|turn| Some((turn, line.waiting.get(&turn.1)?.clone())))
             .collect()
+    }
+
+    /// The turn of a push, if it were in line.
+    pub(super) fn turn(&self, endpoint: &EndpointId, push: Sequence) -> Turn {
+        let inner = self.inner();
+        let line = inner.lines.get(endpoint);
+        line.map_or((0, push), |line| line.turn(push))
+    }
+
+    /// Takes note that a push was refused.
+    pub(super) fn note_refused(&self, endpoint: &EndpointId, push: Sequence) {
+        let mut inner = self.inner();
+        if let Some(line) = inner.lines.get_mut(endpoint) {
+            line.note_refused(push);
+        }
     }
 
     /// Whether a push may be sent whose lane is lent from.

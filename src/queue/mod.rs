@@ -266,6 +266,9 @@ impl Queue {
                 Completion::Retry { .. } if gate.gives_up(&lease.endpoint) => Completion::GivenUp,
                 completion => completion,
             };
+            if matches!(completion, Completion::Retry { .. }) {
+                self.lines.note_refused(&lease.endpoint, lease.sequence);
+            }
             queue.complete(lease, completion, gate, now)
         })
     }

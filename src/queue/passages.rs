@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use super::{Lease, Passage, Queue, lines::Progress};
+use super::{Lease, Passage, Queue, line::Turn, lines::Progress};
 use crate::{
     image::RepositoryName,
     push::{EndpointId, Sequence},
@@ -69,25 +69,26 @@ impl Queue {
         self.earlier.notify_one();
     }
 
-    /// The push that is sent next to an endpoint of which one is sent at a time, once it may be: the oldest that waits
-    /// in its line. `None` if none waits there, or one is under way.
+    /// The push that is sent next to an endpoint of which one is sent at a time, once it may be: the one in its line that
+    /// was refused least, and of those the oldest. `None` if none waits there, or one is under way.
     #[must_use]
     pub fn first_in_line(&self, endpoint: &EndpointId) -> Option<(RepositoryName, Sequence)> {
         // A lane's oldest push may have ended since it took its place: what is its oldest now is never older.
-        let mut first: Option<(RepositoryName, Sequence)> = None;
+        let mut first: Option<(RepositoryName, Turn)> = None;
         for (place, repository) in self.lines.first(endpoint, LOOKED_AT_IN_LINE_MAX) {
             if first.as_ref().is_some_and(|(_, first)| *first <= place) {
                 break;
             }
             let queue = self.repositories.get(&repository);
             let oldest = queue.and_then(|queue| queue.first(endpoint));
-            if let Some(oldest) = oldest
-                && first.as_ref().is_none_or(|(_, first)| oldest < *first)
+            let turn = oldest.map(|oldest| self.lines.turn(endpoint, oldest));
+            if let Some(turn) = turn
+                && first.as_ref().is_none_or(|(_, first)| turn < *first)
             {
-                first = Some((repository, oldest));
+                first = Some((repository, turn));
             }
         }
-        first
+        first.map(|(repository, (_, push))| (repository, push))
     }
 
     /// Has a lane wait no longer for the next attempt of this push, which was refused and is its first. Whether it

@@ -31,6 +31,45 @@ async fn a_push_that_was_refused_can_be_called_before_its_time_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_an_endpoint_in_trouble_a_push_that_was_refused_has_its_turn_behind_all_others() {
+    let queue = queue(3, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    set(&queue, narrow_after(5 * SECOND));
+    assert!(lent(&queue).await.is_empty());
+    let mut probed = Vec::new();
+    for _ in 0..7 {
+        let (next, probe) = loop {
+            let next = queue.first_in_line(&ci());
+            let name = queue.due().await;
+            let mut leases = queue.advance(&name, Instant::now()).leases;
+            if let Some(lease) = leases.pop() {
+                assert!(leases.is_empty(), "one at a time");
+                break (next, (name, lease));
+            }
+        };
+        assert!(queue.may_send(&probe.1, Instant::now()));
+        assert_eq!(next, Some((probe.0.clone(), probe.1.sequence)));
+        probed.push(probe.0.to_string());
+        set(&queue, narrow_after(5 * SECOND));
+        // Its next attempt is due before the next probe.
+        let at = Instant::now() + SECOND;
+        give_back(&queue, &probe, Completion::Retry { at });
+    }
+    assert_eq!(probed, ["a", "b", "c", "d", "a", "b", "c"]);
+    // Once it is well, what is older comes first again.
+    assert_eq!(queue.first_in_line(&ci()).unwrap().0.as_str(), "d");
+    set(&queue, Passage::Open);
+    tokio::time::advance(2 * SECOND).await;
+    let open = lent(&queue).await;
+    set(&queue, narrow_after(5 * SECOND));
+    for open in &open {
+        give_back(&queue, open, Completion::Returned);
+    }
+    assert!(lent(&queue).await.is_empty());
+    assert_eq!(queue.first_in_line(&ci()).unwrap().0.as_str(), "a");
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_that_an_endpoint_refused_can_be_called_before_its_time() {
     let queue = queue(4, 1, Instant::now());
     tokio::time::advance(WINDOW).await;
