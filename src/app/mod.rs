@@ -245,6 +245,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
             undertaker.bury(orphans, Some(0));
         }))
         .map_err(RunError::System)?;
+    dispatcher.delivered_before(restored.delivered);
     dispatcher.bury(restored.orphans, None);
     dispatcher.bury_overtaken(restored.overtaken, restored.lettered);
     Ok(App {

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{RunError, letters};
 use crate::{
-    journal::{Journal, Notes},
+    dispatch::Dispatcher,
+    journal::{DeliveredPush, Journal, Notes},
     push::Pair,
     queue::{self, Queue},
     settings::Settings,
@@ -25,6 +26,8 @@ pub(super) struct Restored {
     pub(super) overtaken: queue::Orphans,
     /// And what has one.
     pub(super) lettered: Vec<Pair>,
+    /// What was delivered last before the start.
+    pub(super) delivered: Vec<DeliveredPush>,
 }
 
 /// Fills the queues with what the journal still owes, and closes their windows.
@@ -43,6 +46,7 @@ pub(super) async fn restore(
             let nothing = (queue::Orphans::new(), queue::Orphans::new(), Vec::new());
             (queue.restoring(&endpoints, now), nothing)
         };
+        let delivered = notes.delivered_lately(Dispatcher::LATELY_MAX);
         let mut takers: [_; RESTORING] = std::array::from_fn(|_| taker());
         notes.hand_over(&journal, &mut takers, |(restoring, found), run| {
             let (orphans, overtaken, owed) = found;
@@ -71,6 +75,7 @@ pub(super) async fn restore(
             orphans: all_orphans,
             overtaken,
             lettered,
+            delivered,
         })
     };
     let restored = tokio::task::spawn_blocking(restore).await;

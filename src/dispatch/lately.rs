@@ -1,4 +1,5 @@
-//! What was delivered lately: the history is written a second later, or so, and knows of it only then.
+//! What was delivered lately: the history is written a second later, or so, and knows of it only then. After a kill it
+//! may never: what a start finds in the journal is known here as well.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// So many images are known that were delivered lately.
-const LATELY_MAX: usize = 10_000;
+pub(super) const LATELY_MAX: usize = 10_000;
 
 type Key = (RepositoryName, Tag, EndpointId);
 

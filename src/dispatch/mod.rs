@@ -37,7 +37,7 @@ use crate::{
     catalog::{History, Which},
     clock::Clock,
     image::{RepositoryName, Tag},
-    journal::Journal,
+    journal::{DeliveredPush, Journal},
     lifecycle::Tasks,
     push::{EndpointId, Pair, Sequence, Settlement},
     queue::{Effects, Orphans, Queue},
@@ -235,6 +235,24 @@ impl Dispatcher {
             );
         }
         self.lay_out_orphans(orphans, attempts, Reason::gone);
+    }
+
+    /// How many of the pushes that were delivered before a start are worth knowing: the history may not.
+    pub const LATELY_MAX: u64 = lately::LATELY_MAX as u64;
+
+    /// Pushes that were delivered before the start, oldest first: no older one of their tags is sent again.
+    pub fn delivered_before(&self, delivered: Vec<DeliveredPush>) {
+        for DeliveredPush {
+            sequence,
+            repository,
+            tag,
+            endpoint,
+        } in delivered
+        {
+            self.0
+                .replays
+                .delivered(&which(&repository, sequence, &endpoint, Some(&tag)));
+        }
     }
 
     /// Gives up what had been given up before the start: newer pushes of its lane were delivered since. What of it has a

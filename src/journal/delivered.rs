@@ -32,8 +32,26 @@ impl Delivered {
         self.places.insert(place);
     }
 
+    /// From which push on some `count` pairs were delivered, or a few more; `None` if none was.
+    pub(super) fn newest_from(&self, count: u64) -> Option<Sequence> {
+        let mut words: Vec<_> = self
+            .words
+            .iter()
+            .map(|((word, _), bits)| (*word, bits.count_ones()))
+            .collect();
+        words.sort_unstable_by_key(|(word, _)| std::cmp::Reverse(*word));
+        let (mut from, mut counted) = (None, 0);
+        for (word, bits) in words {
+            if counted >= count && from != Some(word) {
+                break;
+            }
+            (from, counted) = (Some(word), counted + u64::from(bits));
+        }
+        Sequence::new((from? * 64).max(1))
+    }
+
     /// The places at which a push was delivered.
-    fn places(&self, sequence: Sequence) -> impl Iterator<Item = u16> {
+    pub(super) fn places(&self, sequence: Sequence) -> impl Iterator<Item = u16> {
         let (word, bit) = bit(sequence);
         let is_set = move |place: &u16| {
             let word = self.words.get(&(word, *place));

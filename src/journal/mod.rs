@@ -139,7 +139,7 @@ pub use examine::{Finding, Progress, SegmentFigures, Torn};
 pub use hand_over::{OwedBy, OwedPush, OwedRun};
 pub use holder::{Holder, holder};
 pub use inspect::{Content, Filter, Inspection, OtherFile, RecordView, inspect, records};
-pub use notes::Notes;
+pub use notes::{DeliveredPush, Notes};
 pub use owed::{Owed, Unreadable};
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
 pub use settler::Written;

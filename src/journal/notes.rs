@@ -38,6 +38,19 @@ pub struct Notes {
     bytes: Vec<u8>,
 }
 
+/// A push that was delivered to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveredPush {
+    /// Its place in the order of all pushes.
+    pub sequence: Sequence,
+    /// Where it was pushed.
+    pub repository: RepositoryName,
+    /// By which tag.
+    pub tag: Tag,
+    /// To whom.
+    pub endpoint: EndpointId,
+}
+
 /// Notes by repository.
 #[derive(Debug, Default)]
 pub(super) struct Gathered([Group; GROUPS as usize]);
@@ -75,6 +88,43 @@ impl Notes {
             Some(Ok((repository, note))) => self.new.add(repository, sequence, note, &mut self.bytes),
             _ => self.without.push(sequence),
         }
+    }
+
+    /// The newest pushes that were delivered, and to whom: some `count`, of those with a tag.
+    #[must_use]
+    pub fn delivered_lately(&self, count: u64) -> Vec<DeliveredPush> {
+        let Some(from) = self.delivered.newest_from(count) else {
+            return Vec::new();
+        };
+        let (mut delivered, mut notes) = (Vec::new(), Vec::new());
+        for (place, group) in (0..).zip(&self.new.0) {
+            for (number, repository) in Group::numbers(place, [group, group]) {
+                let Some(name) = self.names.name(repository) else {
+                    continue;
+                };
+                group.copy(number, &mut notes);
+                for (sequence, note) in all(&notes).filter(|(sequence, _)| *sequence >= from) {
+                    let tag = std::str::from_utf8(note.tag)
+                        .ok()
+                        .and_then(|tag| tag.parse::<Tag>().ok());
+                    let mut places = self.delivered.places(sequence).peekable();
+                    let Some(tag) = tag.filter(|_| places.peek().is_some()) else {
+                        continue;
+                    };
+                    let endpoints = self.names.endpoints(note.owing, name);
+                    delivered.extend(places.filter_map(|place| {
+                        Some(DeliveredPush {
+                            sequence,
+                            repository: name.clone(),
+                            tag: tag.clone(),
+                            endpoint: endpoints.get(usize::from(place))?.clone(),
+                        })
+                    }));
+                }
+            }
+        }
+        delivered.sort_by_key(|delivered| delivered.sequence);
+        delivered
     }
 
     /// Notes how a push ended.

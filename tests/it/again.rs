@@ -74,6 +74,33 @@ fn counts(view: &Value) -> [u64; 5] {
 }
 
 #[test]
+fn a_newer_push_that_was_delivered_right_before_a_kill_is_known_after_it() {
+    let (receiver, status) = receiver(404);
+    let mut shipbell = Shipbell::start(config(&receiver.url("/hook")));
+    let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    push(&shipbell, "acme/app", "latest");
+    wait_for(&api, "dead_letter", 1);
+    status.store(200, Ordering::Release);
+    let first = receiver.requests().len();
+    push(&shipbell, "acme/app", "latest");
+    receiver.wait_for(first + 1, SOON);
+    // The history is written later; that it was delivered stands in the journal.
+    eventually("it is settled", SOON, || {
+        let owed = api.json("/api/v1/queue");
+        owed["items"].as_array().unwrap().is_empty().then_some(())
+    });
+    shipbell.kill();
+    shipbell.start_again();
+    let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    let replayed = api.post("/api/v1/dead-letters/replay").json();
+    assert_eq!(
+        (&replayed["replayed"], &replayed["passed_over"]),
+        (&json!(0), &json!(1)),
+        "{replayed}"
+    );
+}
+
+#[test]
 fn what_a_filter_finds_goes_again_in_order_and_never_past_a_newer_push() {
     let (receiver, status) = receiver(200);
     let mut shipbell = Shipbell::start(config(&receiver.url("/hook")));

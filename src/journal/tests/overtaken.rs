@@ -106,3 +106,38 @@ fn many_pushes_and_places_are_told_apart() {
         assert_eq!(is_overtaken, is, "{number} {endpoint}");
     }
 }
+
+#[test]
+fn the_newest_that_were_delivered_are_known_by_tag_and_to_whom() {
+    let lately = |items: Vec<Item>, settlements: &[(u64, u16, Settlement)], count| {
+        let storage: Arc<dyn Storage> = settled(items, settlements);
+        let opened = recovery::open(&storage, OPTIONS, clock(), Filling::OnDemand).unwrap();
+        let delivered = opened.notes.delivered_lately(count).into_iter();
+        delivered
+            .map(|one| format!("{} {}:{} {}", one.sequence, one.repository, one.tag, one.endpoint))
+            .collect::<Vec<_>>()
+    };
+    let (app, web) = (
+        || push_of("acme/app", &["a", "b"]),
+        || push_of("acme/web", &["a"]),
+    );
+    let delivered = Settlement::Delivered;
+    assert_eq!(lately(vec![app(), web()], &[], 10), [""; 0]);
+    let ends = [
+        (1, 1, delivered),
+        (2, 0, Settlement::DeadLetter),
+        (3, 0, delivered),
+    ];
+    assert_eq!(
+        lately(vec![app(), web(), web()], &ends, 10),
+        ["1 acme/app:v1 b", "3 acme/web:v1 a"]
+    );
+    // Some more than were asked for: the numbers of 64 pushes are counted together.
+    let many: Vec<Item> = (0..200).map(|_| web()).collect();
+    let all: Vec<_> = (1..=200).map(|number| (number, 0, delivered)).collect();
+    let newest = lately(many, &all, 10);
+    assert_eq!(
+        (newest.len(), newest.last().unwrap().as_str()),
+        (73, "200 acme/web:v1 a")
+    );
+}
