@@ -22,7 +22,11 @@
 //! null where there is none. Alerts go out one after another and never hold up a delivery; one that can't be
 //! delivered in time is given up, and so is one that comes while too many wait.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -36,6 +40,7 @@ use tracing::{debug, warn};
 use super::{health::State, states::Change};
 use crate::{
     clock::{Clock, Timestamp},
+    push::EndpointId,
     secret::Secret,
     webhook::{Endpoint, Fault, Outcome, client::Client, judge::judge, request},
 };
@@ -53,7 +58,11 @@ const WAITS: [Duration; 4] = [
 
 /// Takes alerts. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Alerts(Sender<Alert>);
+pub struct Alerts(
+    Sender<Alert>,
+    /// Those that were told to be paused or ignored, and not to have recovered since.
+    Arc<Mutex<HashSet<EndpointId>>>,
+);
 
 /// Sends them.
 #[derive(Debug)]
@@ -100,13 +109,26 @@ pub fn alerts(url: Secret, client: Client, clock: Clock) -> (Alerts, Messenger) 
         client,
         clock,
     };
-    (Alerts(sender), messenger)
+    (Alerts(sender, Arc::default()), messenger)
 }
 
 impl Alerts {
     /// Tells of a change, if it is one that people want to hear of.
     pub(super) fn tell(&self, endpoint: &Endpoint, change: &Change) {
-        let Some(alert) = alert(endpoint, change) else {
+        let mut down = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have been held or disabled since it was told that it is down.
+        let was_down = match change.health.state {
+            State::Paused | State::Ignored => {
+                down.insert(endpoint.id.clone());
+                false
+            }
+            State::Healthy => {
+                down.remove(&endpoint.id) || matches!(change.from, State::Paused | State::Ignored)
+            }
+            _ => false,
+        };
+        drop(down);
+        let Some(alert) = alert(endpoint, change, was_down) else {
             return;
         };
         if self.0.try_send(alert).is_err() {
@@ -115,8 +137,7 @@ impl Alerts {
     }
 }
 
-fn alert(endpoint: &Endpoint, change: &Change) -> Option<Alert> {
-    let was_down = matches!(change.from, State::Paused | State::Ignored);
+fn alert(endpoint: &Endpoint, change: &Change, was_down: bool) -> Option<Alert> {
     let kind = match change.health.state {
         State::Paused => "endpoint.paused",
         State::Ignored => "endpoint.ignored",
