@@ -14,6 +14,12 @@ pub(super) const MASK: &str = "[masked]";
 /// What is shorter is no secret worth the name, and stands in any text.
 const SECRET_BYTES_MIN: usize = 4;
 
+/// What stands between the parts of a header's value, as in `session=…; theme=dark` or `Token token="…"`,
+const SEPARATORS: &[u8] = b" \t;,=\"'";
+
+/// and how long a part is at least that is taken for a secret, and not for one of the words between.
+const PART_BYTES_MIN: usize = 8;
+
 /// A character's number in HTML has no more digits, but for zeros in front.
 const ENTITY_DIGITS_MAX: usize = 8;
 
@@ -50,12 +56,14 @@ impl Mask {
         let mut secrets = Vec::new();
         if let Some(query) = request.target().uri().query() {
             secrets.push(query.as_bytes().to_vec());
-            for (_, value) in url::form_urlencoded::parse(query.as_bytes()) {
-                secrets.push(value.into_owned().into_bytes());
+            for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+                let secret = if value.is_empty() { name } else { value };
+                secrets.push(secret.into_owned().into_bytes());
             }
-            let typed = query
-                .split('&')
-                .map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+            let typed = query.split('&').map(|pair| match pair.split_once('=') {
+                None | Some((_, "")) => pair.trim_end_matches('='),
+                Some((_, value)) => value,
+            });
             secrets.extend(typed.map(|value| value.as_bytes().to_vec()));
         }
         let credentials = request
@@ -74,6 +82,12 @@ impl Mask {
                     secrets.extend(plain.splitn(2, |byte| *byte == b':').map(<[u8]>::to_vec));
                 }
             }
+            let parts = value.split(|byte| SEPARATORS.contains(byte));
+            secrets.extend(
+                parts
+                    .filter(|part| part.len() >= PART_BYTES_MIN)
+                    .map(<[u8]>::to_vec),
+            );
         }
         secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -108,16 +122,23 @@ impl Mask {
 
 /// What stands behind the secret that `text` begins with, as it is or with some of its characters escaped.
 fn behind<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
-    text.strip_prefix(secret).or_else(|| behind_escaped(secret, text))
+    let (first, after) = text.split_at_checked(secret.len()).unwrap_or_default();
+    // Some write all in lower case, and it is the secret still.
+    let is_it = !secret.is_empty() && first.eq_ignore_ascii_case(secret);
+    if is_it {
+        Some(after)
+    } else {
+        behind_escaped(secret, text)
+    }
 }
 
 fn behind_escaped<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
     secret.iter().try_fold(text, |rest, byte| {
-        let escaped = escape(rest).filter(|(value, _)| value == byte);
+        let escaped = escape(rest).filter(|(value, _)| value.eq_ignore_ascii_case(byte));
         let (first, after) = rest.split_first()?;
         match escaped {
             Some((_, after)) => Some(after),
-            None => (first == byte).then_some(after),
+            None => first.eq_ignore_ascii_case(byte).then_some(after),
         }
     })
 }
@@ -181,6 +202,7 @@ mod tests {
         const SECRET: &str = "ab+cd/HUSH== &x";
         for said in [
             SECRET,
+            "AB+cd/hush== &X",
             "ab%2Bcd%2FHUSH%3D%3D%20%26x",
             "ab%2bcd%2fHUSH%3d%3d+%26x",
             r"ab+cd\/HUSH== &x",
@@ -194,7 +216,7 @@ mod tests {
             assert_eq!(masked(SECRET, &text), "<a>[masked]</a>, [masked]", "{said}");
         }
         for other in [
-            "ab+cd/hush== &x",
+            "ab+cd/hus== &x",
             "ab%2Bcd%2FHUS",
             "ab&#43cd/HUSH== &x",
             "%",

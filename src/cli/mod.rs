@@ -270,7 +270,7 @@ enum WebhookCommand {
     #[command(after_help = "\
 Examples:
   shipbell webhook listen
-  shipbell webhook listen --help")]
+  shipbell webhook listen --secret-file ./secret --fail-first 2")]
     Listen(webhook::ListenArgs),
     /// Send a test to an endpoint now, and tell what came of it. Asks the running server.
     ///

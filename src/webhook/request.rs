@@ -212,7 +212,7 @@ fn own_headers(endpoint: &Endpoint) -> Result<Cow<'_, [(HeaderName, HeaderValue)
     }
     let mut headers = endpoint.headers.clone();
     for (name, file) in files {
-        let mut value = value(read(file, "header")?.expose_secret())?;
+        let mut value = value(read_line(file, "header")?.expose_secret())?;
         value.set_sensitive(true);
         headers.push((name.clone(), value));
     }
@@ -239,10 +239,14 @@ fn proxy(common: &Common, way: Option<&Way>) -> Result<Option<Proxy>, SendError>
     let Some(proxy) = own.or(common.proxy.as_ref()) else {
         return Ok(None);
     };
-    match read(proxy, "proxy")?.expose_secret() {
-        DIRECT => Ok(None),
-        text => Proxy::parse(text).map(Some).map_err(SendError::Proxy),
+    let text = read(proxy, "proxy")?;
+    // The one for all can't say so: nobody is to get past it by a word in its file.
+    if own.is_some() && text.expose_secret() == DIRECT {
+        return Ok(None);
     }
+    Proxy::parse(text.expose_secret())
+        .map(Some)
+        .map_err(SendError::Proxy)
 }
 
 /// The header for a proxy that reads the request itself. Others get it with `CONNECT`, or don't speak HTTP.
@@ -258,12 +262,12 @@ fn add_proxys(headers: &mut HeaderMap, route: &Route, target: &Target) {
 fn authorization_by(credentials: &Credentials) -> Result<HeaderValue, SendError> {
     match credentials {
         Credentials::Basic { username, password } => {
-            let password = read(password, "password")?;
+            let password = read_line(password, "password")?;
             let password = password.expose_secret().as_bytes();
             authorization(username.as_bytes(), password).ok_or(SendError::Header)
         }
         Credentials::Bearer(token) => {
-            let token = read(token, "bearer token")?;
+            let token = read_line(token, "bearer token")?;
             let mut value = value(&format!("Bearer {}", token.expose_secret()))?;
             value.set_sensitive(true);
             Ok(value)
@@ -285,6 +289,22 @@ fn read(secret: &Secret, what: &'static str) -> Result<SecretString, SendError> 
     secret.get().map_err(|error| SendError::Unreadable {
         what,
         reason: error.to_string(),
+    })
+}
+
+/// The same of a secret that is one line and not empty, as a file that is being written may be.
+fn read_line(secret: &Secret, what: &'static str) -> Result<SecretString, SendError> {
+    let text = read(secret, what)?;
+    let reason = match text.expose_secret() {
+        "" => "it is empty",
+        text if text.chars().any(char::is_control) => {
+            "there is more than a line in it, or a control character"
+        }
+        _ => return Ok(text),
+    };
+    Err(SendError::Unreadable {
+        what,
+        reason: reason.to_owned(),
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
 
 pub mod ed25519;
 
-use ed25519::{InvalidKey, PrivateKey};
+use ed25519::{InvalidKey, PrivateKey, PublicKey};
 
 /// How far a webhook's timestamp may lie from the receiver's clock, in either direction: what the
 /// libraries of Standard Webhooks allow.
@@ -66,6 +66,9 @@ pub enum VerifyError {
     /// No signature of the header fits.
     #[error("no v1 signature in webhook-signature matches this secret and body")]
     NoMatch,
+    /// The same of a public key.
+    #[error("no v1a signature in webhook-signature matches this public key and body")]
+    NoPublicMatch,
 }
 
 /// What an endpoint's webhooks are signed with.
@@ -148,15 +151,7 @@ impl WebhookSecret {
         body: &[u8],
         now: Timestamp,
     ) -> Result<(), VerifyError> {
-        let sent_s: i64 = timestamp_s.parse().map_err(|_| VerifyError::Timestamp)?;
-        let tolerance_s = i64::try_from(TIMESTAMP_TOLERANCE.as_secs()).unwrap_or(i64::MAX);
-        let age_s = now.unix_seconds().saturating_sub(sent_s);
-        if age_s > tolerance_s {
-            return Err(VerifyError::TooOld);
-        }
-        if age_s < -tolerance_s {
-            return Err(VerifyError::TooNew);
-        }
+        check_time(timestamp_s, now)?;
         let mac = self.mac(id, timestamp_s, body);
         signatures
             .split(' ')
@@ -166,6 +161,67 @@ impl WebhookSecret {
             .then_some(())
             .ok_or(VerifyError::NoMatch)
     }
+}
+
+/// What a receiver checks webhooks with.
+#[derive(Clone, Debug)]
+pub enum VerifyingKey {
+    /// `whsec_`: the sender has the same.
+    Shared(WebhookSecret),
+    /// `whpk_`: the sender has the private key that belongs to it.
+    Public(PublicKey),
+}
+
+impl VerifyingKey {
+    /// Checks a received request, see [`WebhookSecret::verify`].
+    ///
+    /// # Errors
+    /// See [`VerifyError`].
+    pub fn verify(
+        &self,
+        id: &str,
+        timestamp_s: &str,
+        signatures: &str,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<(), VerifyError> {
+        let key = match self {
+            Self::Shared(secret) => return secret.verify(id, timestamp_s, signatures, body, now),
+            Self::Public(key) => key,
+        };
+        check_time(timestamp_s, now)?;
+        let mut signatures = signatures.split(' ').take(SIGNATURES_MAX);
+        signatures
+            .any(|signature| key.has_signed(signature, id, timestamp_s, body))
+            .then_some(())
+            .ok_or(VerifyError::NoPublicMatch)
+    }
+}
+
+impl FromStr for VerifyingKey {
+    type Err = InvalidSigningKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSigningKey> {
+        if ed25519::is_meant(text) {
+            Ok(Self::Public(text.parse()?))
+        } else {
+            Ok(Self::Shared(text.parse()?))
+        }
+    }
+}
+
+/// Whether a webhook's timestamp is near enough to `now`.
+fn check_time(timestamp_s: &str, now: Timestamp) -> Result<(), VerifyError> {
+    let sent_s: i64 = timestamp_s.parse().map_err(|_| VerifyError::Timestamp)?;
+    let tolerance_s = i64::try_from(TIMESTAMP_TOLERANCE.as_secs()).unwrap_or(i64::MAX);
+    let age_s = now.unix_seconds().saturating_sub(sent_s);
+    if age_s > tolerance_s {
+        return Err(VerifyError::TooOld);
+    }
+    if age_s < -tolerance_s {
+        return Err(VerifyError::TooNew);
+    }
+    Ok(())
 }
 
 impl FromStr for WebhookSecret {

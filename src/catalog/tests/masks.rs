@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 
 use super::*;
 use crate::{
+    catalog::mask::Mask,
     secret::Secret,
     webhook::{
         Endpoint,
         client::{self, Client},
         format::{EventKind, Message},
         guard::Guard,
+        request::Request,
         way::{Credentials, Way},
     },
 };
@@ -64,22 +67,64 @@ pub(super) fn client() -> Client {
     .unwrap()
 }
 
+fn request_to(endpoint: &Endpoint) -> Request {
+    let message = Message {
+        repository: &"acme/app".parse().unwrap(),
+        tag: Some(&"1".parse().unwrap()),
+        digest: &Digest::sha256(b"1"),
+        public_host: "",
+        sizes: &Sizes::default(),
+        event: EventKind::Push,
+        at: Timestamp::from_unix_millis(1_000_000),
+    };
+    client().request(endpoint, &message, "msg_1").unwrap()
+}
+
+#[test]
+fn a_part_of_a_credential_is_masked_as_well_however_it_is_written() {
+    let masked = |url: &str, header: (&'static str, &str), said: &str| {
+        let endpoint = Endpoint {
+            headers: vec![{
+                let mut value = HeaderValue::from_str(header.1).unwrap();
+                value.set_sensitive(true);
+                (HeaderName::from_static(header.0), value)
+            }],
+            ..Endpoint::plain("ci", url)
+        };
+        let answer = Mask::of(&request_to(&endpoint)).apply(&Bytes::copy_from_slice(said.as_bytes()));
+        String::from_utf8(answer.to_vec()).unwrap()
+    };
+    let url = "http://127.0.0.1:1/hook";
+    for (header, said) in [
+        (
+            ("cookie", "session=canary0123456; theme=dark"),
+            "session canary0123456 expired",
+        ),
+        (
+            ("authorization", "Token token=\"canary0123\""),
+            "token canary0123 is revoked",
+        ),
+        (("x-auth", "token=canary-token"), "bad token canary-token"),
+        (("x-api-key", "Canary-Key-1"), "no key canary-key-1"),
+    ] {
+        let shown = masked(url, header, said);
+        assert!(shown.contains("[masked]") && !shown.contains("anary"), "{shown}");
+    }
+    for query in ["canarykey0123", "canarykey0123=", "a=b&canarykey0123"] {
+        let shown = masked(
+            &format!("{url}?{query}"),
+            ("x-a", "b"),
+            "unknown key canarykey0123, a b",
+        );
+        assert_eq!(shown, "unknown key [masked], a b");
+    }
+}
+
 #[test]
 fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
     let stage = Stage::new(ROOMY);
     let running = stage.start();
-    let (repository, tag) = ("acme/app".parse().unwrap(), "1".parse().unwrap());
-    let digest = Digest::sha256(b"1");
-    let sizes = Sizes::default();
-    let message = Message {
-        repository: &repository,
-        tag: Some(&tag),
-        digest: &digest,
-        public_host: "",
-        sizes: &sizes,
-        event: EventKind::Push,
-        at: stage.now(),
-    };
+    let (digest, sizes) = (Digest::sha256(b"1"), Sizes::default());
     let basic = Credentials::Basic {
         username: OWN_USER.to_owned(),
         password: Secret::inline(OWN_PASSWORD),
@@ -102,7 +147,7 @@ fn no_secret_gets_into_the_file_even_if_the_receiver_repeats_them_all() {
             proxy: Some(Secret::inline(proxy.clone())),
             ..Way::default()
         }));
-        let request = client().request(&endpoint, &message, "msg_1").unwrap();
+        let request = request_to(&endpoint);
         let headers = format!(
             "{:?}",
             request

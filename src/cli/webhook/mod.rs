@@ -26,7 +26,7 @@ use crate::{
     clock::{Clock, Timestamp},
     lifecycle::Tasks,
     secret::Secret,
-    webhook::sign::WebhookSecret,
+    webhook::sign::VerifyingKey,
 };
 
 mod show;
@@ -76,11 +76,12 @@ pub struct ListenArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8583")]
     pub listen: SocketAddr,
 
-    /// Check signatures with this secret (whsec_…); other users of this machine can see it: prefer --secret-file
+    /// Check signatures with this secret (whsec_…) or public key (whpk_…); other users of this machine can see it: prefer
+    /// --secret-file
     #[arg(long, value_name = "SECRET", value_parser = secret_text, conflicts_with = "secret_file")]
     pub secret: Option<SecretString>,
 
-    /// Check signatures with the secret in this file
+    /// Check signatures with the secret, or the public key, in this file
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
@@ -198,7 +199,7 @@ pub async fn listen(
     Ok(ended)
 }
 
-fn secret(args: &ListenArgs) -> anyhow::Result<Option<WebhookSecret>> {
+fn secret(args: &ListenArgs) -> anyhow::Result<Option<VerifyingKey>> {
     let text = match (&args.secret, &args.secret_file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => Secret::file(path)
@@ -297,7 +298,7 @@ async fn serve(
 /// Where all webhooks meet, one after the other: decides on each, prints it, then has it answered.
 struct Desk {
     args: ListenArgs,
-    secret: Option<WebhookSecret>,
+    secret: Option<VerifyingKey>,
     clock: Clock,
     colour: Colour,
     ids: Ids,
@@ -333,7 +334,7 @@ impl Desk {
     }
 }
 
-fn signature(secret: Option<&WebhookSecret>, request: &Request, now: Timestamp) -> Signature {
+fn signature(secret: Option<&VerifyingKey>, request: &Request, now: Timestamp) -> Signature {
     let Some(secret) = secret else {
         return Signature::Unchecked;
     };

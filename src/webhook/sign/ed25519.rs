@@ -7,9 +7,10 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 const SEED_BYTES: usize = 32;
+const PUBLIC_BYTES: usize = 32;
 
 /// An Ed25519 private key. Cheap to clone; never prints.
 #[derive(Clone)]
@@ -21,6 +22,14 @@ pub enum InvalidKey {
     /// It is a public one.
     #[error("whpk_ is a public key, for receivers: what signs is the private one that belongs to it, whsk_")]
     Public,
+    /// It is a private one.
+    #[error(
+        "whsk_ is a private key, for the sender: webhooks are checked with the public one that belongs to it, whpk_"
+    )]
+    Private,
+    /// What follows `whpk_` is no key.
+    #[error("what follows whpk_ is not the base64 of 32 bytes")]
+    NoPublic,
     /// What follows the prefix is not base64.
     #[error("what follows whsk_ is not base64 (A-Z a-z 0-9 + /, padded with =)")]
     Base64,
@@ -71,6 +80,33 @@ impl FromStr for PrivateKey {
     }
 }
 
+/// An Ed25519 public key.
+#[derive(Clone, Debug)]
+pub struct PublicKey(UnparsedPublicKey<[u8; PUBLIC_BYTES]>);
+
+impl PublicKey {
+    /// Whether `signature`, `v1a,` and base64, was made of this request with the private key that belongs to it.
+    #[must_use]
+    pub fn has_signed(&self, signature: &str, id: &str, timestamp_s: &str, body: &[u8]) -> bool {
+        let signature = signature
+            .strip_prefix("v1a,")
+            .and_then(|base64| BASE64_STANDARD.decode(base64).ok());
+        let message = [format!("{id}.{timestamp_s}.").as_bytes(), body].concat();
+        signature.is_some_and(|signature| self.0.verify(&message, &signature).is_ok())
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let base64 = text.strip_prefix("whpk_").ok_or(InvalidKey::Private)?;
+        let bytes = BASE64_STANDARD.decode(base64).map_err(|_| InvalidKey::NoPublic)?;
+        let bytes = bytes.try_into().map_err(|_| InvalidKey::NoPublic)?;
+        Ok(Self(UnparsedPublicKey::new(&ED25519, bytes)))
+    }
+}
+
 impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[private key]")
@@ -79,8 +115,6 @@ impl fmt::Debug for PrivateKey {
 
 #[cfg(test)]
 mod tests {
-    use ring::signature::{ED25519, UnparsedPublicKey};
-
     use super::*;
 
     /// The example that Svix's server, where this scheme comes from, tests itself with.
@@ -126,19 +160,21 @@ mod tests {
     fn what_was_signed_verifies_and_nothing_else_does() {
         let key: PrivateKey = KEY.parse().unwrap();
         let signature = key.sign("msg_1", 1, b"{}");
-        let signature = BASE64_STANDARD
-            .decode(signature.strip_prefix("v1a,").unwrap())
-            .unwrap();
-        let public = UnparsedPublicKey::new(&ED25519, key.0.public_key().as_ref());
-        assert!(public.verify(b"msg_1.1.{}", &signature).is_ok());
-        assert!(public.verify(b"msg_1.1.{ }", &signature).is_err());
-        assert!(public.verify(b"msg_2.1.{}", &signature).is_err());
+        let public: PublicKey = key.public().parse().unwrap();
+        assert!(public.has_signed(&signature, "msg_1", "1", b"{}"));
+        assert!(!public.has_signed(&signature, "msg_1", "1", b"{ }"));
+        assert!(!public.has_signed(&signature, "msg_2", "1", b"{}"));
+        assert!(!public.has_signed(&signature.replace("v1a,", "v1,"), "msg_1", "1", b"{}"));
     }
 
     #[test]
     fn other_keys_are_refused_and_never_printed() {
         let error = |text: &str| text.parse::<PrivateKey>().unwrap_err();
         assert_eq!(error(PUBLIC), InvalidKey::Public);
+        let unfit = |text: &str| text.parse::<PublicKey>().unwrap_err();
+        assert_eq!(unfit(KEY), InvalidKey::Private);
+        assert_eq!(unfit("whpk_AAAA"), InvalidKey::NoPublic);
+        assert_eq!(unfit("whpk_!"), InvalidKey::NoPublic);
         assert_eq!(error("whsk_hunter2!"), InvalidKey::Base64);
         assert_eq!(error("whsk_AAAA"), InvalidKey::Length(3));
         let mixed = [[1; 32], [2; 32]].concat();

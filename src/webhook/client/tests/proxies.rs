@@ -144,6 +144,22 @@ async fn a_proxy_may_not_be_where_nobody_may_go() {
     );
 }
 
+#[test]
+fn the_proxy_for_all_is_not_got_past_by_a_word_in_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proxy");
+    std::fs::write(&file, "http://127.0.0.1:3128").unwrap();
+    let client = Client::new(Options {
+        proxy: Some(Secret::file(&file)),
+        ..options()
+    })
+    .unwrap();
+    assert!(request(&client, &endpoint("http://a.example/")).is_ok());
+    std::fs::write(&file, "direct").unwrap();
+    let error = request(&client, &endpoint("http://a.example/")).unwrap_err();
+    assert!(matches!(error, SendError::Proxy(_)), "{error}");
+}
+
 #[tokio::test]
 async fn an_endpoint_can_have_a_proxy_of_its_own_or_none() {
     let (_proxy, client, _) = through("http", "http://a.example/").await;
