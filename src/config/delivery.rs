@@ -44,7 +44,7 @@ pub struct Delivery {
     pub rate: Rate,
     /// The wait before each further attempt; at least one step.
     pub retry_schedule: Vec<Duration>,
-    /// How much each wait varies, as a part of it, 0 to 1.
+    /// How much each wait varies, as a part of it, 0 to less than 1.
     pub jitter: f64,
     /// Failures in a row that pause an endpoint.
     pub pause_after: u32,
@@ -121,7 +121,7 @@ impl Delivery {
                 .unwrap_or(HeaderName::from_static("x-alin-webhook")),
             allow_networks: section.networks("allow_networks").unwrap_or_default(),
             proxy: section.secret_url("proxy", units::proxy_url),
-            ca_file: section.certificates("ca_file"),
+            ca_file: section.authorities("ca_file"),
             history: section.duration("history", kept.clone()).unwrap_or_default(),
             history_max: section
                 .size("history_max", HISTORY_MIN..=16 << 40)

@@ -175,7 +175,7 @@ fn way(
     url: Option<&Secret>,
     header_files: Vec<(HeaderName, Secret)>,
 ) -> Option<Arc<Way>> {
-    let ca_file = section.certificates("ca_file");
+    let ca_file = section.authorities("ca_file");
     let client_cert = section.tls("client_cert_file", "client_key_file");
     let client_cert = client_cert.map(|Tls { cert_file, key_file }| ClientCert { cert_file, key_file });
     let proxy = section.secret_url("proxy", units::own_proxy_url);

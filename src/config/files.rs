@@ -4,14 +4,18 @@ use std::{fs, io, path::PathBuf};
 
 use figment::value::Value;
 use http::{HeaderName, HeaderValue};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
 use secrecy::ExposeSecret;
 
 use super::{
     Tls,
     reader::{Section, Shown, as_dict, kind, some, string},
 };
-use crate::secret::Secret;
+use crate::{secret::Secret, trust};
 
 /// What a bundle of all public certificates has, several times over.
 const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -19,30 +23,22 @@ const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const NO_HEADER_VALUE: &str = "a header's value is one line of printable characters";
 
 impl Section<'_> {
-    /// A file of PEM certificates, at least one.
-    pub(super) fn certificates(&mut self, key: &str) -> Option<PathBuf> {
+    /// A file of PEM certificates to trust, at least one.
+    pub(super) fn authorities(&mut self, key: &str) -> Option<PathBuf> {
         self.optional(key, |text| {
-            let pem = read_pem(text)?;
-            match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
-                Ok(certificates) if !certificates.is_empty() => Ok(PathBuf::from(text)),
-                Ok(_) => Err("there is no PEM certificate in this file".to_owned()),
-                Err(error) => Err(format!("this file is not sound PEM: {error}")),
+            for certificate in certificates(text)? {
+                trust::check(&certificate).map_err(|error| {
+                    format!("there is a certificate in this file that can't be used: {error}")
+                })?;
             }
-        })
-    }
-
-    fn private_key(&mut self, key: &str) -> Option<PathBuf> {
-        self.optional(key, |text| {
-            PrivateKeyDer::from_pem_slice(&read_pem(text)?)
-                .map(|_| PathBuf::from(text))
-                .map_err(|_| "there is no PEM private key in this file".to_owned())
+            Ok(PathBuf::from(text))
         })
     }
 
     /// A certificate chain and its key: both or neither.
     pub(super) fn tls(&mut self, cert: &str, key: &str) -> Option<Tls> {
-        let cert_file = self.certificates(cert);
-        let key_file = self.private_key(key);
+        let chain = self.optional(cert, |text| Ok((PathBuf::from(text), certificates(text)?)));
+        let private = self.optional(key, |text| Ok((PathBuf::from(text), private_key(text)?)));
         if self.clean(&[cert, key]) {
             for (set, missing) in [(cert, key), (key, cert)] {
                 if self.is_set(set) && !self.is_set(missing) {
@@ -50,10 +46,14 @@ impl Section<'_> {
                 }
             }
         }
-        Some(Tls {
-            cert_file: cert_file?,
-            key_file: key_file?,
-        })
+        let ((cert_file, chain), (key_file, private)) = (chain?, private?);
+        if let Err(error) = CertifiedKey::from_der(chain, private, &ring::default_provider()) {
+            self.report(
+                cert,
+                format!("this certificate and the key in {key} can't be used: {error}"),
+            );
+        }
+        Some(Tls { cert_file, key_file })
     }
 
     /// A secret in place.
@@ -195,6 +195,20 @@ fn secret_file(path: &str, check: &impl Fn(&str) -> Result<(), String>) -> Resul
         .map_err(|error| format!("the file can't be read: {error}"))?;
     check(text.expose_secret()).map_err(|message| format!("what is in the file is not right: {message}"))?;
     Ok(secret)
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read_pem(path)?;
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err("there is no PEM certificate in this file".to_owned()),
+        Err(error) => Err(format!("this file is not sound PEM: {error}")),
+    }
+}
+
+fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(&read_pem(path)?)
+        .map_err(|_| "there is no PEM private key in this file".to_owned())
 }
 
 fn read_pem(path: &str) -> Result<Vec<u8>, String> {

@@ -178,6 +178,15 @@ impl Ingest {
         }
         ingest
     }
+
+    /// That everybody is let in and tokens are asked for.
+    pub(super) fn unused(&self) -> Option<Warning> {
+        (self.allow_anonymous && !self.tokens.is_empty()).then(|| Warning {
+            key: "ingest.allow_anonymous".to_owned(),
+            message: "does nothing beside ingest.tokens or ingest.token_files: who shows none of them is answered 401"
+                .to_owned(),
+        })
+    }
 }
 
 impl Ops {
@@ -227,6 +236,28 @@ impl Admin {
         })
     }
 
+    /// What is set for another way of letting people in than the one that is chosen, and does nothing.
+    pub(super) fn unused(&self) -> Option<Warning> {
+        let has_proxy = !self.proxy.trusted_networks.is_empty() || self.proxy.secret.is_some();
+        let (key, wanted, has) = match self.auth {
+            AdminAuth::None if !self.tokens.is_empty() => ("admin.tokens", "token", "none"),
+            AdminAuth::Proxy if !self.tokens.is_empty() => ("admin.tokens", "token", "proxy"),
+            AdminAuth::None if has_proxy => ("admin.proxy", "proxy", "none"),
+            AdminAuth::Token if has_proxy => ("admin.proxy", "proxy", "token"),
+            _ => return None,
+        };
+        let everybody = match self.auth {
+            AdminAuth::None => ": everybody on this machine is an admin",
+            _ => "",
+        };
+        Some(Warning {
+            key: key.to_owned(),
+            message: format!(
+                "does nothing with admin.auth = \"{has}\"{everybody}; set admin.auth = \"{wanted}\" if that is meant"
+            ),
+        })
+    }
+
     /// That a proxy is known by one thing alone, and what would be right: whoever names themselves is believed then, if
     /// they are at the right place, or know the secret.
     pub(super) fn half_proxied(&self) -> Option<Warning> {
@@ -254,6 +285,19 @@ impl Admin {
     fn check(&self, section: &mut Section<'_>) {
         if !section.clean(&["listen", "auth", "tokens", "proxy"]) {
             return;
+        }
+        for (index, token) in self.tokens.iter().enumerate() {
+            let is_the_same = |other: &&AdminToken| match (other.token.get(), token.token.get()) {
+                (Ok(other), Ok(token)) => other.expose_secret() == token.expose_secret(),
+                _ => false,
+            };
+            if let Some(other) = self.tokens.iter().take(index).find(is_the_same) {
+                let (key, name) = (format!("tokens[{index}]"), &other.name);
+                section.report_together(
+                    &[&format!("{key}.token"), &format!("{key}.token_file")],
+                    format!("it is that of {name}, too: everybody has a token of their own"),
+                );
+            }
         }
         let proxied = !self.proxy.trusted_networks.is_empty() || self.proxy.secret.is_some();
         match self.auth {

@@ -217,6 +217,8 @@ impl Config {
                     .to_owned(),
             });
         }
+        warnings.extend(self.ingest.unused());
+        warnings.extend(self.admin.unused());
         warnings.extend(self.admin.half_proxied());
         warnings.extend(self.admin.short_tokens());
         warnings

@@ -103,7 +103,7 @@ impl Registry {
         let public_host = section.optional("public_host", units::host);
         let accept_hosts = section.strings("accept_hosts", units::host);
         let login = Login::read(section);
-        let ca_file = section.certificates("ca_file");
+        let ca_file = section.authorities("ca_file");
         let timeout = section.duration("timeout", Duration::from_millis(100)..=Duration::from_mins(10));
         let concurrency = section.integer("concurrency", 1..=1_024);
         Some(Self {

@@ -236,7 +236,45 @@ fn a_token_that_can_be_guessed_is_warned_of_where_tokens_let_people_in() {
         eves.contains("openssl rand -hex 32") && !eves.contains("0123456789"),
         "{eves}"
     );
-    assert_eq!(told("none"), [""; 0]);
+    // Then they let nobody in, and everybody is.
+    for (auth, says) in [
+        ("none", "everybody on this machine is an admin"),
+        ("proxy", "does nothing"),
+    ] {
+        let with_proxy = format!("{auth}\"\nproxy = {{ trusted_networks = [\"10.0.0.0/8\"] }}\n#");
+        let told = told(if auth == "proxy" { &with_proxy } else { auth });
+        assert!(
+            told[0].starts_with("admin.tokens ") && told[0].contains(says),
+            "{told:?}"
+        );
+        assert!(
+            !told.iter().any(|warning| warning.contains("characters")),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn tokens_beside_letting_everybody_in_are_warned_of_and_two_of_one_name_or_one_for_two_are_not_taken() {
+    let warned = |text: &str| load(&format!("[ingest]\n{text}")).warnings();
+    assert!(warned("allow_anonymous = true").is_empty());
+    let warnings = warned("allow_anonymous = true\ntokens = [\"t\"]");
+    assert_eq!(warnings[0].key, "ingest.allow_anonymous");
+    assert!(warnings[0].message.contains("401"), "{warnings:?}");
+    let token = |name: &str| {
+        format!(
+            "[[admin.tokens]]\nname = \"{name}\"\ntoken = \"0123456789abcdefhunter2\"\nrole = \"viewer\"\n"
+        )
+    };
+    let problems = problems_with(&format!("{}{}", token("ann"), token("eve")), &[]);
+    let [(key, _, said)] = &problems[..] else {
+        panic!("{problems:?}")
+    };
+    assert_eq!(key, "admin.tokens[1].token");
+    assert!(
+        said.contains("that of ann") && !said.contains("hunter2"),
+        "{said}"
+    );
 }
 
 #[test]

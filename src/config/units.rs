@@ -180,7 +180,7 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
         return Err("a URL here has no query, from the ? on".to_owned());
     }
     if has_user_info(&url) {
-        return Err("a URL here has no user name or password in it; there are keys for them".to_owned());
+        return Err("a URL here has no user name or password in it".to_owned());
     }
     Ok(url)
 }

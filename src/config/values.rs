@@ -85,7 +85,7 @@ impl Section<'_> {
         })
     }
 
-    /// A number from 0 to 1.
+    /// A number from 0 to less than 1.
     pub(super) fn fraction(&mut self, key: &str) -> Option<f64> {
         self.leaf(key, Shown::Plain, |value| {
             let number = match value {
@@ -98,11 +98,11 @@ impl Section<'_> {
                 _ => None,
             };
             number
-                .ok_or_else(|| format!("write a number from 0 to 1, not {}", kind(value)))
+                .ok_or_else(|| format!("write a number from 0 to less than 1, not {}", kind(value)))
                 .and_then(|number| {
                     Some(number)
-                        .filter(|number| (0.0..=1.0).contains(number))
-                        .ok_or_else(|| "must be from 0 to 1".to_owned())
+                        .filter(|number| (0.0..1.0).contains(number))
+                        .ok_or_else(|| "must be from 0 to less than 1, such as 0.2".to_owned())
                 })
         })
     }

@@ -164,7 +164,7 @@ pub(in super::super) async fn listed(
 /// One repository, which need not have been pushed to.
 #[utoipa::path(
     get, path = "/api/v1/repositories/{name}", tag = "repositories", operation_id = "repository",
-    params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
+    params(("name" = String, Path, description = "The repository; in the path it is percent-encoded, as in acme%2Fapp", example = "acme/app")),
     responses((status = 200, body = RepositoryView, description = "The repository"))
 )]
 pub(super) async fn get(

@@ -256,7 +256,7 @@ pub(in super::super) async fn redelivered(
 /// Sends a test to the repository's own webhook, now. One that is taken heals its endpoint.
 #[utoipa::path(
     post, path = "/api/v1/repositories/{name}/webhook/test", tag = "repositories", operation_id = "test_webhook",
-    params(("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp")),
+    params(("name" = String, Path, description = "The repository; in the path it is percent-encoded, as in acme%2Fapp", example = "acme/app")),
     responses(
         (status = 200, body = SentView, description = "The attempt, whatever came of it"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "The repository has no webhook of its own, or not for who asks"),

@@ -28,7 +28,7 @@ fn answer(status: StatusCode, view: WebhookView) -> Response {
 #[utoipa::path(
     get, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "webhook",
     params(
-        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("name" = String, Path, description = "The repository; in the path it is percent-encoded, as in acme%2Fapp", example = "acme/app"),
         ("If-Match" = Option<String>, Header, description = "The ETag that it should have, or several"),
         ("If-None-Match" = Option<String>, Header, description = "The ETag that is known already, or several"),
     ),
@@ -66,7 +66,7 @@ pub(super) struct PutQuery {
 #[utoipa::path(
     put, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "set_webhook",
     params(
-        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("name" = String, Path, description = "The repository; in the path it is percent-encoded, as in acme%2Fapp", example = "acme/app"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is changed, or several"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if it has none yet"),
         ("dry_run" = Option<bool>, Query, description = "Check it and say what it would be, without saving it"),
@@ -114,7 +114,7 @@ pub(super) async fn put(
 #[utoipa::path(
     delete, path = "/api/v1/repositories/{name}/webhook", tag = "repositories", operation_id = "remove_webhook",
     params(
-        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("name" = String, Path, description = "The repository; in the path it is percent-encoded, as in acme%2Fapp", example = "acme/app"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant, or several"),
     ),
     responses(
@@ -150,7 +150,7 @@ pub(in super::super) struct NewSecret {
     post, path = "/api/v1/repositories/{name}/webhook/rotate-secret", tag = "repositories",
     operation_id = "rotate_secret",
     params(
-        ("name" = String, Path, description = "The repository, percent-encoded", example = "acme%2Fapp"),
+        ("name" = String, Path, description = "The repository; in the path it is percent-encoded, as in acme%2Fapp", example = "acme/app"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant, or several"),
     ),
     responses(

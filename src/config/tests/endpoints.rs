@@ -243,6 +243,38 @@ fn a_certificate_and_its_key_come_together() {
         2,
         "belong together",
     );
+    // What can't serve is told now, and not once the journal is open.
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let foreign = folder.path().join("foreign.pem");
+    fs::write(&foreign, other.signing_key.serialize_pem()).unwrap();
+    let mixed = format!("[ops]\n{cert_line}tls_key_file = \"{}\"", foreign.display());
+    refused(
+        &mixed,
+        "ops.tls_cert_file",
+        2,
+        "the key in tls_key_file can't be used",
+    );
+    let hollow = folder.path().join("hollow.pem");
+    fs::write(
+        &hollow,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    let hollow = hollow.display();
+    for section in ["registry", "delivery"] {
+        refused(
+            &format!("[{section}]\nca_file = \"{hollow}\""),
+            &format!("{section}.ca_file"),
+            2,
+            "can't be used",
+        );
+    }
+    refused(
+        &endpoint(&format!("ca_file = \"{hollow}\"")),
+        "endpoints[0].ca_file",
+        4,
+        "can't be used",
+    );
     let swapped = format!("[ops]\n{cert_line}tls_key_file = \"{}\"", cert.display());
     refused(&swapped, "ops.tls_key_file", 3, "no PEM private key");
 }

@@ -181,7 +181,18 @@ fn what_is_written_well_can_still_be_wrong_for_its_key() {
         2,
         "to \"1d",
     );
-    refused("[delivery]\njitter = nan", "delivery.jitter", 2, "from 0 to 1");
+    refused(
+        "[delivery]\njitter = nan",
+        "delivery.jitter",
+        2,
+        "from 0 to less than 1",
+    );
+    refused(
+        "[delivery]\njitter = 1",
+        "delivery.jitter",
+        2,
+        "from 0 to less than 1",
+    );
     refused(
         "[delivery]\nprobe_first = \"2h\"\nprobe_max = \"1h\"",
         "delivery.probe_max",
