@@ -10,7 +10,9 @@ use std::{
 };
 
 use crate::support::{
-    SOON, envelope, eventually,
+    SOON,
+    api::Api,
+    envelope, eventually,
     receiver::{Answer, Receiver, Request},
     shipbell::{Config, Shipbell},
     strace::{self, Fault},
@@ -289,6 +291,27 @@ fn an_alert_tells_of_pause_and_recovery_without_any_secret() {
     assert_eq!(recovered["type"], "endpoint.recovered");
     assert!(recovered["data"]["next_attempt"].is_null());
     assert!(!shipbell.log().contains("hunter"));
+}
+
+#[test]
+fn recovery_is_told_although_a_hand_stopped_the_endpoint_after_its_pause() {
+    for action in ["hold", "disable"] {
+        let (hook, alerts) = (Hook::start(503), Receiver::start());
+        let config = config(&hook)
+            .with(NO_PROBE)
+            .with(&format!("alerts.url = '{}'", alerts.url("/alerts")));
+        let shipbell = Shipbell::start(config);
+        let api = Api::at(shipbell.admin_port());
+        take(&shipbell, "acme/app", "1");
+        let paused = alerts.wait_for(1, SOON).remove(0);
+        assert_eq!(paused.json()["type"], "endpoint.paused");
+        for by_hand in [action, "enable"] {
+            let answer = api.post(&format!("/api/v1/endpoints/hook/{by_hand}"));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        let recovered = alerts.wait_for(2, SOON).remove(1);
+        assert_eq!(recovered.json()["type"], "endpoint.recovered", "{action}");
+    }
 }
 
 #[test]
