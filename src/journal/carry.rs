@@ -246,6 +246,10 @@ impl Writer {
     /// nothing in it is live. A step at most: pushes don't wait for more.
     pub(super) fn clear_oldest(&mut self) {
         self.carrying.is_kept_waiting = false;
+        if self.carrying.unopened.is_some() && !self.is_carrying() {
+            // Nothing is kept from going by it any more.
+            self.carrying.unopened = None;
+        }
         if !self.may_carry() {
             return;
         }

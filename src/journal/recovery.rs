@@ -192,7 +192,7 @@ impl Recovery<'_> {
             let late = backlog.marks.iter().filter(|mark| live.settle(mark.pair));
             report.settled_late = late.count();
         }
-        let is_set_aside = settling::begin_anew(&**self.storage, size, file_end);
+        let is_set_aside = settling::begin_anew(&**self.storage, size);
         self.truncate(&scanned.found);
         Ok((active, settling((Backlog::default(), 0), is_set_aside)))
     }

@@ -43,7 +43,7 @@ pub(super) const SETTLING: &str = "settling";
 /// How long a settlement waits for a commit to ride with.
 pub(super) const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
-/// No more bytes of the file are read: the largest segment sets aside less.
+/// No more bytes of the file are read: the largest segment sets aside as many.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The part of a segment that is set aside for the file: some 45,000 settlements of 23 bytes with the usual size.
@@ -54,18 +54,18 @@ pub(super) fn set_aside_bytes(segment_size: u32) -> u64 {
     u64::from(segment_size) / SET_ASIDE_PART
 }
 
-/// Begins the file anew: of what it holds, so many bytes were records, and all of them are committed. Whether its space is
-/// set aside.
-pub(super) fn begin_anew(storage: &dyn Storage, segment_size: u32, records: u64) -> bool {
+/// Begins the file anew: all that a start read in it is committed. Whether its space is set aside.
+pub(super) fn begin_anew(storage: &dyn Storage, segment_size: u32) -> bool {
     let bytes_max = set_aside_bytes(segment_size);
     let begun = open_or_create(storage).and_then(|file| {
         let size = file.size()?;
         if size > bytes_max {
             file.set_len(bytes_max)?;
         }
-        // Where that fails, the next start reads again what changes nothing.
-        segment::fill(&*file, 0, records.min(size).min(bytes_max))?;
-        set_aside(storage, &*file, bytes_max)
+        // All of it: older ones may stand behind what was read. Should that fail, they are read again, which changes nothing.
+        segment::fill(&*file, 0, size.min(bytes_max))?;
+        set_aside(&*file, bytes_max)?;
+        sync(storage, &*file)
     });
     if let Err(error) = &begun {
         tracing::warn!(file = %storage.path(SETTLING).display(), %error, "no space is set aside for settlements");
@@ -74,11 +74,14 @@ pub(super) fn begin_anew(storage: &dyn Storage, segment_size: u32, records: u64)
 }
 
 /// Sets aside what is missing of the file's space: nobody else can take it then. What it holds stays.
-fn set_aside(storage: &dyn Storage, file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
+fn set_aside(file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
     match file.allocate(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => segment::fill(file, file.size()?, bytes)?,
-        allocated => allocated?,
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => segment::fill(file, file.size()?, bytes),
+        allocated => allocated,
     }
+}
+
+fn sync(storage: &dyn Storage, file: &dyn StorageFile) -> io::Result<()> {
     file.sync_data()?;
     storage.sync_dir()
 }
@@ -233,7 +236,7 @@ impl FileState {
 
 impl Settling {
     /// Begins with what recovery found to be settled but not committed; `file_end` is how much of the file
-    /// that takes, 0 when there is no file. Whether its space is set aside?
+    /// that takes, 0 when there is no file. `is_set_aside` is whether the start found space for all of it.
     pub(super) fn new(
         storage: Arc<dyn Storage>,
         seed: Seed,
@@ -387,19 +390,27 @@ impl Settling {
     /// Tries to set aside what the disk had no space for at the start; if it has none yet, again after `wait`.
     pub(super) fn set_aside(&self, wait: Duration) {
         let mut state = self.lock();
-        let Ok(Some(file)) = state.file.open(&*self.storage) else {
-            state.set_aside_at = Some(now() + wait);
-            return;
+        state.set_aside_at = None;
+        let tried = match state.file.open(&*self.storage) {
+            // Nobody may write to it while zeros are.
+            Ok(Some(file)) => set_aside(&*file, self.bytes_max).map(|()| file),
+            // It has failed, and is not used any more.
+            Ok(None) => return,
+            Err(error) => Err(error),
         };
-        state.set_aside_at = set_aside(&*self.storage, &*file, self.bytes_max)
-            .is_err()
-            .then(|| now() + wait);
-        if state.set_aside_at.is_none() {
-            tracing::info!(
-                file = SETTLING,
-                bytes = self.bytes_max,
-                "space is set aside for settlements"
-            );
+        drop(state);
+        match tried.and_then(|file| sync(&*self.storage, &*file)) {
+            Ok(()) => {
+                tracing::info!(
+                    file = SETTLING,
+                    bytes = self.bytes_max,
+                    "space is set aside for settlements"
+                );
+            }
+            Err(error) if will_pass(&error) => self.lock().set_aside_at = Some(now() + wait),
+            Err(error) => {
+                tracing::warn!(file = SETTLING, %error, "no space can be set aside for settlements");
+            }
         }
     }
 
@@ -446,8 +457,9 @@ impl State {
     }
 
     fn write(&mut self, storage: &dyn Storage, bytes_max: u64) -> io::Result<()> {
-        let unfiled = self.backlog.bytes.get(self.filed..).unwrap_or_default();
-        if unfiled.is_empty() || self.file_end + unfiled.len() as u64 > bytes_max {
+        let until = self.filed + self.fitting_behind(bytes_max.saturating_sub(self.file_end));
+        let unfiled = self.backlog.bytes.get(self.filed..until).unwrap_or_default();
+        if unfiled.is_empty() {
             return Ok(());
         }
         let Some(file) = self.file.open(storage)? else {
@@ -455,8 +467,21 @@ impl State {
         };
         file.write_all_at(unfiled, self.file_end)?;
         self.file_end += unfiled.len() as u64;
-        self.filed = self.backlog.bytes.len();
+        self.filed = until;
         Ok(())
+    }
+
+    /// Bytes of the first settlements behind those in the file that fit into so many.
+    fn fitting_behind(&self, room: u64) -> usize {
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let unfiled = self.backlog.bytes.len() - self.filed;
+        if unfiled <= room {
+            return unfiled;
+        }
+        self.backlog
+            .fitting(self.filed.saturating_add(room))
+            .bytes
+            .saturating_sub(self.filed)
     }
 
     fn sync(&mut self, storage: &dyn Storage) -> io::Result<()> {

@@ -237,6 +237,16 @@ fn what_does_not_fit_into_the_file_is_due_at_once_and_answered_once_it_is_commit
     let (_, answerable) = settling.committed(settling.fitting(usize::MAX));
     settling::answer(answerable);
     assert!(answer.try_recv().is_ok());
+    // Of many that are told at once those go into it that fit, and keep out none that come later.
+    let many = (1..=50).flat_map(delivered);
+    let (caller, mut answer) = oneshot::channel();
+    assert!(settling.tell(many, vec![caller]).1.is_empty());
+    let read = settling::read(&*storage).unwrap().unwrap();
+    let filed = read.len() as u64;
+    assert!(filed > bytes_max - 50 && filed <= bytes_max, "{filed}");
+    let (_, answerable) = settling.committed(settling.fitting(usize::MAX));
+    settling::answer(answerable);
+    assert!(answer.try_recv().is_ok());
 }
 
 /// What a kill leaves of a journal with three pushes; the first is settled, which only the settlements' file says.
@@ -271,7 +281,9 @@ fn what_a_start_has_committed_no_start_reads_again() {
     assert!(read.iter().all(|byte| *byte == 0));
     storage.put(settling::SETTLING, &vec![7; 100_000]);
     let size = OPTIONS.segment_size;
-    assert!(settling::begin_anew(&*storage, size, 3));
+    assert!(settling::begin_anew(&*storage, size));
+    let read = settling::read(&*storage).unwrap().unwrap();
+    assert!(read.iter().all(|byte| *byte == 0), "nor what is behind it");
     assert_eq!(space_for_settlements(&storage), settling::set_aside_bytes(size));
 }
 
