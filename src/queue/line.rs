@@ -77,15 +77,30 @@ impl Line {
         std::mem::replace(&mut self.passage, passage)
     }
 
-    /// A push was refused.
-    pub(super) fn note_refused(&mut self, push: Sequence) {
-        if self.passage == Passage::Open {
+    /// A push was refused, now. While it is not waited for the next attempt, the others have theirs at once.
+    pub(super) fn note_refused(&mut self, push: Sequence, now: Instant) {
+        let is_probe = match self.passage {
+            Passage::Narrow { from } => from > now,
+            Passage::GivingUp { .. } => true,
+            Passage::Open | Passage::Shut | Passage::Gone => false,
+        };
+        if !is_probe {
             return;
         }
         if self.refused.len() >= REFUSED_MAX {
             self.refused.clear();
         }
         *self.refused.entry(push).or_default() += 1;
+    }
+
+    /// A push has ended, and its place in line may be another one's now.
+    pub(super) fn forget_refused(&mut self, push: Sequence) {
+        self.refused.remove(&push);
+    }
+
+    /// Whether turns are those of the places.
+    pub(super) fn is_by_age(&self) -> bool {
+        self.refused.is_empty()
     }
 
     /// Its turn: the less often it was refused the sooner, and then the older it is.

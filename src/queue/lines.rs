@@ -243,6 +243,12 @@ impl Lines {
         let inner = self.inner();
         let line = inner.lines.get(endpoint).filter(|line| line.at_once == 0);
         let Some(line) = line else { return Vec::new() };
+        if line.is_by_age() {
+            let waiting = line.waiting.iter().take(count);
+            return waiting
+                .map(|(place, repository)| ((0, *place), repository.clone()))
+                .collect();
+        }
         let mut turns: Vec<_> = line.waiting.keys().map(|place| line.turn(*place)).collect();
         turns.sort_unstable();
         let first = turns.into_iter().take(count);
@@ -258,11 +264,19 @@ impl Lines {
         line.map_or((0, push), |line| line.turn(push))
     }
 
-    /// Takes note that a push was refused.
-    pub(super) fn note_refused(&self, endpoint: &EndpointId, push: Sequence) {
+    /// Takes note that a push was refused, now.
+    pub(super) fn note_refused(&self, endpoint: &EndpointId, push: Sequence, now: Instant) {
         let mut inner = self.inner();
         if let Some(line) = inner.lines.get_mut(endpoint) {
-            line.note_refused(push);
+            line.note_refused(push, now);
+        }
+    }
+
+    /// Takes note that a push has ended undelivered.
+    pub(super) fn forget_refused(&self, endpoint: &EndpointId, push: Sequence) {
+        let mut inner = self.inner();
+        if let Some(line) = inner.lines.get_mut(endpoint) {
+            line.forget_refused(push);
         }
     }
 

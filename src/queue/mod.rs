@@ -32,7 +32,7 @@ use tokio::{
 use crate::{
     image::{RepositoryName, Tag},
     journal::Durable,
-    push::{EndpointId, Pair, Sequence},
+    push::{EndpointId, Pair, Sequence, Settlement},
     webhook::Endpoints,
 };
 
@@ -267,7 +267,7 @@ impl Queue {
                 completion => completion,
             };
             if matches!(completion, Completion::Retry { .. }) {
-                self.lines.note_refused(&lease.endpoint, lease.sequence);
+                self.lines.note_refused(&lease.endpoint, lease.sequence, now);
             }
             queue.complete(lease, completion, gate, now)
         })
@@ -351,6 +351,8 @@ impl Queue {
         let gate = self.lines.gate(repository);
         let effects = self.step_one(repository, now, |queue| step(queue, &gate));
         self.accounts.settle(effects.ended());
+        let undelivered = effects.ended().filter(|ended| ended.how != Settlement::Delivered);
+        undelivered.for_each(|ended| self.lines.forget_refused(&ended.endpoint, ended.sequence));
         // The repository is let go of: others are met now.
         for endpoint in gate.left() {
             self.call(&endpoint, now);
