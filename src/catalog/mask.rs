@@ -15,7 +15,7 @@ pub(super) const MASK: &str = "[masked]";
 const SECRET_BYTES_MIN: usize = 4;
 
 /// What stands between the parts of a header's value, as in `session=…; theme=dark` or `Token token="…"`,
-const SEPARATORS: &[u8] = b" \t;,=\"'";
+const SEPARATORS: &[u8] = b" \t;:,=\"'";
 
 /// and how long a part is at least that is taken for a secret, and not for one of the words between.
 const PART_BYTES_MIN: usize = 8;
@@ -120,16 +120,10 @@ impl Mask {
     }
 }
 
-/// What stands behind the secret that `text` begins with, as it is or with some of its characters escaped.
+/// What stands behind the secret that `text` begins with, as it is, or with some of its characters escaped or in the other
+/// case.
 fn behind<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
-    let (first, after) = text.split_at_checked(secret.len()).unwrap_or_default();
-    // Some write all in lower case, and it is the secret still.
-    let is_it = !secret.is_empty() && first.eq_ignore_ascii_case(secret);
-    if is_it {
-        Some(after)
-    } else {
-        behind_escaped(secret, text)
-    }
+    text.strip_prefix(secret).or_else(|| behind_escaped(secret, text))
 }
 
 fn behind_escaped<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {

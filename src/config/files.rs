@@ -14,6 +14,7 @@ use secrecy::ExposeSecret;
 use super::{
     Tls,
     reader::{Section, Shown, as_dict, kind, some, string},
+    units,
 };
 use crate::{secret::Secret, trust};
 
@@ -144,10 +145,10 @@ impl Section<'_> {
         refuse: impl Fn(&HeaderName) -> Option<String>,
     ) -> Vec<(HeaderName, Secret)> {
         let example = "names and files, such as { X-Team = \"/run/secrets/team\" }";
-        let check = |text: &str| match HeaderValue::try_from(text) {
-            Ok(value) if !value.is_empty() => Ok(()),
-            Ok(_) => Err("it is empty".to_owned()),
-            Err(_) => Err(NO_HEADER_VALUE.to_owned()),
+        let check = |text: &str| {
+            units::secret(text)?;
+            let value = HeaderValue::try_from(text);
+            value.map(drop).map_err(|_| NO_HEADER_VALUE.to_owned())
         };
         self.by_header(key, (Shown::Plain, example), refuse, |path| {
             secret_file(path, &check)

@@ -329,8 +329,12 @@ impl Health {
             State::Ignored if streak.wait.is_some() => policy.probe_max,
             _ => return,
         };
+        let asked = streak
+            .asked_until
+            .map(|until| until.since(now))
+            .unwrap_or_default();
         streak.waits_since = now;
-        streak.wait = Some(step);
+        streak.wait = Some(step.max(asked));
     }
 
     fn failed(

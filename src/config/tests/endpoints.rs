@@ -141,7 +141,7 @@ fn a_header_in_a_file_is_read_at_once_and_is_set_nowhere_else() {
         (
             format!("{{ X-Token = \"{lines}\" }}"),
             "header_files.x-token",
-            "one line",
+            "line break",
         ),
         (
             format!("{{ Host = \"{good}\" }}"),
