@@ -79,12 +79,7 @@ impl Line {
 
     /// A push was refused, now. While it is not waited for the next attempt, the others have theirs at once.
     pub(super) fn note_refused(&mut self, push: Sequence, now: Instant) {
-        let is_probe = match self.passage {
-            Passage::Narrow { from } => from > now,
-            Passage::GivingUp { .. } => true,
-            Passage::Open | Passage::Shut | Passage::Gone => false,
-        };
-        if !is_probe {
+        if !matches!(self.passage, Passage::Narrow { from } if from > now) {
             return;
         }
         if self.refused.len() >= REFUSED_MAX {

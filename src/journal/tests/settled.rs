@@ -237,7 +237,9 @@ fn what_does_not_fit_into_the_file_is_due_at_once_and_answered_once_it_is_commit
     let (_, answerable) = settling.committed(settling.fitting(usize::MAX));
     settling::answer(answerable);
     assert!(answer.try_recv().is_ok());
-    // Of many that are told at once those go into it that fit, and keep out none that come later.
+    // Of many that are told at once those go into a file that fit.
+    let storage = Faulty::new();
+    let settling = holding(&storage, 0);
     let many = (1..=50).flat_map(delivered);
     let (caller, mut answer) = oneshot::channel();
     assert!(settling.tell(many, vec![caller]).1.is_empty());
