@@ -2,9 +2,12 @@
 //!
 //! Redirects are not followed, and proxies used only where the configuration names one. Connections are kept for a
 //! while and used again, by requests that go the same way.
-//! A request goes out a second time by itself only when nothing of it was written, because the receiver
-//! had closed the kept connection before; one that may have been processed fails the attempt, and
-//! whether there is another is the dispatcher's decision.
+//!
+//! Receivers close kept connections when they like, and a request may just be on its way then. So one that a
+//! connection takes along when it ends, without an answer, goes out once more, at once and on a connection of its own,
+//! if that connection had carried an answer before. Should the receiver have taken it all the same, it knows it by its
+//! `webhook-id`, which is what RFC 9110, section 9.2.2, asks for. What a new connection takes along fails the attempt,
+//! and whether there is another is the dispatcher's decision.
 
 use std::{error::Error as StdError, io, path::PathBuf, pin::pin, time::Duration};
 
@@ -17,14 +20,15 @@ use hyper_util::client::legacy::{
     connect::{CaptureConnection, capture_connection},
 };
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::{
     Endpoint,
     answer::Answer,
-    connect::{ConnectError, causes, io_words},
+    connect::{Answered, ConnectError, causes, io_words},
     format::Message,
     guard::Guard,
-    pools::{self, Pool, Pools},
+    pools::{self, Pools, Sender},
     proxy::InvalidProxy,
     request::{Common, Request},
     sign::InvalidSigningKey,
@@ -174,23 +178,48 @@ impl Client {
     pub async fn send(&self, request: &Request) -> Result<Answer, SendError> {
         let deadline = Instant::now() + self.timeout;
         let pool = self.pools.get(request.route()).map_err(SendError::Certificates)?;
+        let (sent, was_kept) = self.send_by(&pool.kept, request, deadline).await;
+        match sent {
+            Err(SendError::Lost(how)) if was_kept => {
+                debug!(%how, "a kept connection was closed; sending once more on a new one");
+                self.send_by(&pool.fresh, request, deadline).await.0
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends by that sender. Also says whether the connection had carried an answer before.
+    async fn send_by(
+        &self,
+        sender: &Sender,
+        request: &Request,
+        deadline: Instant,
+    ) -> (Result<Answer, SendError>, bool) {
         let mut http = http::Request::new(Full::new(request.body().clone()));
         *http.method_mut() = Method::POST;
         *http.version_mut() = Version::HTTP_11;
         *http.uri_mut() = request.target().uri().clone();
         *http.headers_mut() = request.headers().clone();
         let connection = capture_connection(&mut http);
-        match timeout_at(deadline, self.ask(&pool, http, connection.clone())).await {
-            Ok(Ok(response)) => match request.forwarding_proxy() {
-                // Only proxies answer that: the endpoint was never asked.
-                Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                    Err(SendError::Connect(ConnectError::Proxy {
-                        proxy: proxy.to_string(),
-                        failure: tunnel::login_failure(proxy),
-                    }))
+        let asked = timeout_at(deadline, self.ask(sender, http, connection.clone())).await;
+        let answered = connection.connection_metadata().as_ref().map(Answered::of);
+        let was_kept = answered.as_ref().is_some_and(Answered::get);
+        let sent = match asked {
+            Ok(Ok(response)) => {
+                if let Some(answered) = answered {
+                    answered.set();
                 }
-                _ => Ok(Answer::read(response, deadline).await),
-            },
+                match request.forwarding_proxy() {
+                    // Only proxies answer that: the endpoint was never asked.
+                    Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                        Err(SendError::Connect(ConnectError::Proxy {
+                            proxy: proxy.to_string(),
+                            failure: tunnel::login_failure(proxy),
+                        }))
+                    }
+                    _ => Ok(Answer::read(response, deadline).await),
+                }
+            }
             Ok(Err(error)) => {
                 let error = send_error(&error);
                 if let SendError::Connect(ConnectError::Ours(_)) = error {
@@ -198,19 +227,20 @@ impl Client {
                 }
                 Err(error)
             }
-            Err(_) if connection.connection_metadata().is_some() => Err(SendError::NoAnswer(self.timeout)),
+            Err(_) if answered.is_some() => Err(SendError::NoAnswer(self.timeout)),
             Err(_) => Err(SendError::NoConnection(self.timeout)),
-        }
+        };
+        (sent, was_kept)
     }
 
     /// Waits for the head of the answer. The connection is closed behind it when there are too many.
     async fn ask(
         &self,
-        pool: &Pool,
+        sender: &Sender,
         http: http::Request<Full<Bytes>>,
         mut connection: CaptureConnection,
     ) -> Result<http::Response<Incoming>, legacy::Error> {
-        let mut answer = pin!(pool.request(http));
+        let mut answer = pin!(sender.request(http));
         tokio::select! {
             biased;
             answer = &mut answer => return answer,

@@ -33,7 +33,7 @@ use super::{
 mod stream;
 mod words;
 
-pub(super) use stream::{Open, Stream};
+pub(super) use stream::{Answered, Open, Stream};
 pub(super) use words::io_words;
 use words::ours;
 pub(crate) use words::resolver_words;

@@ -57,8 +57,17 @@ pub(super) struct Options {
     pub(super) connections_max: usize,
 }
 
-/// What sends a request by a connection that is kept, or opened for it.
-pub(super) type Pool = legacy::Client<Connector, Full<Bytes>>;
+/// What sends requests of one route.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// By a connection that is kept, or opened and then kept.
+    pub(super) kept: Sender,
+    /// By one that is opened for the request and closed behind it.
+    pub(super) fresh: Sender,
+}
+
+/// Sends a request by a connection.
+pub(super) type Sender = legacy::Client<Connector, Full<Bytes>>;
 
 /// All pools. Clones share them.
 #[derive(Clone, Debug)]
@@ -173,15 +182,20 @@ impl Pools {
         };
         let (proxy, open) = (route.proxy.clone(), self.0.open.clone());
         let connector = Connector::new(options.connect_timeout, tls, gate, proxy, open);
-        Ok(legacy::Client::builder(TokioExecutor::new())
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(options.idle_timeout)
-            .pool_max_idle_per_host(options.idle_per_host_max)
             .http1_title_case_headers(true)
             .http1_max_headers(HEADERS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
-            .retry_canceled_requests(true)
-            .build(connector))
+            .retry_canceled_requests(true);
+        Ok(Pool {
+            fresh: builder.pool_max_idle_per_host(0).build(connector.clone()),
+            kept: builder
+                .pool_max_idle_per_host(options.idle_per_host_max)
+                .build(connector),
+        })
     }
 }
 

@@ -421,27 +421,70 @@ async fn a_kept_connection_that_the_receiver_closed_is_replaced_in_silence() {
     assert!(second.is_ok());
 }
 
+/// Takes one request and closes the connection without an answer.
+async fn close_without_answer(mut stream: TcpStream, how: End) -> String {
+    let text = read_request(&mut stream).await;
+    if how == End::Reset {
+        stream.set_zero_linger().unwrap();
+    }
+    text
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Close,
+    Reset,
+}
+
 #[tokio::test]
-async fn a_request_that_may_have_been_processed_is_not_sent_again() {
-    let receiver = Receiver::new().await;
-    let client = client();
-    let sends = async {
-        receiver.send_from(&client).await.unwrap();
-        receiver.send_from(&client).await
-    };
-    let server = async {
-        let mut stream = receiver.answer(OK).await;
-        read_request(&mut stream).await;
-        drop(stream);
-        // Were it sent again, it would be answered, and the second send would not fail.
-        let _stream = receiver.answer(OK).await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        second = sends => assert_eq!(
-            second.unwrap_err().to_string(),
-            "the receiver closed the connection before an answer came"
-        ),
-        () = server => {}
+async fn a_request_that_a_kept_connection_took_along_is_sent_again_at_once() {
+    for how in [End::Close, End::Reset] {
+        let receiver = Receiver::new().await;
+        let client = client();
+        let sends = async {
+            receiver.send_from(&client).await.unwrap();
+            receiver.send_from(&client).await
+        };
+        let (second, (lost, again)) = tokio::join!(sends, async {
+            let stream = receiver.answer(OK).await;
+            let lost = close_without_answer(stream, how).await;
+            let mut stream = receiver.accept().await;
+            let again = read_request(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            // It was opened for that request alone.
+            assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+            (lost, again)
+        });
+        assert_eq!(second.unwrap().status, 200);
+        assert_eq!(lost, again);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_new_connections_took_along_is_not_sent_again() {
+    for how in [End::Close, End::Reset] {
+        let receiver = Receiver::new().await;
+        let client = client();
+        let words = match how {
+            End::Close => "the receiver closed the connection before an answer came",
+            End::Reset => "connection reset by the receiver before an answer came",
+        };
+        let lose = async || close_without_answer(receiver.accept().await, how).await;
+        let (sent, _) = tokio::join!(receiver.send_from(&client), lose());
+        assert_eq!(sent.unwrap_err().to_string(), words);
+        // Nor when the new one is in the place of a kept one.
+        let sends = async {
+            receiver.send_from(&client).await.unwrap();
+            receiver.send_from(&client).await
+        };
+        let (sent, _) = tokio::join!(sends, async {
+            let stream = receiver.answer(OK).await;
+            close_without_answer(stream, how).await;
+            lose().await
+        });
+        assert_eq!(sent.unwrap_err().to_string(), words);
+        // Were it sent once more, somebody would have connected.
+        let connected = tokio::time::timeout(Duration::from_millis(50), receiver.accept()).await;
+        assert!(connected.is_err());
     }
 }

@@ -5,11 +5,12 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
 
+use http::Extensions;
 use hyper::rt::ReadBufCursor;
 use hyper_util::{
     client::legacy::connect::{Connected, Connection},
@@ -43,11 +44,36 @@ impl Drop for One {
     }
 }
 
+/// Whether a connection has carried an answer yet. Clones are of the same connection; each tells it as
+/// an extra of its [`Connected`].
+#[derive(Clone, Debug, Default)]
+pub(in crate::webhook) struct Answered(Arc<AtomicBool>);
+
+impl Answered {
+    /// What the connection says of itself.
+    pub(in crate::webhook) fn of(connected: &Connected) -> Self {
+        let mut extras = Extensions::new();
+        connected.get_extras(&mut extras);
+        extras.remove().unwrap_or_default()
+    }
+
+    /// It has now.
+    pub(in crate::webhook) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub(in crate::webhook) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A connection to an endpoint, or to a proxy that sends requests on.
 #[derive(Debug)]
 pub(in crate::webhook) struct Stream {
     io: TokioIo<TcpStream>,
     is_forwarded: bool,
+    answered: Answered,
     _open: One,
 }
 
@@ -57,6 +83,7 @@ impl Stream {
         Self {
             io: TokioIo::new(tcp),
             is_forwarded,
+            answered: Answered::default(),
             _open: open.one(),
         }
     }
@@ -65,7 +92,9 @@ impl Stream {
 impl Connection for Stream {
     fn connected(&self) -> Connected {
         // What is said to be proxied gets whole URLs in its request lines.
-        Connected::new().proxy(self.is_forwarded)
+        Connected::new()
+            .proxy(self.is_forwarded)
+            .extra(self.answered.clone())
     }
 }
 
