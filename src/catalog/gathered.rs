@@ -294,7 +294,7 @@ impl<'a> Gathered<'a> {
     /// Writes it all down; how many rows that took.
     fn write(self) -> rusqlite::Result<u64> {
         for (id, push) in &self.pushes {
-            push.write(self.connection, *id)?;
+            push.write(self.connection, *id, *id > self.newest)?;
         }
         for (key, delivery) in &self.deliveries {
             delivery.write(self.connection, self.origin, *key)?;

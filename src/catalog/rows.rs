@@ -108,13 +108,17 @@ pub(super) struct Repository<'a> {
 }
 
 impl Push<'_> {
-    pub(super) fn write(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    /// `is_new` is whether no row has that id.
+    pub(super) fn write(&self, connection: &Connection, id: i64, is_new: bool) -> rusqlite::Result<()> {
         match self {
             Self::Taken(taken) => {
-                let sql = "INSERT OR REPLACE INTO pushes (id, sequence, repository, tag, digest, media_type, \
-                           manifest_size, listed, taken_at, event_id, actor) \
-                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-                connection.prepare_cached(sql)?.execute(params![
+                // Before it replaces a row, SQLite copies each page it is going to change, into a file if they are many.
+                let verb = if is_new { "INSERT" } else { "INSERT OR REPLACE" };
+                let sql = format!(
+                    "{verb} INTO pushes (id, sequence, repository, tag, digest, media_type, manifest_size, listed, \
+                     taken_at, event_id, actor) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+                );
+                connection.prepare_cached(&sql)?.execute(params![
                     id,
                     number(taken.sequence),
                     taken.repository,

@@ -25,15 +25,12 @@ use crate::{clock::Clock, image::RepositoryName, journal::JournalId};
 const GATHER: Duration = Duration::from_millis(200);
 const BATCH_ENTRIES: usize = 2_000;
 
-/// After a batch behind which more waits, this many times as long as it took is rested while news come as fast as at a
-/// rush, for pushes and webhooks need disk and processors more; as long as it took when they come more slowly, or there is
-/// not much room left where they wait; and not at all when none come.
-const RESTS_AT_RUSH: u32 = 16;
-const RESTS: u32 = 1;
+/// The longest rest after a batch, but for a flood.
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// So many news a second are a rush.
+/// So many news a second are a rush, and so many a flood: several times what can be written down without any rest.
 const RUSH: f64 = 2_000.0;
+const FLOOD: f64 = 20_000.0;
 
 /// How long what waits at the end is still written down; the rest waits for the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -278,8 +275,10 @@ impl Writer {
         let told = self.gauges.told.load(Ordering::Relaxed);
         let (before, at) = std::mem::replace(&mut self.told, (told, Instant::now()));
         if is_more {
-            let rests = rests(told - before, at.elapsed(), self.line.is_filling());
-            self.line.pause((began.elapsed() * rests).min(self.rest_max));
+            let pace = Pace::of(told - before, at.elapsed());
+            let (times, most) = pace.rests(self.line.is_filling());
+            self.line
+                .pause((began.elapsed() * times).min(self.rest_max * most));
         }
     }
 
@@ -353,13 +352,39 @@ impl Writer {
     }
 }
 
-/// How many times as long as a batch took is rested when so many news came within that time.
-fn rests(told: u64, within: Duration, is_filling: bool) -> u32 {
-    let told = f64::from(u32::try_from(told).unwrap_or(u32::MAX));
-    match told / within.as_secs_f64() {
-        fast if fast > RUSH && !is_filling => RESTS_AT_RUSH,
-        slow if slow > 0.0 => RESTS,
-        _ => 0,
+/// How fast news come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    None,
+    Usual,
+    Rush,
+    Flood,
+}
+
+impl Pace {
+    /// Of when so many came within that time.
+    fn of(told: u64, within: Duration) -> Self {
+        let told = f64::from(u32::try_from(told).unwrap_or(u32::MAX));
+        match told / within.as_secs_f64() {
+            fast if fast > FLOOD => Self::Flood,
+            fast if fast > RUSH => Self::Rush,
+            slow if slow > 0.0 => Self::Usual,
+            _ => Self::None,
+        }
+    }
+
+    /// How many times as long as a batch took is rested behind it when more waits, and for how many of the longest rests
+    /// at most. Pushes and webhooks need processors and disk more: while SQLite syncs what a batch changed, some 16 KiB
+    /// for each entry, the disk syncs nothing else, and the journal does not answer. Is there not much room left where
+    /// news wait, it is written faster; but in a flood that would slow down pushes and save next to nothing.
+    fn rests(self, is_filling: bool) -> (u32, u32) {
+        match self {
+            Self::None => (0, 1),
+            Self::Usual => (1, 1),
+            Self::Rush if is_filling => (1, 1),
+            Self::Rush => (16, 1),
+            Self::Flood => (32, 4),
+        }
     }
 }
 
@@ -369,10 +394,13 @@ mod tests {
 
     #[test]
     fn the_more_news_come_the_longer_is_rested_unless_room_is_short_and_when_none_come_it_is_not() {
-        let second = Duration::from_secs(1);
-        let told = [0, 1, 2_000, 2_001, u64::MAX];
-        assert_eq!(told.map(|told| rests(told, second, false)), [0, 1, 1, 16, 16]);
-        assert_eq!(told.map(|told| rests(told, second, true)), [0, 1, 1, 1, 1]);
-        assert_eq!(rests(0, Duration::ZERO, false), 0);
+        let told = [0, 1, 2_000, 2_001, 20_000, 20_001, u64::MAX];
+        let rests = |told, is_filling| {
+            let pace = Pace::of(told, Duration::from_secs(1));
+            pace.rests(is_filling).0
+        };
+        assert_eq!(told.map(|told| rests(told, false)), [0, 1, 1, 16, 16, 32, 32]);
+        assert_eq!(told.map(|told| rests(told, true)), [0, 1, 1, 1, 1, 32, 32]);
+        assert_eq!(Pace::of(0, Duration::ZERO), Pace::None);
     }
 }
