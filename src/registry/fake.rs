@@ -64,6 +64,7 @@ struct Contents {
     links: Links,
     hook: Option<Hook>,
     silent: bool,
+    hanging: Option<String>,
 }
 
 /// The registry; it goes when this does.
@@ -118,6 +119,11 @@ impl Fake {
     /// Every request goes by `hook` first, which may answer it.
     pub(crate) fn hook(&self, hook: impl Fn(&Asked) -> Option<Answer> + Send + 'static) {
         self.contents().hook = Some(Box::new(hook));
+    }
+
+    /// From now on requests for that repository are taken and never answered.
+    pub(crate) fn hang_for(&self, repository: &RepositoryName) {
+        self.contents().hanging = Some(format!("/v2/{repository}/"));
     }
 
     /// From now on requests are taken and never answered, or answered again.
@@ -215,7 +221,8 @@ fn answer(address: SocketAddr, contents: &Mutex<Contents>, request: &Request<Inc
         headers: request.headers().clone(),
     };
     contents.asked.push(asked.clone());
-    if contents.silent {
+    let hanging = contents.hanging.as_deref();
+    if contents.silent || hanging.is_some_and(|hanging| asked.path.starts_with(hanging)) {
         return None;
     }
     let hooked = contents.hook.as_ref().and_then(|hook| hook(&asked));

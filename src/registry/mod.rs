@@ -1,7 +1,7 @@
 //! The registry's API, read only: manifests by digest and by tag, tags, blob sizes.
 //!
 //! Every answer has a bound in bytes and in time, every manifest is verified against its digest, and at
-//! most [`Options::concurrency`] requests are under way at once. Redirects are not followed, but for one:
+//! most [`Options::concurrency`] requests are under way at once, with a [share](shares) for each repository. Redirects are not followed, but for one:
 //! a blob's `HEAD` may lead to the storage behind the registry, once and without credentials. Proxies are
 //! never taken from the environment.
 //!
@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode, header};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::{
@@ -28,9 +27,12 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod manifest;
+mod shares;
 mod tags;
 #[cfg(test)]
 mod tests;
+
+use shares::Shares;
 
 pub use error::{Disposition, RegistryError};
 pub use manifest::{Child, DESCRIPTOR_SIZE_MAX, Descriptor, Manifest, RawManifest, SCHEMA1_LAYER};
@@ -95,7 +97,7 @@ struct Inner {
     auth: auth::Auth,
     timeout: Duration,
     concurrency: usize,
-    permits: Semaphore,
+    shares: Shares,
     metrics: Option<Metrics>,
 }
 
@@ -125,7 +127,7 @@ impl Client {
             base,
             timeout: options.timeout,
             concurrency,
-            permits: Semaphore::new(concurrency),
+            shares: Shares::new(concurrency, options.timeout),
             metrics: options.metrics,
         })))
     }
@@ -171,9 +173,9 @@ impl Client {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
-        let _permit = self.permit().await?;
         let url = self.url(repository, &format!("manifests/{digest}"))?;
-        let response = self.send(Method::HEAD, url, repository).await?;
+        let asked = self.send(Method::HEAD, url, repository);
+        let response = self.0.shares.have(repository, asked).await?;
         match self.successful(response) {
             Ok(_) => Ok(true),
             Err(RegistryError::NotFound) => Ok(false),
@@ -190,7 +192,15 @@ impl Client {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<u64, RegistryError> {
-        let _permit = self.permit().await?;
+        let asked = Box::pin(self.ask_blob_size(repository, digest));
+        self.0.shares.have(repository, asked).await
+    }
+
+    async fn ask_blob_size(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<u64, RegistryError> {
         let url = self.url(repository, &format!("blobs/{digest}"))?;
         let mut response = self.send(Method::HEAD, url.clone(), repository).await?;
         if response.status().is_redirection() {
@@ -232,7 +242,16 @@ impl Client {
         reference: &str,
         expected: Option<&Digest>,
     ) -> Result<RawManifest, RegistryError> {
-        let _permit = self.permit().await?;
+        let asked = Box::pin(self.ask_manifest(repository, reference, expected));
+        self.0.shares.have(repository, asked).await
+    }
+
+    async fn ask_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &str,
+        expected: Option<&Digest>,
+    ) -> Result<RawManifest, RegistryError> {
         let url = self.url(repository, &format!("manifests/{reference}"))?;
         let response = self.send(Method::GET, url, repository).await?;
         let response = self.successful(response)?;
@@ -241,11 +260,6 @@ impl Client {
             header_text(response.headers(), "docker-content-digest").and_then(|text| text.parse().ok());
         let body = read_capped(response, MANIFEST_BYTES_MAX, self.0.timeout).await?;
         RawManifest::verified(body, content_type.as_deref(), expected.or(stated.as_ref()))
-    }
-
-    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, RegistryError> {
-        let permit = self.0.permits.acquire().await;
-        permit.map_err(|_| RegistryError::Unreachable("the client is closed".to_owned()))
     }
 
     fn join(&self, path: &str) -> Result<Url, RegistryError> {
@@ -262,7 +276,7 @@ impl Client {
 
     /// Sends a request to the registry, with what it asks for to let us in. A 401 is answered once.
     ///
-    /// Boxed, since a request under way is large, and thousands may wait for a permit at once.
+    /// Boxed, since a request under way is large, and thousands may wait for a place at once.
     fn send<'a>(
         &'a self,
         method: Method,

@@ -47,7 +47,8 @@ impl Client {
         let mut url = self.url(repository, &format!("tags/list?n={PAGE_TAGS}"))?;
         let mut tags = Vec::new();
         for _ in 0..PAGES_MAX {
-            let next = self.tag_page(repository, &url, &mut tags).await?;
+            let asked = Box::pin(self.tag_page(repository, &url, &mut tags));
+            let next = self.0.shares.have(repository, asked).await?;
             match next {
                 None => return Ok(tags),
                 Some(next) if next == url => {
@@ -69,7 +70,6 @@ impl Client {
         url: &Url,
         tags: &mut Vec<Tag>,
     ) -> Result<Option<Url>, RegistryError> {
-        let _permit = self.permit().await?;
         let response = self.send(Method::GET, url.clone(), repository).await?;
         if response.status() == StatusCode::NOT_FOUND {
             let body = read_capped(response, ERROR_BYTES_MAX, self.0.timeout).await?;

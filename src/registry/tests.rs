@@ -268,11 +268,35 @@ async fn never_more_requests_at_once_than_allowed() {
         ..fake.options()
     })
     .unwrap();
-    let (repository, digest) = (repository(), image().digest);
-    let many = (0..10).map(|_| client.manifest(&repository, &digest));
+    let digest = image().digest;
+    let repositories: Vec<RepositoryName> = (0..10)
+        .map(|n| format!("acme/app-{n}").parse().unwrap())
+        .collect();
+    let many = repositories.iter().map(|name| client.manifest(name, &digest));
     let many = futures_util::future::join_all(many);
     let _ = tokio::time::timeout(Duration::from_millis(100), many).await;
     assert_eq!(fake.calls(), 3);
+}
+
+#[tokio::test]
+async fn a_repository_for_which_the_registry_hangs_holds_up_no_other() {
+    let fake = Fake::start().await;
+    let client = fake.client();
+    let (hanging, other) = ("acme/hangs".parse().unwrap(), repository());
+    fake.put(&other, &image());
+    fake.hang_for(&hanging);
+    let digest = image().digest;
+    let many = (0..50).map(|_| client.manifest(&hanging, &digest));
+    let many = futures_util::future::join_all(many);
+    let others = async {
+        for _ in 0..20 {
+            client.manifest(&other, &digest).await.unwrap();
+        }
+    };
+    tokio::select! {
+        _ = many => panic!("what hangs was answered"),
+        () = others => {}
+    }
 }
 
 #[test]

@@ -1,0 +1,288 @@
+//! Who may ask the registry, so that a repository for which it hangs holds up no other.
+//!
+//! # Rules
+//! 1. No more requests are under way than there are places. Repositories that wait for one take turns: one with thousands
+//!    of questions is no longer in the way than one with a few.
+//! 2. A request drags once it has lasted longer than [`DRAGS_AFTER`], and its repository from then on until it is answered
+//!    sooner. Those that drag have all together no more places than are left beside a reserve, which is a quarter: there
+//!    is one, or soon will be, for those that don't.
+//! 3. A repository has at most a quarter of the places while it drags, or as long as nothing is known of it; and all but
+//!    the reserve once it is answered.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::sleep};
+
+use crate::image::RepositoryName;
+
+/// How long a request may last before it drags: several times what a registry takes for an answer from a cold store.
+const DRAGS_AFTER: Duration = Duration::from_millis(500);
+
+/// The most repositories of which it is remembered, while they ask for nothing, that they drag.
+const DRAGGED_MAX: usize = 1_000;
+
+/// All places. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    all: usize,
+    drags_after: Duration,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Places that are taken, and those of them that repositories have which drag.
+    taken: usize,
+    dragging: usize,
+    /// Those that have places or wait for some.
+    repositories: HashMap<RepositoryName, Repository>,
+    /// Some of those that dragged when they last had one.
+    dragged: HashSet<RepositoryName>,
+    /// Whose turn it is among those that don't drag, and among those that do. A turn whose number its repository doesn't
+    /// have is over.
+    turns: [VecDeque<(u64, RepositoryName)>; 2],
+    /// The number of the newest turn.
+    newest: u64,
+}
+
+#[derive(Debug, Default)]
+struct Repository {
+    temper: Temper,
+    taken: usize,
+    waiting: VecDeque<oneshot::Sender<Share>>,
+    /// Its turn: it has one while it waits and may have a place more.
+    turn: Option<u64>,
+}
+
+/// How a repository's requests went of late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Temper {
+    #[default]
+    Unknown,
+    Prompt,
+    Dragging,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+struct Share {
+    shares: Shares,
+    name: RepositoryName,
+}
+
+impl Shares {
+    /// So many places, at least one, for requests that end within `timeout`.
+    pub(super) fn new(all: usize, timeout: Duration) -> Self {
+        Self {
+            all: all.max(1),
+            drags_after: DRAGS_AFTER.min(timeout / 2),
+            state: Arc::default(),
+        }
+    }
+
+    /// Has a request for that repository wait for its place, and makes it.
+    pub(super) async fn have<T>(&self, name: &RepositoryName, request: impl Future<Output = T>) -> T {
+        let share = self.take(name).await;
+        let mut request = pin!(request);
+        tokio::select! {
+            biased;
+            answer = &mut request => {
+                share.turns_out(Temper::Prompt);
+                return answer;
+            }
+            () = sleep(self.drags_after) => share.turns_out(Temper::Dragging),
+        }
+        request.await
+    }
+
+    async fn take(&self, name: &RepositoryName) -> Share {
+        loop {
+            let place = self.state().wait(name, self.all);
+            self.give();
+            // Nobody forgets who waits; if it were so, to wait anew would be right.
+            if let Ok(share) = place.await {
+                return share;
+            }
+        }
+    }
+
+    /// Gives the places that are free to those whose turn it is.
+    fn give(&self) {
+        loop {
+            let next = self.state().next(self.all);
+            let Some((name, sender)) = next else { return };
+            let shares = self.clone();
+            // Without the lock: who stopped waiting just now gives it back.
+            drop(sender.send(Share { shares, name }));
+        }
+    }
+
+    /// Nothing panics halfway through a change.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    fn turns_out(&self, temper: Temper) {
+        self.shares.state().turns_out(&self.name, temper, self.shares.all);
+        self.shares.give();
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shares.state().give_back(&self.name, self.shares.all);
+        self.shares.give();
+    }
+}
+
+impl State {
+    fn wait(&mut self, name: &RepositoryName, all: usize) -> oneshot::Receiver<Share> {
+        let (sender, place) = oneshot::channel();
+        let repository = self
+            .repositories
+            .entry(name.clone())
+            .or_insert_with(|| Repository {
+                temper: if self.dragged.remove(name) {
+                    Temper::Dragging
+                } else {
+                    Temper::Unknown
+                },
+                ..Repository::default()
+            });
+        repository.waiting.push_back(sender);
+        self.queue(name, all);
+        place
+    }
+
+    /// Whose turn is next, if there is a place for it, which is taken then.
+    fn next(&mut self, all: usize) -> Option<(RepositoryName, oneshot::Sender<Share>)> {
+        while self.taken < all {
+            let [prompt, dragging] = self
+                .turns
+                .each_ref()
+                .map(|turns| turns.front().map(|turn| turn.0));
+            let dragging = dragging.filter(|_| self.dragging < beside_reserve(all));
+            let is_dragging = match (prompt, dragging) {
+                (Some(prompt), Some(dragging)) => dragging < prompt,
+                (_, dragging) => dragging.is_some(),
+            };
+            let [of_prompt, of_dragging] = &mut self.turns;
+            let turns = if is_dragging { of_dragging } else { of_prompt };
+            let (turn, name) = turns.pop_front()?;
+            let known = self.repositories.get_mut(&name);
+            let Some(repository) = known.filter(|repository| repository.turn == Some(turn)) else {
+                continue;
+            };
+            repository.turn = None;
+            // Those who stopped waiting are passed over.
+            let waiting = std::iter::from_fn(|| repository.waiting.pop_front());
+            let first = { waiting }.find(|sender| !sender.is_closed());
+            if first.is_some() {
+                repository.taken += 1;
+                self.taken += 1;
+                self.dragging += repository.dragging(1);
+            }
+            self.queue(&name, all);
+            self.forget(&name);
+            if let Some(sender) = first {
+                return Some((name, sender));
+            }
+        }
+        None
+    }
+
+    /// Gives it a turn, if it waits, may have one more place, and has no turn yet.
+    fn queue(&mut self, name: &RepositoryName, all: usize) {
+        let Some(repository) = self.repositories.get_mut(name) else {
+            return;
+        };
+        let may = repository.taken < repository.temper.most(all);
+        if may && !repository.waiting.is_empty() && repository.turn.is_none() {
+            self.newest += 1;
+            repository.turn = Some(self.newest);
+            let [prompt, dragging] = &mut self.turns;
+            let turns = match repository.temper {
+                Temper::Unknown | Temper::Prompt => prompt,
+                Temper::Dragging => dragging,
+            };
+            turns.push_back((self.newest, name.clone()));
+        }
+    }
+
+    /// Forgets it if it has nothing and waits for nothing, but for whether it drags.
+    fn forget(&mut self, name: &RepositoryName) {
+        let is_over = |repository: &Repository| repository.taken == 0 && repository.waiting.is_empty();
+        if !self.repositories.get(name).is_some_and(is_over) {
+            return;
+        }
+        let known = self.repositories.remove(name);
+        let dragged = known.is_some_and(|known| known.temper == Temper::Dragging);
+        if dragged && self.dragged.len() < DRAGGED_MAX {
+            self.dragged.insert(name.clone());
+        }
+    }
+
+    /// Its requests go like this now.
+    fn turns_out(&mut self, name: &RepositoryName, temper: Temper, all: usize) {
+        let Some(repository) = self.repositories.get_mut(name) else {
+            return;
+        };
+        if repository.temper != temper {
+            self.dragging -= repository.dragging(repository.taken);
+            repository.temper = temper;
+            self.dragging += repository.dragging(repository.taken);
+            repository.turn = None;
+            self.queue(name, all);
+        }
+    }
+
+    fn give_back(&mut self, name: &RepositoryName, all: usize) {
+        self.taken -= 1;
+        if let Some(repository) = self.repositories.get_mut(name) {
+            repository.taken -= 1;
+            self.dragging -= repository.dragging(1);
+        }
+        self.queue(name, all);
+        self.forget(name);
+    }
+}
+
+impl Repository {
+    /// Of so many places, how many one has that drags.
+    fn dragging(&self, places: usize) -> usize {
+        match self.temper {
+            Temper::Unknown | Temper::Prompt => 0,
+            Temper::Dragging => places,
+        }
+    }
+}
+
+impl Temper {
+    /// The most places of one repository.
+    fn most(self, all: usize) -> usize {
+        match self {
+            Self::Unknown | Self::Dragging => quarter(all),
+            Self::Prompt => beside_reserve(all),
+        }
+    }
+}
+
+fn quarter(all: usize) -> usize {
+    (all / 4).max(1)
+}
+
+/// All places but the reserve, for which a single one has no room.
+fn beside_reserve(all: usize) -> usize {
+    all.saturating_sub(quarter(all)).max(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+use futures_util::{FutureExt, future::join_all, poll};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::*;
+
+const LONG: Duration = Duration::from_mins(1);
+
+fn name(text: &str) -> RepositoryName {
+    text.parse().unwrap()
+}
+
+/// As many places as the repository gets at once.
+fn take_all(shares: &Shares, text: &str) -> Vec<Share> {
+    let next = || shares.take(&name(text)).now_or_never();
+    std::iter::from_fn(next).collect()
+}
+
+fn answered(shares: &Shares, text: &str) {
+    let share = shares.take(&name(text)).now_or_never().unwrap();
+    share.turns_out(Temper::Prompt);
+}
+
+#[tokio::test]
+async fn one_of_which_nothing_is_known_has_a_quarter_and_all_but_the_reserve_once_it_was_answered() {
+    let shares = Shares::new(8, LONG);
+    let first = take_all(&shares, "a/first");
+    assert_eq!(first.len(), 2);
+    first[0].turns_out(Temper::Prompt);
+    let more = take_all(&shares, "a/first");
+    assert_eq!(more.len(), 4);
+    assert_eq!(take_all(&shares, "a/second").len(), 2);
+}
+
+#[tokio::test]
+async fn those_that_drag_leave_the_reserve_and_are_told_from_others_until_they_are_answered() {
+    let shares = Shares::new(8, LONG);
+    let mut dragging = Vec::new();
+    for text in ["a/1", "a/2", "a/3"] {
+        let taken = take_all(&shares, text);
+        assert_eq!(taken.len(), 2, "{text}");
+        taken[0].turns_out(Temper::Dragging);
+        dragging.extend(taken);
+    }
+    // They drag: they have six in all, whoever of them wants more.
+    dragging.pop();
+    let mut third = Box::pin(take_all_later(&shares, "a/3", 2));
+    assert!(poll!(&mut third).is_pending());
+    let prompt = take_all(&shares, "a/new");
+    assert_eq!(prompt.len(), 2, "there is a reserve");
+    drop(prompt);
+    answered(&shares, "a/new");
+    drop(dragging);
+    assert_eq!(third.await.len(), 2);
+    // What drags is remembered while it asks for nothing, and over with the next answer.
+    assert_eq!(take_all(&shares, "a/1").len(), 2);
+    answered(&shares, "a/1");
+    assert_eq!(shares.state().dragged.len(), 2);
+}
+
+async fn take_all_later(shares: &Shares, text: &str, count: usize) -> Vec<Share> {
+    let name = name(text);
+    join_all((0..count).map(|_| shares.take(&name))).await
+}
+
+#[tokio::test]
+async fn a_request_that_lasts_drags_and_one_that_ends_soon_does_not() {
+    let temper = |shares: &Shares, text| shares.state().repositories[&name(text)].temper;
+    let shares = Shares::new(8, LONG);
+    let app = name("a/app");
+    let mut hanging = Box::pin(shares.have(&app, std::future::pending::<()>()));
+    assert!(poll!(&mut hanging).is_pending());
+    let kept = take_all(&shares, "a/app");
+    shares.have(&app, async {}).now_or_never();
+    assert_eq!(temper(&shares, "a/app"), Temper::Unknown, "it waits for a place");
+    drop(kept);
+    shares.have(&app, async {}).await;
+    assert_eq!(temper(&shares, "a/app"), Temper::Prompt);
+    tokio::time::pause();
+    tokio::select! {
+        () = &mut hanging => {}
+        () = sleep(DRAGS_AFTER + Duration::from_millis(1)) => {}
+    }
+    assert_eq!(temper(&shares, "a/app"), Temper::Dragging);
+    drop(hanging);
+    assert!(shares.state().dragged.contains(&name("a/app")));
+}
+
+#[tokio::test]
+async fn what_is_cut_off_before_it_could_drag_drags_sooner() {
+    tokio::time::pause();
+    let shares = Shares::new(8, Duration::from_millis(100));
+    let request = tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>());
+    assert!(shares.have(&name("a/app"), request).await.is_err());
+    assert!(shares.state().dragged.contains(&name("a/app")));
+}
+
+#[tokio::test]
+async fn those_that_wait_take_turns() {
+    let shares = Shares::new(1, LONG);
+    let first = shares.take(&name("a/first")).await;
+    let order = Mutex::new(Vec::new());
+    let wait = |text: &'static str| {
+        let (shares, order) = (&shares, &order);
+        async move {
+            let _share = shares.take(&name(text)).await;
+            order.lock().unwrap().push(text);
+        }
+    };
+    let mut all = Box::pin(join_all([
+        wait("a/many"),
+        wait("a/many"),
+        wait("a/many"),
+        wait("a/few"),
+        wait("a/one"),
+        wait("a/few"),
+    ]));
+    assert!(poll!(&mut all).is_pending());
+    drop(first);
+    all.await;
+    let order = order.into_inner().unwrap();
+    let expected = ["a/many", "a/few", "a/one", "a/many", "a/few", "a/many"];
+    assert_eq!(order, expected);
+}
+
+#[tokio::test]
+async fn who_stopped_waiting_takes_no_place_and_nothing_stays() {
+    let shares = Shares::new(1, LONG);
+    let first = shares.take(&name("a/first")).await;
+    let mut gone = Box::pin(take_all_later(&shares, "a/gone", 100));
+    assert!(poll!(&mut gone).is_pending());
+    let mut last = Box::pin(take_all_later(&shares, "a/last", 1));
+    assert!(poll!(&mut last).is_pending());
+    drop(gone);
+    drop(first);
+    assert_eq!(last.now_or_never().map(|taken| taken.len()), Some(1));
+    let state = shares.state();
+    assert_eq!((state.taken, state.dragging), (0, 0));
+    assert!(state.repositories.is_empty() && state.turns.iter().all(VecDeque::is_empty));
+}
+
+#[tokio::test]
+async fn a_place_given_to_who_just_stopped_waiting_goes_to_the_next() {
+    let shares = Shares::new(1, LONG);
+    let first = shares.take(&name("a/first")).await;
+    let mut gone = Box::pin(take_all_later(&shares, "a/gone", 1));
+    let mut last = Box::pin(take_all_later(&shares, "a/last", 1));
+    assert!(poll!(&mut gone).is_pending());
+    assert!(poll!(&mut last).is_pending());
+    drop(first);
+    drop(gone);
+    assert_eq!(last.now_or_never().map(|taken| taken.len()), Some(1));
+}
+
+#[tokio::test]
+async fn whatever_happens_the_rules_hold_and_nobody_waits_for_ever() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| rand::rng().random());
+    println!("SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    for all in [1, 2, 3, 5, 8, 16] {
+        let shares = Shares::new(all, LONG);
+        let names: Vec<RepositoryName> = (0..12).map(|n| name(&format!("a/r{n}"))).collect();
+        let mut waiting = Vec::new();
+        let mut taken: Vec<Share> = Vec::new();
+        for _ in 0..2_000 {
+            match rng.random_range(0..10) {
+                0..4 => {
+                    let of = &names[rng.random_range(0..names.len())];
+                    waiting.push(shares.take(of).boxed());
+                }
+                4 if !waiting.is_empty() => drop(waiting.swap_remove(rng.random_range(0..waiting.len()))),
+                5 | 6 if !taken.is_empty() => {
+                    let temper = [Temper::Prompt, Temper::Dragging][rng.random_range(0..2)];
+                    taken[rng.random_range(0..taken.len())].turns_out(temper);
+                }
+                7.. if !taken.is_empty() => drop(taken.swap_remove(rng.random_range(0..taken.len()))),
+                _ => {}
+            }
+            let mut still = Vec::new();
+            for mut one in waiting {
+                match poll!(&mut one) {
+                    std::task::Poll::Ready(share) => taken.push(share),
+                    std::task::Poll::Pending => still.push(one),
+                }
+            }
+            waiting = still;
+            holds(&shares, taken.len());
+            // Else the runtime has them wait after so many that did not.
+            tokio::task::yield_now().await;
+        }
+        taken.clear();
+        while !waiting.is_empty() {
+            let (share, _, rest) = futures_util::future::select_all(waiting).await;
+            drop(share);
+            waiting = rest;
+        }
+        assert!(shares.state().repositories.is_empty());
+    }
+}
+
+/// The counts are what they count, no more places are taken than there are, and none is free that somebody may have.
+fn holds(shares: &Shares, taken: usize) {
+    let state = shares.state();
+    let all = shares.all;
+    assert_eq!(state.taken, taken);
+    assert!(taken <= all);
+    let sum = |of: fn(&Repository) -> usize| state.repositories.values().map(of).sum::<usize>();
+    assert_eq!(sum(|repository| repository.taken), taken);
+    assert_eq!(
+        sum(|repository| repository.dragging(repository.taken)),
+        state.dragging
+    );
+    for (name, repository) in &state.repositories {
+        let is_open = repository.waiting.iter().any(|sender| !sender.is_closed());
+        let is_dragging = repository.temper == Temper::Dragging;
+        let may = repository.taken < repository.temper.most(all)
+            && taken < all
+            && !(is_dragging && state.dragging >= beside_reserve(all));
+        assert!(!(is_open && may), "{name} waits: {state:?}");
+    }
+}
