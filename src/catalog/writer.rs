@@ -25,8 +25,9 @@ use crate::{clock::Clock, image::RepositoryName, journal::JournalId};
 const GATHER: Duration = Duration::from_millis(200);
 const BATCH_ENTRIES: usize = 2_000;
 
-/// The longest rest after a batch, but for a flood.
+/// The longest rest after a batch, but for a flood; and how often is looked whether it is still to last.
 const REST_MAX: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// So many news a second are a rush, and so many a flood: several times what can be written down without any rest.
 const RUSH: f64 = 2_000.0;
@@ -87,7 +88,7 @@ pub(super) struct Writer {
     failures: u32,
     /// What had been lost when what is pending was last compared with what is owed.
     lost: u64,
-    /// How much had been told when the last batch was written, and when that was.
+    /// How much had been told when that was last looked at, and when that was.
     told: (u64, Instant),
     pub(super) rest_max: Duration,
     pub(super) close_within: Duration,
@@ -218,8 +219,11 @@ impl Writer {
                 self.gauges.wrote(rows);
                 chunk.at = end;
                 self.recovered();
-                let is_more = is_full || !self.line.is_in_memory();
-                self.rest(began, is_more);
+                if is_full || !self.line.is_in_memory() {
+                    self.rest(began.elapsed());
+                } else {
+                    self.pace();
+                }
             }
             Err(error @ StoreError::Unusable(_)) => {
                 self.fail(&error);
@@ -270,16 +274,25 @@ impl Writer {
         self.line.pause(self.held_up_for);
     }
 
-    /// Rests after a batch that took since `began`.
-    fn rest(&mut self, began: Instant, is_more: bool) {
+    /// Rests after a batch that took so long and behind which more waits, while news come as fast as they do.
+    fn rest(&mut self, took: Duration) {
+        let began = Instant::now();
+        loop {
+            let (times, most) = self.pace().rests(self.line.is_filling());
+            let rest = (took * times).min(self.rest_max * most);
+            let left = rest.saturating_sub(began.elapsed());
+            if left.is_zero() || self.line.is_closed() {
+                return;
+            }
+            self.line.pause(left.min(LOOK_EVERY));
+        }
+    }
+
+    /// How fast news came since this was asked last.
+    fn pace(&mut self) -> Pace {
         let told = self.gauges.told.load(Ordering::Relaxed);
         let (before, at) = std::mem::replace(&mut self.told, (told, Instant::now()));
-        if is_more {
-            let pace = Pace::of(told - before, at.elapsed());
-            let (times, most) = pace.rests(self.line.is_filling());
-            self.line
-                .pause((began.elapsed() * times).min(self.rest_max * most));
-        }
+        Pace::of(told - before, at.elapsed())
     }
 
     /// Pruning, and the figures.
