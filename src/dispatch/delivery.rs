@@ -156,6 +156,12 @@ impl Dispatcher {
                 // It says why, and takes nobody's turn.
                 Err(_) => break Box::pin(self.attempt(&endpoint, &shipment)).await,
             };
+            if self.0.resent.has(&shipment.which) {
+                tokio::select! {
+                    () = soft.cancelled() => return None,
+                    () = Box::pin(self.0.resent.wait(&shipment.which)) => {}
+                }
+            }
             let turn = tokio::select! {
                 () = soft.cancelled() => return None,
                 turn = self.turn(&endpoint, &target, is_wanted) => turn,

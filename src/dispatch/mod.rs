@@ -64,6 +64,7 @@ mod prepare;
 pub mod redeliver;
 pub mod refusals;
 mod replay;
+mod resent;
 pub mod retry;
 mod shortage;
 pub mod states;
@@ -77,6 +78,7 @@ use lanes::Lanes;
 use redeliver::ByHand;
 use refusals::Refusals;
 use replay::Replays;
+use resent::Resent;
 use shortage::Shortage;
 use states::States;
 use turn::{Turn, Turns, Waits};
@@ -165,6 +167,7 @@ struct Shared {
     removed: Throttle,
     /// What is sent again.
     replays: Replays,
+    resent: Resent,
     /// To whom somebody sends by hand.
     by_hand: ByHand,
     /// What of it waits.
@@ -198,6 +201,7 @@ impl Dispatcher {
             shortage: Shortage::new(),
             removed: Throttle::new(),
             replays: Replays::default(),
+            resent: Resent::default(),
             by_hand: ByHand::default(),
             again: Again::default(),
         }))

@@ -207,11 +207,13 @@ impl Dispatcher {
                 Some(turn.ok().flatten().ok_or(SendAgainError::Busy)?)
             }
         };
+        let resending = self.0.resent.begin(letter);
         let checked = self.newer(vec![kept.clone()], order).await?;
         if checked.iter().any(|(_, newer)| *newer == Newer::Known) {
             return Err(SendAgainError::Newer);
         }
         let attempted = self.send_letter(&settings, letter, &sizes, turn).await;
+        drop(resending);
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
         match past {
             None => self.keep_outcome(&kept, &attempted).await,

@@ -256,6 +256,7 @@ impl Dispatcher {
                 turn
             }
         };
+        let resending = self.0.resent.begin(&kept.letter);
         let checked = self.newer(vec![kept], order).await?.pop();
         let Some((kept, newer)) = checked else {
             return Ok(true);
@@ -269,6 +270,7 @@ impl Dispatcher {
         }
         let was_well = !self.0.parts.states.is_failing(&endpoint.id);
         let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;
+        drop(resending);
         if attempted.is_of_the_past && matches!(attempted.outcome, Outcome::Failed { .. }) {
             return Ok(true);
         }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 use super::{
@@ -120,12 +121,15 @@ struct Came {
     at: Instant,
 }
 
+/// No answer until another one is told.
+const LATER: usize = 0;
+
 /// Takes webhooks on the loopback, and answers as it is told.
 #[derive(Clone)]
 struct Hook {
     url: String,
     came: Arc<Mutex<Vec<Came>>>,
-    status: Arc<AtomicUsize>,
+    status: watch::Sender<usize>,
 }
 
 impl Hook {
@@ -134,7 +138,7 @@ impl Hook {
         let hook = Self {
             url: format!("http://{}/hook?token=hunter2", listener.local_addr().unwrap()),
             came: Arc::default(),
-            status: Arc::new(AtomicUsize::new(status)),
+            status: watch::Sender::new(status),
         };
         let serving = hook.clone();
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
@@ -147,7 +151,7 @@ impl Hook {
     }
 
     fn answer(&self, status: usize) {
-        self.status.store(status, Ordering::Release);
+        self.status.send_replace(status);
     }
 
     fn came(&self) -> Vec<Came> {
@@ -190,7 +194,10 @@ impl Hook {
                 body,
                 at: Instant::now(),
             });
-            let status = self.status.load(Ordering::Acquire);
+            let mut told = self.status.subscribe();
+            let Ok(status) = told.wait_for(|status| *status != LATER).await.map(|told| *told) else {
+                return;
+            };
             let answer = format!("HTTP/1.1 {status} Told\r\nContent-Length: 12\r\n\r\nsaid hunter2");
             if writer.write_all(answer.as_bytes()).await.is_err() {
                 return;

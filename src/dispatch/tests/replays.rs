@@ -150,6 +150,43 @@ async fn a_newer_push_that_waits_is_not_passed_not_even_if_it_came_after_the_rep
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_newer_push_waits_for_the_older_one_of_its_tag_that_is_being_sent_again() {
+    for by_hand in [false, true] {
+        let (folder, hook) = (folder(), Hook::start(404).await);
+        let stage = with_letters(&folder, &hook, UNPACED, &["1"]).await;
+        let before = hook.came().len();
+        hook.answer(LATER);
+        let again = async {
+            if by_hand {
+                let ci = named("ci");
+                let sent = stage
+                    .dispatcher
+                    .redeliver(None, sequence(1), &ci, Order::KeepNewest, true);
+                assert!(matches!(sent.await, Ok(Redelivered::Sent(_))));
+            } else {
+                assert_eq!(replay(&stage, Order::KeepNewest).await.replayed, 1);
+            }
+        };
+        let newer = async {
+            hook.wait_for(before + 1).await;
+            stage.take(vec![push("acme/app", "1", &["ci"])]).await;
+            // Those of another tag, and of another repository, don't wait.
+            stage.take(vec![push("acme/other", "1", &["ci"])]).await;
+            let came = hook.wait_for(before + 2).await.split_off(before);
+            assert_eq!(came[1].image, "acme/other:1");
+            hook.answer(200);
+        };
+        tokio::join!(again, newer);
+        let came = hook.wait_for(before + 3).await.split_off(before);
+        assert_eq!(came[2].image, "acme/app:1");
+        assert_ne!(came[2].id, came[0].id, "it is the newer one");
+        stage.wait_for_nothing_owed().await;
+        assert_eq!(stage.letters().stats().letters, 0);
+        stage.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_is_marked_is_let_be_once_a_newer_push_has_come() {
     let (folder, hook) = (folder(), Hook::start(404).await);
     let stage = with_letters(&folder, &hook, UNPACED, &["1", "2"]).await;
