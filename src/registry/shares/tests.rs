@@ -95,8 +95,11 @@ async fn what_is_cut_off_before_it_could_drag_drags_sooner() {
 }
 
 #[tokio::test]
-async fn those_that_wait_take_turns() {
+async fn those_that_wait_take_turns_those_that_drag_too() {
     let shares = Shares::new(1, LONG);
+    let few = shares.take(&name("a/few")).await;
+    few.turns_out(Temper::Dragging);
+    drop(few);
     let first = shares.take(&name("a/first")).await;
     let order = Mutex::new(Vec::new());
     let wait = |text: &'static str| {
@@ -126,7 +129,8 @@ async fn those_that_wait_take_turns() {
 async fn who_stopped_waiting_takes_no_place_and_nothing_stays() {
     let shares = Shares::new(1, LONG);
     let first = shares.take(&name("a/first")).await;
-    let mut gone = Box::pin(take_all_later(&shares, "a/gone", 100));
+    // So many that to pass over one from within another would take all of the stack.
+    let mut gone = Box::pin(take_all_later(&shares, "a/gone", 50_000));
     assert!(poll!(&mut gone).is_pending());
     let mut last = Box::pin(take_all_later(&shares, "a/last", 1));
     assert!(poll!(&mut last).is_pending());

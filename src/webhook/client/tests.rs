@@ -440,7 +440,11 @@ enum End {
 async fn a_request_that_a_kept_connection_took_along_is_sent_again_at_once() {
     for how in [End::Close, End::Reset] {
         let receiver = Receiver::new().await;
-        let client = client();
+        let client = Client::new(Options {
+            idle_timeout: Duration::from_hours(1),
+            ..options()
+        })
+        .unwrap();
         let sends = async {
             receiver.send_from(&client).await.unwrap();
             receiver.send_from(&client).await
@@ -452,7 +456,9 @@ async fn a_request_that_a_kept_connection_took_along_is_sent_again_at_once() {
             let again = read_request(&mut stream).await;
             stream.write_all(OK).await.unwrap();
             // It was opened for that request alone.
-            assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+            let mut rest = [0; 16];
+            let end = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut rest));
+            assert_eq!(end.await.unwrap().unwrap(), 0);
             (lost, again)
         });
         assert_eq!(second.unwrap().status, 200);
