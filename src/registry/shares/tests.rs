@@ -157,10 +157,7 @@ async fn a_place_given_to_who_just_stopped_waiting_goes_to_the_next() {
 
 #[tokio::test]
 async fn whatever_happens_the_rules_hold_and_nobody_waits_for_ever() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| rand::rng().random());
-    println!("SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(11);
     for all in [1, 2, 3, 5, 8, 16] {
         let shares = Shares::new(all, LONG);
         let names: Vec<RepositoryName> = (0..12).map(|n| name(&format!("a/r{n}"))).collect();
