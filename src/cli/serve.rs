@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::{Exit, Failure};
 use crate::{
     app::{self, RunError},
-    config::{Config, LogFormat, environment},
+    config::{Config, LogFormat, environment, no_color},
     listener::BindError,
     telemetry::log,
     webhook::connect::LOOKUPS_MAX,
@@ -29,7 +29,8 @@ pub fn run(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
         LogFormat::Text => log::LogFormat::Text,
         LogFormat::Json => log::LogFormat::Json,
     };
-    log::init_logging(format, &config.log.level).map_err(|error| Failure::new(Exit::Configuration, error))?;
+    log::init_logging(format, &config.log.level, no_color())
+        .map_err(|error| Failure::new(Exit::Configuration, error))?;
     let file = config
         .file
         .as_ref()

@@ -104,10 +104,18 @@ pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os()
 }
 
-/// Whether the environment asks for output without colours (<https://no-color.org>).
+/// Whether the environment asks for output without colours (<https://no-color.org>), or the terminal has none.
 #[must_use]
 pub fn no_color() -> bool {
-    environment().any(|(name, value)| name == "NO_COLOR" && !value.is_empty())
+    is_colourless(environment())
+}
+
+fn is_colourless(mut environment: impl Iterator<Item = (OsString, OsString)>) -> bool {
+    environment.any(|(name, value)| match name.to_str() {
+        Some("NO_COLOR") => !value.is_empty(),
+        Some("TERM") => value == "dumb",
+        _ => false,
+    })
 }
 
 /// `config.example.toml`: every key with its default and what it is for.

@@ -326,3 +326,18 @@ fn what_another_configuration_changes_is_told_by_name_and_key() {
     assert!(!changes.leave_endpoints());
     assert_eq!(before.changes(&before.clone()), Changes::default());
 }
+
+#[test]
+fn colours_are_left_out_when_the_environment_says_so_or_the_terminal_has_none() {
+    let is_colourless = |list: &[(&str, &str)]| is_colourless(variables(list).into_iter());
+    for list in [("NO_COLOR", "1"), ("NO_COLOR", "0"), ("TERM", "dumb")] {
+        assert!(is_colourless(&[("TERM", "xterm"), list]), "{list:?}");
+    }
+    for list in [
+        ("NO_COLOR", ""),
+        ("TERM", "xterm-256color"),
+        ("COLORTERM", "dumb"),
+    ] {
+        assert!(!is_colourless(&[list]), "{list:?}");
+    }
+}

@@ -46,12 +46,13 @@ pub enum LoggingError {
 const AUDIT: &str = "shipbell::audit";
 
 /// Sends this process's log lines of `level` (`info`, or directives such as
-/// `info,shipbell::journal=debug`) and above to stderr, and those of the audit at any level but `off`.
+/// `info,shipbell::journal=debug`) and above to stderr, and those of the audit at any level but `off`. On a terminal
+/// they have colours, unless `no_color`.
 ///
 /// # Errors
 /// See [`LoggingError`].
-pub fn init_logging(format: LogFormat, level: &str) -> Result<(), LoggingError> {
-    let ansi = io::stderr().is_terminal();
+pub fn init_logging(format: LogFormat, level: &str, no_color: bool) -> Result<(), LoggingError> {
+    let ansi = io::stderr().is_terminal() && !no_color;
     subscriber(format, level, ansi, Clock::system(), io::stderr)?
         .try_init()
         .map_err(|_| LoggingError::Twice)

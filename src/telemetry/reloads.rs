@@ -27,10 +27,12 @@ impl Default for Reloads {
     fn default() -> Self {
         let sound = Gauge::default();
         sound.set(1);
-        Self {
-            reloads: Family::default(),
-            sound,
+        let reloads = Family::<ReloadLabels, Counter>::default();
+        // There from the beginning: an increase is seen only of what was there before.
+        for result in [ReloadResult::Applied, ReloadResult::Refused] {
+            drop(reloads.get_or_create(&ReloadLabels { result }));
         }
+        Self { reloads, sound }
     }
 }
 

@@ -55,18 +55,21 @@ fn without_a_login_only_loopback_by_name_and_our_own_pages_come_in() {
         let refused = api.with(name, value).put(&path, &body);
         assert_eq!(refused.status, 403, "{name}: {}", refused.text());
     }
-    let mut raw = std::net::TcpStream::connect(("127.0.0.1", shipbell.admin_port())).unwrap();
-    std::io::Write::write_all(
-        &mut raw,
-        b"GET /api/v1/repositories HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
-    )
-    .unwrap();
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut raw, &mut said).unwrap();
-    assert!(
-        said.starts_with("HTTP/1.1 421"),
-        "a name that was rebound: {said}"
-    );
+    for hosts in [
+        "Host: evil.example",
+        "Host: localhost\r\nHost: evil.example",
+        "Host: evil.example\r\nHost: localhost",
+    ] {
+        let mut raw = std::net::TcpStream::connect(("127.0.0.1", shipbell.admin_port())).unwrap();
+        let asked = format!("GET /api/v1/repositories HTTP/1.1\r\n{hosts}\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut raw, asked.as_bytes()).unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut raw, &mut said).unwrap();
+        assert!(
+            said.starts_with("HTTP/1.1 421"),
+            "a name that was rebound, {hosts}: {said}"
+        );
+    }
     assert_eq!(api.get(&path).status, 404, "nothing was saved");
     let ours = format!("http://127.0.0.1:{}", shipbell.admin_port());
     assert_eq!(api.with("Origin", &ours).put(&path, &body).status, 201);

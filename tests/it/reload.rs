@@ -108,6 +108,11 @@ fn a_mistake_leaves_everything_as_it_was_and_every_mistake_is_told() {
     let config = Config::without_registry().endpoint("one", &receiver.url("/hook?token=hunter2"));
     let mut shipbell = Shipbell::start(config);
     wait_for_metric(&shipbell, "shipbell_config_sound 1");
+    let metrics = shipbell.ops("/metrics").text();
+    for result in ["applied", "refused"] {
+        let none = format!("shipbell_config_reloads_total{{result=\"{result}\"}} 0");
+        assert!(metrics.contains(&none), "{metrics}");
+    }
     let before = configuration(&shipbell);
     assert_eq!(
         (&before["problems"], &before["refused_at"]),
@@ -151,6 +156,7 @@ fn a_mistake_leaves_everything_as_it_was_and_every_mistake_is_told() {
     }
     let refused = "shipbell_config_reloads_total{result=\"refused\"}";
     assert!(metrics.contains(refused), "{metrics}");
+    assert!(!metrics.contains(&format!("{refused} 0")), "{metrics}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{super::problem::Problem, text};
 
@@ -15,12 +15,14 @@ pub(in super::super) fn host_name(host: &str) -> &str {
 }
 
 pub(super) fn host_is_loopback(headers: &HeaderMap) -> Result<(), Problem> {
-    let name = host_name(text(headers, &header::HOST).unwrap_or_default());
-    let is_loopback = name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_loopback());
-    if is_loopback {
+    let is_loopback = |host: &HeaderValue| {
+        let name = host_name(host.to_str().unwrap_or_default());
+        let ip = name.parse::<IpAddr>();
+        name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+    };
+    // One, as HTTP has it (RFC 9112, section 3.2): of several, others might go by another.
+    let mut hosts = headers.get_all(header::HOST).into_iter();
+    if hosts.next().is_some_and(is_loopback) && hosts.next().is_none() {
         return Ok(());
     }
     Err(Problem::new(
