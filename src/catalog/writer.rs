@@ -25,9 +25,10 @@ use crate::{clock::Clock, image::RepositoryName, journal::JournalId};
 const GATHER: Duration = Duration::from_millis(200);
 const BATCH_ENTRIES: usize = 2_000;
 
-/// The longest rest after a batch, but for a flood; and how often is looked whether it is still to last.
+/// The longest rest after a batch, but for a flood; and how often is looked whether it is still to last, which is longer
+/// than pushes stop for a disk that is slow for a moment.
 const REST_MAX: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(400);
 
 /// So many news a second are a rush, and so many a flood: several times what can be written down without any rest.
 const RUSH: f64 = 2_000.0;

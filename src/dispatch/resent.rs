@@ -1,16 +1,19 @@
 //! What is being sent again at this moment, dead letters and past deliveries. It may be older than what its endpoint is
-//! owed of the same tag, which waits for it: else the older image could be the last that the endpoint hears of.
+//! owed of the same tag, which waits for it, whichever is older: else the older image could be the last that the endpoint
+//! hears of.
 //!
 //! # Order
 //! Whoever sends again begins here before it looks whether a newer push is owed; and who is lent a push looks here after
-//! it is owed. So of two that meet one sees the other: either nothing is sent again, or the newer push waits.
+//! it is owed. So of two that meet one sees the other: either nothing is sent again, or the push waits. Who is forced to
+//! send does not look, and may pass one that waits for its turn already.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     catalog::Which,
@@ -18,6 +21,9 @@ use crate::{
     push::EndpointId,
     settings::Letter,
 };
+
+/// An attempt is over by then, unless the disk stood still before it; and a lane doesn't wait for that one.
+const WAIT_MAX: Duration = Duration::from_mins(1);
 
 type Key = (RepositoryName, Tag, EndpointId);
 
@@ -63,14 +69,17 @@ impl Resent {
         has
     }
 
-    /// Waits until nothing is. Whoever sends does so within a time limit.
+    /// Waits until nothing is, or for [`WAIT_MAX`].
     pub(super) async fn wait(&self, which: &Which) {
         let mut changed = self.changed.subscribe();
-        while self.has(which) {
-            if changed.changed().await.is_err() {
-                return;
+        let none = async {
+            while self.has(which) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
             }
-        }
+        };
+        _ = timeout(WAIT_MAX, none).await;
     }
 
     /// Every change is whole before anything can panic.

@@ -1,9 +1,9 @@
 //! The registry's API, read only: manifests by digest and by tag, tags, blob sizes.
 //!
 //! Every answer has a bound in bytes and in time, every manifest is verified against its digest, and at
-//! most [`Options::concurrency`] requests are under way at once, with a [share](shares) for each repository. Redirects are not followed, but for one:
-//! a blob's `HEAD` may lead to the storage behind the registry, once and without credentials. Proxies are
-//! never taken from the environment.
+//! most [`Options::concurrency`] requests are under way at once, with a [share](shares) for each repository.
+//! Redirects are not followed, but for one: a blob's `HEAD` may lead to the storage behind the registry, once and
+//! without credentials. Proxies are never taken from the environment.
 //!
 //! Sources: the OCI distribution spec, and CNCF Distribution 2.8 to 3.1 where it differs.
 

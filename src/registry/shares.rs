@@ -3,11 +3,14 @@
 //! # Rules
 //! 1. No more requests are under way than there are places. Repositories that wait for one take turns: one with thousands
 //!    of questions is no longer in the way than one with a few.
-//! 2. A request drags once it has lasted longer than [`DRAGS_AFTER`], and its repository from then on until it is answered
-//!    sooner. Those that drag have all together no more places than are left beside a reserve, which is a quarter: there
-//!    is one, or soon will be, for those that don't.
+//! 2. A request drags once it has lasted longer than [`DRAGS_AFTER`], and its repository from then on until one of its
+//!    requests is answered sooner. One that drags gets no place more while what drags, and what it has, takes all but a
+//!    reserve, which is a quarter.
 //! 3. A repository has at most a quarter of the places while it drags, or as long as nothing is known of it; and all but
 //!    the reserve once it is answered.
+//!
+//! So the reserve is lost only to those of which it was not known that they drag: to several at once that are new, until
+//! their requests end. A single place has none.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -22,7 +25,7 @@ use tokio::{sync::oneshot, time::sleep};
 use crate::image::RepositoryName;
 
 /// How long a request may last before it drags: several times what a registry takes for an answer from a cold store.
-const DRAGS_AFTER: Duration = Duration::from_millis(500);
+const DRAGS_AFTER: Duration = Duration::from_secs(1);
 
 /// The most repositories of which it is remembered, while they ask for nothing, that they drag.
 const DRAGGED_MAX: usize = 1_000;
@@ -37,7 +40,7 @@ pub(super) struct Shares {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Places that are taken, and those of them that repositories have which drag.
+    /// Places that are taken, and those of them whose requests drag, or whose repositories did when they got them.
     taken: usize,
     dragging: usize,
     /// Those that have places or wait for some.
@@ -74,6 +77,8 @@ enum Temper {
 struct Share {
     shares: Shares,
     name: RepositoryName,
+    /// Whether it is counted among those that drag.
+    drags: bool,
 }
 
 impl Shares {
@@ -88,7 +93,7 @@ impl Shares {
 
     /// Has a request for that repository wait for its place, and makes it.
     pub(super) async fn have<T>(&self, name: &RepositoryName, request: impl Future<Output = T>) -> T {
-        let share = self.take(name).await;
+        let mut share = self.take(name).await;
         let mut request = pin!(request);
         tokio::select! {
             biased;
@@ -116,10 +121,16 @@ impl Shares {
     fn give(&self) {
         loop {
             let next = self.state().next(self.all);
-            let Some((name, sender)) = next else { return };
-            let shares = self.clone();
+            let Some((name, drags, sender)) = next else {
+                return;
+            };
+            let share = Share {
+                shares: self.clone(),
+                name,
+                drags,
+            };
             // Without the lock: who stopped waiting just now gives it back.
-            drop(sender.send(Share { shares, name }));
+            drop(sender.send(share));
         }
     }
 
@@ -130,15 +141,23 @@ impl Shares {
 }
 
 impl Share {
-    fn turns_out(&self, temper: Temper) {
-        self.shares.state().turns_out(&self.name, temper, self.shares.all);
+    /// Its repository's requests go like this now.
+    fn turns_out(&mut self, temper: Temper) {
+        let mut state = self.shares.state();
+        if temper == Temper::Dragging && !std::mem::replace(&mut self.drags, true) {
+            state.dragging += 1;
+        }
+        state.turns_out(&self.name, temper, self.shares.all);
+        drop(state);
         self.shares.give();
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.shares.state().give_back(&self.name, self.shares.all);
+        self.shares
+            .state()
+            .give_back(&self.name, self.drags, self.shares.all);
         self.shares.give();
     }
 }
@@ -157,13 +176,17 @@ impl State {
                 },
                 ..Repository::default()
             });
+        // Those who stopped waiting, for as long as their repository may not have a place more.
+        while repository.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            repository.waiting.pop_front();
+        }
         repository.waiting.push_back(sender);
         self.queue(name, all);
         place
     }
 
-    /// Whose turn is next, if there is a place for it, which is taken then.
-    fn next(&mut self, all: usize) -> Option<(RepositoryName, oneshot::Sender<Share>)> {
+    /// Whose turn is next, if there is a place for it, which is taken then; and whether it is one of those that drag.
+    fn next(&mut self, all: usize) -> Option<(RepositoryName, bool, oneshot::Sender<Share>)> {
         while self.taken < all {
             let [prompt, dragging] = self
                 .turns
@@ -182,18 +205,19 @@ impl State {
                 continue;
             };
             repository.turn = None;
+            let drags = repository.temper == Temper::Dragging;
             // Those who stopped waiting are passed over.
             let waiting = std::iter::from_fn(|| repository.waiting.pop_front());
             let first = { waiting }.find(|sender| !sender.is_closed());
             if first.is_some() {
                 repository.taken += 1;
                 self.taken += 1;
-                self.dragging += repository.dragging(1);
+                self.dragging += usize::from(drags);
             }
             self.queue(&name, all);
             self.forget(&name);
             if let Some(sender) = first {
-                return Some((name, sender));
+                return Some((name, drags, sender));
             }
         }
         None
@@ -225,43 +249,35 @@ impl State {
         }
         let known = self.repositories.remove(name);
         let dragged = known.is_some_and(|known| known.temper == Temper::Dragging);
-        if dragged && self.dragged.len() < DRAGGED_MAX {
+        if dragged {
+            if self.dragged.len() >= DRAGGED_MAX
+                && let Some(any) = self.dragged.iter().next().cloned()
+            {
+                self.dragged.remove(&any);
+            }
             self.dragged.insert(name.clone());
         }
     }
 
-    /// Its requests go like this now.
     fn turns_out(&mut self, name: &RepositoryName, temper: Temper, all: usize) {
         let Some(repository) = self.repositories.get_mut(name) else {
             return;
         };
         if repository.temper != temper {
-            self.dragging -= repository.dragging(repository.taken);
             repository.temper = temper;
-            self.dragging += repository.dragging(repository.taken);
             repository.turn = None;
             self.queue(name, all);
         }
     }
 
-    fn give_back(&mut self, name: &RepositoryName, all: usize) {
+    fn give_back(&mut self, name: &RepositoryName, drags: bool, all: usize) {
         self.taken -= 1;
+        self.dragging -= usize::from(drags);
         if let Some(repository) = self.repositories.get_mut(name) {
             repository.taken -= 1;
-            self.dragging -= repository.dragging(1);
         }
         self.queue(name, all);
         self.forget(name);
-    }
-}
-
-impl Repository {
-    /// Of so many places, how many one has that drags.
-    fn dragging(&self, places: usize) -> usize {
-        match self.temper {
-            Temper::Unknown | Temper::Prompt => 0,
-            Temper::Dragging => places,
-        }
     }
 }
 

@@ -98,10 +98,16 @@ impl Health {
         }
     }
 
+    /// Whether the registry answered anybody since.
+    pub(super) fn was_answered_since(&self, since: Instant) -> bool {
+        let answered_at = self.state().answered_at;
+        answered_at.is_some_and(|answered_at| answered_at >= since)
+    }
+
     /// A batch that began at `since` waited until its deadline for requests of its own.
     pub(super) fn waited_in_vain(&self, since: Instant) {
+        let was_answered = self.was_answered_since(since);
         let mut state = self.state();
-        let was_answered = state.answered_at.is_some_and(|answered_at| answered_at >= since);
         if !was_answered && state.silent_at.replace(Instant::now()).is_none() {
             let error = state.missed.as_ref().map(|(_, error)| error.to_string());
             let error = error.as_deref().unwrap_or("no answer by the deadline");

@@ -171,6 +171,11 @@ impl Manifests {
             };
             if error.is_silence() {
                 call.has_met_silence.store(true, Ordering::Relaxed);
+                // Whether that goes for others too: an answer to this says that it doesn't.
+                if !self.health.was_answered_since(call.since) {
+                    let probe = self.client.probe(&call.name, PROBE_TIMEOUT);
+                    self.health.note(&probe.await);
+                }
             }
             match error.disposition() {
                 Disposition::Gone => return Ok(None),

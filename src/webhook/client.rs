@@ -4,8 +4,8 @@
 //! while and used again, by requests that go the same way.
 //!
 //! Receivers close kept connections when they like, and a request may just be on its way then. So one that a
-//! connection takes along when it ends, without an answer, goes out once more, at once and on a connection of its own,
-//! if that connection had carried an answer before. Should the receiver have taken it all the same, it knows it by its
+//! connection takes along when it ends soon, without an answer, goes out once more, at once and on a connection of its
+//! own, if that connection had carried an answer before. Should the receiver have taken it all the same, it knows it by its
 //! `webhook-id`, which is what RFC 9110, section 9.2.2, asks for. What a new connection takes along fails the attempt,
 //! and whether there is another is the dispatcher's decision.
 
@@ -37,6 +37,10 @@ use super::{
     tunnel,
 };
 use crate::{clock::Timestamp, secret::Secret};
+
+/// A connection that is closed later than this after a request was sent was not closing when it was: whoever had it may
+/// have been at work on the request.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How a client sends.
 #[derive(Clone, Debug)]
@@ -109,6 +113,11 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// Whether this machine had nothing left to connect with.
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::Ours(_)))
+    }
+
     /// Whether it went wrong before there was anybody to send a request to.
     #[must_use]
     pub fn is_before_sending(&self) -> bool {
@@ -178,11 +187,16 @@ impl Client {
     pub async fn send(&self, request: &Request) -> Result<Answer, SendError> {
         let deadline = Instant::now() + self.timeout;
         let pool = self.pools.get(request.route()).map_err(SendError::Certificates)?;
+        let began = Instant::now();
         let (sent, was_kept) = self.send_by(&pool.kept, request, deadline).await;
         match sent {
-            Err(SendError::Lost(how)) if was_kept => {
+            Err(SendError::Lost(how)) if was_kept && began.elapsed() < CLOSED_WITHIN => {
                 debug!(%how, "a kept connection was closed; sending once more on a new one");
-                self.send_by(&pool.fresh, request, deadline).await.0
+                match self.send_by(&pool.fresh, request, deadline).await.0 {
+                    // The first may have arrived all the same: that is what is told.
+                    Err(error) if error.is_before_sending() && !error.is_ours() => Err(SendError::Lost(how)),
+                    sent => sent,
+                }
             }
             sent => sent,
         }
@@ -222,7 +236,7 @@ impl Client {
             }
             Ok(Err(error)) => {
                 let error = send_error(&error);
-                if let SendError::Connect(ConnectError::Ours(_)) = error {
+                if error.is_ours() {
                     self.pools.is_short();
                 }
                 Err(error)

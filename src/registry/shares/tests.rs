@@ -16,14 +16,14 @@ fn take_all(shares: &Shares, text: &str) -> Vec<Share> {
 }
 
 fn answered(shares: &Shares, text: &str) {
-    let share = shares.take(&name(text)).now_or_never().unwrap();
+    let mut share = shares.take(&name(text)).now_or_never().unwrap();
     share.turns_out(Temper::Prompt);
 }
 
 #[tokio::test]
 async fn one_of_which_nothing_is_known_has_a_quarter_and_all_but_the_reserve_once_it_was_answered() {
     let shares = Shares::new(8, LONG);
-    let first = take_all(&shares, "a/first");
+    let mut first = take_all(&shares, "a/first");
     assert_eq!(first.len(), 2);
     first[0].turns_out(Temper::Prompt);
     let more = take_all(&shares, "a/first");
@@ -36,9 +36,11 @@ async fn those_that_drag_leave_the_reserve_and_are_told_from_others_until_they_a
     let shares = Shares::new(8, LONG);
     let mut dragging = Vec::new();
     for text in ["a/1", "a/2", "a/3"] {
-        let taken = take_all(&shares, text);
+        let mut taken = take_all(&shares, text);
         assert_eq!(taken.len(), 2, "{text}");
-        taken[0].turns_out(Temper::Dragging);
+        for share in &mut taken {
+            share.turns_out(Temper::Dragging);
+        }
         dragging.extend(taken);
     }
     // They drag: they have six in all, whoever of them wants more.
@@ -97,7 +99,7 @@ async fn what_is_cut_off_before_it_could_drag_drags_sooner() {
 #[tokio::test]
 async fn those_that_wait_take_turns_those_that_drag_too() {
     let shares = Shares::new(1, LONG);
-    let few = shares.take(&name("a/few")).await;
+    let mut few = shares.take(&name("a/few")).await;
     few.turns_out(Temper::Dragging);
     drop(few);
     let first = shares.take(&name("a/first")).await;
@@ -172,7 +174,8 @@ async fn whatever_happens_the_rules_hold_and_nobody_waits_for_ever() {
                 4 if !waiting.is_empty() => drop(waiting.swap_remove(rng.random_range(0..waiting.len()))),
                 5 | 6 if !taken.is_empty() => {
                     let temper = [Temper::Prompt, Temper::Dragging][rng.random_range(0..2)];
-                    taken[rng.random_range(0..taken.len())].turns_out(temper);
+                    let one = rng.random_range(0..taken.len());
+                    taken[one].turns_out(temper);
                 }
                 7.. if !taken.is_empty() => drop(taken.swap_remove(rng.random_range(0..taken.len()))),
                 _ => {}
@@ -185,7 +188,7 @@ async fn whatever_happens_the_rules_hold_and_nobody_waits_for_ever() {
                 }
             }
             waiting = still;
-            holds(&shares, taken.len());
+            holds(&shares, &taken);
             // Else the runtime has them wait after so many that did not.
             tokio::task::yield_now().await;
         }
@@ -200,17 +203,14 @@ async fn whatever_happens_the_rules_hold_and_nobody_waits_for_ever() {
 }
 
 /// The counts are what they count, no more places are taken than there are, and none is free that somebody may have.
-fn holds(shares: &Shares, taken: usize) {
+fn holds(shares: &Shares, held: &[Share]) {
     let state = shares.state();
-    let all = shares.all;
+    let (all, taken) = (shares.all, held.len());
     assert_eq!(state.taken, taken);
     assert!(taken <= all);
     let sum = |of: fn(&Repository) -> usize| state.repositories.values().map(of).sum::<usize>();
     assert_eq!(sum(|repository| repository.taken), taken);
-    assert_eq!(
-        sum(|repository| repository.dragging(repository.taken)),
-        state.dragging
-    );
+    assert_eq!(held.iter().filter(|share| share.drags).count(), state.dragging);
     for (name, repository) in &state.repositories {
         let is_open = repository.waiting.iter().any(|sender| !sender.is_closed());
         let is_dragging = repository.temper == Temper::Dragging;
@@ -219,4 +219,56 @@ fn holds(shares: &Shares, taken: usize) {
             && !(is_dragging && state.dragging >= beside_reserve(all));
         assert!(!(is_open && may), "{name} waits: {state:?}");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_drags_counts_even_if_another_of_its_repository_is_answered() {
+    let shares = Shares::new(8, LONG);
+    let mut hanging = Vec::new();
+    for text in ["a/1", "a/2", "a/3"] {
+        let mut taken = take_all(&shares, text);
+        taken[0].turns_out(Temper::Dragging);
+        taken[1].turns_out(Temper::Dragging);
+        // The last to end tells of the repository.
+        drop(taken.pop());
+        answered(&shares, text);
+        hanging.extend(taken);
+    }
+    assert_eq!(shares.state().dragging, 3);
+    let mut fourth = take_all(&shares, "a/4");
+    fourth[0].turns_out(Temper::Dragging);
+    fourth[1].turns_out(Temper::Dragging);
+    drop(fourth.pop());
+    drop(fourth.pop());
+    assert_eq!(
+        take_all(&shares, "a/4").len(),
+        2,
+        "three drag, and it may have two"
+    );
+    assert_eq!(shares.state().dragging, 3);
+}
+
+#[tokio::test]
+async fn of_those_that_drag_and_ask_for_nothing_so_many_are_remembered_the_newest_among_them() {
+    let shares = Shares::new(4, LONG);
+    for n in 0..=DRAGGED_MAX {
+        let text = format!("a/r{n}");
+        let mut share = shares.take(&name(&text)).await;
+        share.turns_out(Temper::Dragging);
+        drop(share);
+        let state = shares.state();
+        assert!(state.dragged.contains(&name(&text)));
+        assert!(state.dragged.len() <= DRAGGED_MAX);
+    }
+}
+
+#[tokio::test]
+async fn those_who_stopped_waiting_do_not_add_up() {
+    let shares = Shares::new(1, LONG);
+    let app = name("a/app");
+    let _first = shares.take(&app).await;
+    for _ in 0..100 {
+        assert!(shares.take(&app).now_or_never().is_none());
+    }
+    assert_eq!(shares.state().repositories[&app].waiting.len(), 1);
 }

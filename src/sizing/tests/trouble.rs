@@ -151,3 +151,21 @@ async fn a_deadline_already_past_says_nothing_about_the_registry() {
     assert_eq!(bench.size_by(pushed(&image), 0).await, Sizes::default());
     assert_eq!(bench.size(pushed(&image)).await.image_size, Some(1));
 }
+
+#[tokio::test]
+async fn a_repository_for_which_the_registry_hangs_costs_no_other_its_sizes() {
+    let fake = Fake::start().await;
+    let client = registry::Client::new(registry::Options {
+        timeout: Duration::from_millis(200),
+        ..fake.options()
+    });
+    let sizing = Sizing::new(client.unwrap(), Options::default());
+    let image = Made::image(("config", 10), &[("layer", 20)]);
+    fake.put(&repository(), &image);
+    fake.hang_for(&other());
+    let deadline = Instant::now() + Duration::from_millis(1_500);
+    let hung = sizing.size(&other(), vec![pushed(&image)], deadline).await;
+    assert_eq!(hung[0].image_size, None);
+    let sizes = sizing.size(&repository(), vec![pushed(&image)], soon()).await;
+    assert_eq!(sizes[0].image_size, Some(30));
+}

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod answers;
+mod kept;
 mod proxies;
 mod tls;
 
@@ -387,110 +388,4 @@ fn keys_of_both_kinds_sign_side_by_side() {
     };
     assert_eq!(header, format!("{} {}", signed(PRIVATE), signed(SIGNING)));
     assert!(header.starts_with("v1a,") && header.contains(" v1,"));
-}
-
-#[tokio::test]
-async fn a_kept_connection_is_used_again() {
-    let receiver = Receiver::new().await;
-    let client = client();
-    let sends = async {
-        receiver.send_from(&client).await.unwrap();
-        receiver.send_from(&client).await.unwrap()
-    };
-    let (answer, _stream) = tokio::join!(sends, async {
-        let mut stream = receiver.answer(OK).await;
-        read_request(&mut stream).await;
-        stream.write_all(OK).await.unwrap();
-        stream
-    });
-    assert_eq!(answer.status, 200);
-}
-
-#[tokio::test]
-async fn a_kept_connection_that_the_receiver_closed_is_replaced_in_silence() {
-    let receiver = Receiver::new().await;
-    let client = client();
-    let (first, ()) = tokio::join!(receiver.send_from(&client), async {
-        let mut stream = receiver.answer(OK).await;
-        stream.shutdown().await.unwrap();
-        // The client has noticed once it closes its side too.
-        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
-    });
-    assert!(first.is_ok());
-    let (second, _stream) = tokio::join!(receiver.send_from(&client), receiver.answer(OK));
-    assert!(second.is_ok());
-}
-
-/// Takes one request and closes the connection without an answer.
-async fn close_without_answer(mut stream: TcpStream, how: End) -> String {
-    let text = read_request(&mut stream).await;
-    if how == End::Reset {
-        stream.set_zero_linger().unwrap();
-    }
-    text
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum End {
-    Close,
-    Reset,
-}
-
-#[tokio::test]
-async fn a_request_that_a_kept_connection_took_along_is_sent_again_at_once() {
-    for how in [End::Close, End::Reset] {
-        let receiver = Receiver::new().await;
-        let client = Client::new(Options {
-            idle_timeout: Duration::from_hours(1),
-            ..options()
-        })
-        .unwrap();
-        let sends = async {
-            receiver.send_from(&client).await.unwrap();
-            receiver.send_from(&client).await
-        };
-        let (second, (lost, again)) = tokio::join!(sends, async {
-            let stream = receiver.answer(OK).await;
-            let lost = close_without_answer(stream, how).await;
-            let mut stream = receiver.accept().await;
-            let again = read_request(&mut stream).await;
-            stream.write_all(OK).await.unwrap();
-            // It was opened for that request alone.
-            let mut rest = [0; 16];
-            let end = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut rest));
-            assert_eq!(end.await.unwrap().unwrap(), 0);
-            (lost, again)
-        });
-        assert_eq!(second.unwrap().status, 200);
-        assert_eq!(lost, again);
-    }
-}
-
-#[tokio::test]
-async fn a_request_that_new_connections_took_along_is_not_sent_again() {
-    for how in [End::Close, End::Reset] {
-        let receiver = Receiver::new().await;
-        let client = client();
-        let words = match how {
-            End::Close => "the receiver closed the connection before an answer came",
-            End::Reset => "connection reset by the receiver before an answer came",
-        };
-        let lose = async || close_without_answer(receiver.accept().await, how).await;
-        let (sent, _) = tokio::join!(receiver.send_from(&client), lose());
-        assert_eq!(sent.unwrap_err().to_string(), words);
-        // Nor when the new one is in the place of a kept one.
-        let sends = async {
-            receiver.send_from(&client).await.unwrap();
-            receiver.send_from(&client).await
-        };
-        let (sent, _) = tokio::join!(sends, async {
-            let stream = receiver.answer(OK).await;
-            close_without_answer(stream, how).await;
-            lose().await
-        });
-        assert_eq!(sent.unwrap_err().to_string(), words);
-        // Were it sent once more, somebody would have connected.
-        let connected = tokio::time::timeout(Duration::from_millis(50), receiver.accept()).await;
-        assert!(connected.is_err());
-    }
 }
