@@ -223,6 +223,7 @@ impl Writer {
                 if is_full || !self.line.is_in_memory() {
                     self.rest(began.elapsed());
                 } else {
+                    // How fast news come is asked of the time from here on.
                     self.pace();
                 }
             }

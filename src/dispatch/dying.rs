@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Dispatcher, Parts, letter_write::write, which};
+use super::{Dispatcher, Parts, letter_write::write, of_letter};
 use crate::{
     clock::Timestamp,
     push::{EndpointId, Pair, Settlement},
@@ -404,12 +404,7 @@ impl Dispatcher {
         parts.metrics.letters().written(count as u64);
         for (_, letter) in &written.letters {
             parts.metrics.settled(Settlement::DeadLetter);
-            let which = which(
-                &letter.repository,
-                letter.sequence,
-                &letter.endpoint,
-                letter.tag.as_ref(),
-            );
+            let which = of_letter(letter);
             parts.history.given_up(&which, &letter.reason, parts.clock.now());
         }
         self.forget(count);

@@ -16,7 +16,8 @@ use crate::{
 /// So many images are known that were delivered lately.
 pub(super) const LATELY_MAX: usize = 10_000;
 
-type Key = (RepositoryName, Tag, EndpointId);
+/// What is newer or older than another: pushes of one tag for one endpoint.
+pub(super) type Key = (RepositoryName, Tag, EndpointId);
 
 /// The newest push of each tag that was delivered lately.
 #[derive(Debug, Default)]

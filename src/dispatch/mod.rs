@@ -41,7 +41,7 @@ use crate::{
     lifecycle::Tasks,
     push::{EndpointId, Pair, Sequence, Settlement},
     queue::{Effects, Orphans, Queue},
-    settings::{LetterBounds, Settings},
+    settings::{Letter, LetterBounds, Settings},
     sizing::Sizing,
     telemetry::{Metrics, log::Throttle},
     webhook::{Endpoint, Endpoints, client::Client, target::Target},
@@ -410,6 +410,16 @@ fn which(repository: &RepositoryName, sequence: Sequence, endpoint: &EndpointId,
         repository: repository.clone(),
         tag: tag.cloned(),
     }
+}
+
+/// The delivery that a letter tells of.
+fn of_letter(letter: &Letter) -> Which {
+    which(
+        &letter.repository,
+        letter.sequence,
+        &letter.endpoint,
+        letter.tag.as_ref(),
+    )
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use super::{
     delivery::Attempted,
     health::{Event, State},
     letters::LettersError,
+    of_letter,
     replay::Newer,
-    which,
 };
 use crate::{
     catalog::{
@@ -207,7 +207,7 @@ impl Dispatcher {
                 Some(turn.ok().flatten().ok_or(SendAgainError::Busy)?)
             }
         };
-        let resending = self.0.resent.begin(letter);
+        let resending = self.0.resent.begin(&of_letter(letter));
         let checked = self.newer(vec![kept.clone()], order).await?;
         if checked.iter().any(|(_, newer)| *newer == Newer::Known) {
             return Err(SendAgainError::Newer);
@@ -218,7 +218,7 @@ impl Dispatcher {
         match past {
             None => self.keep_outcome(&kept, &attempted).await,
             Some((past, _)) if is_own && is_delivered && past.state != "delivered" => {
-                let which = which(&letter.repository, sequence, endpoint, letter.tag.as_ref());
+                let which = of_letter(letter);
                 self.write_end(&which, Settlement::Delivered);
             }
             Some(_) => {}

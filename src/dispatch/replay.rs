@@ -28,8 +28,8 @@ use super::{
     health::State,
     lately::Lately,
     letters::LettersError,
+    of_letter,
     turn::Turn,
-    which,
 };
 use crate::{
     catalog::{Reader, Which},
@@ -256,7 +256,7 @@ impl Dispatcher {
                 turn
             }
         };
-        let resending = self.0.resent.begin(&kept.letter);
+        let resending = self.0.resent.begin(&of_letter(&kept.letter));
         let checked = self.newer(vec![kept], order).await?.pop();
         let Some((kept, newer)) = checked else {
             return Ok(true);
@@ -310,12 +310,7 @@ impl Dispatcher {
         turn: Option<Turn>,
     ) -> Attempted {
         let shipment = Shipment {
-            which: which(
-                &letter.repository,
-                letter.sequence,
-                &letter.endpoint,
-                letter.tag.as_ref(),
-            ),
+            which: of_letter(letter),
             journal: letter.journal,
             digest: &letter.digest,
             sizes,
@@ -341,12 +336,7 @@ impl Dispatcher {
         };
         let letter = &kept.letter;
         if letter.journal == self.0.parts.journal.id() {
-            let which = which(
-                &letter.repository,
-                letter.sequence,
-                &letter.endpoint,
-                letter.tag.as_ref(),
-            );
+            let which = of_letter(letter);
             match &failure {
                 None => self.write_end(&which, Settlement::Delivered),
                 Some((reason, _)) => self.0.parts.history.given_up(&which, reason, now),

@@ -9,23 +9,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::watch, time::timeout};
 
-use crate::{
-    catalog::Which,
-    image::{RepositoryName, Tag},
-    push::EndpointId,
-    settings::Letter,
-};
+use super::lately::Key;
+use crate::catalog::Which;
 
 /// An attempt is over by then, unless the disk stood still before it; and a lane doesn't wait for that one.
 const WAIT_MAX: Duration = Duration::from_mins(1);
-
-type Key = (RepositoryName, Tag, EndpointId);
 
 /// How many of each are being sent.
 #[derive(Debug)]
@@ -48,25 +42,18 @@ impl Default for Resent {
 pub(super) struct Resending<'a>(&'a Resent, Key);
 
 impl Resent {
-    /// The letter is sent from now on; `None` if it has no tag, for then none is newer.
-    pub(super) fn begin(&self, letter: &Letter) -> Option<Resending<'_>> {
-        let tag = letter.tag.clone()?;
-        let key = (letter.repository.clone(), tag, letter.endpoint.clone());
-        self.change(|counts| *counts.entry(key.clone()).or_default() += 1);
+    /// That one is sent from now on; `None` if it has no tag, for then none is newer.
+    pub(super) fn begin(&self, which: &Which) -> Option<Resending<'_>> {
+        let key = key(which)?;
+        *self.counts().entry(key.clone()).or_default() += 1;
         Some(Resending(self, key))
     }
 
     /// Whether something of the push's tag is being sent again to its endpoint.
     pub(super) fn has(&self, which: &Which) -> bool {
-        let mut has = false;
-        self.change(|counts| {
-            // As a rule there is nothing at all.
-            if let (false, Some(tag)) = (counts.is_empty(), &which.tag) {
-                let key = (which.repository.clone(), tag.clone(), which.endpoint.clone());
-                has = counts.contains_key(&key);
-            }
-        });
-        has
+        let counts = self.counts();
+        // As a rule there is nothing at all.
+        !counts.is_empty() && key(which).is_some_and(|key| counts.contains_key(&key))
     }
 
     /// Waits until nothing is, or for [`WAIT_MAX`].
@@ -83,23 +70,85 @@ impl Resent {
     }
 
     /// Every change is whole before anything can panic.
-    fn change(&self, change: impl FnOnce(&mut HashMap<Key, usize>)) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut counts);
+    fn counts(&self) -> MutexGuard<'_, HashMap<Key, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Resending<'_> {
     fn drop(&mut self) {
-        self.0.change(|counts| {
-            let left = counts.get_mut(&self.1).map_or(0, |count| {
-                *count -= 1;
-                *count
-            });
-            if left == 0 {
+        let mut counts = self.0.counts();
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
                 counts.remove(&self.1);
             }
-        });
+        }
+        drop(counts);
         self.0.changed.send_replace(());
+    }
+}
+
+fn key(which: &Which) -> Option<Key> {
+    let tag = which.tag.clone()?;
+    Some((which.repository.clone(), tag, which.endpoint.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+    use crate::{
+        dispatch::which,
+        push::{EndpointId, Sequence},
+    };
+
+    fn push(number: u64, repository: &str, endpoint: &str, tag: Option<&str>) -> Which {
+        let tag = tag.map(|tag| tag.parse().unwrap());
+        let endpoint = EndpointId::Named(endpoint.into());
+        let sequence = Sequence::new(number).unwrap();
+        which(&repository.parse().unwrap(), sequence, &endpoint, tag.as_ref())
+    }
+
+    #[tokio::test]
+    async fn a_push_waits_until_the_last_of_its_tag_and_endpoint_is_sent() {
+        let resent = Resent::default();
+        let push = |number, tag| push(number, "acme/app", "ci", tag);
+        let first = resent.begin(&push(1, Some("1"))).unwrap();
+        let second = resent.begin(&push(2, Some("1"))).unwrap();
+        let newer = push(3, Some("1"));
+        let mut waiting = Box::pin(resent.wait(&newer));
+        assert!(poll!(&mut waiting).is_pending());
+        drop(first);
+        assert!(poll!(&mut waiting).is_pending());
+        drop(second);
+        waiting.await;
+        assert!(!resent.has(&newer));
+        assert!(resent.counts().is_empty());
+    }
+
+    #[test]
+    fn those_of_other_tags_repositories_and_endpoints_and_without_a_tag_do_not() {
+        let resent = Resent::default();
+        assert!(resent.begin(&push(1, "acme/app", "ci", None)).is_none());
+        let _resending = resent.begin(&push(1, "acme/app", "ci", Some("1")));
+        for other in [
+            push(2, "acme/app", "ci", Some("2")),
+            push(2, "acme/app", "ci", None),
+            push(2, "acme/app", "cd", Some("1")),
+            push(2, "acme/web", "ci", Some("1")),
+        ] {
+            assert!(!resent.has(&other), "{other:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let resent = Resent::default();
+        let push = push(1, "acme/app", "ci", Some("1"));
+        let _resending = resent.begin(&push);
+        resent.wait(&push).await;
+        assert!(resent.has(&push));
     }
 }

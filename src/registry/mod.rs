@@ -192,33 +192,27 @@ impl Client {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<u64, RegistryError> {
-        let asked = Box::pin(self.ask_blob_size(repository, digest));
-        self.0.shares.have(repository, asked).await
-    }
-
-    async fn ask_blob_size(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<u64, RegistryError> {
-        let url = self.url(repository, &format!("blobs/{digest}"))?;
-        let mut response = self.send(Method::HEAD, url.clone(), repository).await?;
-        if response.status().is_redirection() {
-            let storage = header_text(response.headers(), header::LOCATION)
-                .and_then(|location| url.join(location).ok())
-                .filter(|location| matches!(location.scheme(), "http" | "https"))
-                .ok_or_else(|| RegistryError::Malformed("a redirect leads nowhere".to_owned()))?;
-            response = Box::pin(self.send_once(Method::HEAD, storage, None)).await?;
-            if response.status() == StatusCode::NOT_FOUND {
-                // The registry does have it: what its storage says of a signed URL is another matter.
-                return Err(RegistryError::Malformed("a redirect leads to nothing".to_owned()));
+        let asked = Box::pin(async {
+            let url = self.url(repository, &format!("blobs/{digest}"))?;
+            let mut response = self.send(Method::HEAD, url.clone(), repository).await?;
+            if response.status().is_redirection() {
+                let storage = header_text(response.headers(), header::LOCATION)
+                    .and_then(|location| url.join(location).ok())
+                    .filter(|location| matches!(location.scheme(), "http" | "https"))
+                    .ok_or_else(|| RegistryError::Malformed("a redirect leads nowhere".to_owned()))?;
+                response = Box::pin(self.send_once(Method::HEAD, storage, None)).await?;
+                if response.status() == StatusCode::NOT_FOUND {
+                    // The registry does have it: what its storage says of a signed URL is another matter.
+                    return Err(RegistryError::Malformed("a redirect leads to nothing".to_owned()));
+                }
             }
-        }
-        let response = self.successful(response)?;
-        header_text(response.headers(), header::CONTENT_LENGTH)
-            .and_then(|length| length.parse().ok())
-            .filter(|length| *length <= DESCRIPTOR_SIZE_MAX)
-            .ok_or_else(|| RegistryError::Malformed("a blob's answer has no Content-Length".to_owned()))
+            let response = self.successful(response)?;
+            header_text(response.headers(), header::CONTENT_LENGTH)
+                .and_then(|length| length.parse().ok())
+                .filter(|length| *length <= DESCRIPTOR_SIZE_MAX)
+                .ok_or_else(|| RegistryError::Malformed("a blob's answer has no Content-Length".to_owned()))
+        });
+        self.0.shares.have(repository, asked).await
     }
 
     /// Asks whether the registry is there and lets us read `repository`; fails after `timeout`.
@@ -242,24 +236,17 @@ impl Client {
         reference: &str,
         expected: Option<&Digest>,
     ) -> Result<RawManifest, RegistryError> {
-        let asked = Box::pin(self.ask_manifest(repository, reference, expected));
+        let asked = Box::pin(async {
+            let url = self.url(repository, &format!("manifests/{reference}"))?;
+            let response = self.send(Method::GET, url, repository).await?;
+            let response = self.successful(response)?;
+            let content_type = header_text(response.headers(), header::CONTENT_TYPE).map(str::to_owned);
+            let stated =
+                header_text(response.headers(), "docker-content-digest").and_then(|text| text.parse().ok());
+            let body = read_capped(response, MANIFEST_BYTES_MAX, self.0.timeout).await?;
+            RawManifest::verified(body, content_type.as_deref(), expected.or(stated.as_ref()))
+        });
         self.0.shares.have(repository, asked).await
-    }
-
-    async fn ask_manifest(
-        &self,
-        repository: &RepositoryName,
-        reference: &str,
-        expected: Option<&Digest>,
-    ) -> Result<RawManifest, RegistryError> {
-        let url = self.url(repository, &format!("manifests/{reference}"))?;
-        let response = self.send(Method::GET, url, repository).await?;
-        let response = self.successful(response)?;
-        let content_type = header_text(response.headers(), header::CONTENT_TYPE).map(str::to_owned);
-        let stated =
-            header_text(response.headers(), "docker-content-digest").and_then(|text| text.parse().ok());
-        let body = read_capped(response, MANIFEST_BYTES_MAX, self.0.timeout).await?;
-        RawManifest::verified(body, content_type.as_deref(), expected.or(stated.as_ref()))
     }
 
     fn join(&self, path: &str) -> Result<Url, RegistryError> {

@@ -114,7 +114,7 @@ pub enum SendError {
 
 impl SendError {
     /// Whether this machine had nothing left to connect with.
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         matches!(self, Self::Connect(ConnectError::Ours(_)))
     }
 
@@ -185,9 +185,9 @@ impl Client {
     /// # Errors
     /// See [`SendError`].
     pub async fn send(&self, request: &Request) -> Result<Answer, SendError> {
-        let deadline = Instant::now() + self.timeout;
-        let pool = self.pools.get(request.route()).map_err(SendError::Certificates)?;
         let began = Instant::now();
+        let deadline = began + self.timeout;
+        let pool = self.pools.get(request.route()).map_err(SendError::Certificates)?;
         let (sent, was_kept) = self.send_by(&pool.kept, request, deadline).await;
         match sent {
             Err(SendError::Lost(how)) if was_kept && began.elapsed() < CLOSED_WITHIN => {

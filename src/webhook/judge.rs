@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use chrono::{DateTime, NaiveDateTime};
 use http::{HeaderValue, StatusCode};
 
-use super::{Fault, Outcome, answer::Answer, client::SendError, connect::ConnectError};
+use super::{Fault, Outcome, answer::Answer, client::SendError};
 use crate::clock::Timestamp;
 
 /// The longest that an endpoint's `Retry-After` is honoured.
@@ -27,9 +27,10 @@ pub fn judge(result: &Result<Answer, SendError>, now: Timestamp) -> Outcome {
         Ok(answer) => answer,
         Err(error) => {
             return Outcome::Failed {
-                fault: match error {
-                    SendError::Connect(ConnectError::Ours(_)) => Fault::Ours,
-                    _ => Fault::Endpoint,
+                fault: if error.is_ours() {
+                    Fault::Ours
+                } else {
+                    Fault::Endpoint
                 },
                 status: None,
                 reason: error.to_string(),

@@ -2,21 +2,24 @@
 
 use super::*;
 
+/// Sends once, which is answered, and once more.
+async fn send_twice(receiver: &Receiver, client: &Client) -> Result<Answer, SendError> {
+    receiver.send_from(client).await.unwrap();
+    receiver.send_from(client).await
+}
+
 #[tokio::test]
 async fn a_kept_connection_is_used_again() {
     let receiver = Receiver::new().await;
     let client = client();
-    let sends = async {
-        receiver.send_from(&client).await.unwrap();
-        receiver.send_from(&client).await.unwrap()
-    };
+    let sends = send_twice(&receiver, &client);
     let (answer, _stream) = tokio::join!(sends, async {
         let mut stream = receiver.answer(OK).await;
         read_request(&mut stream).await;
         stream.write_all(OK).await.unwrap();
         stream
     });
-    assert_eq!(answer.status, 200);
+    assert_eq!(answer.unwrap().status, 200);
 }
 
 #[tokio::test]
@@ -58,10 +61,7 @@ async fn a_request_that_a_kept_connection_took_along_is_sent_again_at_once() {
             ..options()
         })
         .unwrap();
-        let sends = async {
-            receiver.send_from(&client).await.unwrap();
-            receiver.send_from(&client).await
-        };
+        let sends = send_twice(&receiver, &client);
         let (second, (lost, again)) = tokio::join!(sends, async {
             let stream = receiver.answer(OK).await;
             let lost = close_without_answer(stream, how).await;
@@ -92,10 +92,7 @@ async fn a_request_that_new_connections_took_along_is_not_sent_again() {
         let (sent, _) = tokio::join!(receiver.send_from(&client), lose());
         assert_eq!(sent.unwrap_err().to_string(), words);
         // Nor when the new one is in the place of a kept one.
-        let sends = async {
-            receiver.send_from(&client).await.unwrap();
-            receiver.send_from(&client).await
-        };
+        let sends = send_twice(&receiver, &client);
         let (sent, _) = tokio::join!(sends, async {
             let stream = receiver.answer(OK).await;
             close_without_answer(stream, how).await;
@@ -132,10 +129,7 @@ async fn of_a_receiver_that_is_gone_it_is_told_that_the_request_was_lost_with_th
 async fn a_receiver_that_works_on_a_request_and_dies_is_not_sent_it_again_at_once() {
     let receiver = Receiver::new().await;
     let client = client();
-    let sends = async {
-        receiver.send_from(&client).await.unwrap();
-        receiver.send_from(&client).await
-    };
+    let sends = send_twice(&receiver, &client);
     let (sent, _) = tokio::join!(sends, async {
         let mut stream = receiver.answer(OK).await;
         let text = read_request(&mut stream).await;
