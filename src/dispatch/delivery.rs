@@ -21,7 +21,7 @@ use crate::{
         connect::ConnectError,
         format::{EventKind, Message},
         judge::judge,
-        request::{self, Request},
+        request::Request,
         sign::webhook_id,
     },
 };
@@ -108,7 +108,7 @@ impl Dispatcher {
         let soft = self.0.parts.tasks.soft();
         let endpoint = self.0.parts.endpoints.get(&lease.endpoint);
         // In a place of its own, so that a lane which only waits takes little.
-        let mut aim = endpoint.map(|endpoint| Box::new((request::target(&endpoint), endpoint)));
+        let mut aim = endpoint.map(|endpoint| Box::new((self.0.parts.client.target(&endpoint), endpoint)));
         let mut waits = None;
         if let Some((Ok(target), _)) = aim.as_deref() {
             waits = self.join(&lease.endpoint, target);
@@ -148,7 +148,7 @@ impl Dispatcher {
             };
             let target = match aim.take().map(|aim| *aim) {
                 Some((target, before)) if Arc::ptr_eq(&before, &endpoint) => target,
-                _ => request::target(&endpoint),
+                _ => self.0.parts.client.target(&endpoint),
             };
             let target = match target {
                 Ok(target) => target,
@@ -187,7 +187,7 @@ impl Dispatcher {
         let now = self.0.parts.endpoints.get(&endpoint.id);
         // What is set as it was, and stands in no file, is where it was.
         let now = now.filter(|now| !ptr::eq(&raw const **now, endpoint) || now.url.path().is_some());
-        let now = now.and_then(|now| request::target(&now).ok());
+        let now = now.and_then(|now| self.0.parts.client.target(&now).ok());
         now.zip(request)
             .is_some_and(|(now, request)| !now.is_same(request.target()))
     }

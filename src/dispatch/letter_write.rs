@@ -86,17 +86,7 @@ pub(super) fn write(
 /// The pushes of these, one for one.
 fn read(journal: &Journal, chunk: &[Waiting]) -> Vec<io::Result<Push>> {
     let sequences: Vec<_> = chunk.iter().map(|waiting| waiting.pair.sequence).collect();
-    match journal.read(&sequences) {
-        Ok(pushes) => pushes.into_iter().map(Ok).collect(),
-        // One of them: which, is seen one by one.
-        Err(_) => sequences
-            .into_iter()
-            .map(|sequence| {
-                let mut read = journal.read(&[sequence])?;
-                read.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
-            })
-            .collect(),
-    }
+    journal.read(&sequences)
 }
 
 fn letter(journal: &Journal, waiting: &Waiting, push: Push) -> Letter {

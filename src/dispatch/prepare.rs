@@ -120,20 +120,17 @@ impl Dispatcher {
         sequences: &[Sequence],
     ) -> io::Result<Vec<Option<Push>>> {
         let journal = self.0.parts.journal.clone();
-        let sequences = sequences.to_vec();
-        let read = move || {
-            let read = |sequence| (sequence, journal.read(&[sequence]));
-            sequences.into_iter().map(read).collect::<Vec<_>>()
-        };
+        let to_read = sequences.to_vec();
+        let read = move || journal.read(&to_read);
         let permit = self.0.reads.acquire().await.map_err(io::Error::other)?;
         let read = tokio::task::spawn_blocking(read)
             .await
             .map_err(io::Error::other)?;
         drop(permit);
         let (mut pushes, mut failure) = (Vec::with_capacity(read.len()), None);
-        for (sequence, push) in read {
+        for (sequence, push) in sequences.iter().zip(read) {
             match push {
-                Ok(push) => pushes.extend(push.into_iter().map(Some)),
+                Ok(push) => pushes.push(Some(push)),
                 Err(error) => {
                     if error.kind() != io::ErrorKind::NotFound {
                         warn!(%error, %repository, %sequence, "a push can't be read back now");

@@ -36,7 +36,6 @@ use crate::{
     webhook::{
         Endpoint, Outcome, Sizes,
         format::{EventKind, Message},
-        request,
         sign::webhook_id,
     },
 };
@@ -199,7 +198,7 @@ impl Dispatcher {
             return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
         let sizes = self.sizes_of(letter).await;
-        let turn = match request::target(&settings) {
+        let turn = match self.0.parts.client.target(&settings) {
             Err(_) => None,
             Ok(target) => {
                 let turn = timeout(TURN_TIMEOUT, self.turn(&settings, &target, || true)).await;

@@ -38,7 +38,7 @@ use crate::{
     settings::{KeptLetter, Letter, Order, Settings},
     sizing::ImageToSize,
     telemetry::{labels::ReplayResult, log::Throttle},
-    webhook::{Endpoint, Fault, Outcome, Sizes, request},
+    webhook::{Endpoint, Fault, Outcome, Sizes},
 };
 
 /// Those who read or write the file for replays at once. More would only wait for each other.
@@ -240,7 +240,7 @@ impl Dispatcher {
             () = soft.cancelled() => return Ok(false),
             sizes = self.sizes_of(&kept.letter) => sizes,
         };
-        let turn = match request::target(endpoint) {
+        let turn = match self.0.parts.client.target(endpoint) {
             // The attempt says why.
             Err(_) => None,
             Ok(target) => {

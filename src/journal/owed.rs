@@ -48,16 +48,16 @@ pub struct Unreadable {
 }
 
 impl Journal {
-    /// Reads pushes back, in the order of `sequences`, with all the endpoints that owed them at first.
-    /// Blocks on the disk.
+    /// Reads pushes back, one for one, with all the endpoints that owed them at first. Blocks on the disk.
     ///
     /// # Errors
-    /// A push is not owed any more, or can't be read, or is not intact.
+    /// In the place of a push that is not owed any more, or can't be read, or is not intact.
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method's path holds for one lifetime of records, the closure for any"
     )]
-    pub fn read(&self, sequences: &[Sequence]) -> io::Result<Vec<Push>> {
+    #[must_use]
+    pub fn read(&self, sequences: &[Sequence]) -> Vec<io::Result<Push>> {
         let mut reader = self.reader(READ_BYTES);
         let read = |sequence: &Sequence| {
             let not_owed = || io::Error::new(io::ErrorKind::NotFound, "the push is not owed any more");

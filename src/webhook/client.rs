@@ -9,7 +9,7 @@
 //! `webhook-id`, which is what RFC 9110, section 9.2.2, asks for. What a new connection takes along fails the attempt,
 //! and whether there is another is the dispatcher's decision.
 
-use std::{error::Error as StdError, io, path::PathBuf, pin::pin, time::Duration};
+use std::{error::Error as StdError, io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -32,7 +32,7 @@ use super::{
     proxy::InvalidProxy,
     request::{Common, Request},
     sign::InvalidSigningKey,
-    target::InvalidUrl,
+    target::{InvalidUrl, Target},
     tls::{InvalidTls, rustls_words},
     tunnel,
 };
@@ -152,9 +152,18 @@ impl Client {
                 user_agent: options.user_agent,
                 header_name: options.header_name,
                 proxy: options.proxy,
+                targets: Arc::default(),
             },
             timeout: options.timeout,
         })
+    }
+
+    /// Where the endpoint's webhooks go, as its URL stands now.
+    ///
+    /// # Errors
+    /// The URL can't be read, or not be sent to.
+    pub fn target(&self, endpoint: &Endpoint) -> Result<Arc<Target>, SendError> {
+        self.common.targets.get(endpoint)
     }
 
     /// Writes the request of one attempt: `message` to `endpoint`, under the `webhook-id` `id`. Reads the

@@ -1,9 +1,10 @@
 //! One attempt's request, ready to send.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
@@ -61,6 +62,33 @@ fn target_at(url: &Secret) -> Result<Target, SendError> {
     Target::parse(read(url, "URL")?.expose_secret()).map_err(SendError::Url)
 }
 
+/// So many URLs that were sent to lately are remembered.
+const TARGETS_MAX: usize = 1_024;
+
+/// What URLs came to that were sent to lately: most of them are sent to again, and to take one apart is a twentieth of
+/// what a delivery takes.
+#[derive(Debug)]
+pub(super) struct Targets(Cache<Box<str>, Arc<Target>>);
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self(Cache::new(TARGETS_MAX))
+    }
+}
+
+impl Targets {
+    /// What [`target`] says.
+    pub(super) fn get(&self, endpoint: &Endpoint) -> Result<Arc<Target>, SendError> {
+        let text = read(&endpoint.url, "URL")?;
+        if let Some(known) = self.0.get(text.expose_secret()) {
+            return Ok(known);
+        }
+        let target = Arc::new(Target::parse(text.expose_secret()).map_err(SendError::Url)?);
+        self.0.insert(text.expose_secret().into(), Arc::clone(&target));
+        Ok(target)
+    }
+}
+
 /// The parts of a request that are the same for all endpoints.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
@@ -70,12 +98,13 @@ pub(super) struct Common {
     pub(super) header_name: HeaderName,
     /// The proxy for endpoints that don't say otherwise.
     pub(super) proxy: Option<Secret>,
+    pub(super) targets: Arc<Targets>,
 }
 
 /// One attempt's request: where, headers in the order in which they are sent, body.
 #[derive(Clone)]
 pub struct Request {
-    target: Target,
+    target: Arc<Target>,
     route: Route,
     headers: HeaderMap,
     body: Bytes,
@@ -92,7 +121,7 @@ impl Request {
         message: &Message<'_>,
         id: &str,
     ) -> Result<Self, SendError> {
-        let target = target(endpoint)?;
+        let target = common.targets.get(endpoint)?;
         let body = match endpoint.format {
             Format::Native => format::native(message),
         };
@@ -138,7 +167,7 @@ impl Request {
         id: &str,
         at: Timestamp,
     ) -> Result<Self, SendError> {
-        let target = target_at(url)?;
+        let target = Arc::new(target_at(url)?);
         let mut headers = head(common, &target)?;
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

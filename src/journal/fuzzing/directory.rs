@@ -107,7 +107,8 @@ fn read(hand: &Hand) -> Vec<(Sequence, Push)> {
     let (index, told) = (hand.owed(), hand.journal.owed(None, usize::MAX));
     let told = told.into_iter().collect::<Result<Vec<_>, _>>();
     let sequences: Vec<Sequence> = index.iter().map(|push| push.sequence).collect();
-    let (Ok(told), Ok(pushes)) = (told, hand.journal.read(&sequences)) else {
+    let pushes: Result<Vec<_>, _> = hand.journal.read(&sequences).into_iter().collect();
+    let (Ok(told), Ok(pushes)) = (told, pushes) else {
         panic!("what is owed can't be read")
     };
     assert_eq!((told.len(), pushes.len()), (index.len(), index.len()));

@@ -95,10 +95,7 @@ fn a_single_push_that_nobody_takes_keeps_no_other_on_disk() {
     hand.calm_down();
     // The ids of 400 events are more than the push.
     assert!(bytes_on_disk(&storage) <= bound(&hand, OPTIONS));
-    assert_eq!(
-        hand.journal.read(&[Sequence::FIRST]).unwrap()[0].event_id,
-        "event-1"
-    );
+    assert_eq!(hand.read(&[Sequence::FIRST]).unwrap()[0].event_id, "event-1");
     assert_eq!(hand.journal.oldest(), Some(Sequence::FIRST));
     let mut again = open(&storage.after_power_loss());
     assert_eq!(again.pending_ids(), ["event-1"]);
@@ -288,10 +285,7 @@ fn a_record_that_can_not_be_read_for_a_while_is_carried_once_it_can() {
     hand.calm_down();
     assert_eq!(hand.journal.health(), Health::Ready);
     assert!(hand.segment_of(Sequence::FIRST) > standing.segment);
-    assert_eq!(
-        hand.journal.read(&[Sequence::FIRST]).unwrap()[0].event_id,
-        "event-1"
-    );
+    assert_eq!(hand.read(&[Sequence::FIRST]).unwrap()[0].event_id, "event-1");
 }
 
 #[test]
@@ -387,7 +381,7 @@ fn a_push_that_is_larger_than_a_step_is_carried_alone() {
     }
     hand.calm_down();
     assert!(hand.segment_of(Sequence::FIRST) > segment);
-    assert_eq!(hand.journal.read(&[Sequence::FIRST]).unwrap(), [large]);
+    assert_eq!(hand.read(&[Sequence::FIRST]).unwrap(), [large]);
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn a_segment_begun_for_a_group_names_its_first_push() {
     let told = hand.append_all((1..=5).map(large));
     assert!(told.iter().all(Result::is_ok), "{told:?}");
     for durable in hand.durable() {
-        let read = hand.journal.read(&[durable.sequence]).unwrap();
+        let read = hand.read(&[durable.sequence]).unwrap();
         assert_eq!(read, [durable.push]);
     }
     assert_eq!(open(&storage.after_power_loss()).pending.len(), 5);

@@ -116,7 +116,7 @@ fn a_journal_that_the_first_build_of_version_1_left_behind_is_read_as_it_was_mea
     let journal = opened.journal;
     let mut text = String::new();
     for owed in all_owed(&journal).unwrap() {
-        let push = journal.read(&[owed.sequence]).unwrap().remove(0);
+        let push = journal.read(&[owed.sequence]).remove(0).unwrap();
         let who: Vec<_> = owed
             .owed
             .iter()

@@ -37,17 +37,14 @@ fn every_field_survives_a_restart_and_is_read_back_by_position() {
     let durable = hand.durable();
     let sequences: Vec<_> = durable.iter().map(|durable| durable.sequence).collect();
     let backwards: Vec<_> = sequences.iter().rev().copied().collect();
-    assert_eq!(
-        hand.journal.read(&backwards).unwrap(),
-        [bare.clone(), full.clone()]
-    );
+    assert_eq!(hand.read(&backwards).unwrap(), [bare.clone(), full.clone()]);
     let id = hand.journal.id();
 
     let again = open(&storage.after_power_loss());
     let owed: Vec<_> = durable.iter().map(owed).collect();
     assert_eq!(again.pending, owed);
     assert_eq!(again.journal.id(), id);
-    assert_eq!(again.journal.read(&sequences).unwrap(), [full, bare]);
+    assert_eq!(again.read(&sequences).unwrap(), [full, bare]);
 }
 
 #[test]
@@ -89,22 +86,16 @@ fn a_push_that_is_settled_or_not_there_or_not_intact_is_an_error_to_read() {
         hand.take(number).unwrap();
     }
     let [first, second, third] = [1, 2, 3].map(|number| Sequence::new(number).unwrap());
-    assert!(hand.journal.read(&[Sequence::new(4).unwrap()]).is_err());
+    assert!(hand.read(&[Sequence::new(4).unwrap()]).is_err());
     hand.settle(&hand.durable()[1]);
     hand.take(4).unwrap();
-    assert_eq!(
-        hand.journal.read(&[second]).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(hand.read(&[second]).unwrap_err().kind(), ErrorKind::NotFound);
     let standing = hand.journal.shared.live().find(first).unwrap().standing;
     let file = storage.open(&segment::file_name(standing.segment)).unwrap();
     file.write_all_at(b"x", u64::from(standing.offset + standing.bytes - 1))
         .unwrap();
-    assert_eq!(
-        hand.journal.read(&[first]).unwrap_err().kind(),
-        ErrorKind::InvalidData
-    );
-    assert_eq!(hand.journal.read(&[third]).unwrap(), [push(3)]);
+    assert_eq!(hand.read(&[first]).unwrap_err().kind(), ErrorKind::InvalidData);
+    assert_eq!(hand.read(&[third]).unwrap(), [push(3)]);
 }
 
 #[test]

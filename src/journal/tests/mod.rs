@@ -224,7 +224,11 @@ impl Hand {
     /// The pushes that were found to be owed at the start.
     fn pushes(&self) -> Vec<Push> {
         let sequences: Vec<_> = self.pending.iter().map(|owed| owed.sequence).collect();
-        self.journal.read(&sequences).unwrap()
+        self.read(&sequences).unwrap()
+    }
+
+    fn read(&self, sequences: &[Sequence]) -> std::io::Result<Vec<Push>> {
+        self.journal.read(sequences).into_iter().collect()
     }
 
     /// Their event ids.

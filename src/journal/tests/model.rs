@@ -283,7 +283,7 @@ impl Model {
         }
         let sequence = owed[self.below(owed.len())];
         // A file that can't be opened is one of the troubles.
-        if let Ok(read) = self.hand.journal.read(&[sequence]) {
+        if let Ok(read) = self.hand.read(&[sequence]) {
             assert_eq!(read, [self.known[&sequence].push.clone()]);
         } else {
             assert!(!self.is_sound, "{sequence} can't be read");

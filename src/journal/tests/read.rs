@@ -46,6 +46,29 @@ fn a_push_that_cant_be_read_is_told_in_its_place_and_hides_no_other() {
 }
 
 #[test]
+fn pushes_that_are_read_together_open_their_file_once_and_a_bad_one_hides_no_other() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=3 {
+        hand.take(number).unwrap();
+    }
+    let all = [1, 2, 3].map(sequence);
+    let calls = |sequences: &[Sequence]| {
+        let before = storage.calls();
+        assert!(hand.journal.read(sequences).iter().all(Result::is_ok));
+        storage.calls() - before
+    };
+    assert_eq!(calls(&all), calls(&all[..1]));
+    damage(&storage, &hand, 2);
+    let read = hand.journal.read(&all);
+    let [Ok(first), Err(error), Ok(third)] = read.as_slice() else {
+        panic!("{read:?}")
+    };
+    assert_eq!((first, third), (&push(1), &push(3)));
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+}
+
+#[test]
 fn a_push_that_has_ended_is_not_told_as_one_that_cant_be_read() {
     let storage = Faulty::new();
     let mut hand = open(&storage);

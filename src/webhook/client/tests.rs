@@ -389,3 +389,27 @@ fn keys_of_both_kinds_sign_side_by_side() {
     assert_eq!(header, format!("{} {}", signed(PRIVATE), signed(SIGNING)));
     assert!(header.starts_with("v1a,") && header.contains(" v1,"));
 }
+
+#[test]
+fn a_url_is_taken_apart_once_and_again_when_its_file_says_another() {
+    let client = client();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("url");
+    let by_file = Endpoint {
+        url: Secret::file(&file),
+        ..endpoint("")
+    };
+    let target = |endpoint: &Endpoint| client.target(endpoint);
+    std::fs::write(&file, "http://a.example/hook?token=1").unwrap();
+    let first = target(&by_file).unwrap();
+    assert!(Arc::ptr_eq(&first, &target(&by_file).unwrap()));
+    let same = target(&endpoint("http://a.example/hook?token=1"));
+    assert!(Arc::ptr_eq(&first, &same.unwrap()));
+    std::fs::write(&file, "http://a.example/hook?token=12").unwrap();
+    let second = target(&by_file).unwrap();
+    assert_eq!(second.uri(), "http://a.example/hook?token=12");
+    std::fs::write(&file, "http://a.example:0/").unwrap();
+    for _ in 0..2 {
+        assert_eq!(target(&by_file).unwrap_err(), SendError::Url(InvalidUrl::Port));
+    }
+}
