@@ -24,8 +24,9 @@ use tokio::{sync::oneshot, time::sleep};
 
 use crate::image::RepositoryName;
 
-/// How long a request may last before it drags: several times what a registry takes for an answer from a cold store.
-const DRAGS_AFTER: Duration = Duration::from_secs(1);
+/// How long a request may last before it drags: a slow registry answers sooner, even from a cold store far away, and one
+/// that does keeps most of its places for whoever asks.
+const DRAGS_AFTER: Duration = Duration::from_secs(3);
 
 /// The most repositories of which it is remembered, while they ask for nothing, that they drag.
 const DRAGGED_MAX: usize = 1_000;

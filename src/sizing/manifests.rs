@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use quick_cache::{Weighter, sync::Cache};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     content::{Blob, Content, Parts, Reached},
@@ -42,6 +42,10 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 
 /// The longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// How long a manifest is waited for that is being fetched for somebody else: it may be for a repository for which the
+/// registry hangs.
+const FETCHED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why a number can't be had. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -206,7 +210,7 @@ impl Manifests {
     }
 
     /// What the manifest says; `None` when the registry does not have it. Fetched by one and awaited by
-    /// all who want it at the same time.
+    /// all who want it at the same time, unless that takes long.
     async fn look_up(
         &self,
         call: &Call,
@@ -219,7 +223,8 @@ impl Manifests {
             AtHand::Unknown => {}
         }
         let asked_at = call.repository.ledger().version();
-        let known = match self.cache.get_value_or_guard_async(digest).await {
+        let fetched = timeout(FETCHED_WITHIN, self.cache.get_value_or_guard_async(digest)).await;
+        let known = match fetched.map_or_else(|_| Err(None), |fetched| fetched.map_err(Some)) {
             Ok(known) => known,
             Err(guard) => {
                 let request = || self.client.manifest(&call.name, digest);
@@ -231,8 +236,11 @@ impl Manifests {
                 if standing != Standing::Tagged {
                     call.repository.ledger().hold(digest, asked_at);
                 }
-                // Refused only when it was removed meanwhile, which nobody does.
-                let _ = guard.insert(Arc::clone(&content));
+                match guard {
+                    // Refused only when it was removed meanwhile, which nobody does.
+                    Some(guard) => drop(guard.insert(Arc::clone(&content))),
+                    None => self.cache.insert(digest.clone(), Arc::clone(&content)),
+                }
                 return Ok(Some(content));
             }
         };

@@ -169,3 +169,29 @@ async fn a_repository_for_which_the_registry_hangs_costs_no_other_its_sizes() {
     let sizes = sizing.size(&repository(), vec![pushed(&image)], soon()).await;
     assert_eq!(sizes[0].image_size, Some(30));
 }
+
+#[tokio::test]
+async fn a_manifest_that_hangs_for_one_repository_is_fetched_for_another() {
+    let bench = Bench::start().await;
+    let image = Made::image(("config", 10), &[("layer", 20)]);
+    bench.push("v1", &image);
+    bench.fake.hang_for(&other());
+    let images = || vec![pushed(&image)];
+    let hung = bench.sizing.size(&other(), images(), soon());
+    let sizes = async {
+        while !bench
+            .fake
+            .take_asked()
+            .iter()
+            .any(|asked| asked.path.contains("/manifests/"))
+        {
+            tokio::task::yield_now().await;
+        }
+        bench.sizing.size(&repository(), images(), soon()).await
+    };
+    let sizes = tokio::select! {
+        hung = hung => panic!("it hangs: {hung:?}"),
+        sizes = sizes => sizes,
+    };
+    assert_eq!(sizes[0].image_size, Some(30));
+}
