@@ -52,16 +52,18 @@ impl Line {
         }
     }
 
-    /// Since when somebody could be called, if only there were room for one more line that is not open.
-    pub(super) fn lacks_room(&self, now: Instant) -> Option<Instant> {
-        let (from, at_work) = match self.passage {
-            Passage::Narrow { from } => (from, self.at_once),
+    /// From when on somebody can be called of those that wait, once there is room for one more line that is not open.
+    /// What is `now` may have been a moment ago.
+    pub(super) fn opening(&self, has_room: bool, now: Instant) -> Option<Instant> {
+        let (from, is_free) = match self.passage {
+            Passage::Narrow { from } => (from, self.at_once == 0),
+            // Only for room does anybody wait here.
             Passage::GivingUp {
                 probe_from: Some(from),
-            } => (from, self.lent),
+            } => (from, self.lent == 0 && !has_room && from <= now),
             _ => return None,
         };
-        (from <= now && at_work == 0 && !self.waiting.is_empty()).then_some(from)
+        (is_free && !self.waiting.is_empty()).then_some(from)
     }
 
     /// Whether what would be lent is given up, but for probes.

@@ -77,8 +77,11 @@ pub(super) struct Lines {
 #[derive(Debug, Default)]
 struct Inner {
     lines: HashMap<Arc<EndpointId>, Line>,
-    /// When lines open that are narrow from a moment on, and those that have and are to be called from.
+    /// When lines open that are narrow from a moment on, and those that have and are to be called from. A narrow line
+    /// in which somebody waits, and that nobody is lent from or called, is always one of them.
     openings: BTreeSet<(Instant, Arc<EndpointId>)>,
+    /// Whether there is an opening, or room for one, that was not there when this was last asked.
+    is_stirred: bool,
     /// How many lines are lent from that are not open.
     narrow: usize,
     /// Whether nothing is to be given up for now.
@@ -102,19 +105,19 @@ impl Inner {
             has_room: others < bounds.narrow_max,
         };
         let changed = change(line, limits);
-        self.narrow = others + usize::from(line.is_narrow_at_work());
+        let narrow = others + usize::from(line.is_narrow_at_work());
+        let before = std::mem::replace(&mut self.narrow, narrow);
+        self.is_stirred |= before >= bounds.narrow_max && narrow < bounds.narrow_max;
         Some(changed)
     }
 
-    /// Has a line stand among the openings if it lacks nothing but room among those that are not open.
+    /// Has a line stand among the openings if it lacks nothing but time, or room among those that are not open.
     fn opens_later(&mut self, endpoint: &EndpointId, bounds: &Lines, now: Instant) {
-        if self.narrow < bounds.narrow_max {
-            return;
-        }
+        let has_room = self.narrow < bounds.narrow_max;
         if let Some((id, line)) = self.lines.get_key_value(endpoint)
-            && let Some(from) = line.lacks_room(now)
+            && let Some(from) = line.opening(has_room, now)
         {
-            self.openings.insert((from, Arc::clone(id)));
+            self.is_stirred |= self.openings.insert((from, Arc::clone(id)));
         }
     }
 
@@ -191,6 +194,11 @@ impl Lines {
         }
         inner.openings.first().filter(|(at, _)| *at <= now)?;
         inner.openings.pop_first().map(|(_, endpoint)| endpoint)
+    }
+
+    /// Whether [`next_opening`](Self::next_opening) may be another one than when this was last asked.
+    pub(super) fn take_stirred(&self) -> bool {
+        std::mem::take(&mut self.inner().is_stirred)
     }
 
     /// When the next line opens; `None` too while there is no room for it.

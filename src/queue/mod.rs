@@ -357,8 +357,8 @@ impl Queue {
         for endpoint in gate.left() {
             self.call(&endpoint, now);
         }
-        // One that was not open may have made room for another.
-        if self.lines.next_opening().is_some_and(|at| at <= now) {
+        // One that was not open may have made room for another, or opens later itself.
+        if self.lines.take_stirred() {
             self.earlier.notify_one();
         }
         effects

@@ -116,6 +116,47 @@ async fn of_endpoints_in_trouble_so_many_are_lent_from_at_once_and_the_next_when
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_line_that_opened_while_a_lane_was_coming_back_is_called_from() {
+    let queue = queue(1, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let open = lent(&queue).await;
+    set(&queue, narrow_after(SECOND));
+    let before = Instant::now();
+    tokio::time::advance(SECOND).await;
+    let mut next = Box::pin(tokio::time::timeout(HOUR, queue.due()));
+    assert!(futures_util::poll!(&mut next).is_pending(), "one is out");
+    // What time it is was asked before, and only then was there a way to the queue.
+    let (name, lease) = &open[0];
+    let back = queue.complete(name, lease, Completion::Returned, before);
+    assert!(back.leases.is_empty());
+    assert_eq!(next.await.unwrap().as_str(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_work_learns_of_an_opening_that_there_is_room_for_now() {
+    let bounds = Bounds {
+        narrow_max: 1,
+        ..Bounds::default()
+    };
+    let (queue, endpoints) = (Queue::bounded(bounds), endpoints(&["ci"]));
+    let taken = queue.apply(&durable(1, "a", &["ci"]), &endpoints, Instant::now());
+    assert_eq!(taken, []);
+    tokio::time::advance(WINDOW).await;
+    let open = lent(&queue).await;
+    set(&queue, narrow_after(SECOND));
+    let start = Instant::now();
+    let mut next = Box::pin(tokio::time::timeout(HOUR, queue.due()));
+    assert!(futures_util::poll!(&mut next).is_pending());
+    assert!(
+        give_back(&queue, &open[0], Completion::Returned)
+            .leases
+            .is_empty()
+    );
+    assert_eq!(next.await.unwrap().as_str(), "a");
+    assert_eq!(start.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_under_way_is_the_one_a_narrow_line_allows() {
     let queue = queue(2, 1, Instant::now());
     tokio::time::advance(WINDOW).await;
