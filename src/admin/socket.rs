@@ -8,6 +8,7 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -88,13 +89,10 @@ impl Socket {
                 sleep(PAUSE).await;
                 continue;
             };
-            let (router, stop) = (router.clone(), stop.clone());
+            let (router, stop, hard) = (router.clone(), stop.clone(), tasks.hard().clone());
             tasks.spawn("admin connection", async move {
                 let _permit = permit;
-                tokio::select! {
-                    () = connection(router, stream) => {}
-                    () = stop.cancelled() => {}
-                }
+                hard.run_until_cancelled(connection(router, stream, stop)).await;
             });
         }
     }
@@ -108,7 +106,8 @@ impl Drop for Socket {
     }
 }
 
-async fn connection(router: axum::Router, stream: UnixStream) {
+/// Serves a connection until it ends. From `stop` on it takes no further request; one that it has is seen through.
+async fn connection(router: axum::Router, stream: UnixStream, stop: CancellationToken) {
     let name = match stream.peer_cred() {
         Ok(peer) => format!("uid:{}", peer.uid()),
         Err(_) => "local".to_owned(),
@@ -129,11 +128,15 @@ async fn connection(router: axum::Router, stream: UnixStream) {
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
         .half_close(true);
-    let served = timeout(
-        CONNECTION_MAX,
-        http.serve_connection(TokioIo::new(stream), service),
-    )
-    .await;
+    let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let serving = async {
+        tokio::select! {
+            served = serving.as_mut() => return served,
+            () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await
+    };
+    let served = timeout(CONNECTION_MAX, serving).await;
     if let Ok(Err(error)) = served {
         debug!(%error, "a connection to the socket ended early");
     }

@@ -409,3 +409,22 @@ fn tests_holds_and_lists_by_command_and_without_a_server_a_sentence() {
     assert_eq!(refused.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("shipbell serve"));
 }
+
+#[test]
+fn what_a_command_asked_for_is_seen_through_when_the_server_stops() {
+    let receiver = Receiver::scripted(|_| Answer::Hold);
+    let mut shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook")));
+    let said = std::thread::scope(|scope| {
+        let test = scope.spawn(|| ask(&shipbell, &["webhook", "test", "ci"]));
+        receiver.wait_for(1, SOON);
+        shipbell.terminate();
+        eventually("it takes no more", SOON, || {
+            (!shipbell.data().join("admin.sock").exists()).then_some(())
+        });
+        receiver.release();
+        test.join().unwrap()
+    });
+    let told = String::from_utf8_lossy(&said.stdout);
+    assert!(told.contains("answered 200"), "{told} {said:?}");
+    assert_eq!(shipbell.wait(SOON).code(), Some(0));
+}
