@@ -120,7 +120,7 @@ fn fail_all(queue: &Queue, repositories: u64, now: Instant) -> anyhow::Result<()
         let name = repository(number)?;
         for lease in queue.advance(&name, now).leases {
             let from = now + Duration::from_hours(1);
-            queue.set_passage(&lease.endpoint, Passage::Narrow { from }, now);
+            let _ = queue.set_passage(&lease.endpoint, Passage::Narrow { from }, now);
             queue.complete(&name, &lease, Completion::Returned, now);
         }
     }

@@ -137,6 +137,14 @@ impl Alerts {
     }
 }
 
+impl Alerts {
+    /// An endpoint is gone: one that comes by its name has not been told of.
+    pub(super) fn forget(&self, endpoint: &EndpointId) {
+        let mut down = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        down.remove(endpoint);
+    }
+}
+
 fn alert(endpoint: &Endpoint, change: &Change, was_down: bool) -> Option<Alert> {
     let kind = match change.health.state {
         State::Paused => "endpoint.paused",
@@ -217,5 +225,47 @@ async fn deliver(client: &Client, url: &Secret, clock: &Clock, alert: &Alert) {
             "an alert will be tried again"
         );
         sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::{health::Health, tests::client};
+
+    #[test]
+    fn an_endpoint_that_comes_by_the_name_of_one_that_was_down_has_not_recovered() {
+        let (alerts, mut messenger) = alerts(Secret::inline(""), client(), Clock::system());
+        let endpoint = Endpoint::plain("ci", "http://127.0.0.1:1/");
+        let tell = |from, state| {
+            let health = Health {
+                state,
+                ..Health::default()
+            };
+            let change = Change {
+                at: Clock::system().now(),
+                from,
+                health,
+                failures: 1,
+                reason: String::new(),
+            };
+            alerts.tell(&endpoint, &change);
+        };
+        let mut told = || -> Option<String> {
+            let alert = messenger.alerts.try_recv().ok()?;
+            let body: serde_json::Value = serde_json::from_slice(&alert.body).unwrap();
+            Some(body["type"].as_str().unwrap().to_owned())
+        };
+        for goes in [false, true] {
+            tell(State::Failing, State::Paused);
+            assert_eq!(told().as_deref(), Some("endpoint.paused"));
+            // Held by hand meanwhile, it is down all the same.
+            tell(State::Paused, State::Held);
+            if goes {
+                alerts.forget(&endpoint.id);
+            }
+            tell(State::Held, State::Healthy);
+            assert_eq!(told().is_some(), !goes);
+        }
     }
 }

@@ -44,6 +44,9 @@ const FULL_GRACE: Duration = Duration::from_millis(200);
 /// How long the journal has to delete what was given up, before more is.
 const DELETE_WAIT: Duration = Duration::from_secs(1);
 
+/// How long letters may take to be written that don't fail: twice what is waited for somebody who looks at them.
+const LETTERS_WAIT: Duration = Duration::from_secs(10);
+
 /// So many pushes that can't be read are told, each once.
 const UNREADABLE_MAX: usize = 1_000;
 
@@ -148,11 +151,21 @@ impl Dispatcher {
                 bytes += u64::from(push.bytes);
             }
         }
+        let began = Instant::now();
         // Otherwise it is full still, and comes here again.
-        let is_over = timeout(DELETE_WAIT, health.wait_for(|health| !is_full(health))).await;
-        // Its room comes once what was given up is settled, and that waits for letters.
-        if is_over.is_err() && self.0.dying.len() > 0 && self.0.dying.written() == written {
-            self.shed();
+        while timeout(DELETE_WAIT, health.wait_for(|health| !is_full(health)))
+            .await
+            .is_err()
+        {
+            // Its room comes once what was given up is settled, and that waits for letters.
+            let dying = &self.0.dying;
+            if dying.len() == 0 || dying.written() != written {
+                return;
+            }
+            // Somebody who looks at them may hold them up for a while.
+            if dying.is_failing() || began.elapsed() >= LETTERS_WAIT {
+                return self.shed();
+            }
         }
     }
 

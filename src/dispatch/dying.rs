@@ -22,7 +22,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -316,7 +316,13 @@ impl Dispatcher {
     /// Writes letters as they come, and lets go of old ones, until the soft token is cancelled.
     pub async fn keep_letters(self) {
         let (tasks, dying) = (&self.0.parts.tasks, &self.0.dying);
+        let mut meet_at = Instant::now() + READ_AGAIN_AFTER;
         loop {
+            // Also while there is always something new.
+            if meet_at <= Instant::now() {
+                dying.meet_again();
+                meet_at = Instant::now() + READ_AGAIN_AFTER;
+            }
             let step = tokio::select! {
                 biased;
                 // The disk may stand still; what is being written stays owed.
@@ -331,7 +337,7 @@ impl Dispatcher {
                     biased;
                     () = tasks.soft().cancelled() => return,
                     () = dying.news.notified() => {}
-                    () = sleep(READ_AGAIN_AFTER) => dying.meet_again(),
+                    () = sleep_until(meet_at) => {}
                 },
                 Step::Failed => tokio::select! {
                     biased;

@@ -2,8 +2,8 @@
 //! may never: what a start finds in the journal is known here as well.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     settings::Letter,
 };
 
-/// So many images are known that were delivered lately.
+/// So many images are known, those that were delivered last.
 pub(super) const LATELY_MAX: usize = 10_000;
 
 /// What is newer or older than another: pushes of one tag for one endpoint.
@@ -25,8 +25,10 @@ pub(super) struct Lately(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    newest: HashMap<Key, Sequence>,
-    in_order: VecDeque<Key>,
+    /// With when it was delivered last, by the count of deliveries.
+    newest: HashMap<Arc<Key>, (Sequence, u64)>,
+    in_order: BTreeMap<u64, Arc<Key>>,
+    deliveries: u64,
 }
 
 impl Lately {
@@ -35,16 +37,25 @@ impl Lately {
         let Some(tag) = which.tag.clone() else { return };
         let key = (which.repository.clone(), tag, which.endpoint.clone());
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(newest) = lately.newest.get_mut(&key) {
-            *newest = which.sequence.max(*newest);
-            return;
-        }
-        lately.newest.insert(key.clone(), which.sequence);
-        lately.in_order.push_back(key);
-        if lately.in_order.len() > LATELY_MAX
-            && let Some(oldest) = lately.in_order.pop_front()
+        let Inner {
+            newest,
+            in_order,
+            deliveries,
+        } = &mut *lately;
+        *deliveries += 1;
+        let key = if let Some((sequence, at)) = newest.get_mut(&key) {
+            *sequence = which.sequence.max(*sequence);
+            in_order.remove(&std::mem::replace(at, *deliveries))
+        } else {
+            let key = Arc::new(key);
+            newest.insert(Arc::clone(&key), (which.sequence, *deliveries));
+            Some(key)
+        };
+        in_order.extend(key.map(|key| (*deliveries, key)));
+        if in_order.len() > LATELY_MAX
+            && let Some((_, oldest)) = in_order.pop_first()
         {
-            lately.newest.remove(&oldest);
+            newest.remove(&oldest);
         }
     }
 
@@ -53,6 +64,47 @@ impl Lately {
         let key = (letter.repository.clone(), tag.clone(), letter.endpoint.clone());
         let lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = lately.newest.get(&key);
-        newest.is_some_and(|newest| than.is_none_or(|than| *newest > than))
+        newest.is_some_and(|(newest, _)| than.is_none_or(|than| *newest > than))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::which;
+
+    fn push(number: u64, tag: &str) -> Which {
+        let (repository, tag) = ("acme/app".parse().unwrap(), tag.parse().unwrap());
+        let endpoint = EndpointId::Named("ci".into());
+        which(&repository, Sequence::new(number).unwrap(), &endpoint, Some(&tag))
+    }
+
+    #[test]
+    fn an_image_is_forgotten_when_it_was_not_delivered_for_longest() {
+        let lately = Lately::default();
+        let newest = |tag: &str| {
+            let Which {
+                repository,
+                tag,
+                endpoint,
+                ..
+            } = push(1, tag);
+            let inner = lately.0.lock().unwrap();
+            assert_eq!(inner.newest.len(), inner.in_order.len());
+            let newest = inner.newest.get(&(repository, tag.unwrap(), endpoint));
+            newest.map(|(sequence, _)| sequence.get())
+        };
+        lately.add(&push(1, "first"));
+        lately.add(&push(2, "second"));
+        for number in 3..=LATELY_MAX as u64 {
+            lately.add(&push(number, &format!("v{number}")));
+        }
+        let next = LATELY_MAX as u64 + 1;
+        lately.add(&push(next, "first"));
+        // One that was in flight for longer.
+        lately.add(&push(next - 1, "first"));
+        assert_eq!((newest("first"), newest("second")), (Some(next), Some(2)));
+        lately.add(&push(next + 1, "more"));
+        assert_eq!((newest("first"), newest("second")), (Some(next), None));
     }
 }

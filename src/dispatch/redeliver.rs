@@ -198,18 +198,25 @@ impl Dispatcher {
             return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
         let sizes = self.sizes_of(letter).await;
+        // It may be stopped by hand while this waits.
+        let stopped = || self.refusal(endpoint).map(SendAgainError::Refused);
         let turn = match self.0.parts.client.target(&settings) {
             Err(_) => None,
             Ok(target) => {
-                let turn = timeout(TURN_TIMEOUT, self.turn(&settings, &target, || true)).await;
+                let is_wanted = || stopped().is_none();
+                let turn = timeout(TURN_TIMEOUT, self.turn(&settings, &target, is_wanted)).await;
                 // Or it is set otherwise by now.
-                Some(turn.ok().flatten().ok_or(SendAgainError::Busy)?)
+                let turn = turn.ok().flatten();
+                Some(turn.ok_or_else(|| stopped().unwrap_or(SendAgainError::Busy))?)
             }
         };
         let resending = self.0.resent.begin(&of_letter(letter));
         let checked = self.newer(vec![kept.clone()], order).await?;
         if checked.iter().any(|(_, newer)| *newer == Newer::Known) {
             return Err(SendAgainError::Newer);
+        }
+        if let Some(stopped) = stopped() {
+            return Err(stopped);
         }
         let attempted = self.send_letter(&settings, letter, &sizes, turn).await;
         drop(resending);

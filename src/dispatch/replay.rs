@@ -265,7 +265,7 @@ impl Dispatcher {
             self.let_be(&kept, ReplayResult::PassedOver).await?;
             return Ok(true);
         }
-        if !self.stands(endpoint) {
+        if !self.stands(endpoint) || self.0.parts.states.state(&endpoint.id).is_by_hand() {
             return Ok(true);
         }
         let was_well = !self.0.parts.states.is_failing(&endpoint.id);
@@ -391,7 +391,7 @@ impl Dispatcher {
                     if self.0.replays.take_asked(id) {
                         return Gate::Open;
                     }
-                    parts.states.wait(id).filter(|_| !parts.queue.owes_anything(id))
+                    parts.states.wait(id).filter(|_| !parts.queue.is_in_line(id))
                 }
             };
             if due_in.is_some_and(|wait| wait.is_zero()) {

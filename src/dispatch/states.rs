@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+mod comings;
 mod saved;
 
 use super::{
@@ -31,7 +32,7 @@ use crate::{
     catalog::{EndpointHealth, History, Transition},
     clock::{Clock, Timestamp},
     push::EndpointId,
-    queue::{Passage, Queue},
+    queue::Queue,
     settings::{AccessError, Settings},
     telemetry::Metrics,
     webhook::{Endpoints, Outcome},
@@ -216,8 +217,11 @@ impl States {
             keep_newest(changes);
         }
         // Under the lock, so that the line follows the states in their order.
-        queue.set_passage(endpoint, health.passage(now, at), at);
+        let gives_up = queue.set_passage(endpoint, health.passage(now, at), at);
         drop(inner);
+        if gives_up {
+            self.give_up(endpoint);
+        }
         self.0.unsaved.notify_one();
         self.0.changed.send_replace(());
     }
@@ -279,45 +283,6 @@ impl States {
             failures: health.failures(),
             next_attempt: health.next_attempt(),
         }
-    }
-
-    /// Endpoints came to be, or were saved with another URL: they are healthy, unless a hand stopped them, and what was
-    /// refused there is tried now. Looks at all repositories that have something owed, unless each of the endpoints is
-    /// a repository's own. `reason` says what happened, in words.
-    pub fn came(&self, endpoints: &HashSet<EndpointId>, reason: &str) {
-        for endpoint in endpoints {
-            self.happen(endpoint, Event::Healed, reason);
-            let (now, at) = (self.0.parts.clock.now(), Instant::now());
-            let mut inner = self.inner();
-            // The file may have a state of one of that name that was gone meanwhile.
-            inner.unsaved.entry(endpoint.clone()).or_default();
-            let known = inner.known.get(endpoint);
-            let health = known.map(|known| known.health).unwrap_or_default();
-            let passage = health.passage(now, at);
-            self.0.parts.queue.set_passage(endpoint, passage, at);
-        }
-        self.0.unsaved.notify_one();
-        self.hurry(endpoints);
-    }
-
-    /// These endpoints are set otherwise: what was refused there is tried now, see [`States::came`].
-    pub fn hurry(&self, endpoints: &HashSet<EndpointId>) {
-        if !endpoints.is_empty() {
-            self.0.parts.queue.hurry_all(endpoints, Instant::now());
-            self.0.changed.send_replace(());
-        }
-    }
-
-    /// An endpoint is gone: what it is still owed becomes dead letters.
-    pub fn went(&self, endpoint: &EndpointId) {
-        let mut inner = self.inner();
-        inner.known.remove(endpoint);
-        inner.unsaved.insert(endpoint.clone(), Vec::new());
-        let passage = Passage::Gone;
-        self.0.parts.queue.set_passage(endpoint, passage, Instant::now());
-        drop(inner);
-        self.0.unsaved.notify_one();
-        self.0.changed.send_replace(());
     }
 
     /// How long an endpoint is waited for, if it is.

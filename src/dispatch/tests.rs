@@ -462,7 +462,7 @@ fn nowhere() -> registry::Client {
     registry::Client::new(options).unwrap()
 }
 
-fn client() -> Client {
+pub(super) fn client() -> Client {
     let options = client::Options {
         timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(5),

@@ -181,6 +181,13 @@ impl Lines {
             .collect()
     }
 
+    /// Whether a lane stands in its line, or is lent from or called out of it.
+    pub(super) fn has_lanes(&self, endpoint: &EndpointId) -> bool {
+        let inner = self.inner();
+        let line = inner.lines.get(endpoint);
+        line.is_some_and(|line| line.at_once > 0 || !line.waiting.is_empty())
+    }
+
     /// Whether what would be lent to it is given up.
     pub(super) fn gives_up(&self, endpoint: &EndpointId) -> bool {
         self.inner().lines.get(endpoint).is_some_and(Line::gives_up)

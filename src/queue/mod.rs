@@ -263,7 +263,9 @@ impl Queue {
     ) -> Effects {
         self.step(repository, now, |queue, gate| {
             let completion = match completion {
-                Completion::Retry { .. } if gate.gives_up(&lease.endpoint) => Completion::GivenUp,
+                Completion::Retry { .. } if gate.gives_up(&lease.endpoint) => {
+                    Completion::Settled(Settlement::DeadLetter)
+                }
                 completion => completion,
             };
             if matches!(completion, Completion::Retry { .. }) {

@@ -16,22 +16,30 @@ const LOOKED_AT_IN_LINE_MAX: usize = 256;
 impl Queue {
     /// Sets how an endpoint's lanes may be lent from, from now on. What is lent already is asked for again right
     /// before it is sent: see [`Queue::may_send`].
-    pub fn set_passage(&self, endpoint: &EndpointId, passage: Passage, now: Instant) {
+    ///
+    /// Whether what waits for the next attempt of a push that was refused gets none from now on: call
+    /// [`Queue::hurry_all`] then. It looks at many repositories, which is not for a time in which others wait.
+    #[must_use]
+    pub fn set_passage(&self, endpoint: &EndpointId, passage: Passage, now: Instant) -> bool {
         let gave_up = self.lines.gives_up(endpoint);
         self.lines.set(endpoint, passage);
         let gives_up = matches!(passage, Passage::GivingUp { .. } | Passage::Gone);
-        if gives_up && !gave_up {
-            // What waits for the next attempt of a push that was refused gets none.
-            self.hurry_all(&HashSet::from([endpoint.clone()]), now);
-        }
         self.call(endpoint, now);
         self.earlier.notify_one();
+        gives_up && !gave_up
     }
 
     /// Whether what is lent may be sent now, as far as its endpoint's line goes.
     #[must_use]
     pub fn may_send(&self, lease: &Lease, now: Instant) -> bool {
         self.lines.may_send(&lease.endpoint, lease.sequence, now)
+    }
+
+    /// Whether any push waits for the endpoint and for nothing else, or is in flight to it: not one that is still in
+    /// its window, or was refused and waits for its next attempt.
+    #[must_use]
+    pub fn is_in_line(&self, endpoint: &EndpointId) -> bool {
+        self.lines.has_lanes(endpoint)
     }
 
     /// Calls lanes out of the lines that have opened.

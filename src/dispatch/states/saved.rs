@@ -27,7 +27,9 @@ impl States {
         let (url, at) = (url_sha256(endpoint), Instant::now());
         let passage = known.health.passage(now, at);
         self.inner().known.insert(endpoint.id.clone(), known);
-        self.0.parts.queue.set_passage(&endpoint.id, passage, at);
+        if self.0.parts.queue.set_passage(&endpoint.id, passage, at) {
+            self.give_up(&endpoint.id);
+        }
         if !url.is_empty() && !saved.url_sha256.is_empty() && url != saved.url_sha256 {
             self.happen(&endpoint.id, Event::Healed, "it has another URL");
         }

@@ -378,3 +378,58 @@ async fn letters_can_be_discarded() {
     assert_eq!(stage.letters().count(all()).await.unwrap().letters, 0);
     stage.stop().await;
 }
+
+#[tokio::test]
+async fn letters_do_not_wait_behind_a_push_that_waits_for_its_own_sake() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = with_letters(&folder, &hook, UNPACED, &["1", "2"]).await;
+    stage.stop().await;
+    let options = Options {
+        schedule: RetrySchedule::new(vec![Duration::from_hours(24)], 0.0).unwrap(),
+        ..dispatch_options()
+    };
+    let ci = vec![endpoint("ci", &hook.url, UNPACED)];
+    let stage = Stage::start_by(&folder, ci, Bounds::default(), options, Clock::system()).await;
+    let before = hook.came().len();
+    stage.take(vec![push("other", "1", &["ci"])]).await;
+    hook.wait_for(before + 1).await;
+    let queue = &stage.dispatcher.0.parts.queue;
+    eventually("it waits", async || !queue.is_in_line(&named("ci"))).await;
+    hook.answer(500);
+    assert_eq!(replay(&stage, Order::KeepNewest).await.replayed, 2);
+    hook.wait_for(before + 2).await;
+    let states = &stage.dispatcher.0.parts.states;
+    eventually("it fails", async || states.is_failing(&named("ci"))).await;
+    hook.answer(200);
+    // The endpoint is waited for, which is less than what the push waits.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_hours(1)).await;
+    tokio::time::resume();
+    stage.wait_for_letters(0).await;
+    assert_eq!(stage.owed(), 1);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stopped_by_hand_before_its_turn_is_not_sent_again() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let slow = Rate {
+        per_second: Some(0.25),
+    };
+    let stage = with_letters(&folder, &hook, slow, &["1"]).await;
+    hook.answer(200);
+    let before = hook.came().len();
+    let (dispatcher, ci) = (&stage.dispatcher, named("ci"));
+    let mut again = Box::pin(dispatcher.redeliver(None, sequence(1), &ci, Order::Force, true));
+    // It is on its way to its turn, or there.
+    for _ in 0..3 {
+        let step = tokio::time::timeout(Duration::from_millis(100), &mut again).await;
+        assert!(step.is_err(), "{step:?}");
+    }
+    dispatcher.0.parts.states.happen(&ci, Event::Held, "by the test");
+    let refused = again.await.unwrap_err();
+    assert!(matches!(refused, SendAgainError::Refused(_)), "{refused}");
+    assert_eq!(hook.came().len(), before);
+    assert_eq!(stage.letters().stats().letters, 1);
+    stage.stop().await;
+}

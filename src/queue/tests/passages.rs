@@ -13,7 +13,13 @@ fn ci() -> EndpointId {
 mod refused;
 
 fn set(queue: &Queue, passage: Passage) {
-    queue.set_passage(&ci(), passage, Instant::now());
+    set_for(queue, &ci(), passage);
+}
+
+fn set_for(queue: &Queue, endpoint: &EndpointId, passage: Passage) {
+    if queue.set_passage(endpoint, passage, Instant::now()) {
+        queue.hurry_all(&HashSet::from([endpoint.clone()]), Instant::now());
+    }
 }
 
 fn narrow_after(wait: Duration) -> Passage {
@@ -87,7 +93,7 @@ async fn of_endpoints_in_trouble_so_many_are_lent_from_at_once_and_the_next_when
             []
         );
         if endpoint != "well" {
-            queue.set_passage(&named(endpoint), narrow_after(Duration::ZERO), Instant::now());
+            set_for(&queue, &named(endpoint), narrow_after(Duration::ZERO));
         }
     }
     tokio::time::advance(WINDOW).await;
@@ -96,21 +102,21 @@ async fn of_endpoints_in_trouble_so_many_are_lent_from_at_once_and_the_next_when
     let mut next = Box::pin(queue.due());
     assert!(futures_util::poll!(&mut next).is_pending(), "the others wait");
     // It fails again, and another comes in its place; that one heals, and makes room as well.
-    queue.set_passage(&named("one"), narrow_after(HOUR), Instant::now());
+    set_for(&queue, &named("one"), narrow_after(HOUR));
     give_back(&queue, &open.remove(0), Completion::Returned);
     let name = next.await;
     let lease = queue.advance(&name, Instant::now()).leases.remove(0);
     assert!(queue.may_send(&lease, Instant::now()));
     let second = (name, lease);
     assert!(lent(&queue).await.is_empty());
-    queue.set_passage(&second.1.endpoint, Passage::Open, Instant::now());
+    set_for(&queue, &second.1.endpoint, Passage::Open);
     let third = queue.due().await;
     assert_eq!(queue.advance(&third, Instant::now()).leases.len(), 1);
     assert_ne!(second.0, third);
     give_back(&queue, &second, DELIVERED);
     // Who failed first has its turn when its time has come.
     let start = Instant::now();
-    queue.set_passage(&named(third.as_str()), Passage::Open, Instant::now());
+    set_for(&queue, &named(third.as_str()), Passage::Open);
     assert_eq!(queue.due().await.as_str(), "one");
     assert_eq!(start.elapsed(), HOUR);
 }
@@ -464,7 +470,7 @@ async fn what_a_probe_is_to_be_made_with_waits_for_room_rather_than_end() {
         assert_eq!(queue.apply(&push, &endpoints, Instant::now()), []);
     }
     tokio::time::advance(WINDOW).await;
-    queue.set_passage(&named("other"), narrow_after(Duration::ZERO), Instant::now());
+    set_for(&queue, &named("other"), narrow_after(Duration::ZERO));
     // Before it is known how `ci` is, nothing of its is lent.
     set(&queue, Passage::Shut);
     let other = lent(&queue).await;

@@ -127,3 +127,35 @@ async fn what_is_refused_and_waits_is_given_up_when_nothing_else_is_there() {
         assert_eq!(queue.pending(), 0, "{passage:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_attempt_that_was_refused_counts_though_its_endpoint_is_given_nothing_meanwhile() {
+    let queue = queue(1, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let open = lent(&queue).await.remove(0);
+    set(&queue, Passage::GivingUp { probe_from: None });
+    let at = Instant::now() + HOUR;
+    let settled = give_back(&queue, &open, Completion::Retry { at }).settled;
+    let [settled] = &settled[..] else {
+        panic!("{settled:?}")
+    };
+    assert_eq!((settled.how, settled.attempts), (Settlement::DeadLetter, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_its_own_sake_stands_in_no_line() {
+    let queue = queue(1, 1, Instant::now());
+    tokio::time::advance(WINDOW).await;
+    let mut open = lent(&queue).await;
+    assert!(queue.is_in_line(&ci()), "one is lent, and others wait");
+    for _ in ["a", "b", "c", "d"] {
+        let at = Instant::now() + HOUR;
+        give_back(&queue, &open.remove(0), Completion::Retry { at });
+        open = lent(&queue).await;
+    }
+    assert!(open.is_empty() && queue.owes_anything(&ci()));
+    assert!(!queue.is_in_line(&ci()));
+    tokio::time::advance(HOUR).await;
+    assert_eq!(names(&lent(&queue).await), ["a"]);
+    assert!(queue.is_in_line(&ci()));
+}
