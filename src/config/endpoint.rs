@@ -107,7 +107,7 @@ impl Endpoint {
     /// name or a URL.
     pub(super) fn read(section: &mut Section<'_>, image_header: &HeaderName, guard: &Guard) -> Option<Self> {
         if !section.is_set("name") {
-            section.report("name", "missing: every endpoint has a name of its own");
+            section.missing("name", "missing: every endpoint has a name of its own");
         }
         let name = section.optional("name", name);
         let repositories = wanted(section, "repositories");
@@ -115,7 +115,7 @@ impl Endpoint {
         let exclude_tags = section.patterns("exclude_tags");
         let url = section.secret_url("url", |text| units::webhook_url(text, guard).map(drop));
         if !section.is_set("url") && !section.is_set("url_file") {
-            section.report("url", "missing: set this or url_file");
+            section.missing("url", "missing: set this or url_file");
         }
         let (secret, previous_secret) = secrets(section);
         let format = section.string("format", format);

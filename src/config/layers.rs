@@ -6,7 +6,7 @@
 //! password `12345` stays a string.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs,
     io::{self, Read},
@@ -39,11 +39,10 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(super) const TABLE_LISTS: [&str; 1] = ["endpoints"];
 
 /// What is not looked for in a file with syntax errors, said along with the last of them.
-const UNCHECKED: &str = "; what doesn't go together is looked for once the file is valid";
+const UNCHECKED: &str = "; what is missing or doesn't go together is looked for once the file is valid";
 
 /// The same when it isn't sure which section a key stands in.
-const UNKNOWN_UNCHECKED: &str =
-    "; keys that there aren't, and what doesn't go together, are looked for once the file is valid";
+const UNKNOWN_UNCHECKED: &str = "; keys that there aren't, and what is missing or doesn't go together, are looked for once the file is valid";
 
 /// The merged tree, its provenance, and what was wrong with its parts.
 pub(super) struct Layers {
@@ -147,6 +146,14 @@ impl Layers {
                 line_of(&self.lines, key),
             ),
             Some("environment") => Source::Variable(variables::name(key)),
+            _ => Source::BuiltIn,
+        }
+    }
+
+    /// Where what has that key stands in the file, if it does.
+    pub(super) fn place(&self, key: &str) -> Source {
+        match (&self.file, self.lines.get(key)) {
+            (Some(file), Some(line)) => at(file, Some(*line)),
             _ => Source::BuiltIn,
         }
     }
@@ -279,8 +286,33 @@ impl Parsed {
         // The parser tells some mistakes at the header and once more for what is in it.
         errors.dedup();
         let lines = walk.lines;
-        (Self { dict, lines }, errors)
+        (Self { dict, lines }, without_echoes(text, errors))
     }
+}
+
+/// Leaves out what is only told because of what is wrong right above: behind a quote or a bracket that is missing, the
+/// parser takes line after line for items of a list.
+fn without_echoes(text: &str, errors: Vec<(Option<usize>, String)>) -> Vec<(Option<usize>, String)> {
+    let is_content = |line: &usize| {
+        let content = text.lines().nth(line - 1).unwrap_or_default().trim_start();
+        !content.is_empty() && !content.starts_with('#')
+    };
+    let echoing: BTreeSet<usize> = errors
+        .iter()
+        .filter(|(_, message)| message.contains("array"))
+        .filter_map(|(line, _)| *line)
+        .collect();
+    let mut wrong = None;
+    let mut is_echo = |line: usize| {
+        let above = (1..line).rev().find(is_content);
+        let is_echo = echoing.contains(&line) && above.is_some() && above == wrong;
+        wrong = Some(line);
+        is_echo
+    };
+    let lines: BTreeSet<usize> = errors.iter().filter_map(|(line, _)| *line).collect();
+    let echoes: BTreeSet<usize> = lines.into_iter().filter(|line| is_echo(*line)).collect();
+    let is_own = |line: &Option<usize>| line.is_none_or(|line| !echoes.contains(&line));
+    errors.into_iter().filter(|(line, _)| is_own(line)).collect()
 }
 
 fn line_at(starts: &[usize], span: &Range<usize>) -> usize {

@@ -337,7 +337,7 @@ impl Grant {
 fn need(section: &mut Section<'_>, keys: [&str; 2]) {
     for key in keys {
         if !section.is_set(key) {
-            section.report(key, "this key is missing");
+            section.missing(key, "this key is missing");
         }
     }
 }

@@ -177,16 +177,24 @@ impl<'a> Section<'a> {
         if let Some(value) = self.dict.and_then(|dict| dict.get(key)) {
             return self.problem(value, &full, message);
         }
-        // What is missing is missing where its siblings are.
+        // What is missing is missing where its siblings are, or their table is.
         let sibling = self.dict.and_then(|dict| dict.values().next());
-        let source = sibling.map_or(Source::BuiltIn, |value| {
-            self.layers.source(value.tag(), &self.path)
-        });
+        let source = match sibling {
+            Some(value) => self.layers.source(value.tag(), &self.path),
+            None => self.layers.place(&self.path),
+        };
         self.findings.problems.push(Problem {
             key: full,
             source,
             message,
         });
+    }
+
+    /// Notes that `key` is missing. Not in a file with syntax errors: it may be what couldn't be read.
+    pub(super) fn missing(&mut self, key: &str, message: &str) {
+        if !self.layers.torn {
+            self.report(key, message);
+        }
     }
 
     /// Notes that these keys don't go together, see [`Findings::report`].

@@ -349,8 +349,7 @@ fn a_mistake_of_the_file_as_a_whole_is_told_once_with_what_it_hides() {
     let whole: Vec<_> = problems.iter().filter(|(key, ..)| key.is_empty()).collect();
     assert_eq!(whole.len(), 1, "{problems:?}");
     assert_eq!(whole[0].1, "shipbell.toml:2");
-    let hidden =
-        "keys that there aren't, and what doesn't go together, are looked for once the file is valid";
+    let hidden = "keys that there aren't, and what is missing or doesn't go together, are looked for once the file is valid";
     assert!(whole[0].2.ends_with(hidden), "{}", whole[0].2);
     assert!(
         problems.iter().any(|(key, ..)| key == "batch.window"),
@@ -361,7 +360,7 @@ fn a_mistake_of_the_file_as_a_whole_is_told_once_with_what_it_hides() {
     let problems = problems_with(file, &[]);
     let hints = problems
         .iter()
-        .filter(|(.., message)| message.contains("what doesn't go together"));
+        .filter(|(.., message)| message.contains("doesn't go together"));
     assert_eq!(hints.count(), 1, "{problems:?}");
     assert!(
         problems.iter().any(|(key, ..)| key == "batch.windov"),
@@ -452,4 +451,47 @@ fn user_info_in_a_url_goes_with_no_other_credentials() {
         assert!(!format!("{problems:?}").contains("hunter2"));
     }
     load(&endpoint(""));
+}
+
+#[test]
+fn a_quote_that_is_missing_is_told_once_and_not_what_it_hides() {
+    let list = "[ingest]\ntokens = [\"abc]\n[registry]\n\n# a comment\nurl = \"http://127.0.0.1:5000\"\n[batch]\nwindow = \"x\"\n";
+    let problems = problems_with(list, &[]);
+    let [(key, source, message)] = &problems[..] else {
+        panic!("{problems:?}")
+    };
+    assert_eq!((key.as_str(), source.as_str()), ("", "shipbell.toml:2"));
+    assert!(message.contains("expected `\"`"), "{message}");
+
+    let value = "[[endpoints]]\nname = ci\"\nurl = \"http://a.example/\n[batch]\nwindow = \"x\"\n";
+    let problems = problems_with(value, &[]);
+    let sources: Vec<_> = problems.iter().map(|(_, source, _)| source.as_str()).collect();
+    assert_eq!(
+        sources,
+        ["shipbell.toml:2", "shipbell.toml:3", "shipbell.toml:5"],
+        "{problems:?}"
+    );
+
+    // An item is missing its comma, and further down something else is wrong.
+    let two =
+        "[ingest]\ntokens = [\n  \"a-long-enough-token\"\n  \"another-long-token\"\n]\nmax_pending = 1x\n";
+    let problems = problems_with(two, &[]);
+    let sources: Vec<_> = problems.iter().map(|(_, source, _)| source.as_str()).collect();
+    assert_eq!(sources, ["shipbell.toml:4", "shipbell.toml:6"], "{problems:?}");
+}
+
+#[test]
+fn what_an_empty_table_lacks_is_told_where_it_stands() {
+    let problems = problems_with("[batch]\n[[endpoints]]\n", &[]);
+    let told: Vec<_> = problems
+        .iter()
+        .map(|(key, source, _)| (key.as_str(), source.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("endpoints[0].name", "shipbell.toml:2"),
+            ("endpoints[0].url", "shipbell.toml:2")
+        ]
+    );
 }
