@@ -142,6 +142,16 @@ pub struct EndpointHealth {
     pub next_attempt: Option<Timestamp>,
 }
 
+impl EndpointHealth {
+    /// When a push has its next attempt at the earliest that waits until `next_at` for its own sake; `None` when there is
+    /// none, or it is not known when.
+    #[must_use]
+    pub fn waits_until(&self, next_at: Option<Timestamp>) -> Option<Timestamp> {
+        self.next_attempt
+            .map(|endpoint| next_at.unwrap_or(endpoint).max(endpoint))
+    }
+}
+
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptStory {

@@ -86,6 +86,17 @@ fn a_push_that_waits_for_its_endpoint_says_how_that_is_and_until_when() {
     let id = paused["webhook_id"].as_str().unwrap();
     let one = api.json(&format!("/api/v1/deliveries/{id}"));
     assert_eq!(one["endpoint_health"], paused["endpoint_health"]);
+    // In lists as well, also of the one that was tried, which waited for less before.
+    for (endpoint, next) in [("down", Value::from(next.as_str())), ("stopped", Value::Null)] {
+        let listed = api.json(&format!("/api/v1/deliveries?endpoint={endpoint}"));
+        let listed = listed["items"].as_array().unwrap();
+        let nexts: Vec<&Value> = listed.iter().map(|one| &one["next_attempt"]).collect();
+        assert_eq!(nexts, [&next; 2], "{endpoint}");
+    }
+    assert_eq!(
+        (&held["next_at"], &paused["next_at"]),
+        (&Value::Null, &one["next_at"])
+    );
 
     shipbell.kill();
     assert!(says(&shipbell).contains("no server is running: nothing is sent until one does"));

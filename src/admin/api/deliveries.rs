@@ -52,7 +52,8 @@ pub(in super::super) struct DeliveryView {
     pub(in super::super) taken_at: Option<String>,
     /// When the delivery ended.
     pub(in super::super) ended_at: Option<String>,
-    /// The earliest moment of the next attempt, if it waits for one.
+    /// The earliest moment of the next attempt, if it waits for one and it is known when: for its own sake or its
+    /// endpoint's, which may be waited for longer.
     pub(in super::super) next_attempt: Option<String>,
     /// How many attempts there were.
     pub(in super::super) attempts: u64,
@@ -181,7 +182,7 @@ pub(in super::super) async fn listed(
             left = left.saturating_sub(wanted);
             let found = reader.deliveries(&filter, after.as_ref(), wanted)?;
             let is_end = found.len() < wanted;
-            for delivery in found {
+            for mut delivery in found {
                 if items.len() == limit {
                     let next = after.map(|place| (place.push, place.endpoint));
                     return Ok(Some((items, next)));
@@ -196,6 +197,11 @@ pub(in super::super) async fn listed(
                         Entry::Vacant(new) => *new.insert(reader.journal_of(push)?),
                     };
                     let again = is_sent_again(&desk, journal, Reader::sequence(push), &endpoint);
+                    if delivery.state == "pending"
+                        && let Some(health) = desk.parts().states.view(&endpoint).told()
+                    {
+                        delivery.next_at = health.waits_until(delivery.next_at);
+                    }
                     let mut view = DeliveryView::of(delivery, again);
                     view.reason = view.reason.map(|reason| veiled::reason(&who, &endpoint, reason));
                     items.push(view);

@@ -17,11 +17,14 @@ pub(in super::super) fn reason(who: &Who, endpoint: &EndpointId, reason: String)
     without_place(&reason).into_owned()
 }
 
-/// Tells how the endpoint of a pending delivery is, and leaves out of a delivery where it went.
+/// Tells how the endpoint of a pending delivery is and until when that is waited for, and leaves out of a delivery where it went.
 pub(super) fn delivery(admin: &Admin, who: &Who, story: &mut DeliveryStory) {
     let endpoint = EndpointId::named(&story.endpoint);
-    if story.state == "pending" {
-        story.endpoint_health = admin.parts().states.view(&endpoint).told();
+    if story.state == "pending"
+        && let Some(health) = admin.parts().states.view(&endpoint).told()
+    {
+        story.next_at = health.waits_until(story.next_at);
+        story.endpoint_health = Some(health);
     }
     let given_up = story.reason.take();
     story.reason = given_up.map(|told| reason(who, &endpoint, told));

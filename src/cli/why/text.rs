@@ -196,7 +196,7 @@ impl Page {
                 "its endpoint is {state}: it becomes a dead letter, unless it is what is sent as a probe"
             ),
             // What this push waits for itself may be longer.
-            _ => match health.next_attempt.max(delivery.next_at) {
+            _ => match health.waits_until(delivery.next_at) {
                 Some(at) if at > self.now => format!(
                     "waits for its endpoint, which is {state}: the next attempt, of the oldest push for it, is in {} at {at}",
                     span(at.since(self.now))
