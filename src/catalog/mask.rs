@@ -1,7 +1,8 @@
 //! Keeps secrets out of what is written down: of a request, and of an answer that repeats parts of it.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
@@ -46,7 +47,6 @@ pub(crate) fn headers(headers: &HeaderMap) -> String {
 /// The secrets of one request, for answers that say them again.
 #[derive(Default)]
 pub(crate) struct Mask {
-    /// Longest first, so that none leaves a part of a longer one behind.
     secrets: Vec<Vec<u8>>,
 }
 
@@ -90,51 +90,135 @@ impl Mask {
             );
         }
         secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.dedup();
         Self { secrets }
     }
 
-    /// `text` without the secrets, also where it escapes some of their characters, see [`escape`].
+    /// `text` without the secrets, also where it escapes some of their characters, see [`escape`], or has them in the
+    /// other case. Takes time by the length of both, and not by their product: secrets and answers are other people's.
     pub(crate) fn apply(&self, text: &Bytes) -> Bytes {
-        if self.secrets.is_empty() {
+        if self.secrets.is_empty() || text.is_empty() {
             return text.clone();
         }
-        let mut masked = Vec::new();
-        let (mut rest, mut kept): (&[u8], &[u8]) = (text, text);
-        while let Some((_, after)) = rest.split_first() {
-            let found = self.secrets.iter().find_map(|secret| behind(secret, rest));
-            let Some(behind) = found else {
-                rest = after;
-                continue;
-            };
-            masked.extend(kept.get(..kept.len() - rest.len()).unwrap_or_default());
+        let sought = Sought::of(&self.secrets);
+        let mut found = sought.find(&Plain::as_it_is(text));
+        found.extend(sought.find(&Plain::unescaped(text)));
+        found.sort_unstable_by_key(|range| range.start);
+        let (mut masked, mut kept) = (Vec::new(), 0);
+        let mut ranges = found.into_iter().peekable();
+        while let Some(mut range) = ranges.next() {
+            while let Some(next) = ranges.next_if(|next| next.start < range.end) {
+                range.end = range.end.max(next.end);
+            }
+            masked.extend(text.get(kept..range.start).unwrap_or_default());
             masked.extend_from_slice(MASK.as_bytes());
-            (rest, kept) = (behind, behind);
+            kept = range.end;
         }
-        if kept.len() == text.len() {
+        if kept == 0 {
             return text.clone();
         }
-        masked.extend_from_slice(kept);
+        masked.extend(text.get(kept..).unwrap_or_default());
         masked.into()
     }
 }
 
-/// What stands behind the secret that `text` begins with, as it is, or with some of its characters escaped or in the other
-/// case.
-fn behind<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
-    text.strip_prefix(secret).or_else(|| behind_escaped(secret, text))
+/// So many of a secret's first bytes are looked for; who says them says the secret, and it is masked as far as it goes on.
+const SOUGHT_BYTES_MAX: usize = 64;
+
+/// What is looked for at once.
+struct Sought {
+    beginnings: Option<AhoCorasick>,
+    /// The secrets of each beginning, as [`fold`] writes them.
+    whole: Vec<Vec<Vec<u8>>>,
 }
 
-fn behind_escaped<'a>(secret: &[u8], text: &'a [u8]) -> Option<&'a [u8]> {
-    secret.iter().try_fold(text, |rest, byte| {
-        let escaped = escape(rest).filter(|(value, _)| value.eq_ignore_ascii_case(byte));
-        let (first, after) = rest.split_first()?;
-        match escaped {
-            Some((_, after)) => Some(after),
-            None => first.eq_ignore_ascii_case(byte).then_some(after),
+impl Sought {
+    fn of(secrets: &[Vec<u8>]) -> Self {
+        let mut by_beginning: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+        for secret in secrets {
+            // One that has escapes itself may be unescaped in the answer.
+            for plain in [Plain::as_it_is(secret).text, Plain::unescaped(secret).text] {
+                let beginning = plain.get(..SOUGHT_BYTES_MAX).unwrap_or(&plain).to_vec();
+                let whole = by_beginning.entry(beginning).or_default();
+                if plain.len() >= SECRET_BYTES_MIN && !whole.contains(&plain) {
+                    whole.push(plain);
+                }
+            }
         }
-    })
+        by_beginning.retain(|_, whole| !whole.is_empty());
+        let beginnings = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(AhoCorasickKind::NoncontiguousNFA))
+            .build(by_beginning.keys());
+        Self {
+            // More than it takes would be gigabytes.
+            beginnings: beginnings.ok(),
+            whole: by_beginning.into_values().collect(),
+        }
+    }
+
+    /// Where secrets stand, in the text that this came from.
+    fn find(&self, plain: &Plain) -> Vec<Range<usize>> {
+        let (mut found, mut at) = (Vec::new(), 0);
+        let Some(beginnings) = &self.beginnings else {
+            return found;
+        };
+        while let Some(beginning) = beginnings.find(Input::new(&plain.text).range(at..)) {
+            let whole = self.whole.get(beginning.pattern().as_usize());
+            let text = plain.text.get(beginning.start()..).unwrap_or_default();
+            let lengths = whole.into_iter().flatten().map(|secret| {
+                let pairs = secret.iter().zip(text);
+                pairs.take_while(|(secret, text)| secret == text).count()
+            });
+            at = beginning.start() + lengths.max().unwrap_or_default().max(beginning.len());
+            found.push(plain.origin(beginning.start())..plain.origin(at));
+        }
+        found
+    }
+}
+
+/// A text as secrets are looked for in it.
+struct Plain {
+    text: Vec<u8>,
+    /// Where each of its characters stood; `None` when they all stand where they did.
+    origins: Option<Vec<usize>>,
+}
+
+impl Plain {
+    fn as_it_is(text: &[u8]) -> Self {
+        Self {
+            text: text.iter().copied().map(fold).collect(),
+            origins: None,
+        }
+    }
+
+    fn unescaped(text: &[u8]) -> Self {
+        let (mut plain, mut origins) = (Vec::with_capacity(text.len()), Vec::new());
+        let mut rest = text;
+        while let Some((first, after)) = rest.split_first() {
+            origins.push(text.len() - rest.len());
+            let (byte, behind) = escape(rest).unwrap_or((*first, after));
+            plain.push(fold(byte));
+            rest = behind;
+        }
+        origins.push(text.len());
+        Self {
+            text: plain,
+            origins: Some(origins),
+        }
+    }
+
+    fn origin(&self, place: usize) -> usize {
+        let origins = self.origins.as_ref();
+        origins.map_or(place, |origins| origins.get(place).copied().unwrap_or(place))
+    }
+}
+
+/// Without case, and with a space for `+`, which forms write for one.
+fn fold(byte: u8) -> u8 {
+    match byte {
+        b'+' => b' ',
+        _ => byte.to_ascii_lowercase(),
+    }
 }
 
 /// The character that is escaped at the front of `text`, and what follows: as URLs and forms do it (`%2F`, `+`), JSON
@@ -227,5 +311,33 @@ mod tests {
             masked("a%2Bb", "it was a%2Bb, a%252Bb"),
             "it was [masked], [masked]"
         );
+    }
+
+    #[test]
+    fn a_secret_that_is_said_in_part_is_masked_as_far_as_it_goes() {
+        let secret = format!("{}-and-its-end", "0123456789".repeat(20));
+        let said = |bytes: usize| masked(&secret, &format!("<{}>", &secret[..bytes]));
+        assert_eq!(said(63), format!("<{}>", &secret[..63]), "it may be anything");
+        for bytes in [64, 100, 200, secret.len()] {
+            assert_eq!(said(bytes), "<[masked]>", "{bytes}");
+        }
+        assert_eq!(
+            masked(&secret, &format!("{secret}{secret}.")),
+            "[masked][masked]."
+        );
+    }
+
+    #[test]
+    fn what_somebody_else_says_is_looked_through_once_however_much_it_resembles_their_secrets() {
+        // What it took before was the product: minutes, of a thread that others need.
+        let secrets = (0..32).map(|number| format!("{}{number:02}", "a".repeat(4_000)).into_bytes());
+        let parts = (0..10_000).map(|number| format!("aaaaaaaa{number:04}").into_bytes());
+        let mask = Mask {
+            secrets: secrets.chain(parts).collect(),
+        };
+        let text = Bytes::from("a".repeat(64 << 10));
+        assert!(mask.apply(&text).len() < text.len());
+        let text = Bytes::from("aaaaaaab".repeat(8 << 10));
+        assert_eq!(mask.apply(&text), text);
     }
 }
