@@ -29,8 +29,13 @@ pub fn run(config: Config, named: Option<PathBuf>) -> Result<(), Failure> {
         LogFormat::Text => log::LogFormat::Text,
         LogFormat::Json => log::LogFormat::Json,
     };
-    log::init_logging(format, &config.log.level, no_color())
-        .map_err(|error| Failure::new(Exit::Configuration, error))?;
+    // Dropped last: with it the last lines are written.
+    let _log = log::init_logging(format, &config.log.level, no_color()).map_err(|error| match &error {
+        log::LoggingError::System(_) => Failure::new(Exit::Io, error),
+        log::LoggingError::Level { .. } | log::LoggingError::Twice => {
+            Failure::new(Exit::Configuration, error)
+        }
+    })?;
     let file = config
         .file
         .as_ref()

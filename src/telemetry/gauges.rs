@@ -29,6 +29,7 @@ pub struct Gauges {
     pub(super) history_waiting: Gauge<u64, AtomicU64>,
     pub(super) history_rows: Counter,
     pub(super) history_dropped: Counter,
+    pub(super) log_lines_left_out: Counter,
 }
 
 /// The journal as it stands.
@@ -109,6 +110,8 @@ impl Gauges {
         let help = "Bytes of what happened and waits to be written into the history";
         let waiting = self.history_waiting.clone();
         r.register_with_unit("history_waiting", help, Unit::Bytes, waiting);
+        let help = "Log lines that could not be written, or not in time";
+        r.register("log_lines_left_out", help, self.log_lines_left_out.clone());
     }
 
     /// Sets what is said of the history.

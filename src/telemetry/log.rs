@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, IsTerminal},
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -14,6 +15,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::lines::Lines;
+pub use super::lines::left_out;
 use crate::clock::Clock;
 
 /// How log lines are written.
@@ -40,6 +43,9 @@ pub enum LoggingError {
     /// Logging was set up before.
     #[error("logging is set up already")]
     Twice,
+    /// The system has no file or no thread for it.
+    #[error("there is no way to stderr: {0}")]
+    System(#[from] io::Error),
 }
 
 /// What lines about who changed what are told under.
@@ -47,15 +53,31 @@ const AUDIT: &str = "shipbell::audit";
 
 /// Sends this process's log lines of `level` (`info`, or directives such as
 /// `info,shipbell::journal=debug`) and above to stderr, and those of the audit at any level but `off`. On a terminal
-/// they have colours, unless `no_color`.
+/// they have colours, unless `no_color`. Whoever does not read them holds nobody up ([`left_out`]).
 ///
 /// # Errors
 /// See [`LoggingError`].
-pub fn init_logging(format: LogFormat, level: &str, no_color: bool) -> Result<(), LoggingError> {
+pub fn init_logging(format: LogFormat, level: &str, no_color: bool) -> Result<Log, LoggingError> {
     let ansi = io::stderr().is_terminal() && !no_color;
-    subscriber(format, level, ansi, Clock::system(), io::stderr)?
+    let stderr = io::stderr().as_fd().try_clone_to_owned();
+    let lines = stderr.and_then(|stderr| Lines::new(stderr.into()))?;
+    subscriber(format, level, ansi, Clock::system(), lines.clone())?
         .try_init()
-        .map_err(|_| LoggingError::Twice)
+        .map_err(|_| LoggingError::Twice)?;
+    Ok(Log(lines))
+}
+
+/// How long the last lines may take at the end.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// The log. When it is dropped, at the end of the process, the last lines are waited for a while.
+#[derive(Debug)]
+pub struct Log(Lines);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_WITHIN);
+    }
 }
 
 fn subscriber(
@@ -81,6 +103,8 @@ fn subscriber(
         .with_env_filter(filter)
         .with_timer(WallTime(clock))
         .with_ansi(ansi)
+        // They would go to stderr in another way, and end the process if they can't.
+        .log_internal_errors(false)
         .with_writer(writer);
     Ok(match format {
         LogFormat::Text => Box::new(lines.finish()),

@@ -6,7 +6,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,7 @@ use crate::{clock::Clock, push::Settlement};
 mod gauges;
 pub mod labels;
 mod letters;
+mod lines;
 pub mod log;
 mod reloads;
 
@@ -168,6 +172,9 @@ impl Metrics {
         for hook in self.hooks().iter() {
             hook(&self.0.gauges);
         }
+        // Counted for the process.
+        let left_out = self.0.gauges.log_lines_left_out.inner();
+        left_out.store(log::left_out(), Ordering::Relaxed);
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a String does not fail.
         let _ = text::encode(&mut text, &self.0.registry);
