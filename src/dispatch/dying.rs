@@ -52,7 +52,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long until pushes are read again that could not be.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// So many of those are kept.
+/// So many of those wait for that. More wait in line, where they are read again in turns: it may be all that there is.
 const UNREADABLE_MAX: usize = 1_000;
 
 /// How long letters may be written, at the end.
@@ -124,6 +124,9 @@ pub(super) struct Dying {
     /// How many wait, those that are just being written included.
     waiting: AtomicUsize,
     lost: Throttle,
+    /// How often it was tried to write some.
+    #[cfg(test)]
+    pub(super) rounds: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -375,6 +378,8 @@ impl Dispatcher {
         let (journal, settings) = (parts.journal.clone(), parts.settings.clone());
         let (bounds, now) = (self.0.options.letters, self.0.ages.now());
         let batch = dying.take(AT_ONCE);
+        #[cfg(test)]
+        dying.rounds.fetch_add(1, Ordering::AcqRel);
         let writing = tokio::task::spawn_blocking(move || {
             let mut removed = 0;
             let written = write(&journal, &settings, batch, |coming| {
@@ -399,7 +404,7 @@ impl Dispatcher {
             }
         }
         dying.put_back(written.rest);
-        self.set_aside(written.unreadable);
+        let is_too_much = self.set_aside(written.unreadable);
         self.forget(written.ended);
         let count = written.letters.len();
         let settled = written
@@ -434,7 +439,11 @@ impl Dispatcher {
         if was_failing {
             info!("dead letters are written again");
         }
-        Some(if is_empty { Step::Done } else { Step::More })
+        Some(match (is_too_much, is_empty) {
+            (true, _) => Step::Failed,
+            (false, true) => Step::Done,
+            (false, false) => Step::More,
+        })
     }
 
     /// Takes note that so many wait no longer.
@@ -459,18 +468,15 @@ impl Dispatcher {
         }
     }
 
-    /// Keeps pushes that can't be read back now. They stay owed, and are read again.
-    fn set_aside(&self, unreadable: Vec<Waiting>) {
-        if unreadable.is_empty() {
-            return;
-        }
-        let too_many = {
-            let mut line = self.0.dying.line();
-            line.unreadable.extend(unreadable);
-            let kept = line.unreadable.len().min(UNREADABLE_MAX);
-            line.unreadable.split_off(kept)
-        };
-        self.forget(too_many.len());
-        self.lose(too_many, "they can't be read back from the journal");
+    /// Keeps pushes that can't be read back now. They stay owed, and are read again. Whether they are too many for that to
+    /// go on at once.
+    fn set_aside(&self, unreadable: Vec<Waiting>) -> bool {
+        let mut line = self.0.dying.line();
+        line.unreadable.extend(unreadable);
+        let kept = line.unreadable.len().min(UNREADABLE_MAX);
+        let too_many = line.unreadable.split_off(kept);
+        let is_too_much = !too_many.is_empty();
+        line.waiting.extend(too_many);
+        is_too_much
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::dying::Waiting;
 use crate::{
-    journal::Journal,
+    journal::{Journal, will_pass},
     push::{Pair, Push},
     settings::{AccessError, Letter, Settings},
 };
@@ -26,8 +26,8 @@ pub(super) struct Written {
     pub(super) unreadable: Vec<Waiting>,
     /// How many need no letter any more.
     pub(super) ended: usize,
-    /// Why nothing was written.
-    pub(super) error: Option<AccessError>,
+    /// Why those that wait still were not written.
+    pub(super) error: Option<String>,
 }
 
 /// Reads pushes back and writes their letters, as many as fit into one transaction. `make_room` is called before that,
@@ -40,9 +40,9 @@ pub(super) fn write(
 ) -> Written {
     let mut written = Written::default();
     let (mut letters, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
-    let mut buried = Vec::new();
+    let (mut buried, mut later) = (Vec::new(), Vec::new());
     for chunk in batch.chunks(READ_AT_ONCE) {
-        if bytes >= BYTES_MAX {
+        if bytes >= BYTES_MAX || written.error.is_some() {
             break;
         }
         for (waiting, push) in chunk.iter().zip(read(journal, chunk)) {
@@ -54,12 +54,18 @@ pub(super) fn write(
                     buried.push(waiting.clone());
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => written.ended += 1,
+                // It says nothing of this push, and the next would fare no better.
+                Err(error) if will_pass(&error) => {
+                    written.error = Some(format!("the journal can't be read: {error}"));
+                    later.push(waiting.clone());
+                }
                 Err(_) => written.unreadable.push(waiting.clone()),
             }
         }
         looked_at += chunk.len();
     }
     let rest = batch.split_off(looked_at);
+    let rest = later.into_iter().chain(rest);
     // Old letters go in their time, whether or not there are new ones.
     let put = make_room(bytes).and_then(|()| {
         if letters.is_empty() {
@@ -72,10 +78,10 @@ pub(super) fn write(
         Ok(()) => {
             let pairs = buried.iter().map(|waiting| waiting.pair);
             written.letters = pairs.zip(letters).collect();
-            written.rest = rest;
+            written.rest = rest.collect();
         }
         Err(error) => {
-            written.error = Some(error);
+            written.error = Some(error.to_string());
             written.rest = buried;
             written.rest.extend(rest);
         }

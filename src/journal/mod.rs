@@ -144,6 +144,7 @@ pub use owed::{Owed, Unreadable};
 pub use repair::{Identity, Plan, Purpose, Repair, Repaired};
 pub use settler::Written;
 pub use status::{Health, RecoveryReport, Stats};
+pub(crate) use storage::will_pass;
 pub use stuck::Damage;
 pub use verify::{Verification, verify};
 pub use writer::{Applier, Writer};

@@ -69,7 +69,7 @@ pub(super) trait StorageFile: Send + Sync + fmt::Debug {
 
 /// Whether it passes by itself: the disk, or this user's share of it, is full, or there was nothing left to open a file
 /// with ([`not_opened`]).
-pub(super) fn will_pass(error: &io::Error) -> bool {
+pub(crate) fn will_pass(error: &io::Error) -> bool {
     let is_unopened = error
         .get_ref()
         .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Unopened>);

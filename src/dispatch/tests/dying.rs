@@ -245,3 +245,39 @@ async fn at_the_end_letters_are_tried_until_they_can_be_written() {
     let settings = Settings::open(&file).unwrap();
     assert_eq!(settings.letter_stats().letters, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_that_cant_be_read_back_for_a_while_are_not_lost_however_many_they_are() {
+    const PUSHES: usize = 3_000;
+    let folder = folder();
+    let stage = Stage::start(&folder, vec![endpoint("ci", "http://127.0.0.1:1/", UNPACED)]).await;
+    stage.happens(&named("ci"), Verdict::Failed { retry_after: None });
+    for number in 0..PUSHES / 1_000 {
+        let name = format!("acme/app{number}");
+        let pushes = (0..1_000).map(|number| push(&name, &number.to_string(), &["ci"]));
+        stage.take(pushes.collect()).await;
+    }
+    eventually("all are owed", async || stage.owed() == PUSHES as u64).await;
+    let segment = stage.folder.join("journal/0000000000000001.segment");
+    let sound = std::fs::read(&segment).unwrap();
+    let end = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    let write = |bytes: &[u8]| {
+        let file = std::fs::File::options().write(true).open(&segment).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, 128).unwrap();
+    };
+    write(&vec![0xff; end - 127]);
+    stage.happens(&named("ci"), Verdict::Gone);
+    // Each has been read, in vain.
+    let dying = &stage.dispatcher.0.dying;
+    eventually("they were read", async || {
+        dying.rounds.load(Ordering::Acquire) > 3
+    })
+    .await;
+    assert_eq!(dying.len(), PUSHES);
+    assert_eq!(stage.metric("shipbell_dead_letters_lost_total"), 0);
+    write(&sound[128..=end]);
+    stage.wait_for_letters(PUSHES as u64).await;
+    stage.wait_for_nothing_owed().await;
+    assert_eq!(stage.metric("shipbell_dead_letters_lost_total"), 0);
+    stage.stop().await;
+}
