@@ -64,6 +64,8 @@ pub(super) struct Carrying {
     pub(super) stuck: Stuck,
     /// There was nothing left to open the oldest segment with, which says nothing of what stands in it.
     unopened: Option<String>,
+    /// The oldest segment owes nothing and can't be deleted, nor any behind it.
+    undeleted: Option<String>,
 }
 
 impl Carrying {
@@ -74,8 +76,9 @@ impl Carrying {
     /// Why no older segment goes: of a journal at its bound, this is told rather than what comes of it.
     pub(super) fn hindrance(&self, is_full: bool) -> Option<Health> {
         let damage = self.stuck.damage(is_full).cloned().map(Health::Damaged);
-        let unopened = self.unopened.clone().filter(|_| is_full);
-        damage.or_else(|| unopened.map(|error| Health::NoSpace { error }))
+        let kept = self.unopened.as_ref().or(self.undeleted.as_ref());
+        let kept = kept.filter(|_| is_full).cloned();
+        damage.or_else(|| kept.map(|error| Health::NoSpace { error }))
     }
 
     fn rest(&mut self, time: Duration) {
@@ -284,10 +287,17 @@ impl Writer {
         })
     }
 
+    /// What copies are for: on a full disk the oldest segment goes by them, and they may have what settlements may.
+    pub(super) fn carrying_purpose(&self) -> Purpose {
+        match self.segments.no_space() {
+            Some(_) => Purpose::Upkeep,
+            None => Purpose::Copies,
+        }
+    }
+
     fn carry_alone(&mut self, next_bytes: usize) {
-        if next_bytes > self.segments.room_for(Purpose::Upkeep)
-            && self.make_room(next_bytes, Purpose::Upkeep).is_err()
-        {
+        let purpose = self.carrying_purpose();
+        if next_bytes > self.segments.room_for(purpose) && self.make_room(next_bytes, purpose).is_err() {
             self.carrying.rest(RETRY_AFTER);
             return;
         }
@@ -302,11 +312,19 @@ impl Writer {
             Ok(()) => {
                 self.carrying.stuck = Stuck::default();
                 self.carrying.unopened = None;
+                self.carrying.undeleted = None;
                 self.shared.live().drop_oldest();
             }
             Err(DeleteError::Later(error)) => {
-                tracing::warn!(%error, "a segment that owes nothing can't be deleted now");
-                self.carrying.rest(AGAIN_AFTER);
+                let error = format!("a segment that owes nothing can't be deleted: {error}");
+                if self.carrying.undeleted.as_ref() != Some(&error) {
+                    tracing::warn!("{error}; it is tried again");
+                }
+                self.carrying.undeleted = Some(error);
+                // Of a journal at its bound pushes wait for it.
+                let is_full = self.segments.is_full().is_some();
+                self.carrying
+                    .rest(if is_full { RETRY_AFTER } else { AGAIN_AFTER });
             }
             Err(DeleteError::Fatal(error)) => self.fail(&error.to_string()),
         }

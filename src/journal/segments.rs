@@ -42,7 +42,10 @@ pub(super) struct Account {
 pub(super) enum Purpose {
     /// New pushes: within the journal's bound, and never from the reserve.
     Pushes,
-    /// Settlements and remembered ids: they make room, so no bound holds them up.
+    /// Copies that are carried forward: no bound holds them up either, and half of the reserve is not for them. They come
+    /// by megabytes, and would take all of it before anybody finds that there is no further segment.
+    Copies,
+    /// Settlements, and what frees the oldest segment of a full disk: they make room, so no bound holds them up.
     Upkeep,
 }
 
@@ -176,6 +179,7 @@ impl Segments {
     pub(super) fn room_for(&self, purpose: Purpose) -> usize {
         let reserve = match purpose {
             Purpose::Pushes => self.reserve(),
+            Purpose::Copies => self.reserve() / 2,
             Purpose::Upkeep => 0,
         };
         let room = self

@@ -146,6 +146,7 @@ impl Backlog {
             fitting.bytes += mark.bytes;
             fitting.count += 1;
         }
+        fitting.is_all = fitting.count == self.marks.len();
         fitting
     }
 }
@@ -156,6 +157,8 @@ pub(super) struct Fitting {
     pub(super) count: usize,
     /// Bytes of their records.
     pub(super) bytes: usize,
+    /// Whether there were no others.
+    is_all: bool,
 }
 
 /// Whoever told settlements: an answer says that they are written down.
@@ -195,7 +198,10 @@ pub(super) struct Settling {
 #[derive(Debug)]
 struct State {
     backlog: Backlog,
+    /// When the first of them was told.
     since: Option<Instant>,
+    /// When the first was told behind those that are being committed, if these were all.
+    behind_since: Option<Instant>,
     /// How many of the backlog's bytes stand in the file.
     filed: usize,
     file: FileState,
@@ -250,6 +256,7 @@ impl Settling {
         }
         let state = State {
             since: (!backlog.marks.is_empty()).then(now),
+            behind_since: None,
             filed: backlog.bytes.len(),
             backlog,
             file: FileState::Absent,
@@ -290,7 +297,9 @@ impl Settling {
             state.backlog.push(self.seed, pair, how);
         }
         if !state.backlog.marks.is_empty() {
-            state.since.get_or_insert_with(now);
+            let now = now();
+            state.since.get_or_insert(now);
+            state.behind_since.get_or_insert(now);
         }
         state.file(&*self.storage, self.bytes_max);
         let all = state.committed + state.backlog.bytes.len() as u64;
@@ -342,8 +351,13 @@ impl Settling {
 
     /// Appends the records of the first settlements.
     pub(super) fn put(&self, out: &mut Vec<u8>, fitting: Fitting) {
-        let state = self.lock();
+        let mut state = self.lock();
         out.extend_from_slice(state.backlog.bytes.get(..fitting.bytes).unwrap_or_default());
+        state.behind_since = if fitting.is_all {
+            (fitting.bytes < state.backlog.bytes.len()).then(now)
+        } else {
+            state.since
+        };
     }
 
     /// Says that the first settlements are durable, and returns them, and who is to be answered.
@@ -356,8 +370,9 @@ impl Settling {
         state.may_rewind = true;
         state.filed = state.filed.saturating_sub(bytes);
         let pairs = state.backlog.marks.drain(..count).map(|mark| mark.pair).collect();
+        // What was told meanwhile waits from then on. Else a steady stream would have a commit follow upon the other.
+        state.since = state.behind_since.filter(|_| !state.backlog.marks.is_empty());
         if state.backlog.marks.is_empty() {
-            state.since = None;
             state.file_end = 0;
         } else if state.file_end > self.bytes_max / 2 && 2 * state.filed as u64 <= state.file_end {
             // So many come that it is never empty: what is still needed is written from the beginning again,

@@ -310,7 +310,9 @@ impl Writer {
             .room_for(Purpose::Upkeep)
             .saturating_sub(self.group.record_bytes());
         let settled = self.shared.settling.fitting(room.min(SETTLEMENT_BYTES_MAX));
-        let load = self.load(room - settled.bytes);
+        let copies = self.segments.room_for(self.carrying_purpose());
+        let copies = copies.saturating_sub(self.group.record_bytes() + settled.bytes);
+        let load = self.load(copies);
         self.shared.settling.put(&mut self.group.frame, settled);
         mem::swap(&mut self.group, &mut self.flown);
         if self.flown.record_bytes() == 0 {

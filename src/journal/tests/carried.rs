@@ -337,6 +337,51 @@ fn a_journal_that_has_nothing_to_open_a_segment_with_is_neither_damaged_nor_full
 }
 
 #[test]
+fn a_journal_whose_oldest_segment_cant_be_deleted_is_not_full_and_goes_on_once_it_can() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    storage.fail(Call::Remove, ErrorKind::PermissionDenied, 0, u64::MAX);
+    let mut told = hand.journal.health_changes();
+    let refused = (1_000..).find_map(|number| {
+        let taken = hand.take(number).err();
+        if taken.is_none() {
+            hand.settle(hand.durable().last().unwrap());
+        }
+        time::pass(segments::RETRY_AFTER);
+        // Nobody is to give up pushes for room that would not come of it.
+        assert!(!matches!(*told.borrow_and_update(), Health::Full { .. }));
+        taken
+    });
+    let refused = refused.unwrap().to_string();
+    assert!(refused.contains("can't be deleted"), "{refused}");
+    hand.poke();
+    let health = hand.journal.health();
+    assert!(matches!(&health, Health::NoSpace { .. }), "{health:?}");
+    storage.heal();
+    time::pass(segments::RETRY_AFTER);
+    hand.calm_down();
+    assert_eq!(hand.journal.health(), Health::Ready);
+    hand.take(1).unwrap();
+}
+
+#[test]
+fn copies_leave_half_of_the_reserve_to_settlements_unless_the_disk_is_known_to_be_full() {
+    const RESERVE: usize = OPTIONS.segment_size as usize / 8;
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let room = |hand: &Hand| {
+        let writer = hand.writer.as_ref().unwrap();
+        let copies = writer.segments.room_for(writer.carrying_purpose());
+        writer.segments.room_for(segments::Purpose::Upkeep) - copies
+    };
+    hand.take(1).unwrap();
+    assert_eq!(room(&hand), RESERVE / 2);
+    storage.fail(Call::Create, ErrorKind::StorageFull, 0, u64::MAX);
+    assert!((2..).any(|number| hand.take(number).is_err()));
+    assert_eq!(room(&hand), 0);
+}
+
+#[test]
 fn event_ids_alone_move_on_too() {
     let storage = Faulty::new();
     let mut hand = open(&storage);

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{record::Record, settling::Backlog, *};
+use super::{
+    record::Record,
+    settling::{Backlog, SYNC_WITHIN},
+    *,
+};
 
 fn pair(number: u64) -> Pair {
     Pair {
@@ -361,4 +365,38 @@ fn a_file_of_settlements_that_is_far_too_long_is_read_as_far_as_it_can_have_been
     let opened = Journal::open(&path, OPTIONS, clock()).unwrap();
     assert_eq!(opened.report.settled_late, 1);
     assert_eq!(all_owed(&opened.journal).unwrap().len(), 2);
+}
+
+#[test]
+fn settlements_told_during_a_commit_wait_from_then_on_and_what_did_not_fit_from_before() {
+    const STEP: Duration = Duration::from_secs(10);
+    let storage = Faulty::new();
+    let hand = open(&storage);
+    let settling = &hand.journal.shared.settling;
+    let begun = time::now();
+    // By how many steps after the beginning the first was told that waits; some of the time is real.
+    let steps = || {
+        let since = settling.due_at()? - SYNC_WITHIN - begun;
+        Some(since.as_secs() / STEP.as_secs())
+    };
+    drop(settling.tell(delivered(1), Vec::new()));
+    assert_eq!(steps(), Some(0));
+    time::pass(STEP);
+    let all = settling.fitting(usize::MAX);
+    settling.put(&mut Vec::new(), all);
+    time::pass(STEP);
+    drop(settling.tell(delivered(2), Vec::new()));
+    time::pass(STEP);
+    drop(settling.tell(delivered(3), Vec::new()));
+    drop(settling.committed(all));
+    assert_eq!(steps(), Some(2));
+    // There is room for one of two.
+    let first = settling.fitting(settling.first_bytes());
+    settling.put(&mut Vec::new(), first);
+    drop(settling.committed(first));
+    assert_eq!((settling.len(), steps()), (1, Some(2)));
+    let last = settling.fitting(usize::MAX);
+    settling.put(&mut Vec::new(), last);
+    drop(settling.committed(last));
+    assert_eq!(steps(), None);
 }
