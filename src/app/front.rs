@@ -92,13 +92,16 @@ pub(super) fn apply(
             Applied::Push(durable) => {
                 // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;
-                if let Some(tag) = push.tag.clone() {
-                    let (repository, digest) = (push.repository.clone(), push.digest.clone());
-                    sizing.apply(&Change::Tagged {
-                        repository,
-                        tag,
-                        digest,
-                    });
+                match push.tag.clone() {
+                    Some(tag) => {
+                        let (repository, digest) = (push.repository.clone(), push.digest.clone());
+                        sizing.apply(&Change::Tagged {
+                            repository,
+                            tag,
+                            digest,
+                        });
+                    }
+                    None => sizing.hold(&push.repository, &push.digest),
                 }
                 orphans.extend(queue.apply(durable, endpoints, now));
                 history.taken(durable);

@@ -142,7 +142,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let defaults = Defaults::new(config.batch, config.delivery.rate);
     let settings = admin::open_settings(config, commits > 0, (&endpoints, &defaults), &clock).await?;
     let tasks = Tasks::new();
-    let history = start_history(config, &tasks, &journal, &endpoints, &clock)?;
+    let history = start_history(config, &tasks, &journal, &endpoints, &clock).await?;
     let parts = health::Parts {
         clock: clock.clone(),
         steady: steady.clone(),
@@ -276,7 +276,7 @@ fn bind(config: &Config, metrics: &Metrics) -> Result<(Listener, Listener), Bind
     ))
 }
 
-fn start_history(
+async fn start_history(
     config: &Config,
     tasks: &Tasks,
     journal: &Journal,
@@ -285,9 +285,15 @@ fn start_history(
 ) -> Result<History, RunError> {
     let (options, tasks) = (options::history_options(config), tasks.clone());
     let lost = move || tasks.lose("history");
-    let (data_dir, journal, endpoints) = (&config.data_dir, journal.clone(), endpoints.clone());
+    let (data_dir, endpoints) = (&config.data_dir, endpoints.clone());
     let names = move || endpoints.repositories();
-    catalog::start(data_dir, options, journal, names, clock.clone(), lost).map_err(RunError::System)
+    let started = catalog::start(data_dir, options, journal.clone(), names, clock.clone(), lost);
+    let history = started.map_err(RunError::System)?;
+    let (telling, journal, file) = (history.clone(), journal.clone(), data_dir.join(catalog::FILE));
+    // Before anything else is told.
+    let restored = tokio::task::spawn_blocking(move || catalog::restore(&telling, &journal, &file)).await;
+    restored.map_err(|error| RunError::System(io::Error::other(error)))?;
+    Ok(history)
 }
 
 impl App {
@@ -302,6 +308,8 @@ impl App {
             stop,
         );
         ops_tasks.spawn_lasting("ops", ops);
+        let oldest = shown::keep_oldest(self.journal.clone(), tasks.soft().clone());
+        tasks.spawn_lasting("oldest push", oldest);
         tasks.spawn_lasting("states", self.states.clone().keep(tasks.soft().clone()));
         tasks.spawn_lasting("refusals", self.refusals.clone().keep(tasks.soft().clone()));
         if let Some(messenger) = self.messenger {

@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join;
+use tokio::{task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     catalog::History,
     clock::{Clock, Timestamp},
@@ -126,8 +130,25 @@ pub(super) fn letters(metrics: &Metrics, letters: &DeadLetters) {
     });
 }
 
-/// The age of the oldest push that is owed; zero when there is none.
+/// The age of the oldest push that is owed; zero when there is none. Looked up every second, for the disk may stand still:
+/// whoever asks for metrics waits for nothing.
 fn oldest(journal: &Journal, now: Timestamp) -> Duration {
-    let taken_at = journal.oldest_taken_at().ok().flatten();
+    let taken_at = journal.oldest_known();
     taken_at.map(|taken_at| now.since(taken_at)).unwrap_or_default()
+}
+
+/// How often the oldest push that is owed is looked up.
+const LOOKED_UP_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks up the oldest push that is owed, until the soft token is cancelled.
+pub(super) async fn keep_oldest(journal: Journal, soft: CancellationToken) {
+    while !soft.is_cancelled() {
+        let looked_up = journal.clone();
+        // One that can't be read is told by whoever is to send it.
+        let looking = spawn_blocking(move || looked_up.oldest_taken_at());
+        let both = join(looking, sleep(LOOKED_UP_EVERY));
+        if soft.run_until_cancelled(both).await.is_none() {
+            return;
+        }
+    }
 }

@@ -109,6 +109,8 @@ pub(super) enum Entry<'a> {
     Known(&'a str),
     /// An endpoint's state changed.
     Changed(#[serde(borrow)] Changed<'a>),
+    /// A push is owed that became durable before the start, which may stand there.
+    Restored(#[serde(borrow)] Taken<'a>),
 }
 
 /// A delivery.

@@ -109,6 +109,7 @@ impl<'a> Gathered<'a> {
             Entry::Ended(place, end) => self.ended(place, end),
             Entry::Buried(sequence, endpoint, end) => self.buried(*sequence, endpoint, end),
             Entry::Known(name) => self.known(name),
+            Entry::Restored(taken) => self.restored(taken),
             Entry::Changed(changed) => {
                 self.rows += transitions::write(self.connection, changed)?;
                 Ok(())
@@ -138,6 +139,23 @@ impl<'a> Gathered<'a> {
         }
         self.rows += 1 + taken.owed.len() as u64;
         Ok(())
+    }
+
+    /// The same as [`taken`](Self::taken), unless that was told before.
+    fn restored(&mut self, taken: &'a Taken<'a>) -> rusqlite::Result<()> {
+        let Some(push) = self.origin.row(taken.sequence) else {
+            return Ok(());
+        };
+        let is_known = match self.pushes.get(&push) {
+            Some(Push::Taken(_)) => true,
+            _ if push > self.newest => false,
+            _ => {
+                let sql = "SELECT EXISTS (SELECT 1 FROM pushes WHERE id = ?1 AND taken_at IS NOT NULL)";
+                let mut statement = self.connection.prepare_cached(sql)?;
+                statement.query_row([push], |row| row.get(0))?
+            }
+        };
+        if is_known { Ok(()) } else { self.taken(taken) }
     }
 
     /// The repository was pushed to.

@@ -123,6 +123,20 @@ impl History {
         line.tell(&Entry::Taken(Taken::of(durable, &digest, &owed)));
     }
 
+    /// A push that became durable before the start is owed; it may be known already.
+    pub(super) fn restored(&self, durable: &Durable) {
+        let Some(line) = self.line() else { return };
+        let push = &durable.push;
+        let digest = push.digest.to_string();
+        let owed: Vec<String> = push.owed.iter().map(ToString::to_string).collect();
+        line.tell(&Entry::Restored(Taken::of(durable, &digest, &owed)));
+    }
+
+    /// Bytes of what was told and is neither written down nor put aside.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.line().map_or(0, Line::memory_bytes)
+    }
+
     /// Pushes came that no webhook is owed for.
     pub fn dropped(&self, dropped: &[Dropped]) {
         let Some(line) = self.line() else { return };

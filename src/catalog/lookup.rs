@@ -108,6 +108,29 @@ impl Reader {
         read().map_err(|error| explain(&self.path, &error))
     }
 
+    /// The newest push of a journal of which all is known.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub fn newest(&self, journal: JournalId) -> Result<Option<Sequence>, ReadError> {
+        let read = || {
+            let sql = "SELECT number FROM journals WHERE identity = ?1";
+            let number = self
+                .connection
+                .query_row(sql, [journal.to_string()], |row| row.get(0));
+            let Some(number) = number.optional()? else {
+                return Ok(None);
+            };
+            let of = |number| Origin { journal, number }.first();
+            let sql = "SELECT id FROM pushes WHERE id > ?1 AND id < ?2 AND taken_at IS NOT NULL ORDER BY id DESC LIMIT 1";
+            let push = self
+                .connection
+                .query_row(sql, [of(number), of(number + 1)], |row| row.get(0));
+            Ok(push.optional()?.map(Origin::sequence).and_then(Sequence::new))
+        };
+        read().map_err(|error| explain(&self.path, &error))
+    }
+
     /// The row of a push; `None` if nothing of its journal was written down here.
     fn push(&self, journal: JournalId, sequence: Sequence) -> rusqlite::Result<Option<i64>> {
         let sql = "SELECT number FROM journals WHERE identity = ?1";

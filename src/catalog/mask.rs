@@ -316,8 +316,9 @@ mod tests {
     #[test]
     fn a_secret_that_is_said_in_part_is_masked_as_far_as_it_goes() {
         let secret = format!("{}-and-its-end", "0123456789".repeat(20));
-        let said = |bytes: usize| masked(&secret, &format!("<{}>", &secret[..bytes]));
-        assert_eq!(said(63), format!("<{}>", &secret[..63]), "it may be anything");
+        let first = |bytes: usize| secret.chars().take(bytes).collect::<String>();
+        let said = |bytes: usize| masked(&secret, &format!("<{}>", first(bytes)));
+        assert_eq!(said(63), format!("<{}>", first(63)), "it may be anything");
         for bytes in [64, 100, 200, secret.len()] {
             assert_eq!(said(bytes), "<[masked]>", "{bytes}");
         }

@@ -7,7 +7,8 @@
 //! # What it survives
 //! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
 //!   what was told last may be missing: what still stood in memory, the last second as a rule and the last minute while
-//!   the file can't be written ([`aside`]), and after a power loss what the system had not written to the disk.
+//!   the file can't be written ([`aside`]), and after a power loss what the system had not written to the disk. What is
+//!   missing of pushes that are owed still is told once more by the next start ([`restore`]).
 //! - **More news than can be written, or a file that can't be**: they wait in the line to the thread, and in files
 //!   beside ([`line`], [`overflow`]), over a restart too. Both are bounded; what doesn't fit is left out, counted and
 //!   logged. Nobody ever waits for it, and it takes no processor that anybody else needs.
@@ -51,6 +52,7 @@ mod overflow;
 mod prune;
 mod reader;
 mod reconcile;
+mod restored;
 mod rows;
 mod spans;
 mod store;
@@ -71,6 +73,7 @@ pub use lists::{
 };
 pub use lookup::PastDelivery;
 pub use reader::{ReadError, Reader};
+pub use restored::restore;
 pub use store::VERSION;
 pub use story::{AttemptStory, DeliveryStory, DroppedStory, EndpointHealth, PushStory, Sought, Stories};
 pub use transitions::{ListedTransition, Transition};

@@ -6,7 +6,7 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | magic: `shbo` |
-//! | 4 | 4 | version of the format: 1 |
+//! | 4 | 4 | version of the format: 2 |
 //! | 8 | 8 | a random number, by which `catalog.db` knows how far the file was read |
 //! | 16 | 16 | identity of the journal whose pushes it tells of |
 //! | 32 | … | frames, to the end of the file |
@@ -27,7 +27,10 @@ use super::entry::Entry;
 use crate::journal::JournalId;
 
 const MAGIC: [u8; 4] = *b"shbo";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// What can be read as well: version 1 has no [`Entry::Restored`].
+const OLDEST_VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
 
 /// What a file's name begins with, and the digits of the number behind it.
@@ -144,7 +147,8 @@ pub(super) fn read(path: &Path, length: u64) -> io::Result<Content> {
     if magic != MAGIC {
         return Err(invalid("it is no such file"));
     }
-    if version != VERSION.to_le_bytes() {
+    let version = version.try_into().map_or(0, u32::from_le_bytes);
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "another version wrote it",

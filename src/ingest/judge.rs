@@ -144,15 +144,14 @@ impl Judged {
 
     fn add_quiet(&mut self, arrival: Arrival, rule: &'static str, intake: &impl Intake) {
         self.count(EventVerdict::SizesOnly, rule);
-        if !arrival.references.is_empty() {
-            intake.learn(
-                &arrival.repository,
-                &arrival.digest,
-                arrival.media_type,
-                arrival.manifest_size,
-                &arrival.references,
-            );
-        }
+        // Also where it lists nothing: the manifest is there, and may have been deleted before.
+        intake.learn(
+            &arrival.repository,
+            &arrival.digest,
+            arrival.media_type,
+            arrival.manifest_size,
+            &arrival.references,
+        );
         self.items.extend(arrival.into_change().map(Item::Change));
     }
 

@@ -75,7 +75,8 @@ impl Intake for FakeIntake {
     }
 
     fn learn(&self, _: &RepositoryName, _: &Digest, _: MediaType, _: u64, references: &[Reference]) {
-        self.0.learned.fetch_add(references.len(), Ordering::Relaxed);
+        // That it is there, and what it lists.
+        self.0.learned.fetch_add(1 + references.len(), Ordering::Relaxed);
     }
 
     fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
@@ -265,6 +266,7 @@ async fn an_envelopes_items_are_taken_together_in_order_and_what_nobody_owes_mov
         event("other/c", "3"),
         event("acme/child", ""),
         event("acme/a", "1"),
+        event("acme/bare", "").replace("references", "others"),
     ];
     assert_eq!(served.post(&envelope(&events)).await, 202);
     let taken = served.intake.taken();
@@ -273,10 +275,10 @@ async fn an_envelopes_items_are_taken_together_in_order_and_what_nobody_owes_mov
     assert_eq!(taken[0], ["acme/b:2", untagged, "~other/c:3", "acme/a:1"]);
     assert_eq!(
         served.intake.0.learned.load(Ordering::Relaxed),
-        2,
-        "of other/c and of the child"
+        5,
+        "other/c and the child, each with a reference, and one without"
     );
-    assert!(served.has_metric("shipbell_events_total{verdict=\"sizes_only\",reason=\"untagged\"} 1"));
+    assert!(served.has_metric("shipbell_events_total{verdict=\"sizes_only\",reason=\"untagged\"} 2"));
     assert!(served.has_metric("shipbell_events_total{verdict=\"sizes_only\",reason=\"nobody_owes\"} 1"));
 }
 

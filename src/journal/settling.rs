@@ -37,6 +37,10 @@ use super::{
 };
 use crate::push::{Pair, Sequence, Settlement};
 
+mod backlog;
+
+pub(super) use backlog::{Backlog, Fitting, Mark};
+
 /// The file's name.
 pub(super) const SETTLING: &str = "settling";
 
@@ -111,54 +115,6 @@ pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Vec<u8>>> {
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Some(bytes))
-}
-
-/// One encoded settlement.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
-    pub(super) pair: Pair,
-    /// Length of its record.
-    pub(super) bytes: usize,
-}
-
-/// Encoded settlements, in order.
-#[derive(Debug, Default)]
-pub(super) struct Backlog {
-    pub(super) bytes: Vec<u8>,
-    pub(super) marks: VecDeque<Mark>,
-}
-
-impl Backlog {
-    pub(super) fn push(&mut self, seed: Seed, pair: Pair, how: Settlement) {
-        let start = self.bytes.len();
-        record::put_settled(&mut self.bytes, seed, pair, how);
-        let bytes = self.bytes.len() - start;
-        self.marks.push_back(Mark { pair, bytes });
-    }
-
-    /// How many settlements, and how many bytes of them, fit into `room` bytes.
-    fn fitting(&self, room: usize) -> Fitting {
-        let mut fitting = Fitting::default();
-        for mark in &self.marks {
-            if fitting.bytes + mark.bytes > room {
-                break;
-            }
-            fitting.bytes += mark.bytes;
-            fitting.count += 1;
-        }
-        fitting.is_all = fitting.count == self.marks.len();
-        fitting
-    }
-}
-
-/// The first settlements of the backlog.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Fitting {
-    pub(super) count: usize,
-    /// Bytes of their records.
-    pub(super) bytes: usize,
-    /// Whether there were no others.
-    is_all: bool,
 }
 
 /// Whoever told settlements: an answer says that they are written down.

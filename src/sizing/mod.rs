@@ -134,6 +134,12 @@ impl Sizing {
         manifest_size: u64,
         references: &[Reference],
     ) {
+        self.hold(repository, digest);
+        self.0.learn(digest, media_type, manifest_size, references);
+    }
+
+    /// Takes note that a manifest was pushed, and so is in the repository, whatever was known of it before.
+    pub fn hold(&self, repository: &RepositoryName, digest: &Digest) {
         let known = self.0.repositories.get(repository);
         {
             let mut ledger = known.ledger();
@@ -141,7 +147,6 @@ impl Sizing {
             ledger.hold(digest, version);
         }
         self.0.repositories.weigh(&known);
-        self.0.learn(digest, media_type, manifest_size, references);
     }
 
     /// How many tags a repository has, if that is in memory. The registry is not asked.

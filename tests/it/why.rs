@@ -146,3 +146,46 @@ fn a_dead_letter_without_an_attempt_says_why_wherever_it_is_told() {
     let delivered = told(&api, "acme/app:1", "hook", |one| one["state"] == "delivered");
     assert_eq!(delivered["reason"], Value::Null);
 }
+
+#[test]
+fn what_is_owed_after_a_kill_is_known_again_and_counted_once() {
+    let receiver = Receiver::start();
+    let config = Config::without_registry()
+        .with("batch.window = '0s'")
+        .endpoint("stopped", &receiver.url("/stopped"));
+    let mut shipbell = Shipbell::start(config);
+    let api = Api::at(shipbell.admin_port());
+    assert_eq!(api.post("/api/v1/endpoints/stopped/hold").status, 200);
+    // The history is a moment late; whatever it has by then, the rest is made up for.
+    for number in 0..200 {
+        let name = format!("acme/app{number}");
+        shipbell.take(envelope::of(&[envelope::push(&name, "1", &name)]));
+    }
+    shipbell.kill();
+    for _ in ["after the kill", "and as it is then"] {
+        shipbell.launch_again();
+        shipbell.wait_until_ready();
+        for number in [0, 100, 199] {
+            let name = format!("acme/app{number}");
+            let story = eventually(&name, SOON, || {
+                let answer = api.get(&format!("/api/v1/why?image={name}:1"));
+                (answer.status == 200).then(|| answer.json())
+            });
+            let push = &story["pushes"][0];
+            assert!(push["taken_at"].is_string() && push["event_id"] != "", "{push}");
+            assert_eq!(push["deliveries"][0]["state"], "pending");
+            let by_event = api.get(&format!(
+                "/api/v1/why?event={}",
+                push["event_id"].as_str().unwrap()
+            ));
+            assert_eq!(by_event.status, 200, "{}", by_event.text());
+        }
+        shipbell.stop();
+        let history = rusqlite::Connection::open(shipbell.data().join("catalog.db")).unwrap();
+        let sql = "SELECT count(*), sum(pushes) FROM repositories";
+        let counted: (i64, i64) = history
+            .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        assert_eq!(counted, (200, 200));
+    }
+}

@@ -15,7 +15,7 @@ use super::{
         Admin,
         access::Who,
         api::{
-            Params,
+            Params, blocking,
             endpoints::{EndpointQuery, EndpointView, changeable, listed, set},
         },
         problem::Problem,
@@ -241,8 +241,9 @@ pub(super) async fn confirm(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let (identity, _) = changeable(&admin, &visitor.who, &id)?;
-    let parts = admin.parts();
-    let owed = parts.owed.by(&parts.queue, &identity);
+    // It may look at all repositories.
+    let desk = admin.clone();
+    let owed = blocking(move || desk.parts().owed.by(&desk.parts().queue, &identity)).await?;
     Ok(page(
         StatusCode::OK,
         &DisablePage {

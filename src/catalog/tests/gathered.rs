@@ -69,6 +69,14 @@ fn taken() -> impl Strategy<Value = Entry<'static>> {
     })
 }
 
+/// The same push, told by a start.
+fn restored(taken: Entry<'static>) -> Entry<'static> {
+    match taken {
+        Entry::Taken(taken) => Entry::Restored(taken),
+        other => other,
+    }
+}
+
 fn dropped() -> impl Strategy<Value = Entry<'static>> {
     (place(), select(&[NOBODY_OWES, "untagged"]), at()).prop_map(|(place, rule, at)| {
         Entry::Dropped(DroppedPush {
@@ -184,6 +192,7 @@ fn endless() -> impl Strategy<Value = Vec<Entry<'static>>> {
 fn some() -> impl Strategy<Value = Vec<Entry<'static>>> {
     let one = prop_oneof![
         4 => taken(),
+        2 => taken().prop_map(restored),
         1 => dropped(),
         4 => (place(), attempted()).prop_map(|(place, attempted)| Entry::Attempted(place, attempted)),
         3 => (place(), at()).prop_map(|(place, at)| Entry::Waits(place, at)),

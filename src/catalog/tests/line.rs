@@ -323,6 +323,10 @@ proptest! {
             Entry::Buried(number, f, end),
             Entry::Known(a),
             Entry::Changed(Changed { endpoint: a, at: time, before: b, after: c, failures: 7, reason: d }),
+            Entry::Restored(Taken {
+                sequence: number, repository: a, tag: b, digest: c, media_type: d, manifest_size: number,
+                listed: 3, at: time, event_id: e, actor: f, owed: vec![a],
+            }),
         ];
         let frames: Vec<u8> = entries.iter().flat_map(overflow::frame).collect();
         let mut rest = &frames[..];

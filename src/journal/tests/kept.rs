@@ -444,6 +444,28 @@ fn the_oldest_push_is_read_once_and_is_the_next_one_when_it_is_settled() {
 }
 
 #[test]
+fn how_old_the_oldest_push_is_is_told_without_the_disk() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    let known = |hand: &Hand| hand.journal.oldest_known().map(Timestamp::unix_millis);
+    assert_eq!(known(&hand), None);
+    hand.take(1).unwrap();
+    assert_eq!(known(&hand), None, "it was not looked for");
+    hand.journal.oldest_taken_at().unwrap();
+    assert_eq!(known(&hand), Some(1));
+    hand.take(2).unwrap();
+    hand.settle(&hand.durable()[0]);
+    time::pass(super::settling::SYNC_WITHIN);
+    hand.poke();
+    assert_eq!(known(&hand), None, "another one is the oldest just now");
+    // The disk does not say since when: it is no younger than it would be.
+    time::pass(super::oldest::FRESH_FOR);
+    assert_eq!(known(&hand), Some(1));
+    hand.journal.oldest_taken_at().unwrap();
+    assert_eq!(known(&hand), Some(2));
+}
+
+#[test]
 fn two_processes_dont_share_a_journal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(DIRECTORY);

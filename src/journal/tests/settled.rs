@@ -376,7 +376,7 @@ fn settlements_told_during_a_commit_wait_from_then_on_and_what_did_not_fit_from_
     let begun = time::now();
     // By how many steps after the beginning the first was told that waits; some of the time is real.
     let steps = || {
-        let since = settling.due_at()? - SYNC_WITHIN - begun;
+        let since = settling.due_at()?.duration_since(begun + SYNC_WITHIN);
         Some(since.as_secs() / STEP.as_secs())
     };
     drop(settling.tell(delivered(1), Vec::new()));

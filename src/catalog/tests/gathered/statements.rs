@@ -31,6 +31,7 @@ pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry<'_>) 
         },
         Entry::Known(name) => sink.known(name),
         Entry::Changed(changed) => transitions::write(connection, changed),
+        Entry::Restored(taken) => sink.restored(taken),
     }
 }
 
@@ -44,6 +45,14 @@ impl Sink<'_> {
     fn known(&self, name: &str) -> rusqlite::Result<u64> {
         let sql = "INSERT OR IGNORE INTO repositories (name, last_tag, pushes) VALUES (?1, '', 0)";
         Ok(self.connection.prepare_cached(sql)?.execute([name])? as u64)
+    }
+
+    fn restored(&self, taken: &Taken<'_>) -> rusqlite::Result<u64> {
+        let sql = "SELECT count(*) FROM pushes WHERE id = ?1 AND taken_at IS NOT NULL";
+        let known: i64 = self
+            .connection
+            .query_row(sql, [self.origin.row(taken.sequence)], |row| row.get(0))?;
+        if known > 0 { Ok(0) } else { self.taken(taken) }
     }
 
     fn taken(&self, taken: &Taken<'_>) -> rusqlite::Result<u64> {
