@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{History, Reader};
 use crate::{
@@ -34,29 +34,24 @@ pub fn restore(history: &History, journal: &Journal, file: &Path) {
     let mut after = newest.ok().flatten();
     let (mut told, until) = (0, Instant::now() + WAIT_MAX);
     while told < RESTORED_MAX && Instant::now() < until {
-        let owed = journal.owed(after, AT_ONCE);
-        let sequences: Vec<(Sequence, u32)> = owed
-            .iter()
-            .filter_map(|owed| owed.as_ref().ok().map(|owed| (owed.sequence, owed.bytes)))
-            .collect();
-        let Some((last, _)) = sequences.last().copied() else {
+        // What can't be read is told by whoever is to send it.
+        let owed: Vec<_> = journal.owed(after, AT_ONCE).into_iter().flatten().collect();
+        let sequences: Vec<Sequence> = owed.iter().map(|owed| owed.sequence).collect();
+        let Some(last) = sequences.last() else {
             break;
         };
-        let numbers: Vec<Sequence> = sequences.iter().map(|(sequence, _)| *sequence).collect();
-        for ((sequence, bytes), push) in sequences.into_iter().zip(journal.read(&numbers)) {
-            match push {
-                Ok(push) => history.restored(&Durable {
-                    sequence,
-                    bytes,
-                    push,
-                }),
-                Err(error) => {
-                    warn!(%sequence, %error, "the history is not told of a push that can't be read");
-                }
-            }
+        after = Some(*last);
+        for (owed, push) in owed.into_iter().zip(journal.read(&sequences)) {
+            let Ok(mut push) = push else { continue };
+            // Of the others it is not said that they are pending.
+            push.owed = owed.owed.into_iter().map(|(_, endpoint)| endpoint).collect();
+            history.restored(&Durable {
+                sequence: owed.sequence,
+                bytes: owed.bytes,
+                push,
+            });
             told += 1;
         }
-        after = Some(last);
         while history.memory_bytes() > MEMORY_MAX && Instant::now() < until {
             sleep(LOOK_EVERY);
         }

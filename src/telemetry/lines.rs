@@ -22,7 +22,7 @@ use rustix::{
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that may wait.
+/// Bytes of lines that may wait, those included that are being written.
 const WAITING_MAX: usize = 1 << 20;
 
 /// A pipe that takes anything takes so many bytes at once (`PIPE_BUF`).
@@ -55,8 +55,8 @@ struct State {
     waiting: Vec<u8>,
     /// Lines among them.
     lines: u64,
-    /// The thread has taken some, and is not through with them.
-    is_writing: bool,
+    /// Bytes that the thread has taken, and is not through with.
+    writing: usize,
     /// Of how many lines that were left out has been told.
     told: u64,
     /// Lines go through again after some were left out.
@@ -64,6 +64,11 @@ struct State {
 }
 
 impl State {
+    /// Whether nothing waits.
+    fn is_through(&self) -> bool {
+        self.waiting.is_empty() && self.writing == 0
+    }
+
     /// A line went through.
     fn went_through(&mut self) {
         self.is_to_tell = left_out() > self.told;
@@ -92,12 +97,11 @@ impl Lines {
 
     /// Waits until all lines are written, but no longer than this.
     pub(super) fn flush(&self, within: Duration) {
-        let is_through = |state: &mut State| state.waiting.is_empty() && !state.is_writing;
         let state = self.0.state();
         let waited = self
             .0
             .changed
-            .wait_timeout_while(state, within, |state| !is_through(state));
+            .wait_timeout_while(state, within, |state| !state.is_through());
         drop(waited);
     }
 }
@@ -133,13 +137,13 @@ impl Shared {
     /// Writes a line, now or later, or leaves it out.
     fn line(&self, line: &[u8]) {
         let mut state = self.state();
-        if state.waiting.is_empty() && !state.is_writing && self.takes(line.len()) {
+        if state.is_through() && self.takes(line.len()) {
             // Nobody else writes there while this has the state.
             match self.write(line) {
                 Ok(()) => state.went_through(),
                 Err(_) => leave_out(1),
             }
-        } else if state.waiting.len() + line.len() <= WAITING_MAX {
+        } else if state.writing + state.waiting.len() + line.len() <= WAITING_MAX {
             state.waiting.extend_from_slice(line);
             state.lines += 1;
         } else {
@@ -185,11 +189,11 @@ impl Shared {
             if !state.waiting.is_empty() {
                 let bytes = std::mem::take(&mut state.waiting);
                 let lines = std::mem::take(&mut state.lines);
-                state.is_writing = true;
+                state.writing = bytes.len();
                 drop(state);
                 let written = self.write(&bytes);
                 state = self.state();
-                state.is_writing = false;
+                state.writing = 0;
                 match written {
                     Ok(()) => state.went_through(),
                     Err(_) => leave_out(lines),
