@@ -117,18 +117,14 @@ impl History {
     /// A push became durable.
     pub fn taken(&self, durable: &Durable) {
         let Some(line) = self.line() else { return };
-        let push = &durable.push;
-        let digest = push.digest.to_string();
-        let owed: Vec<String> = push.owed.iter().map(ToString::to_string).collect();
+        let (digest, owed) = written_out(durable);
         line.tell(&Entry::Taken(Taken::of(durable, &digest, &owed)));
     }
 
     /// A push that became durable before the start is owed; it may be known already.
     pub(super) fn restored(&self, durable: &Durable) {
         let Some(line) = self.line() else { return };
-        let push = &durable.push;
-        let digest = push.digest.to_string();
-        let owed: Vec<String> = push.owed.iter().map(ToString::to_string).collect();
+        let (digest, owed) = written_out(durable);
         line.tell(&Entry::Restored(Taken::of(durable, &digest, &owed)));
     }
 
@@ -277,4 +273,11 @@ impl fmt::Debug for History {
             .field("is_kept", &self.is_kept())
             .finish_non_exhaustive()
     }
+}
+
+/// A push's digest, and those who owe it.
+fn written_out(durable: &Durable) -> (String, Vec<String>) {
+    let push = &durable.push;
+    let owed = push.owed.iter().map(ToString::to_string);
+    (push.digest.to_string(), owed.collect())
 }

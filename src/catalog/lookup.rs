@@ -114,11 +114,7 @@ impl Reader {
     /// The file is damaged or can't be read.
     pub fn newest(&self, journal: JournalId) -> Result<Option<Sequence>, ReadError> {
         let read = || {
-            let sql = "SELECT number FROM journals WHERE identity = ?1";
-            let number = self
-                .connection
-                .query_row(sql, [journal.to_string()], |row| row.get(0));
-            let Some(number) = number.optional()? else {
+            let Some(number) = self.number(journal)? else {
                 return Ok(None);
             };
             let of = |number| Origin { journal, number }.first();
@@ -133,11 +129,16 @@ impl Reader {
 
     /// The row of a push; `None` if nothing of its journal was written down here.
     fn push(&self, journal: JournalId, sequence: Sequence) -> rusqlite::Result<Option<i64>> {
+        let number = self.number(journal)?;
+        Ok(number.and_then(|number| Origin { journal, number }.push(sequence)))
+    }
+
+    /// The number of a journal here, if anything of it was written down.
+    fn number(&self, journal: JournalId) -> rusqlite::Result<Option<i64>> {
         let sql = "SELECT number FROM journals WHERE identity = ?1";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let number = statement
+        statement
             .query_row([journal.to_string()], |row| row.get(0))
-            .optional()?;
-        Ok(number.and_then(|number| Origin { journal, number }.push(sequence)))
+            .optional()
     }
 }

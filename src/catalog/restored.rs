@@ -63,3 +63,96 @@ pub fn restore(history: &History, journal: &Journal, file: &Path) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        catalog::{self, Options, Sought},
+        clock::Clock,
+        image::{Digest, MediaType},
+        journal::{self, Journal},
+        push::{EndpointId, Item, Pair, Push, Settlement},
+    };
+
+    fn push(tag: &str) -> Push {
+        Push {
+            event_id: format!("event-{tag}"),
+            repository: "acme/app".parse().unwrap(),
+            tag: Some(tag.parse().unwrap()),
+            digest: Digest::sha256(tag.as_bytes()),
+            media_type: MediaType::ALL[0],
+            manifest_size: 7,
+            references: Vec::new(),
+            actor: String::new(),
+            taken_at: Clock::system().now(),
+            owed: ["ci", "cd"].map(|name| EndpointId::Named(name.into())).into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_owed_and_missing_is_told_once_and_not_what_is_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let sizes = journal::Options {
+            segment_size: 1 << 20,
+            max_size: 64 << 20,
+        };
+        let opened = Journal::open(&folder.path().join("journal"), sizes, Clock::system()).unwrap();
+        let journal = opened.journal;
+        opened.writer.start(Box::new(|_| {})).unwrap();
+        let items = ["1", "2", "3"].map(|tag| Item::Push(push(tag)));
+        journal.append(items.into()).await.unwrap();
+        let pair = |number, place| Pair {
+            sequence: Sequence::new(number).unwrap(),
+            place,
+        };
+        // One endpoint has the second push, both have the third.
+        let delivered = [pair(2, 0), pair(3, 0), pair(3, 1)].map(|pair| (pair, Settlement::Delivered));
+        journal.settle(delivered).await;
+        let owes = |number| {
+            let owed = journal.owed(None, 10).into_iter().flatten();
+            { owed }
+                .find(|owed| owed.sequence.get() == number)
+                .map(|owed| owed.owed.len())
+        };
+        while (owes(2), owes(3)) != (Some(1), None) {
+            tokio::task::yield_now().await;
+        }
+        let kept = Options {
+            age_max: Duration::from_hours(1),
+            bytes_max: 64 << 20,
+        };
+        let file = folder.path().join(catalog::FILE);
+        let start = || {
+            let (journal, clock) = (journal.clone(), Clock::system());
+            catalog::start(folder.path(), kept, journal, Vec::new, clock, || {}).unwrap()
+        };
+        let history = start();
+        let first = push("1");
+        let sequence = Sequence::FIRST;
+        history.taken(&Durable {
+            sequence,
+            bytes: 1,
+            push: first,
+        });
+        history.close().await;
+        for _ in ["a kill", "and another"] {
+            let history = start();
+            restore(&history, &journal, &file);
+            history.close().await;
+            let mut reader = Reader::open(&file).unwrap();
+            let of = Sought::Repository("acme/app".to_owned());
+            let found = reader.stories(&of, None, 10).unwrap().pushes;
+            let told: Vec<_> = found
+                .iter()
+                .map(|push| {
+                    let owing = push.deliveries.iter().map(|one| (&*one.endpoint, &*one.state));
+                    (push.event_id.as_str(), owing.collect::<Vec<_>>())
+                })
+                .collect();
+            let both = vec![("cd", "pending"), ("ci", "pending")];
+            assert_eq!(told, [("event-2", vec![("cd", "pending")]), ("event-1", both)]);
+        }
+        journal.close().await;
+    }
+}

@@ -42,7 +42,8 @@ pub(super) const TABLE_LISTS: [&str; 1] = ["endpoints"];
 const UNCHECKED: &str = "; what is missing or doesn't go together is looked for once the file is valid";
 
 /// The same when it isn't sure which section a key stands in.
-const UNKNOWN_UNCHECKED: &str = "; keys that there aren't, and what is missing or doesn't go together, are looked for once the file is valid";
+const UNKNOWN_UNCHECKED: &str = "; keys that there aren't, and what is missing or doesn't go together, are looked for \
+                                 once the file is valid";
 
 /// The merged tree, its provenance, and what was wrong with its parts.
 pub(super) struct Layers {

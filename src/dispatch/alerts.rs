@@ -135,9 +135,7 @@ impl Alerts {
             warn!(endpoint = %endpoint.id, "no alert: too many wait already, or shipbell stops");
         }
     }
-}
 
-impl Alerts {
     /// An endpoint is gone: one that comes by its name has not been told of.
     pub(super) fn forget(&self, endpoint: &EndpointId) {
         let mut down = self.1.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,7 +45,8 @@ pub(super) fn write(
         if bytes >= BYTES_MAX || written.error.is_some() {
             break;
         }
-        for (waiting, push) in chunk.iter().zip(read(journal, chunk)) {
+        let sequences: Vec<_> = chunk.iter().map(|waiting| waiting.pair.sequence).collect();
+        for (waiting, push) in chunk.iter().zip(journal.read(&sequences)) {
             match push {
                 Ok(push) => {
                     let letter = letter(journal, waiting, push);
@@ -87,12 +88,6 @@ pub(super) fn write(
         }
     }
     written
-}
-
-/// The pushes of these, one for one.
-fn read(journal: &Journal, chunk: &[Waiting]) -> Vec<io::Result<Push>> {
-    let sequences: Vec<_> = chunk.iter().map(|waiting| waiting.pair.sequence).collect();
-    journal.read(&sequences)
 }
 
 fn letter(journal: &Journal, waiting: &Waiting, push: Push) -> Letter {

@@ -197,11 +197,7 @@ pub(in super::super) async fn listed(
                         Entry::Vacant(new) => *new.insert(reader.journal_of(push)?),
                     };
                     let again = is_sent_again(&desk, journal, Reader::sequence(push), &endpoint);
-                    if delivery.state == "pending"
-                        && let Some(health) = desk.parts().states.view(&endpoint).told()
-                    {
-                        delivery.next_at = health.waits_until(delivery.next_at);
-                    }
+                    veiled::hold_up(&desk, &endpoint, &delivery.state, &mut delivery.next_at);
                     let mut view = DeliveryView::of(delivery, again);
                     view.reason = view.reason.map(|reason| veiled::reason(&who, &endpoint, reason));
                     items.push(view);

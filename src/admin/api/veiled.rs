@@ -7,7 +7,12 @@ use super::{
     super::{Admin, access::Who},
     send::SentView,
 };
-use crate::{catalog::DeliveryStory, push::EndpointId, webhook::judge::without_place};
+use crate::{
+    catalog::{DeliveryStory, EndpointHealth},
+    clock::Timestamp,
+    push::EndpointId,
+    webhook::judge::without_place,
+};
 
 /// Leaves out of a reason where the endpoint is, or was when that was written down.
 pub(in super::super) fn reason(who: &Who, endpoint: &EndpointId, reason: String) -> String {
@@ -17,15 +22,26 @@ pub(in super::super) fn reason(who: &Who, endpoint: &EndpointId, reason: String)
     without_place(&reason).into_owned()
 }
 
-/// Tells how the endpoint of a pending delivery is and until when that is waited for, and leaves out of a delivery where it went.
+/// How the endpoint is of a delivery in that state, if that holds it up; then `next_at` is when it is sent at the earliest.
+pub(super) fn hold_up(
+    admin: &Admin,
+    endpoint: &EndpointId,
+    state: &str,
+    next_at: &mut Option<Timestamp>,
+) -> Option<EndpointHealth> {
+    if state != "pending" {
+        return None;
+    }
+    let health = admin.parts().states.view(endpoint).told()?;
+    *next_at = health.waits_until(*next_at);
+    Some(health)
+}
+
+/// Tells how the endpoint of a pending delivery is and until when that is waited for, and leaves out of a delivery where
+/// it went.
 pub(super) fn delivery(admin: &Admin, who: &Who, story: &mut DeliveryStory) {
     let endpoint = EndpointId::named(&story.endpoint);
-    if story.state == "pending"
-        && let Some(health) = admin.parts().states.view(&endpoint).told()
-    {
-        story.next_at = health.waits_until(story.next_at);
-        story.endpoint_health = Some(health);
-    }
+    story.endpoint_health = hold_up(admin, &endpoint, &story.state, &mut story.next_at);
     let given_up = story.reason.take();
     story.reason = given_up.map(|told| reason(who, &endpoint, told));
     if who.may_locate(&endpoint) {

@@ -307,6 +307,18 @@ fn a_damaged_journal_at_its_bound_does_not_call_itself_full() {
     assert_eq!(hand.journal.health(), Health::Damaged(damage));
 }
 
+/// What keeps the oldest segment from going is told as a want of space, and over once it passes.
+fn is_waited_out(storage: &Faulty, hand: &mut Hand) {
+    hand.poke();
+    let health = hand.journal.health();
+    assert!(matches!(&health, Health::NoSpace { .. }), "{health:?}");
+    storage.heal();
+    time::pass(segments::RETRY_AFTER);
+    hand.calm_down();
+    assert_eq!(hand.journal.health(), Health::Ready);
+    hand.take(1).unwrap();
+}
+
 #[test]
 fn a_journal_that_has_nothing_to_open_a_segment_with_is_neither_damaged_nor_full() {
     let storage = Faulty::new();
@@ -325,14 +337,7 @@ fn a_journal_that_has_nothing_to_open_a_segment_with_is_neither_damaged_nor_full
         taken
     });
     assert!(matches!(&refused, Some(AppendError::Io(_))), "{refused:?}");
-    hand.poke();
-    let health = hand.journal.health();
-    assert!(matches!(&health, Health::NoSpace { .. }), "{health:?}");
-    storage.heal();
-    time::pass(segments::RETRY_AFTER);
-    hand.calm_down();
-    assert_eq!(hand.journal.health(), Health::Ready);
-    hand.take(1).unwrap();
+    is_waited_out(&storage, &mut hand);
     assert_eq!(open(&storage.after_kill()).pending_ids().len(), 1);
 }
 
@@ -354,14 +359,7 @@ fn a_journal_whose_oldest_segment_cant_be_deleted_is_not_full_and_goes_on_once_i
     });
     let refused = refused.unwrap().to_string();
     assert!(refused.contains("can't be deleted"), "{refused}");
-    hand.poke();
-    let health = hand.journal.health();
-    assert!(matches!(&health, Health::NoSpace { .. }), "{health:?}");
-    storage.heal();
-    time::pass(segments::RETRY_AFTER);
-    hand.calm_down();
-    assert_eq!(hand.journal.health(), Health::Ready);
-    hand.take(1).unwrap();
+    is_waited_out(&storage, &mut hand);
 }
 
 #[test]
