@@ -21,6 +21,11 @@ pub enum RegistryError {
     /// The registry does not have it.
     #[error("the registry does not have it")]
     NotFound,
+    /// Something that is not the registry has nothing there: a proxy without its backend, or a wrong path.
+    #[error(
+        "what answered with status 404 is not a registry: is `registry.url` right, and what is behind it up?"
+    )]
+    Stranger,
     /// The answer is longer than we read.
     #[error("the registry's answer is larger than {bytes_max} bytes")]
     TooLarge {
@@ -65,7 +70,7 @@ impl RegistryError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Unreachable(_) | Self::Timeout(_) => Disposition::Retry { after: None },
+            Self::Unreachable(_) | Self::Timeout(_) | Self::Stranger => Disposition::Retry { after: None },
             Self::NotFound => Disposition::Gone,
             Self::Status {
                 status: 408 | 429 | 500..=599,
@@ -84,7 +89,7 @@ impl RegistryError {
     #[must_use]
     pub fn is_silence(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Timeout(_) => true,
+            Self::Unreachable(_) | Self::Timeout(_) | Self::Stranger => true,
             Self::Status { status, .. } => matches!(status, 500..=599),
             _ => false,
         }
@@ -96,7 +101,6 @@ impl RegistryError {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Self::Unauthorized(format!("it answered with status {}", status.as_u16()))
             }
-            StatusCode::NOT_FOUND => Self::NotFound,
             _ => Self::Status {
                 status: status.as_u16(),
                 retry_after,
@@ -140,6 +144,7 @@ mod tests {
             (status(400), Disposition::GiveUp),
             (status(301), Disposition::GiveUp),
             (RegistryError::NotFound, Disposition::Gone),
+            (RegistryError::Stranger, retry),
             (RegistryError::Unauthorized(String::new()), Disposition::GiveUp),
             (RegistryError::TooLarge { bytes_max: 1 }, Disposition::GiveUp),
             (RegistryError::Malformed(String::new()), Disposition::GiveUp),

@@ -21,6 +21,7 @@ use crate::{
     telemetry::{Metrics, labels::RegistryResult},
 };
 
+mod absent;
 mod auth;
 mod challenge;
 mod error;
@@ -176,8 +177,13 @@ impl Client {
         let url = self.url(repository, &format!("manifests/{digest}"))?;
         let asked = self.send(Method::HEAD, url, repository);
         let response = self.0.shares.have(repository, asked).await?;
-        match self.successful(response) {
-            Ok(_) => Ok(true),
+        let answer = match self.successful(response).await {
+            // It has no words to tell whose it is.
+            Err(RegistryError::Stranger) => self.manifest(repository, digest).await.map(drop),
+            answer => answer.map(drop),
+        };
+        match answer {
+            Ok(()) => Ok(true),
             Err(RegistryError::NotFound) => Ok(false),
             Err(error) => Err(error),
         }
@@ -206,7 +212,7 @@ impl Client {
                     return Err(RegistryError::Malformed("a redirect leads to nothing".to_owned()));
                 }
             }
-            let response = self.successful(response)?;
+            let response = self.successful(response).await?;
             header_text(response.headers(), header::CONTENT_LENGTH)
                 .and_then(|length| length.parse().ok())
                 .filter(|length| *length <= DESCRIPTOR_SIZE_MAX)
@@ -223,7 +229,7 @@ impl Client {
         let asked = async {
             let url = self.join("v2/")?;
             let response = self.send(Method::GET, url, repository).await?;
-            self.successful(response).map(drop)
+            self.successful(response).await.map(drop)
         };
         tokio::time::timeout(timeout, asked)
             .await
@@ -239,7 +245,7 @@ impl Client {
         let asked = Box::pin(async {
             let url = self.url(repository, &format!("manifests/{reference}"))?;
             let response = self.send(Method::GET, url, repository).await?;
-            let response = self.successful(response)?;
+            let response = self.successful(response).await?;
             let content_type = header_text(response.headers(), header::CONTENT_TYPE).map(str::to_owned);
             let stated =
                 header_text(response.headers(), "docker-content-digest").and_then(|text| text.parse().ok());
@@ -321,10 +327,13 @@ impl Client {
         answer.map_err(|error| RegistryError::from_transport(error, self.0.timeout))
     }
 
-    #[expect(clippy::unused_self, reason = "reads better as a verb of the client")]
-    fn successful(&self, response: reqwest::Response) -> Result<reqwest::Response, RegistryError> {
+    async fn successful(&self, response: reqwest::Response) -> Result<reqwest::Response, RegistryError> {
         match response.status() {
             StatusCode::OK => Ok(response),
+            StatusCode::NOT_FOUND => {
+                absent::said(response, self.0.timeout).await?;
+                Err(RegistryError::NotFound)
+            }
             status => Err(RegistryError::from_status(
                 status,
                 retry_after(response.headers()),

@@ -4,7 +4,7 @@ use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Client, ERROR_BYTES_MAX, RegistryError, challenge, read_capped};
+use super::{Client, RegistryError, absent, challenge, read_capped};
 use crate::image::{RepositoryName, Tag};
 
 /// The most bytes of one page that are read.
@@ -23,18 +23,6 @@ const PAGE_TAGS: usize = 1000;
 struct Page {
     #[serde(default)]
     tags: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct Errors {
-    #[serde(default)]
-    errors: Vec<ErrorEntry>,
-}
-
-#[derive(Deserialize)]
-struct ErrorEntry {
-    #[serde(default)]
-    code: String,
 }
 
 impl Client {
@@ -72,13 +60,12 @@ impl Client {
     ) -> Result<Option<Url>, RegistryError> {
         let response = self.send(Method::GET, url.clone(), repository).await?;
         if response.status() == StatusCode::NOT_FOUND {
-            let body = read_capped(response, ERROR_BYTES_MAX, self.0.timeout).await?;
-            return match serde_json::from_slice::<Errors>(&body) {
-                Ok(answer) if answer.errors.iter().any(|error| error.code == "NAME_UNKNOWN") => Ok(None),
+            return match absent::said(response, self.0.timeout).await?.as_deref() {
+                Some("NAME_UNKNOWN") => Ok(None),
                 _ => Err(RegistryError::NotFound),
             };
         }
-        let response = self.successful(response)?;
+        let response = self.successful(response).await?;
         let next = next_page(url, response.headers())?;
         let body = read_capped(response, PAGE_BYTES_MAX, self.0.timeout).await?;
         let page: Page =

@@ -187,9 +187,68 @@ async fn a_repository_without_tags_has_none_and_another_404_is_an_error() {
     assert_eq!(fake.client().tags(&repository()).await, Ok(vec![]));
     fake.hook(|_| Some(respond(200, &[], r#"{"name":"acme/app","tags":null}"#)));
     assert_eq!(fake.client().tags(&repository()).await, Ok(vec![]));
-    fake.hook(|_| Some(respond(404, &[], "<html>no such page</html>")));
-    let answer = fake.client().tags(&repository()).await;
-    assert_eq!(answer, Err(RegistryError::NotFound));
+    let code = r#"{"errors":[{"code":"NOT_FOUND"}]}"#;
+    for (body, error) in [
+        (code, RegistryError::NotFound),
+        ("<html>", RegistryError::Stranger),
+    ] {
+        fake.hook(move |_| Some(respond(404, &[], body)));
+        assert_eq!(fake.client().tags(&repository()).await, Err(error));
+    }
+}
+
+#[tokio::test]
+async fn a_404_is_the_registrys_word_only_when_it_says_what_is_unknown() {
+    let fake = with_image().await;
+    let client = fake.client();
+    let (there, absent) = (image().digest, digest_of("absent"));
+    let by_tag = async || {
+        client
+            .manifest_by_tag(&repository(), &"v2".parse().unwrap())
+            .await
+    };
+    assert_eq!(
+        client.manifest(&repository(), &absent).await.unwrap_err(),
+        RegistryError::NotFound
+    );
+    assert_eq!(by_tag().await.unwrap_err(), RegistryError::NotFound);
+    assert_eq!(client.has_manifest(&repository(), &absent).await, Ok(false));
+
+    let stranger = Err(RegistryError::Stranger);
+    for body in [
+        "404 page not found\n",
+        "",
+        "{}",
+        r#"{"errors":[]}"#,
+        r#"{"errors":[{"code":1003}]}"#,
+    ] {
+        fake.hook(move |_| Some(respond(404, &[], body)));
+        assert_eq!(
+            client.manifest(&repository(), &there).await.map(drop),
+            stranger,
+            "{body}"
+        );
+        assert_eq!(by_tag().await.map(drop), stranger, "{body}");
+        assert_eq!(
+            client.has_manifest(&repository(), &there).await.map(drop),
+            stranger,
+            "{body}"
+        );
+        assert_eq!(
+            client.blob_size(&repository(), &there).await.map(drop),
+            stranger,
+            "{body}"
+        );
+        assert_eq!(
+            client.probe(&repository(), Duration::from_secs(5)).await,
+            stranger,
+            "{body}"
+        );
+    }
+    // What is in front of it leaves out the header that tells whose answer without a body it is.
+    fake.hook(|asked| (asked.method == Method::HEAD).then(|| respond(404, &[], "")));
+    assert_eq!(client.has_manifest(&repository(), &there).await, Ok(true));
+    assert_eq!(client.has_manifest(&repository(), &absent).await, Ok(false));
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub enum Reach {
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long after a quick request the next one is tried.
-const PROBE_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Health {

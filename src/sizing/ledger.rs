@@ -10,6 +10,9 @@
 
 use std::collections::HashMap;
 
+use tokio::time::Instant;
+
+use super::seen::{Presence, Seen};
 use crate::{
     image::{Digest, Tag},
     push::Change,
@@ -33,19 +36,11 @@ struct Told {
     at: u64,
 }
 
-/// Versions at which a manifest was last known to be there and to be gone; 0 is never.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    held_at: u64,
-    gone_at: u64,
-    /// That it is gone no event has told: the registry didn't have it when it was asked.
-    is_missed: bool,
-}
-
 /// The repository as it was at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     as_of: u64,
+    at: Instant,
     emptied: u64,
     roots: Roots,
 }
@@ -56,14 +51,6 @@ enum Roots {
     All(Vec<Digest>),
     /// The list was not read yet: only what events had told.
     Told(HashMap<Tag, Option<Digest>>),
-}
-
-/// Whether a repository has a manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    Held,
-    Gone,
-    Unknown,
 }
 
 impl Default for Ledger {
@@ -107,8 +94,7 @@ impl Ledger {
             }
             Change::Deleted { digest, .. } => {
                 let seen = self.manifests.entry(digest.clone()).or_default();
-                seen.gone_at = self.version;
-                seen.is_missed = false;
+                seen.delete(self.version);
             }
             Change::RepositoryDeleted { .. } => {
                 // An empty repository is known as a whole, without any list.
@@ -125,61 +111,55 @@ impl Ledger {
         self.version
     }
 
-    /// How many tags there are, once the list was read.
-    pub(super) fn tag_count(&self) -> Option<usize> {
-        let there = self.tags.values().filter(|told| told.digest.is_some());
-        self.is_complete.then(|| there.count())
+    /// How many tags there are, once the list was read, but for those that name nothing any more.
+    pub(super) fn tag_count(&self, now: Instant) -> Option<usize> {
+        let live = self.tags.values().filter(|told| self.live(told, now).is_some());
+        self.is_complete.then(|| live.count())
     }
 
     /// The manifest is there, or was at `version`.
     pub(super) fn hold(&mut self, digest: &Digest, version: u64) {
-        let seen = self.manifests.entry(digest.clone()).or_default();
-        seen.held_at = seen.held_at.max(version);
-        seen.is_missed &= seen.held_at <= seen.gone_at;
+        self.manifests.entry(digest.clone()).or_default().hold(version);
     }
 
-    /// The registry answered at `version` that it does not have the manifest.
-    pub(super) fn miss(&mut self, digest: &Digest, version: u64) {
+    /// The registry, asked at `version`, answers that it does not have the manifest.
+    pub(super) fn miss(&mut self, digest: &Digest, version: u64, now: Instant) {
         let seen = self.manifests.entry(digest.clone()).or_default();
-        if seen.held_at <= version {
+        if seen.is_news(version) {
             self.version += 1;
-            // Of what was deleted with its repository nothing is known any more.
-            seen.is_missed |= seen.held_at > 0 && seen.gone_at <= seen.held_at;
-            seen.gone_at = self.version;
+            seen.miss(self.version, now);
         }
     }
 
     /// Whether the registry doesn't have the manifest, although no event told that it was deleted.
     pub(super) fn is_missed(&self, digest: &Digest) -> bool {
-        self.manifests.get(digest).is_some_and(|seen| seen.is_missed)
+        self.manifests.get(digest).is_some_and(Seen::is_missed)
     }
 
     /// Whether the repository had the manifest at the moment of `snapshot`.
     pub(super) fn presence(&self, digest: &Digest, snapshot: &Snapshot) -> Presence {
-        let Some(seen) = self.manifests.get(digest) else {
-            return Presence::Unknown;
-        };
-        if seen.gone_at > seen.held_at && seen.gone_at <= snapshot.as_of {
-            Presence::Gone
-        } else if seen.held_at > 0 {
-            Presence::Held
-        } else {
-            Presence::Unknown
-        }
+        let seen = self.manifests.get(digest);
+        seen.map_or(Presence::Unknown, |seen| {
+            seen.presence(snapshot.as_of, snapshot.at)
+        })
     }
 
-    fn is_void(&self, digest: &Digest, told_at: u64) -> bool {
+    fn is_void(&self, digest: &Digest, told_at: u64, now: Instant) -> bool {
         self.manifests
             .get(digest)
-            .is_some_and(|seen| seen.gone_at > told_at)
+            .is_some_and(|seen| seen.gone_at(now) > told_at)
+    }
+
+    /// What a tag names, if that is there.
+    fn live<'a>(&self, told: &'a Told, now: Instant) -> Option<&'a Digest> {
+        told.digest
+            .as_ref()
+            .filter(|digest| !self.is_void(digest, told.at, now))
     }
 
     /// The repository as it is now, as far as it is known.
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let live = |told: &Told| {
-            let digest = told.digest.as_ref()?;
-            (!self.is_void(digest, told.at)).then(|| digest.clone())
-        };
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        let live = |told: &Told| self.live(told, now).cloned();
         let roots = if self.is_complete {
             Roots::All(self.tags.values().filter_map(live).collect())
         } else {
@@ -192,6 +172,7 @@ impl Ledger {
         };
         Snapshot {
             as_of: self.version,
+            at: now,
             emptied: self.emptied,
             roots,
         }
@@ -210,7 +191,7 @@ impl Ledger {
         };
         let listed = self.tags.iter().filter_map(|(tag, known)| {
             let digest = known.digest.as_ref()?;
-            let is_listed = known.at == 0 && !told.contains_key(tag) && !self.is_void(digest, 0);
+            let is_listed = known.at == 0 && !told.contains_key(tag) && !self.is_void(digest, 0, snapshot.at);
             is_listed.then_some(digest)
         });
         Some(told.values().flatten().chain(listed).cloned().collect())
@@ -237,7 +218,7 @@ impl Ledger {
             return;
         }
         for (tag, digest) in listed {
-            if !self.is_void(&digest, 0) {
+            if !self.manifests.get(&digest).is_some_and(Seen::was_gone) {
                 self.tags.entry(tag).or_insert(Told {
                     digest: Some(digest),
                     at: 0,
@@ -256,7 +237,10 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::sizing::seen::{BELIEVED_FIRST, BELIEVED_MAX};
 
     fn digest(name: &str) -> Digest {
         Digest::sha256(name.as_bytes())
@@ -314,7 +298,7 @@ mod tests {
         }
 
         fn now(&self) -> String {
-            self.names(&self.snapshot())
+            self.names(&self.snapshot(Instant::now()))
         }
     }
 
@@ -366,7 +350,7 @@ mod tests {
     fn a_deleted_repository_is_known_to_be_empty_and_a_list_under_way_is_void() {
         let mut ledger = Ledger::default();
         ledger.tagged("v1", "a");
-        let before = ledger.snapshot();
+        let before = ledger.snapshot(Instant::now());
         let emptied = ledger.emptied();
         ledger.wiped();
         ledger.tagged("v2", "b");
@@ -384,7 +368,7 @@ mod tests {
     fn a_snapshot_keeps_what_was_there_when_it_was_taken() {
         let mut ledger = Ledger::default();
         ledger.listed(&[("v1", "a"), ("v2", "b")]);
-        let snapshot = ledger.snapshot();
+        let snapshot = ledger.snapshot(Instant::now());
         ledger.tagged("v1", "c");
         ledger.deleted("b");
         ledger.wiped();
@@ -395,7 +379,7 @@ mod tests {
     fn a_snapshot_older_than_the_list_leaves_out_what_was_written_since() {
         let mut ledger = Ledger::default();
         ledger.tagged("v1", "a");
-        let snapshot = ledger.snapshot();
+        let snapshot = ledger.snapshot(Instant::now());
         ledger.tagged("v2", "b");
         ledger.tagged("v1", "c");
         ledger.listed(&[("v1", "c"), ("v2", "b"), ("v3", "d")]);
@@ -405,23 +389,66 @@ mod tests {
 
     #[test]
     fn a_manifest_is_held_or_gone_by_what_was_told_last() {
-        let mut ledger = Ledger::default();
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
         let a = digest("a");
-        assert_eq!(ledger.presence(&a, &ledger.snapshot()), Presence::Unknown);
+        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Unknown);
         ledger.hold(&a, ledger.version());
-        let before = ledger.snapshot();
+        let before = ledger.snapshot(now);
         assert_eq!(ledger.presence(&a, &before), Presence::Held);
         let asked_at = ledger.version();
         ledger.deleted("a");
         ledger.hold(&a, asked_at);
-        assert_eq!(ledger.presence(&a, &ledger.snapshot()), Presence::Gone);
+        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Gone);
         assert_eq!(ledger.presence(&a, &before), Presence::Held, "it was, then");
         let asked_at = ledger.version();
         ledger.tagged("v1", "a");
-        ledger.miss(&a, asked_at);
-        assert_eq!(ledger.presence(&a, &ledger.snapshot()), Presence::Held);
-        ledger.miss(&a, ledger.version());
-        assert_eq!(ledger.presence(&a, &ledger.snapshot()), Presence::Gone);
+        ledger.miss(&a, asked_at, now);
+        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Held);
+        ledger.miss(&a, ledger.version(), now);
+        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Gone);
         assert_eq!(ledger.now(), "", "a tag of what isn't there names nothing");
+    }
+
+    #[test]
+    fn a_registry_that_lacks_what_was_pushed_is_believed_for_a_while_and_then_longer() {
+        let (mut ledger, mut now) = (Ledger::default(), Instant::now());
+        let a = digest("a");
+        ledger.listed(&[]);
+        ledger.tagged("v1", "a");
+        let mut believed = BELIEVED_FIRST;
+        for _ in 0..12 {
+            ledger.miss(&a, ledger.version(), now);
+            for (passed, presence) in [
+                (Duration::ZERO, Presence::Gone),
+                (believed.mul_f64(0.999), Presence::Gone),
+                (believed, Presence::Unknown),
+            ] {
+                let snapshot = ledger.snapshot(now + passed);
+                assert_eq!(ledger.presence(&a, &snapshot), presence, "{passed:?}");
+                let is_root = presence == Presence::Unknown;
+                assert_eq!(ledger.roots(&snapshot).unwrap().contains(&a), is_root);
+                assert_eq!(ledger.tag_count(now + passed), Some(usize::from(is_root)));
+                assert!(ledger.is_missed(&a));
+            }
+            now += believed;
+            believed = (believed * 2).min(BELIEVED_MAX);
+        }
+        assert_eq!(believed, BELIEVED_MAX);
+        let asked_at = ledger.version();
+        ledger.hold(&a, asked_at);
+        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Held);
+        assert!(!ledger.is_missed(&a));
+        assert_eq!(ledger.names(&ledger.snapshot(now)), "a", "its tag is back");
+    }
+
+    #[test]
+    fn what_was_never_pushed_and_is_not_there_is_gone_for_good() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        ledger.listed(&[("v1", "a")]);
+        ledger.miss(&digest("a"), ledger.version(), now);
+        let later = ledger.snapshot(now + BELIEVED_MAX);
+        assert_eq!(ledger.presence(&digest("a"), &later), Presence::Gone);
+        assert_eq!(ledger.names(&later), "");
+        assert!(!ledger.is_missed(&digest("a")));
     }
 }

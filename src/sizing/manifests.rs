@@ -17,8 +17,9 @@ use tokio::time::{Instant, timeout};
 use super::{
     content::{Blob, Content, Parts, Reached},
     health::{Health, PROBE_TIMEOUT},
-    ledger::{Presence, Snapshot},
+    ledger::Snapshot,
     repositories::Repository,
+    seen::Presence,
 };
 use crate::{
     image::{Digest, RepositoryName},
@@ -229,13 +230,15 @@ impl Manifests {
             Err(guard) => {
                 let request = || self.client.manifest(&call.name, digest);
                 let Some(raw) = self.ask(call, request).await? else {
-                    call.repository.ledger().miss(digest, asked_at);
+                    call.repository.ledger().miss(digest, asked_at, Instant::now());
                     return Ok(None);
                 };
                 let content = Arc::new(self.content(call, raw).await?);
-                if standing != Standing::Tagged {
-                    call.repository.ledger().hold(digest, asked_at);
+                let mut ledger = call.repository.ledger();
+                if standing != Standing::Tagged || ledger.is_missed(digest) {
+                    ledger.hold(digest, asked_at);
                 }
+                drop(ledger);
                 match guard {
                     // Refused only when it was removed meanwhile, which nobody does.
                     Some(guard) => drop(guard.insert(Arc::clone(&content))),
@@ -261,7 +264,7 @@ impl Manifests {
             call.repository.ledger().hold(digest, asked_at);
             Ok(Some(known))
         } else {
-            call.repository.ledger().miss(digest, asked_at);
+            call.repository.ledger().miss(digest, asked_at, Instant::now());
             Ok(None)
         }
     }
@@ -334,6 +337,23 @@ impl Manifests {
                 .collect();
         }
         Err(Unavailable::Limit("the image's indexes are nested too deep"))
+    }
+
+    /// Whether the registry lacks a manifest of the image `root`, which no event told to be deleted.
+    pub(super) fn lacks(&self, call: &Call, root: &Digest) -> bool {
+        let mut level = HashSet::from([root.clone()]);
+        for _ in 0..DEPTH_MAX {
+            let ledger = call.repository.ledger();
+            if level.iter().any(|digest| ledger.is_missed(digest)) {
+                return true;
+            }
+            drop(ledger);
+            let known = level.iter().filter_map(|digest| self.cache.peek(digest));
+            level = known
+                .flat_map(|content| content.children().cloned().collect::<Vec<_>>())
+                .collect();
+        }
+        false
     }
 
     /// Everything reachable from `roots`. What the registry does not have counts nothing.

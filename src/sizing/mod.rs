@@ -49,6 +49,7 @@ mod ledger;
 mod load;
 mod manifests;
 mod repositories;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -153,7 +154,7 @@ impl Sizing {
     #[must_use]
     pub fn tags(&self, repository: &RepositoryName) -> Option<u64> {
         let known = self.0.repositories.peek(repository)?;
-        let count = known.ledger().tag_count()?;
+        let count = known.ledger().tag_count(Instant::now())?;
         Some(count as u64)
     }
 
@@ -181,7 +182,7 @@ impl Sizing {
             );
         }
         let known = inner.repositories.get(repository);
-        let snapshot = known.ledger().snapshot();
+        let snapshot = known.ledger().snapshot(Instant::now());
         let call = Call {
             name: repository.clone(),
             repository: known,
@@ -267,7 +268,7 @@ impl Inner {
                         .and_then(|(more, size)| size.checked_add(more));
                 }
                 // Of a mirror that lags behind: the size would be one without the push.
-                if call.repository.ledger().is_missed(&digest) {
+                if self.manifests.lacks(call, &digest) {
                     return Err(Unavailable::Incomplete);
                 }
                 Ok(size)

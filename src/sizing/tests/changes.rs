@@ -144,6 +144,57 @@ async fn a_registry_that_lags_behind_the_push_costs_the_repositorys_number_too()
 }
 
 #[tokio::test]
+async fn a_registry_that_lags_once_is_asked_again_after_a_while() {
+    let bench = Bench::start().await;
+    let (known, child) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    let index = Made::index(&[(&child, "linux")]);
+    bench.push("known", &known);
+    bench.sizing.hold(&repository(), &child.digest);
+    bench.push("new", &index);
+    // One of what was pushed, and then the other, is not there yet.
+    for lagging in [&index, &child] {
+        bench.fake.put(&repository(), &index);
+        bench.fake.remove(&repository(), &lagging.digest);
+        let sizes = bench.size(pushed(&index)).await;
+        assert_eq!(
+            (sizes.image_size, sizes.repository_size),
+            (None, None),
+            "{lagging:?}"
+        );
+        bench.fake.put(&repository(), &lagging.clone());
+        bench.fake.take_asked();
+        bench.size(pushed(&known)).await;
+        assert_eq!(bench.fake.calls(), 0, "not at once");
+        pass(BELIEVED_FIRST).await;
+    }
+    let all = Some(6 + known.bytes() + child.bytes() + index.bytes());
+    assert_eq!(bench.size(pushed(&known)).await.repository_size, all);
+    let sizes = bench.size(pushed(&index)).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(5), all));
+    bench.fake.take_asked();
+    bench.size(pushed(&index)).await;
+    assert_eq!(bench.fake.calls(), 0);
+}
+
+#[tokio::test]
+async fn what_is_in_front_of_a_registry_and_has_nothing_there_deletes_nothing() {
+    let bench = Bench::start().await;
+    let (known, new) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    bench.push("new", &new);
+    bench
+        .fake
+        .hook(|_| Some(respond(404, &[], "404 page not found\n")));
+    let sizes = bench.size_by(pushed(&new), 300).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (None, None));
+    bench.fake.hook(|_| None);
+    pass(PROBE_PAUSE).await;
+    let sizes = bench.size(pushed(&new)).await;
+    let all = Some(6 + known.bytes() + new.bytes());
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(5), all));
+}
+
+#[tokio::test]
 async fn a_batch_sees_the_repository_as_of_its_sealing() {
     let bench = Bench::start().await;
     let one = Made::image(("c1", 1), &[]);

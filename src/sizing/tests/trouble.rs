@@ -135,9 +135,7 @@ async fn a_registry_known_to_be_down_is_not_waited_for_and_comes_back() {
     let fake = Fake::start_at(address).await;
     fake.put(&repository(), &image);
     fake.tag(&repository(), "v1", &image.digest);
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(5)).await;
-    tokio::time::resume();
+    pass(PROBE_PAUSE).await;
     let (sizes, _) = within(20_000, pushed(&image)).await;
     assert_eq!(sizes.image_size, Some(1));
     assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
