@@ -26,6 +26,10 @@ use crate::{
     },
 };
 
+/// After so long without an answer a disk hangs, rather than being slow: an order of magnitude more than a registry is
+/// answered within.
+const HANGS_AFTER: Duration = Duration::from_secs(5);
+
 pub(super) fn readiness(
     tasks: &Tasks,
     journal: &Journal,
@@ -42,7 +46,13 @@ pub(super) fn readiness(
         }
     });
     readiness.add("journal", move || match journal.health() {
-        Health::Ready => Ok(()),
+        Health::Ready => match journal.stands_still() {
+            Some(still) if still >= HANGS_AFTER => Err(format!(
+                "the disk hangs: nothing has become durable for {} s, and pushes wait",
+                still.as_secs()
+            )),
+            _ => Ok(()),
+        },
         Health::Full { bytes, bytes_max } => {
             Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
         }

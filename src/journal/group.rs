@@ -9,6 +9,7 @@ use super::{
     frame::{FRAME_HEADER_BYTES, Seed},
     inbox::Answer,
     live::Live,
+    progress::Ticket,
     recent::Place,
     record,
 };
@@ -18,6 +19,8 @@ use crate::push::Sequence;
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) reply: oneshot::Sender<Answer>,
+    /// Dropped with the answer.
+    pub(super) ticket: Option<Ticket>,
     /// Whether the answer hangs on this group's commit.
     pub(super) depends: bool,
     /// What is to be applied for it.
@@ -166,6 +169,7 @@ impl Group {
             };
             // Nobody may wait for it any more: then it is durable all the same.
             let _ = waiter.reply.send(answer);
+            drop(waiter.ticket);
         }
         self.clear();
     }

@@ -3,8 +3,8 @@
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     AppendError, Applied, Durable,
     frame::{FRAME_HEADER_BYTES, Seed},
+    progress::{Progress, Ticket},
     recent::EventKey,
     record,
     time::now,
@@ -20,6 +21,9 @@ use crate::push::{Item, Sequence};
 
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
 pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A change counts by so many of these bytes: of a repository of 255 letters and a tag of 128 it takes about as many.
+pub(super) const CHANGE_BYTES: usize = 512;
 
 /// Appends that may wait.
 pub(super) const WAITING_APPENDS_MAX: usize = 65_536;
@@ -47,6 +51,8 @@ pub(super) struct Append {
     /// What it may hold.
     pub(super) admits: Admits,
     pub(super) reply: oneshot::Sender<Answer>,
+    /// Once it is in line.
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// What is told of an append.
@@ -97,12 +103,19 @@ impl Append {
             keys,
             admits,
             reply,
+            ticket: None,
         }
     }
 
     /// Bytes of its records.
     pub(super) fn record_bytes(&self) -> usize {
         self.frame.len() - FRAME_HEADER_BYTES
+    }
+
+    /// Bytes by which it counts while it waits: its records, and its changes, of which there are no records.
+    fn waiting_bytes(&self) -> usize {
+        let changes = self.applied.len().saturating_sub(self.keys.len());
+        self.record_bytes() + changes * CHANGE_BYTES
     }
 }
 
@@ -122,6 +135,7 @@ pub(super) enum Gate {
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    progress: Arc<Progress>,
 }
 
 #[derive(Debug)]
@@ -164,6 +178,7 @@ impl Inbox {
                 wakes_at: None,
             }),
             wake: Condvar::new(),
+            progress: Progress::new(),
         }
     }
 
@@ -181,12 +196,12 @@ impl Inbox {
     }
 
     /// Puts an append in line, or hands it back with the reason why not.
-    pub(super) fn append(&self, append: Append) -> Result<(), AppendError> {
+    pub(super) fn append(&self, mut append: Append) -> Result<(), AppendError> {
         let mut waiting = self.lock();
         if waiting.gate != Gate::Open {
             return Err(AppendError::Closed);
         }
-        let bytes = waiting.bytes + append.record_bytes();
+        let bytes = waiting.bytes + append.waiting_bytes();
         let is_first = waiting.appends.is_empty();
         if !is_first && (bytes > WAITING_BYTES_MAX || waiting.appends.len() >= WAITING_APPENDS_MAX) {
             return Err(AppendError::Busy {
@@ -194,6 +209,7 @@ impl Inbox {
                 bytes: waiting.bytes,
             });
         }
+        append.ticket = Some(self.progress.begin());
         waiting.bytes = bytes;
         waiting.appends.push_back(append);
         if waiting.wakes_at.is_some_and(|at| at <= bytes) {
@@ -294,6 +310,11 @@ impl Inbox {
         for closer in closers {
             let _ = closer.send(());
         }
+    }
+
+    /// For how long appends have been waiting without any being answered, if any waits.
+    pub(super) fn stands_still(&self) -> Option<Duration> {
+        self.progress.stands_still()
     }
 
     /// Appends that wait now.

@@ -65,6 +65,7 @@ use std::{
     future::Future,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use data_encoding::HEXLOWER;
@@ -106,6 +107,7 @@ mod live;
 mod notes;
 mod oldest;
 mod owed;
+mod progress;
 mod reader;
 mod reading;
 mod rebuild;
@@ -394,6 +396,12 @@ impl Journal {
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.health.borrow().clone()
+    }
+
+    /// For how long appends have been waiting for the disk without any being answered, if any waits.
+    #[must_use]
+    pub fn stands_still(&self) -> Option<Duration> {
+        self.shared.inbox.stands_still()
     }
 
     /// Tells each change of its health, [`Health::Failed`] above all.

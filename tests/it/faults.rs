@@ -18,6 +18,9 @@ use crate::support::{
     strace::{self, Fault},
 };
 
+/// After how long a disk is said to hang.
+const HANGS_AFTER: Duration = Duration::from_secs(5);
+
 /// How long a write takes on a disk that stands still.
 const STILL: Duration = Duration::from_secs(4);
 
@@ -299,6 +302,39 @@ fn a_disk_that_stands_still_does_not_hold_up_the_end() {
     strace.kill().unwrap();
     assert_eq!(stage.shipbell.wait(SOON).code(), Some(74));
     stage.hook.release();
+    stage.shipbell.start_again();
+    stage.assert_nothing_lost();
+}
+
+#[test]
+fn a_disk_that_hangs_is_told_by_readiness_until_it_goes_on() {
+    if !strace::is_allowed(a_disk_that_hangs_is_told_by_readiness_until_it_goes_on) {
+        return;
+    }
+    let mut stage = Stage::launch(
+        Config::without_registry().with("ingest.ack_deadline = '500ms'"),
+        100,
+    );
+    stage.shipbell.wait_until_ready();
+    stage.push_until_taken(SOON);
+    let segment = files::segments(&stage.shipbell.data()).pop().unwrap();
+    let hangs_for = HANGS_AFTER + Duration::from_secs(3);
+    let mut strace = strace::slow_down(stage.shipbell.id(), "fdatasync", &segment, hangs_for);
+    let began = Instant::now();
+    assert_eq!(stage.push(), Some(503));
+    assert_eq!(stage.shipbell.ops("/readyz").status, 200, "it may only be slow");
+    let checks = stage.unready();
+    assert!(
+        checks.contains("[-]journal failed: the disk hangs: nothing has become durable for"),
+        "{checks}"
+    );
+    assert!(began.elapsed() >= HANGS_AFTER);
+    // The one that hung is durable then, and whoever asks is told so.
+    stage.shipbell.wait_until_ready();
+    assert!(began.elapsed() >= hangs_for);
+    stage.hook.release();
+    stage.shipbell.kill();
+    strace.wait(SOON).unwrap();
     stage.shipbell.start_again();
     stage.assert_nothing_lost();
 }

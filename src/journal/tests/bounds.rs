@@ -1,5 +1,7 @@
 //! Segments that owe nothing go, and what has a bound keeps to it.
 
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -132,4 +134,37 @@ fn more_than_may_wait_is_refused() {
     let refused = answers.into_iter().filter_map(FutureExt::now_or_never).count();
     assert_eq!(refused, 2);
     assert_eq!(hand.journal.stats().waiting, 1);
+}
+
+#[test]
+fn changes_take_their_part_of_what_may_wait() {
+    let hand = open(&Faulty::new());
+    let changes = || vec![Item::Change(change()); inbox::WAITING_BYTES_MAX / 2 / inbox::CHANGE_BYTES];
+    let answers =
+        [changes(), changes(), vec![Item::Change(change())]].map(|items| hand.journal.append(items));
+    let told = answers.map(FutureExt::now_or_never);
+    assert!(
+        matches!(told, [None, None, Some(Err(AppendError::Busy { .. }))]),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn how_long_nothing_has_been_answered_is_known_whoever_gives_up_waiting() {
+    let mut hand = open(&Faulty::new());
+    let still = |hand: &Hand| hand.journal.stands_still().map(|still| still.as_secs());
+    assert_eq!(still(&hand), None);
+    time::pass(Duration::from_mins(1));
+    drop(hand.journal.append(vec![Item::Push(push(1))]));
+    assert_eq!(still(&hand), Some(0), "nobody waited before");
+    time::pass(Duration::from_secs(7));
+    let second = hand.journal.append(vec![Item::Push(push(2))]);
+    assert_eq!(still(&hand), Some(7));
+    // One that is refused is no answer of the disk's.
+    let large = vec![Item::Change(change()); inbox::WAITING_BYTES_MAX / inbox::CHANGE_BYTES];
+    assert!(hand.journal.append(large).now_or_never().is_some());
+    assert_eq!(still(&hand), Some(7));
+    hand.turn();
+    assert_eq!(second.now_or_never(), Some(Ok(())));
+    assert_eq!(still(&hand), None);
 }

@@ -73,6 +73,7 @@ impl Writer {
             keys,
             admits,
             reply,
+            ticket,
         } = append;
         // Also for what is to come: what is looked up now is quick to find below.
         let known = self.recent.count(keys.iter().flatten().copied());
@@ -105,6 +106,7 @@ impl Writer {
         });
         let waiter = Waiter {
             reply,
+            ticket,
             depends,
             applied,
         };
