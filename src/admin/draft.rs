@@ -228,14 +228,25 @@ fn unmasked(url: &str, there: Option<&str>) -> String {
     };
     let ((front, query), (shown_front, _)) = (split_query(there), split_query(&shown));
     let is_same = typed == front || Target::parse(typed).is_ok_and(|typed| typed.to_string() == shown_front);
-    // What comes back without user-info is what was shown; with an empty one (`//@`) it goes.
-    let meant = if typed == shown_front { front } else { typed };
+    // What comes back without user-info, in whatever spelling, is what was shown; with an empty one (`//@`) it goes.
+    let meant = if is_same && !has_user_info(typed) {
+        front
+    } else {
+        typed
+    };
     match (typed_query, query) {
         (None | Some(MASK), Some(query)) if is_same => format!("{meant}?{query}"),
         (None | Some(""), _) if is_same => meant.to_owned(),
         (Some(""), _) => typed.to_owned(),
         _ => url.to_owned(),
     }
+}
+
+fn has_user_info(url: &str) -> bool {
+    let rest = url.split_once("//").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '\\'])
+        .next()
+        .is_some_and(|authority| authority.contains('@'))
 }
 
 fn split_query(url: &str) -> (&str, Option<&str>) {
@@ -381,5 +392,49 @@ pub(super) fn tag_patterns(tags: &[String]) -> Result<Arc<GlobSet>, Vec<FieldErr
         Ok(set) if errors.is_empty() => Ok(Arc::new(set)),
         Ok(_) => Err(errors),
         Err(error) => Err(vec![FieldError::new("/tags", error)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_of_a_url_stays_for_that_url_in_any_spelling() {
+        let there = Some("https://ann:pw@hook.example.com/in?token=t");
+        for (typed, meant) in [
+            (
+                "https://hook.example.com/in?…",
+                "https://ann:pw@hook.example.com/in?token=t",
+            ),
+            (
+                "https://hook.example.com/in",
+                "https://ann:pw@hook.example.com/in?token=t",
+            ),
+            (
+                "HTTPS://Hook.Example.com:443/in?…",
+                "https://ann:pw@hook.example.com/in?token=t",
+            ),
+            (
+                "https://hook.example.com/in?",
+                "https://ann:pw@hook.example.com/in",
+            ),
+            (
+                "https://hook.example.com/in?token=u",
+                "https://hook.example.com/in?token=u",
+            ),
+            (
+                "https://@hook.example.com/in?…",
+                "https://@hook.example.com/in?token=t",
+            ),
+            (
+                "https://bob:pw@hook.example.com/in?…",
+                "https://bob:pw@hook.example.com/in?token=t",
+            ),
+            ("https://other.example.com/in?…", "https://other.example.com/in?…"),
+            ("https://hook.example.com/@in?…", "https://hook.example.com/@in?…"),
+        ] {
+            assert_eq!(unmasked(typed, there), meant, "{typed}");
+        }
     }
 }

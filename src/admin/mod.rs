@@ -107,6 +107,8 @@ pub struct Parts {
     pub history: History,
     /// Where that is read: `catalog.db`.
     pub history_file: PathBuf,
+    /// What people write in front of a repository's name; empty if nothing.
+    pub public_host: String,
     /// Which configuration is in effect.
     pub configuration: Configuration,
     /// The wall clock.

@@ -93,6 +93,7 @@ impl Side {
                 configuration: parts.configuration,
                 history: parts.history,
                 history_file: config.data_dir.join(catalog::FILE),
+                public_host: config.registry.public_host.clone().unwrap_or_default(),
                 clock: parts.clock,
             }),
             webhooks,

@@ -64,6 +64,14 @@ impl Sought {
         }
         Ok(readings)
     }
+
+    /// `text` without the registry's host in front, if that stands there.
+    #[must_use]
+    pub fn without_host<'a>(text: &'a str, host: &str) -> Option<&'a str> {
+        text.strip_prefix(host)?
+            .strip_prefix('/')
+            .filter(|_| !host.is_empty())
+    }
 }
 
 /// What was found, newest first.

@@ -13,8 +13,8 @@
 //! The networks are those of the IANA special-purpose registries (RFC 6890 and its successors).
 
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
 };
 
@@ -217,7 +217,7 @@ impl Guard {
         let ip = address.ip();
         // To connect to no address is to connect to this machine.
         let is_at = |own: IpAddr| match (own.is_unspecified(), ip.is_unspecified()) {
-            (true, is_nowhere) => is_nowhere || ip.is_loopback(),
+            (true, is_nowhere) => is_nowhere || ip.is_loopback() || is_this_machines(ip),
             (false, true) => own.is_loopback(),
             (false, false) => own == ip,
         };
@@ -269,6 +269,21 @@ fn is_localhost(host: &str) -> bool {
 /// An IPv4 address that a socket shows as an IPv6 one is the IPv4 address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether this machine has the address: what is sent to it goes out from it, too. Nothing is sent.
+fn is_this_machines(ip: IpAddr) -> bool {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let local = || -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind((any, 0))?;
+        // To any port: only a route is looked for.
+        socket.connect((ip, 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    local().is_ok_and(|local| local == ip)
 }
 
 /// What is special about an address; `None` for a public one.

@@ -195,3 +195,22 @@ fn what_is_owed_after_a_kill_is_known_again_and_counted_once() {
         assert_eq!(counted, (200, 200));
     }
 }
+
+#[test]
+fn an_image_is_found_with_the_registrys_public_host_in_front() {
+    let receiver = Receiver::start();
+    let config = Config::without_registry()
+        .with("batch.window = '0s'\nregistry.public_host = 'registry.example.com:5000'")
+        .endpoint("hook", &receiver.url("/"));
+    let shipbell = Shipbell::start(config);
+    let api = Api::at(shipbell.admin_port());
+    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    let delivered = |image: &str| told(&api, image, "hook", |one| one["state"] == "delivered");
+    let plain = delivered("acme/app:1");
+    let host = "registry.example.com:5000";
+    for image in [format!("{host}/acme/app:1"), format!("{host}/acme/app")] {
+        assert_eq!(delivered(&image), plain, "{image}");
+    }
+    let other = api.get("/api/v1/why?image=other.example.com/acme/app:1");
+    assert_eq!(other.status, 404);
+}

@@ -44,7 +44,8 @@ pub(super) async fn why(
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
     };
-    let readings = Sought::readings(asked.trim()).map_err(|error| Problem::parameter(name, error))?;
+    let readings = readings(asked.trim(), &admin.parts().public_host);
+    let readings = readings.map_err(|error| Problem::parameter(name, error))?;
     let mut found = history(&admin, move |reader| {
         for sought in &readings {
             let stories = reader.stories(sought, None, STORIES_MAX)?;
@@ -64,4 +65,15 @@ pub(super) async fn why(
         return Err(Problem::absent(format!("nothing is known of {asked}")));
     }
     Ok(Json((&found).into()))
+}
+
+/// What `text` can mean, as it is and without the registry's public host in front.
+fn readings(text: &str, public_host: &str) -> Result<Vec<Sought>, String> {
+    let whole = Sought::readings(text);
+    let Some(Ok(behind)) = Sought::without_host(text, public_host).map(Sought::readings) else {
+        return whole;
+    };
+    let mut readings = whole.unwrap_or_default();
+    readings.extend(behind);
+    Ok(readings)
 }

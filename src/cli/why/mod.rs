@@ -48,8 +48,7 @@ struct Asked {
 impl Asked {
     /// The same without a registry's host in front.
     fn without_host(&self, host: &str) -> Option<Self> {
-        let rest = self.text.strip_prefix(host)?.strip_prefix('/')?;
-        parse(rest).ok()
+        parse(Sought::without_host(&self.text, host)?).ok()
     }
 }
 

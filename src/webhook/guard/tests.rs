@@ -205,6 +205,30 @@ fn what_is_refused_when_it_is_saved_is_refused_at_the_connect() {
     }
 }
 
+/// An address of this machine that others could reach it by, if it has one.
+fn address_of_this_machine() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent: only a route is looked for, to an address of RFC 5737.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().unwrap().ip()).filter(|ip| !ip.is_loopback())
+}
+
+#[test]
+fn a_listener_on_all_addresses_is_at_each_address_of_this_machine() {
+    let Some(ip) = address_of_this_machine() else {
+        return eprintln!("SKIPPED: this machine has no address but its own loopback");
+    };
+    let guard = guard(&[&format!("{ip}/32")]);
+    for author in [Author::User, Author::Operator] {
+        let judge = |port: u16| {
+            let url = format!("http://{ip}:{port}/hook");
+            guard.check_url(&Target::parse(&url).unwrap(), author)
+        };
+        assert_eq!(judge(8582), Err(refusal(ip, Special::OwnListener)));
+        assert_eq!(judge(8583), Ok(()), "nobody of us listens there");
+    }
+}
+
 /// Names, by what a resolver answers: who may send there, the user and the operator.
 const ANSWERS: &[(&[&str], bool, bool)] = &[
     (&["93.184.216.34"], true, true),
