@@ -48,8 +48,8 @@ pub(super) struct Gauges {
     pub(super) overflow: AtomicU64,
     /// Bytes that were taken out of memory and are not all written down.
     pub(super) taken: AtomicU64,
-    /// How much was told, written down or not.
-    pub(super) told: AtomicU64,
+    /// How many pushes were told that came, written down or not.
+    pub(super) pushes: AtomicU64,
     trouble: Mutex<Option<String>>,
     complaint: Throttle,
     written: watch::Sender<()>,

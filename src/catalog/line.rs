@@ -133,7 +133,9 @@ impl Line {
     /// Puts what happened into the line, or leaves it out.
     pub(super) fn tell(&self, entry: &Entry<'_>) {
         let frame = overflow::frame(entry);
-        self.gauges.told.fetch_add(1, Ordering::Relaxed);
+        if matches!(entry, Entry::Taken(_) | Entry::Dropped(_)) {
+            self.gauges.pushes.fetch_add(1, Ordering::Relaxed);
+        }
         let mut state = self.state();
         if state.is_closed() || state.memory_bytes() + frame.len() > self.bounds.memory {
             let why = if state.is_closed() {

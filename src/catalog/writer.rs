@@ -30,9 +30,10 @@ const BATCH_ENTRIES: usize = 2_000;
 const REST_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 
-/// So many news a second are a rush, and so many a flood: several times what can be written down without any rest.
-const RUSH: f64 = 2_000.0;
-const FLOOD: f64 = 20_000.0;
+/// So many pushes a second are a rush, and so many a flood: several times what can be written down without any rest, with
+/// what is told of each later.
+const RUSH: f64 = 700.0;
+const FLOOD: f64 = 7_000.0;
 
 /// How long what waits at the end is still written down; the rest waits for the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -89,8 +90,8 @@ pub(super) struct Writer {
     failures: u32,
     /// What had been lost when what is pending was last compared with what is owed.
     lost: u64,
-    /// How much had been told when that was last looked at, and when that was.
-    told: (u64, Instant),
+    /// How many pushes had been told when that was last looked at, and when that was.
+    pushes: (u64, Instant),
     pub(super) rest_max: Duration,
     pub(super) close_within: Duration,
     pub(super) held_up_for: Duration,
@@ -131,7 +132,7 @@ impl Writer {
             is_failing: false,
             failures: 0,
             lost: 0,
-            told: (0, Instant::now()),
+            pushes: (0, Instant::now()),
             rest_max: REST_MAX,
             close_within: CLOSE_WITHIN,
             held_up_for: HELD_UP_FOR,
@@ -223,7 +224,7 @@ impl Writer {
                 if is_full || !self.line.is_in_memory() {
                     self.rest(began.elapsed());
                 } else {
-                    // How fast news come is asked of the time from here on.
+                    // How fast pushes come is asked of the time from here on.
                     self.pace();
                 }
             }
@@ -276,7 +277,7 @@ impl Writer {
         self.line.pause(self.held_up_for);
     }
 
-    /// Rests after a batch that took so long and behind which more waits, while news come as fast as they do.
+    /// Rests after a batch that took so long and behind which more waits, while pushes come as fast as they do.
     fn rest(&mut self, took: Duration) {
         let began = Instant::now();
         loop {
@@ -290,11 +291,11 @@ impl Writer {
         }
     }
 
-    /// How fast news came since this was asked last.
+    /// How fast pushes came since this was asked last.
     fn pace(&mut self) -> Pace {
-        let told = self.gauges.told.load(Ordering::Relaxed);
-        let (before, at) = std::mem::replace(&mut self.told, (told, Instant::now()));
-        Pace::of(told - before, at.elapsed())
+        let pushes = self.gauges.pushes.load(Ordering::Relaxed);
+        let (before, at) = std::mem::replace(&mut self.pushes, (pushes, Instant::now()));
+        Pace::of(pushes - before, at.elapsed())
     }
 
     /// Pruning, and the figures.
@@ -367,7 +368,7 @@ impl Writer {
     }
 }
 
-/// How fast news come.
+/// How fast pushes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
     None,
@@ -378,9 +379,9 @@ enum Pace {
 
 impl Pace {
     /// Of when so many came within that time.
-    fn of(told: u64, within: Duration) -> Self {
-        let told = f64::from(u32::try_from(told).unwrap_or(u32::MAX));
-        match told / within.as_secs_f64() {
+    fn of(pushes: u64, within: Duration) -> Self {
+        let pushes = f64::from(u32::try_from(pushes).unwrap_or(u32::MAX));
+        match pushes / within.as_secs_f64() {
             fast if fast > FLOOD => Self::Flood,
             fast if fast > RUSH => Self::Rush,
             slow if slow > 0.0 => Self::Usual,
@@ -389,9 +390,10 @@ impl Pace {
     }
 
     /// How many times as long as a batch took is rested behind it when more waits, and for how many of the longest rests
-    /// at most. Pushes and webhooks need processors and disk more: while SQLite syncs what a batch changed, some 16 KiB
+    /// at most. A registry waits for the answer to each push: while SQLite syncs what a batch changed, some 16 KiB
     /// for each entry, the disk syncs nothing else, and the journal does not answer. Is there not much room left where
-    /// news wait, it is written faster; but in a flood that would slow down pushes and save next to nothing.
+    /// news wait, it is written faster; but in a flood that would slow down pushes and save next to nothing. Webhooks
+    /// alone are held up by nothing but the processor's time, which the history takes sooner or later.
     fn rests(self, is_filling: bool) -> (u32, u32) {
         match self {
             Self::None => (0, 1),
@@ -408,14 +410,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_more_news_come_the_longer_is_rested_unless_room_is_short_and_when_none_come_it_is_not() {
-        let told = [0, 1, 2_000, 2_001, 20_000, 20_001, u64::MAX];
-        let rests = |told, is_filling| {
-            let pace = Pace::of(told, Duration::from_secs(1));
+    fn the_more_pushes_come_the_longer_is_rested_unless_room_is_short_and_when_none_come_it_is_not() {
+        let pushes = [0, 1, 700, 701, 7_000, 7_001, u64::MAX];
+        let rests = |pushes, is_filling| {
+            let pace = Pace::of(pushes, Duration::from_secs(1));
             pace.rests(is_filling).0
         };
-        assert_eq!(told.map(|told| rests(told, false)), [0, 1, 1, 16, 16, 32, 32]);
-        assert_eq!(told.map(|told| rests(told, true)), [0, 1, 1, 1, 1, 32, 32]);
+        assert_eq!(
+            pushes.map(|pushes| rests(pushes, false)),
+            [0, 1, 1, 16, 16, 32, 32]
+        );
+        assert_eq!(pushes.map(|pushes| rests(pushes, true)), [0, 1, 1, 1, 1, 32, 32]);
         assert_eq!(Pace::of(0, Duration::ZERO), Pace::None);
     }
 }
