@@ -62,6 +62,36 @@ pub struct WebhookDraft {
     /// Patterns of the tags it wants: `*` within a part, `**` for everything.
     #[schema(min_items = 1, max_items = 64)]
     pub tags: Option<Vec<String>>,
+    /// Whose it is, as it was shown; the path says it.
+    #[schema(read_only, value_type = Option<String>)]
+    pub repository: Option<Shown>,
+    /// As it was shown.
+    #[schema(read_only, value_type = Option<bool>)]
+    pub has_secret: Option<Shown>,
+    /// As it was shown.
+    #[schema(read_only, value_type = Option<String>)]
+    pub previous_secret_until: Option<Shown>,
+    /// As it was shown.
+    #[schema(read_only, value_type = Option<String>)]
+    pub saved_at: Option<Shown>,
+    /// As it was shown.
+    #[schema(read_only, value_type = Option<String>)]
+    pub saved_by: Option<Shown>,
+    /// As they were shown.
+    #[schema(read_only, value_type = Option<Vec<FieldError>>)]
+    pub warnings: Option<Shown>,
+}
+
+/// What a webhook shows beside what can be set. Whoever sends back what they were shown, with something changed, sends
+/// it along, and it changes nothing.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(from = "serde::de::IgnoredAny")]
+pub struct Shown;
+
+impl From<serde::de::IgnoredAny> for Shown {
+    fn from(_: serde::de::IgnoredAny) -> Self {
+        Self
+    }
 }
 
 /// A field that is there, null or not.
@@ -114,6 +144,7 @@ impl WebhookDraft {
             headers,
             enabled,
             tags,
+            ..
         } = self;
         let is_given = secret.as_ref().is_some_and(Option::is_some);
         is_given

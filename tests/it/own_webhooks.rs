@@ -147,6 +147,39 @@ fn what_is_left_out_or_masked_stays_as_it_is() {
 }
 
 #[test]
+fn what_is_shown_can_be_sent_back_with_something_changed() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(config());
+    let (api, path) = (api(&shipbell), webhook_of("acme/app"));
+    let url = receiver
+        .url("/hook?token=hunter2")
+        .replace("http://", "http://ann:hunter3@");
+    let full = json!({"url": url, "secret": SECRET, "headers": {"X-A": "1"}, "tags": ["v*"]});
+    assert_eq!(api.put(&path, &full).status, 201);
+    let rotated = api.with("If-Match", "*").put(&path, &json!({"secret": ANOTHER}));
+    let mut shown = api.get(&path).json();
+    assert_eq!(rotated.json(), shown);
+    assert!(shown["previous_secret_until"].is_string());
+    shown["tags"] = json!(["1.*"]);
+    let changed = api.with("If-Match", "*").put(&path, &shown);
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    let mut now = changed.json();
+    assert!(now["saved_at"].as_str() >= shown["saved_at"].as_str());
+    now["saved_at"] = shown["saved_at"].clone();
+    assert_eq!(now, shown, "what is only shown changes nothing");
+    push(&shipbell, "acme/app", "1.4");
+    let webhook = receiver.wait_for(1, SOON).remove(0);
+    assert!(
+        webhook.line().contains("/hook?token=hunter2 "),
+        "{}",
+        webhook.line()
+    );
+    assert_eq!(webhook.header("authorization"), "Basic YW5uOmh1bnRlcjM=");
+    let typo = api.with("If-Match", "*").put(&path, &json!({"tag": ["1.*"]}));
+    assert_eq!(typo.status, 400, "{}", typo.text());
+}
+
+#[test]
 fn what_is_not_shown_is_sent_to_no_other_server() {
     let (receiver, other) = (Receiver::start(), Receiver::start());
     let shipbell = Shipbell::start(config());
