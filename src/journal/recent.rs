@@ -304,6 +304,16 @@ impl Recent {
 
     /// Forgets what need not be remembered any more. The ids before `durable` count; those behind it may be taken back.
     pub(super) fn forget(&mut self, now: Timestamp, durable: Place) {
+        self.forget_ids(now, durable);
+        // What was in the oldest segments is forgotten first.
+        while let Some(oldest) = self.homes.first_entry()
+            && oldest.get().iter().all(|range| range.end <= self.front)
+        {
+            oldest.remove();
+        }
+    }
+
+    fn forget_ids(&mut self, now: Timestamp, durable: Place) {
         while let Some(key) = self.ring.front().copied() {
             let is_old = now.since(self.taken_at(self.front)) >= KEPT_AGE;
             let count = usize::try_from(durable.saturating_sub(self.front)).unwrap_or(usize::MAX);

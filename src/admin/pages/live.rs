@@ -5,7 +5,11 @@
 //! ago is a minute ago now. Each time it is looked who it is and what may be seen. It ends with the login, by an event
 //! `ended`; when the process drains it just ends, and the browser asks again.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
 
 use askama::DynTemplate;
 use axum::{
@@ -145,7 +149,9 @@ struct Feed {
     written: Option<watch::Receiver<()>>,
     states: watch::Receiver<()>,
     departures: watch::Receiver<()>,
-    sent: Option<(Instant, Parts)>,
+    /// When something was last sent, and by what it is known again: the parts themselves may be long.
+    sent: Option<(Instant, Vec<u64>)>,
+    known_by: RandomState,
     has_ended: bool,
     _room: Room,
 }
@@ -182,11 +188,14 @@ impl Feed {
             let bytes = match self.part.render(&self.admin, &who).await {
                 Ok(parts) => {
                     let before = self.sent.take().map(|(_, before)| before);
-                    let is_new = |part: &&_| !before.as_ref().is_some_and(|before| before.contains(part));
+                    let is_first = before.is_none();
+                    let before = before.unwrap_or_default();
+                    let is_new = |part: &&_| !before.contains(&self.known_by.hash_one(part));
                     let changed: Vec<_> = parts.iter().filter(is_new).collect();
-                    let is_same = before.is_some() && changed.is_empty();
-                    let event = events(&changed, before.is_none());
-                    self.sent = Some((now, parts));
+                    let is_same = !is_first && changed.is_empty();
+                    let event = events(&changed, is_first);
+                    let sent = parts.iter().map(|part| self.known_by.hash_one(part)).collect();
+                    self.sent = Some((now, sent));
                     if is_same && cause == Cause::Change {
                         continue;
                     }
@@ -194,7 +203,7 @@ impl Feed {
                 }
                 // What can't be had at the moment can be later; what may not be seen, not.
                 Err(problem) if problem.status().is_server_error() => {
-                    self.sent = Some((now, Parts::new()));
+                    self.sent = Some((now, Vec::new()));
                     Bytes::from_static(b":\n\n")
                 }
                 Err(_) => return Some(self.end()),
@@ -280,6 +289,7 @@ fn stream(admin: Admin, asked: Asked, part: Part) -> Result<Response, Problem> {
         pass,
         part,
         sent: None,
+        known_by: RandomState::new(),
         has_ended: false,
         _room: room,
     };
