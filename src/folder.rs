@@ -3,7 +3,7 @@
 use std::{
     fs::{DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt, fchown},
     path::Path,
 };
 
@@ -17,7 +17,7 @@ use std::{
 pub(crate) fn make(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return match sync(above(path)) {
-            Err(error) if can_never_be_synced(&error) => Ok(()),
+            Err(error) if is_not_ours(&error) => Ok(()),
             synced => synced,
         };
     }
@@ -32,13 +32,29 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
     sync(above)
 }
 
-/// Whether it is not this user's folder, or a file system that is only read.
-fn can_never_be_synced(error: &io::Error) -> bool {
+/// Whether it is not this user's to change, or a file system that is only read, or can't do it.
+fn is_not_ours(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     matches!(
         error.kind(),
         InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
     )
+}
+
+/// Gives a file that root made in a folder to whom the folder belongs: a tool that is run as root beside a service leaves
+/// nothing there that the service can't open. Where that isn't permitted it stays root's.
+pub(crate) fn give_to_owner(file: &File, folder: &File) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = folder.metadata()?;
+    if owner.uid() == file.metadata()?.uid() {
+        return Ok(());
+    }
+    match fchown(file, Some(owner.uid()), Some(owner.gid())) {
+        Err(error) if is_not_ours(&error) => Ok(()),
+        given => given,
+    }
 }
 
 /// Makes the names in the folder durable.
@@ -87,5 +103,19 @@ mod tests {
         for (path, wanted) in [("a", "."), ("a/b", "a"), ("/a", "/"), ("/", "/"), ("./a", ".")] {
             assert_eq!(above(Path::new(path)), Path::new(wanted), "{path}");
         }
+    }
+
+    #[test]
+    fn what_root_makes_in_somebody_elses_folder_is_theirs() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("SKIPPED: only root can make folders of others");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_533)).unwrap();
+        let path = folder.path().join("file");
+        let file = File::create(&path).unwrap();
+        give_to_owner(&file, &File::open(folder.path()).unwrap()).unwrap();
+        let given = fs::metadata(&path).unwrap();
+        assert_eq!((given.uid(), given.gid()), (65_534, 65_533));
     }
 }

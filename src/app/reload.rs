@@ -81,12 +81,15 @@ struct Refused {
 }
 
 impl Watched {
-    /// Whether a file with this stamp is another than was read, and is written to its end as far as can be told.
-    fn look(&mut self, stamp: Option<Stamp>) -> bool {
+    /// Whether a file with this stamp is to be read: it is another than was read, and is written to its end as far as can
+    /// be told; or it is the same, which was refused so long ago. What it names may have come meanwhile: a volume of
+    /// secrets is not written at the same moment.
+    fn look(&mut self, stamp: Option<Stamp>, refused_for: Option<Duration>) -> bool {
         let before = std::mem::replace(&mut self.seen, stamp);
         // Some editors and volumes take a file away, or empty it, before they write the next.
         let is_whole = stamp.is_some_and(|stamp| stamp.bytes() > 0);
-        is_whole && stamp == before && stamp != self.read
+        let is_again = refused_for.is_some_and(|refused_for| refused_for >= AGAIN_AFTER);
+        is_whole && stamp == before && (stamp != self.read || is_again)
     }
 }
 
@@ -123,13 +126,9 @@ impl Reloader {
                 info!("SIGHUP: reading the configuration again");
             }
             let stamp = self.current.file.as_deref().and_then(Stamp::of);
-            let is_due = self.file.look(stamp);
-            // What it names may have come meanwhile: a volume of secrets is not written at the same moment.
-            let is_again = self
-                .refused
-                .as_ref()
-                .is_some_and(|refused| refused.at.elapsed() >= AGAIN_AFTER);
-            if is_asked || is_due || is_again {
+            let refused_for = self.refused.as_ref().map(|refused| refused.at.elapsed());
+            let is_due = self.file.look(stamp, refused_for);
+            if is_asked || is_due {
                 self.reload(stamp, is_asked).await;
             }
             self.heal();
@@ -274,14 +273,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shipbell.toml");
         let (first, mut watched) = read(&path);
-        assert!(!watched.look(first), "it was read");
+        assert!(!watched.look(first, None), "it was read");
         let half = stamp(&path, "ab");
-        assert!(!watched.look(half), "it may be half written");
+        assert!(!watched.look(half, None), "it may be half written");
         let whole = stamp(&path, "abc");
-        assert!(!watched.look(whole));
-        assert!(watched.look(whole));
+        assert!(!watched.look(whole, None));
+        assert!(watched.look(whole, None));
         watched.read = whole;
-        assert!(!watched.look(whole));
+        assert!(!watched.look(whole, None));
+    }
+
+    #[test]
+    fn one_that_was_refused_is_read_again_after_a_while_if_it_is_the_same_and_another_only_when_it_stands_still()
+     {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shipbell.toml");
+        let (refused, mut watched) = read(&path);
+        let long = Some(AGAIN_AFTER);
+        assert!(!watched.look(refused, Some(AGAIN_AFTER / 2)));
+        assert!(watched.look(refused, long));
+        let empty = stamp(&path, "");
+        for _ in 0..3 {
+            assert!(!watched.look(empty, long), "it is being written");
+        }
+        for half in ["b", "bc", "bcd"] {
+            let half = stamp(&path, half);
+            assert!(!watched.look(half, long));
+        }
+        let whole = stamp(&path, "bcde");
+        assert_eq!(
+            [watched.look(whole, long), watched.look(whole, long)],
+            [false, true]
+        );
+        assert!(!watched.look(None, long), "it is gone");
     }
 
     #[test]
@@ -290,13 +314,16 @@ mod tests {
         let path = folder.path().join("shipbell.toml");
         let (_, mut watched) = read(&path);
         for _ in 0..3 {
-            assert!(!watched.look(None));
+            assert!(!watched.look(None, None));
         }
         let empty = stamp(&path, "");
         for _ in 0..3 {
-            assert!(!watched.look(empty));
+            assert!(!watched.look(empty, None));
         }
         let next = stamp(&path, "next");
-        assert_eq!([watched.look(next), watched.look(next)], [false, true]);
+        assert_eq!(
+            [watched.look(next, None), watched.look(next, None)],
+            [false, true]
+        );
     }
 }

@@ -6,6 +6,9 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -368,15 +371,28 @@ fn write_to(out: &mut impl Write, text: &str) -> io::Result<()> {
     }
 }
 
+/// How long the last words may take: whoever reads stderr may have stopped, and the process is to end all the same.
+const COMPLAIN_WITHIN: Duration = Duration::from_secs(1);
+
 /// Tells something on stderr, with `word` in colour on a terminal.
 fn complain(word: &str, message: &impl fmt::Display) {
-    let mut stderr = io::stderr().lock();
-    // Nobody is left to be told that stderr is closed.
-    let _ = if stderr.is_terminal() && !no_color() {
-        writeln!(stderr, "\x1b[1;31m{word}:\x1b[0m {message}")
+    let text = if io::stderr().is_terminal() && !no_color() {
+        format!("\x1b[1;31m{word}:\x1b[0m {message}\n")
     } else {
-        writeln!(stderr, "{word}: {message}")
+        format!("{word}: {message}\n")
     };
+    let (done, told) = mpsc::channel();
+    let teller = thread::Builder::new()
+        .name("last-words".to_owned())
+        .spawn(move || {
+            // Nobody is left to be told that stderr is closed.
+            let _ = io::stderr().write_all(text.as_bytes());
+            let _ = done.send(());
+        });
+    // Without a thread it goes untold; the exit code says that something went wrong.
+    if teller.is_ok() {
+        let _ = told.recv_timeout(COMPLAIN_WITHIN);
+    }
 }
 
 #[cfg(test)]

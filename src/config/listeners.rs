@@ -386,8 +386,9 @@ impl AdminProxy {
                 .header_name("user_header")
                 .unwrap_or_else(|| nameless.clone()),
             groups_header: section.header_name("groups_header").unwrap_or(nameless),
-            groups: section.tables("groups", AdminGroup::read),
+            // Before the tables: what stands behind them in TOML is theirs.
             secret: section.secret_file("secret_file", units::secret),
+            groups: section.tables("groups", AdminGroup::read),
         }
     }
 }

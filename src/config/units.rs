@@ -202,8 +202,11 @@ pub(super) fn has_user_info(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// A URL as it may be shown: without user-info, the query masked.
+/// A URL as it may be shown: without user-info, the query masked. The word for no proxy is none.
 pub(super) fn masked(text: &str) -> String {
+    if text == way::DIRECT {
+        return text.to_owned();
+    }
     let Ok(mut url) = Url::parse(text) else {
         return "[not a URL]".to_owned();
     };

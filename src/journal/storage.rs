@@ -141,6 +141,7 @@ impl Disk {
             .truncate(false)
             .mode(FILE_MODE)
             .open(&lock_path)
+            .and_then(|lock| folder::give_to_owner(&lock, &handle).map(|()| lock))
             .map_err(failed(&lock_path))?;
         let locked = |tried| match tried {
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
@@ -222,6 +223,7 @@ impl Storage for Disk {
             .mode(FILE_MODE)
             .open(self.path(name))
             .map_err(not_opened)?;
+        folder::give_to_owner(&file, &self.handle)?;
         Ok(Arc::new(DiskFile::of(file)?))
     }
 

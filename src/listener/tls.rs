@@ -11,12 +11,12 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 
 use super::TlsFiles;
-use crate::stamp::Stamp;
+use crate::stamp::{Stamp, Versions};
 
 /// Why a certificate or its key can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub(super) struct Acceptor {
 
 #[derive(Debug)]
 struct Current {
-    stamps: [Option<Stamp>; 2],
+    versions: Versions<2>,
     config: Arc<ServerConfig>,
 }
 
@@ -61,7 +61,10 @@ impl Acceptor {
         let config = read(&files)?;
         Ok(Self {
             files,
-            current: Mutex::new(Current { stamps, config }),
+            current: Mutex::new(Current {
+                versions: Versions::of(stamps),
+                config,
+            }),
         })
     }
 
@@ -72,16 +75,19 @@ impl Acceptor {
     /// The files are looked at on each handshake: two stat(2) calls beside a signature. While a
     /// change is half done, the pair from before is served.
     fn config(&self) -> Arc<ServerConfig> {
-        let stamps = stamps(&self.files);
+        let (stamps, now) = (stamps(&self.files), Instant::now());
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.stamps != stamps {
-            current.stamps = stamps;
+        if current.versions.are_due(stamps, now) {
             match read(&self.files) {
                 Ok(config) => {
                     info!(certificate = %self.files.certificate.display(), "certificate read again");
-                    current.config = config;
+                    (current.versions, current.config) = (Versions::of(stamps), config);
                 }
-                Err(error) => warn!(%error, "the changed certificate can't be used; serving the one before"),
+                Err(error) => {
+                    if current.versions.refuse(stamps, now) {
+                        warn!(%error, "the changed certificate can't be used; serving the one before");
+                    }
+                }
             }
         }
         Arc::clone(&current.config)

@@ -44,7 +44,7 @@ pub(super) struct Lines(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     file: File,
-    /// Whether it can be asked if it takes a line at once.
+    /// Whether it can be asked if it takes a line at once. A file on a disk always says so, and hangs when the disk does.
     is_told: bool,
     state: Mutex<State>,
     changed: Condvar,
@@ -81,10 +81,7 @@ impl Lines {
         let kind = fstat(&file).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let shared = Arc::new(Shared {
             file,
-            is_told: matches!(
-                kind,
-                Ok(FileType::RegularFile | FileType::Fifo | FileType::CharacterDevice)
-            ),
+            is_told: matches!(kind, Ok(FileType::Fifo | FileType::CharacterDevice)),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -241,14 +238,26 @@ mod tests {
 
     #[test]
     fn a_line_that_can_be_written_is_written_at_once() {
+        let (lines, mut reader) = stalled();
+        for number in 0..3 {
+            line(&lines, &format!("line {number}\n"));
+            assert!(lines.0.state().is_through(), "nobody else has to write it");
+            let mut read = [0; 7];
+            reader.read_exact(&mut read).unwrap();
+            assert_eq!(read, *format!("line {number}\n").as_bytes());
+        }
+    }
+
+    #[test]
+    fn into_a_file_the_thread_writes_for_its_disk_may_hang() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let lines = Lines::new(file.reopen().unwrap()).unwrap();
+        assert!(!lines.0.takes(1), "it is not asked");
         for number in 1..=3 {
             line(&lines, "a line\n");
-            assert_eq!(
-                std::fs::read_to_string(file.path()).unwrap(),
-                "a line\n".repeat(number)
-            );
+            lines.flush(SOON);
+            let written = std::fs::read_to_string(file.path()).unwrap();
+            assert_eq!(written, "a line\n".repeat(number));
         }
     }
 

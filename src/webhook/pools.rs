@@ -33,7 +33,7 @@ use super::{
     tls::{self, InvalidTls},
     way::Route,
 };
-use crate::stamp::Stamp;
+use crate::stamp::{Stamp, Versions};
 
 /// The most pools; one takes some 30 KiB, most of it the web's authorities.
 const POOLS_MAX: usize = 512;
@@ -91,7 +91,7 @@ struct Kept {
 
 #[derive(Debug)]
 struct Entry {
-    stamps: Stamps,
+    versions: Versions<4>,
     pool: Arc<Pool>,
     used: u64,
 }
@@ -122,8 +122,8 @@ impl Pools {
     /// The files can't be used and never could.
     pub(super) fn get(&self, route: &Route) -> Result<Arc<Pool>, InvalidTls> {
         // Before reading: a change in between is seen at the next attempt.
-        let stamps = self.stamps(route);
-        if let Some(pool) = self.kept().get(route, &stamps) {
+        let (stamps, now) = (self.stamps(route), Instant::now());
+        if let Some(pool) = self.kept().get(route, stamps, now) {
             return Ok(pool);
         }
         // Without the lock: others needn't wait for files to be read. Who comes here at the same time makes
@@ -137,8 +137,9 @@ impl Pools {
             }
             Err(error) => {
                 let before = kept.by_route.get_mut(route).ok_or_else(|| error.clone())?;
-                before.stamps = stamps;
-                warn!(%error, "the changed certificates can't be used; going on with those before");
+                if before.versions.refuse(stamps, now) {
+                    warn!(%error, "the changed certificates can't be used; going on with those before");
+                }
                 Ok(Arc::clone(&before.pool))
             }
         }
@@ -200,18 +201,18 @@ impl Pools {
 }
 
 impl Kept {
-    fn get(&mut self, route: &Route, stamps: &Stamps) -> Option<Arc<Pool>> {
+    fn get(&mut self, route: &Route, stamps: Stamps, now: Instant) -> Option<Arc<Pool>> {
         self.uses += 1;
         let entry = self.by_route.get_mut(route)?;
         entry.used = self.uses;
-        (entry.stamps == *stamps).then(|| Arc::clone(&entry.pool))
+        (!entry.versions.are_due(stamps, now)).then(|| Arc::clone(&entry.pool))
     }
 
     fn insert(&mut self, route: &Route, stamps: Stamps, pool: Arc<Pool>) {
-        let used = self.uses;
-        let entry = Entry { stamps, pool, used };
+        let (versions, used) = (Versions::of(stamps), self.uses);
+        let entry = Entry { versions, pool, used };
         if let Some(before) = self.by_route.insert(route.clone(), entry) {
-            if before.stamps != stamps {
+            if before.versions.are_other(stamps) {
                 info!("certificates read again");
             }
         } else if self.by_route.len() > POOLS_MAX {

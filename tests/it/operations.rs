@@ -117,6 +117,35 @@ fn a_shown_configuration_shows_no_secret() {
 }
 
 #[test]
+fn an_endpoint_without_a_proxy_is_shown_so() {
+    let config = "[delivery]\nproxy = \"http://ann:pw@proxy.example.com:3128\"\n[[endpoints]]\nname = \"ci\"\n\
+                  repositories = [\"**\"]\nurl = \"https://ci.example.com/hook\"\nproxy = \"direct\"\n";
+    let output = run(&["config", "show"], config, &[]);
+    let shown: toml::Table = String::from_utf8(output.stdout).unwrap().parse().unwrap();
+    assert_eq!(shown["endpoints"][0]["proxy"].as_str(), Some("direct"));
+    assert_eq!(
+        shown["delivery"]["proxy"].as_str(),
+        Some("http://proxy.example.com:3128/")
+    );
+}
+
+#[test]
+fn what_goes_wrong_ends_the_process_although_nobody_reads_what_it_says() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let filler = writer.try_clone().unwrap();
+    // A pipe has room for 64 KiB.
+    std::io::Write::write_all(&mut writer, &vec![b'x'; 64 << 10]).unwrap();
+    let folder = folder();
+    let file = folder.path().join("shipbell.toml");
+    fs::write(&file, "colour = 'blue'").unwrap();
+    let mut command = shipbell::command(&["serve"], &file);
+    let mut child = command.stderr(filler).spawn().unwrap();
+    let status = eventually("it ends", SOON, || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(78));
+    drop(reader);
+}
+
+#[test]
 fn ops_answers_whether_it_lives_is_ready_and_what_it_counts() {
     let receiver = Receiver::start();
     let config = Config::without_registry().endpoint("hook", &receiver.url("/hook"));

@@ -126,3 +126,18 @@ fn a_proxy_that_is_known_by_one_thing_alone_is_warned_of_with_what_would_be_righ
         "it lets nobody in then: {lone}"
     );
 }
+
+#[test]
+fn with_groups_the_shown_configuration_is_toml_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    let file = proxy(&format!(
+        "secret_file = {secret:?}\n[[admin.proxy.groups]]\ngroup = \"platform\"\nrole = \"admin\"\n"
+    ));
+    let shown = load(&file).show_toml();
+    let table: toml::Table = shown.parse().unwrap_or_else(|error| panic!("{error}: {shown}"));
+    let proxy = &table["admin"]["proxy"];
+    assert_eq!(proxy["groups"][0]["group"].as_str(), Some("platform"));
+    assert!(proxy["secret_file"].as_str().is_some_and(|file| !file.is_empty()));
+}
