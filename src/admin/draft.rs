@@ -269,6 +269,7 @@ fn unmasked(url: &str, there: Option<&str>) -> String {
         (None | Some(MASK), Some(query)) if is_same => format!("{meant}?{query}"),
         (None | Some(""), _) if is_same => meant.to_owned(),
         (Some(""), _) => typed.to_owned(),
+        (Some(query), _) if is_same => format!("{meant}?{query}"),
         _ => url.to_owned(),
     }
 }
@@ -452,7 +453,7 @@ mod tests {
             ),
             (
                 "https://hook.example.com/in?token=u",
-                "https://hook.example.com/in?token=u",
+                "https://ann:pw@hook.example.com/in?token=u",
             ),
             (
                 "https://@hook.example.com/in?…",

@@ -240,11 +240,7 @@ pub(crate) fn respond(status: u16, headers: &[(&str, &str)], body: impl Into<Byt
 }
 
 fn unknown(code: &str) -> Answer {
-    respond(
-        404,
-        &[("docker-distribution-api-version", "registry/2.0")],
-        json!({"errors": [{"code": code}]}).to_string(),
-    )
+    respond(404, &[], json!({"errors": [{"code": code}]}).to_string())
 }
 
 impl Contents {

@@ -177,10 +177,10 @@ impl Client {
         let url = self.url(repository, &format!("manifests/{digest}"))?;
         let asked = self.send(Method::HEAD, url, repository);
         let response = self.0.shares.have(repository, asked).await?;
-        let answer = match self.successful(response).await {
+        let answer = match response.status() {
             // It has no words to tell whose it is.
-            Err(RegistryError::Stranger) => self.manifest(repository, digest).await.map(drop),
-            answer => answer.map(drop),
+            StatusCode::NOT_FOUND => self.manifest(repository, digest).await.map(drop),
+            _ => self.successful(response).await.map(drop),
         };
         match answer {
             Ok(()) => Ok(true),
@@ -211,6 +211,10 @@ impl Client {
                     // The registry does have it: what its storage says of a signed URL is another matter.
                     return Err(RegistryError::Malformed("a redirect leads to nothing".to_owned()));
                 }
+            }
+            if response.status() == StatusCode::NOT_FOUND {
+                // It has no words to tell whose it is; of what is there after all, no more than the head is read.
+                response = self.send(Method::GET, url, repository).await?;
             }
             let response = self.successful(response).await?;
             header_text(response.headers(), header::CONTENT_LENGTH)

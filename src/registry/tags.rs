@@ -60,8 +60,8 @@ impl Client {
     ) -> Result<Option<Url>, RegistryError> {
         let response = self.send(Method::GET, url.clone(), repository).await?;
         if response.status() == StatusCode::NOT_FOUND {
-            return match absent::said(response, self.0.timeout).await?.as_deref() {
-                Some("NAME_UNKNOWN") => Ok(None),
+            return match absent::said(response, self.0.timeout).await?.as_str() {
+                "NAME_UNKNOWN" => Ok(None),
                 _ => Err(RegistryError::NotFound),
             };
         }

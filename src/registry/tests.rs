@@ -245,10 +245,17 @@ async fn a_404_is_the_registrys_word_only_when_it_says_what_is_unknown() {
             "{body}"
         );
     }
-    // What is in front of it leaves out the header that tells whose answer without a body it is.
-    fake.hook(|asked| (asked.method == Method::HEAD).then(|| respond(404, &[], "")));
+    // A proxy's, with the header that registries send, and without words.
+    let own = [("docker-distribution-api-version", "registry/2.0")];
+    fake.hook(move |asked| (asked.method == Method::HEAD).then(|| respond(404, &own, "")));
+    fake.blob(&repository(), &there, 77);
     assert_eq!(client.has_manifest(&repository(), &there).await, Ok(true));
     assert_eq!(client.has_manifest(&repository(), &absent).await, Ok(false));
+    assert_eq!(client.blob_size(&repository(), &there).await, Ok(77));
+    assert_eq!(
+        client.blob_size(&repository(), &absent).await,
+        Err(RegistryError::NotFound)
+    );
 }
 
 #[tokio::test]

@@ -87,6 +87,36 @@ impl From<Child> for Entry {
     }
 }
 
+impl Parts {
+    /// An image. A layer that is listed again says nothing more, and is left out: a manifest may list one tens of thousands
+    /// of times.
+    pub(super) fn image(config: Option<Blob>, layers: impl IntoIterator<Item = Blob>) -> Self {
+        let mut seen = HashSet::new();
+        let once = layers
+            .into_iter()
+            .filter(|layer| seen.insert(layer.digest.clone()));
+        Self::Image {
+            config,
+            layers: once.collect(),
+        }
+    }
+
+    /// An index, likewise.
+    pub(super) fn index(entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut seen = HashSet::new();
+        let once = entries.into_iter().filter(|entry| {
+            seen.insert(match entry {
+                Entry::Manifest {
+                    digest,
+                    is_attestation,
+                } => (digest.clone(), *is_attestation),
+                Entry::Blob(blob) => (blob.digest.clone(), false),
+            })
+        });
+        Self::Index(once.collect())
+    }
+}
+
 impl Content {
     /// What an event's `references` say of an image: its config, then its layers. `None` for anything that
     /// is not a single image of known sizes, such as an index, whose references leave out the platforms.
@@ -115,10 +145,7 @@ impl Content {
         }
         Some(Self {
             bytes,
-            parts: Parts::Image {
-                config: Some(blob(config)),
-                layers: layers.iter().map(blob).collect(),
-            },
+            parts: Parts::image(Some(blob(config)), layers.iter().map(blob)),
         })
     }
 
@@ -268,6 +295,8 @@ impl ImageSum {
 /// What was reached from some manifests: each digest once, with its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Reached {
+    /// Something that should be there is not, so that the bytes are too few.
+    pub(super) is_partial: bool,
     /// The manifests looked at, those that the registry does not have included.
     visited: HashSet<Digest>,
     bytes: HashMap<Digest, u64>,

@@ -111,9 +111,9 @@ impl Ledger {
         self.version
     }
 
-    /// How many tags there are, once the list was read, but for those that name nothing any more.
-    pub(super) fn tag_count(&self, now: Instant) -> Option<usize> {
-        let live = self.tags.values().filter(|told| self.live(told, now).is_some());
+    /// How many tags there are, once the list was read, but for those that name what was deleted.
+    pub(super) fn tag_count(&self) -> Option<usize> {
+        let live = self.tags.values().filter(|told| self.live(told).is_some());
         self.is_complete.then(|| live.count())
     }
 
@@ -124,14 +124,18 @@ impl Ledger {
 
     /// The registry, asked at `version`, answers that it does not have the manifest.
     pub(super) fn miss(&mut self, digest: &Digest, version: u64, now: Instant) {
-        let seen = self.manifests.entry(digest.clone()).or_default();
-        if seen.is_news(version) {
-            self.version += 1;
-            seen.miss(self.version, now);
-        }
+        self.manifests
+            .entry(digest.clone())
+            .or_default()
+            .miss(version, now);
     }
 
-    /// Whether the registry doesn't have the manifest, although no event told that it was deleted.
+    /// Whether the manifest was pushed, and nobody found it missing: the registry has it, or will have it in a moment.
+    pub(super) fn is_expected(&self, digest: &Digest) -> bool {
+        self.manifests.get(digest).is_some_and(Seen::is_expected)
+    }
+
+    /// Whether the registry doesn't have the manifest, although it was pushed and no event told that it was deleted.
     pub(super) fn is_missed(&self, digest: &Digest) -> bool {
         self.manifests.get(digest).is_some_and(Seen::is_missed)
     }
@@ -144,22 +148,28 @@ impl Ledger {
         })
     }
 
-    fn is_void(&self, digest: &Digest, told_at: u64, now: Instant) -> bool {
+    /// The same of a manifest that was tagged then.
+    pub(super) fn tagged_presence(&self, digest: &Digest, snapshot: &Snapshot) -> Presence {
+        let seen = self.manifests.get(digest);
+        seen.map_or(Presence::Held, |seen| seen.tagged_presence(snapshot.at))
+    }
+
+    fn is_void(&self, digest: &Digest, told_at: u64) -> bool {
         self.manifests
             .get(digest)
-            .is_some_and(|seen| seen.gone_at(now) > told_at)
+            .is_some_and(|seen| seen.gone_at() > told_at)
     }
 
-    /// What a tag names, if that is there.
-    fn live<'a>(&self, told: &'a Told, now: Instant) -> Option<&'a Digest> {
+    /// What a tag names, unless that was deleted.
+    fn live<'a>(&self, told: &'a Told) -> Option<&'a Digest> {
         told.digest
             .as_ref()
-            .filter(|digest| !self.is_void(digest, told.at, now))
+            .filter(|digest| !self.is_void(digest, told.at))
     }
 
-    /// The repository as it is now, as far as it is known.
+    /// The repository as it is at `now`, as far as it is known.
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
-        let live = |told: &Told| self.live(told, now).cloned();
+        let live = |told: &Told| self.live(told).cloned();
         let roots = if self.is_complete {
             Roots::All(self.tags.values().filter_map(live).collect())
         } else {
@@ -191,7 +201,7 @@ impl Ledger {
         };
         let listed = self.tags.iter().filter_map(|(tag, known)| {
             let digest = known.digest.as_ref()?;
-            let is_listed = known.at == 0 && !told.contains_key(tag) && !self.is_void(digest, 0, snapshot.at);
+            let is_listed = known.at == 0 && !told.contains_key(tag) && !self.is_void(digest, 0);
             is_listed.then_some(digest)
         });
         Some(told.values().flatten().chain(listed).cloned().collect())
@@ -218,7 +228,7 @@ impl Ledger {
             return;
         }
         for (tag, digest) in listed {
-            if !self.manifests.get(&digest).is_some_and(Seen::was_gone) {
+            if !self.is_void(&digest, 0) {
                 self.tags.entry(tag).or_insert(Told {
                     digest: Some(digest),
                     at: 0,
@@ -240,7 +250,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sizing::seen::{BELIEVED_FIRST, BELIEVED_MAX};
+    use crate::sizing::seen::{BELIEVED_FIRST, BELIEVED_MAX, GONE_AFTER};
 
     fn digest(name: &str) -> Digest {
         Digest::sha256(name.as_bytes())
@@ -404,9 +414,6 @@ mod tests {
         ledger.tagged("v1", "a");
         ledger.miss(&a, asked_at, now);
         assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Held);
-        ledger.miss(&a, ledger.version(), now);
-        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Gone);
-        assert_eq!(ledger.now(), "", "a tag of what isn't there names nothing");
     }
 
     #[test]
@@ -415,40 +422,49 @@ mod tests {
         let a = digest("a");
         ledger.listed(&[]);
         ledger.tagged("v1", "a");
+        assert!(ledger.is_expected(&a));
         let mut believed = BELIEVED_FIRST;
         for _ in 0..12 {
             ledger.miss(&a, ledger.version(), now);
+            // Whoever asks at the same time is told the same.
+            ledger.miss(&a, ledger.version(), now);
+            let for_now = if believed < GONE_AFTER {
+                Presence::Missing
+            } else {
+                Presence::Gone
+            };
             for (passed, presence) in [
-                (Duration::ZERO, Presence::Gone),
-                (believed.mul_f64(0.999), Presence::Gone),
+                (Duration::ZERO, for_now),
+                (believed.mul_f64(0.999), for_now),
                 (believed, Presence::Unknown),
             ] {
                 let snapshot = ledger.snapshot(now + passed);
                 assert_eq!(ledger.presence(&a, &snapshot), presence, "{passed:?}");
-                let is_root = presence == Presence::Unknown;
-                assert_eq!(ledger.roots(&snapshot).unwrap().contains(&a), is_root);
-                assert_eq!(ledger.tag_count(now + passed), Some(usize::from(is_root)));
-                assert!(ledger.is_missed(&a));
+                assert_eq!(ledger.tagged_presence(&a, &snapshot), presence, "{passed:?}");
+                assert_eq!(ledger.names(&snapshot), "a", "a tag names it all the same");
+                assert!(ledger.is_missed(&a) && !ledger.is_expected(&a));
             }
             now += believed;
             believed = (believed * 2).min(BELIEVED_MAX);
         }
         assert_eq!(believed, BELIEVED_MAX);
-        let asked_at = ledger.version();
-        ledger.hold(&a, asked_at);
+        ledger.hold(&a, ledger.version());
         assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Held);
         assert!(!ledger.is_missed(&a));
-        assert_eq!(ledger.names(&ledger.snapshot(now)), "a", "its tag is back");
     }
 
     #[test]
-    fn what_was_never_pushed_and_is_not_there_is_gone_for_good() {
+    fn what_was_never_pushed_and_is_not_there_is_gone_and_asked_for_now_and_then() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let a = digest("a");
         ledger.listed(&[("v1", "a")]);
-        ledger.miss(&digest("a"), ledger.version(), now);
+        assert_eq!(ledger.tagged_presence(&a, &ledger.snapshot(now)), Presence::Held);
+        ledger.miss(&a, ledger.version(), now);
+        let snapshot = ledger.snapshot(now + BELIEVED_MAX / 2);
+        assert_eq!(ledger.presence(&a, &snapshot), Presence::Gone);
+        assert_eq!(ledger.tagged_presence(&a, &snapshot), Presence::Gone);
+        assert!(!ledger.is_missed(&a));
         let later = ledger.snapshot(now + BELIEVED_MAX);
-        assert_eq!(ledger.presence(&digest("a"), &later), Presence::Gone);
-        assert_eq!(ledger.names(&later), "");
-        assert!(!ledger.is_missed(&digest("a")));
+        assert_eq!(ledger.presence(&a, &later), Presence::Unknown);
     }
 }

@@ -32,8 +32,11 @@ const DEPTH_MAX: usize = 8;
 /// How many manifests one image may have.
 const IMAGE_MANIFESTS_MAX: usize = 10_000;
 
-/// How many blobs and manifests a repository may have.
-const REACHED_MAX: usize = 10_000_000;
+/// How many bytes all that is known of one image's manifests may take.
+const IMAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How many blobs and manifests a repository may have: some 100 bytes each while they are summed up.
+const REACHED_MAX: usize = 2_000_000;
 
 /// After how many manifests a long sum lets others run.
 const SUM_STEP: usize = 1024;
@@ -43,6 +46,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 
 /// The longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// So long before the deadline it is given up that a registry that lags has a manifest in time, and noted.
+const GIVEN_UP_BEFORE: Duration = Duration::from_millis(200);
 
 /// How long a manifest is waited for that is being fetched for somebody else: it may be for a repository for which the
 /// registry hangs.
@@ -86,6 +92,25 @@ impl Call {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.get_or_insert(error);
     }
+
+    /// Whether the repository has the manifest, as far as is known.
+    fn presence(&self, digest: &Digest, standing: Standing) -> Presence {
+        match standing {
+            Standing::Any => Presence::Held,
+            Standing::Tagged => self.repository.ledger().tagged_presence(digest, &self.snapshot),
+            Standing::Listed => self.repository.ledger().presence(digest, &self.snapshot),
+        }
+    }
+
+    /// The registry, asked at that version of the repository, does not have the manifest.
+    fn miss(&self, digest: &Digest, asked_at: u64) -> Found {
+        self.repository.ledger().miss(digest, asked_at, Instant::now());
+        match self.presence(digest, Standing::Listed) {
+            Presence::Gone => Found::Gone,
+            // It was pushed a moment ago, or deleted after the moment that counts, or there is some doubt.
+            Presence::Missing | Presence::Held | Presence::Unknown => Found::Missing,
+        }
+    }
 }
 
 /// What is known already of a manifest's being in the repository.
@@ -99,12 +124,22 @@ pub(super) enum Standing {
     Any,
 }
 
-/// What is known of a manifest without a request.
-enum AtHand {
+/// A manifest that was looked for.
+enum Found {
     Content(Arc<Content>),
-    /// The registry does not have it.
+    /// It is not there, and counts nothing.
     Gone,
-    Unknown,
+    /// It is not there and should be.
+    Missing,
+}
+
+impl Found {
+    fn content(self) -> Option<Arc<Content>> {
+        match self {
+            Self::Content(content) => Some(content),
+            Self::Gone | Self::Missing => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +184,12 @@ impl Manifests {
 
     pub(super) fn knows(&self, digest: &Digest) -> bool {
         self.cache.contains_key(digest)
+    }
+
+    /// Bytes that what is known of a manifest takes.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self, digest: &Digest) -> u64 {
+        self.cache.peek(digest).map_or(0, |content| content.weight())
     }
 
     /// Asks the registry until it answers or won't; `None` when it does not have it. Goes on until it is
@@ -197,31 +238,45 @@ impl Manifests {
         }
     }
 
-    /// What is known of the manifest without a request.
-    fn at_hand(&self, call: &Call, digest: &Digest, standing: Standing) -> AtHand {
-        if standing == Standing::Listed {
-            let presence = call.repository.ledger().presence(digest, &call.snapshot);
-            match presence {
-                Presence::Gone => return AtHand::Gone,
-                Presence::Unknown => return AtHand::Unknown,
-                Presence::Held => {}
-            }
-        }
-        self.cache.get(digest).map_or(AtHand::Unknown, AtHand::Content)
-    }
-
-    /// What the manifest says; `None` when the registry does not have it. Fetched by one and awaited by
-    /// all who want it at the same time, unless that takes long.
-    async fn look_up(
+    /// The same for a manifest that was pushed: a registry that lags behind its own events is asked again until shortly
+    /// before the deadline.
+    async fn ask_for<T, F>(
         &self,
         call: &Call,
         digest: &Digest,
-        standing: Standing,
-    ) -> Result<Option<Arc<Content>>, Unavailable> {
-        match self.at_hand(call, digest, standing) {
-            AtHand::Content(content) => return Ok(Some(content)),
-            AtHand::Gone => return Ok(None),
-            AtHand::Unknown => {}
+        request: impl Fn() -> F,
+    ) -> Result<Option<T>, Unavailable>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let answer = self.ask(call, &request).await?;
+            // It may have been deleted meanwhile, or found missing by somebody else.
+            let is_over = answer.is_some() || !call.repository.ledger().is_expected(digest);
+            let left = call.deadline.saturating_duration_since(Instant::now());
+            if is_over || left <= backoff + GIVEN_UP_BEFORE {
+                return Ok(answer);
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// What is known of the manifest without a request; `None` if that is too little.
+    fn at_hand(&self, call: &Call, digest: &Digest, standing: Standing) -> Option<Found> {
+        match call.presence(digest, standing) {
+            Presence::Gone => Some(Found::Gone),
+            Presence::Missing => Some(Found::Missing),
+            Presence::Unknown => None,
+            Presence::Held => self.cache.get(digest).map(Found::Content),
+        }
+    }
+
+    /// What the manifest says. Fetched by one and awaited by all who want it at the same time, unless that takes long.
+    async fn look_up(&self, call: &Call, digest: &Digest, standing: Standing) -> Result<Found, Unavailable> {
+        if let Some(found) = self.at_hand(call, digest, standing) {
+            return Ok(found);
         }
         let asked_at = call.repository.ledger().version();
         let fetched = timeout(FETCHED_WITHIN, self.cache.get_value_or_guard_async(digest)).await;
@@ -229,9 +284,8 @@ impl Manifests {
             Ok(known) => known,
             Err(guard) => {
                 let request = || self.client.manifest(&call.name, digest);
-                let Some(raw) = self.ask(call, request).await? else {
-                    call.repository.ledger().miss(digest, asked_at, Instant::now());
-                    return Ok(None);
+                let Some(raw) = self.ask_for(call, digest, request).await? else {
+                    return Ok(call.miss(digest, asked_at));
                 };
                 let content = Arc::new(self.content(call, raw).await?);
                 let mut ledger = call.repository.ledger();
@@ -244,43 +298,36 @@ impl Manifests {
                     Some(guard) => drop(guard.insert(Arc::clone(&content))),
                     None => self.cache.insert(digest.clone(), Arc::clone(&content)),
                 }
-                return Ok(Some(content));
+                return Ok(Found::Content(content));
             }
         };
-        if standing != Standing::Listed {
-            return Ok(Some(known));
-        }
         // Known from elsewhere, or fetched by another a moment ago: is it in this repository?
-        let presence = call.repository.ledger().presence(digest, &call.snapshot);
-        match presence {
-            Presence::Held => return Ok(Some(known)),
-            Presence::Gone => return Ok(None),
+        match call.presence(digest, standing) {
+            Presence::Held => return Ok(Found::Content(known)),
+            Presence::Gone => return Ok(Found::Gone),
+            Presence::Missing => return Ok(Found::Missing),
             Presence::Unknown => {}
         }
-        let is_there = self
-            .ask(call, || self.client.has_manifest(&call.name, digest))
-            .await?;
-        if is_there == Some(true) {
+        let request = async || match self.client.has_manifest(&call.name, digest).await {
+            Ok(false) => Err(RegistryError::NotFound),
+            answer => answer,
+        };
+        if self.ask_for(call, digest, request).await?.is_some() {
             call.repository.ledger().hold(digest, asked_at);
-            Ok(Some(known))
+            Ok(Found::Content(known))
         } else {
-            call.repository.ledger().miss(digest, asked_at, Instant::now());
-            Ok(None)
+            Ok(call.miss(digest, asked_at))
         }
     }
 
     /// What a fetched manifest says; for schema 1, with its blobs' sizes.
     pub(super) async fn content(&self, call: &Call, raw: RawManifest) -> Result<Content, Unavailable> {
         let parts = match raw.parse()? {
-            Manifest::Image { config, layers } => Parts::Image {
-                config: Some(config.into()),
-                layers: layers.into_iter().map(Into::into).collect(),
-            },
-            Manifest::Index { children } => Parts::Index(children.into_iter().map(Into::into).collect()),
-            Manifest::Schema1 { layers } => Parts::Image {
-                config: None,
-                layers: self.schema1_layers(call, layers).await?,
-            },
+            Manifest::Image { config, layers } => {
+                Parts::image(Some(config.into()), layers.into_iter().map(Into::into))
+            }
+            Manifest::Index { children } => Parts::index(children.into_iter().map(Into::into)),
+            Manifest::Schema1 { layers } => Parts::image(None, self.schema1_layers(call, layers).await?),
         };
         Ok(Content {
             bytes: raw.content.len() as u64,
@@ -311,7 +358,7 @@ impl Manifests {
         call: &Call,
         root: &Digest,
     ) -> Result<HashMap<Digest, Arc<Content>>, Unavailable> {
-        let mut tree = HashMap::new();
+        let (mut tree, mut bytes) = (HashMap::new(), 0);
         let mut level = vec![root.clone()];
         for _ in 0..DEPTH_MAX {
             if level.is_empty() {
@@ -322,12 +369,16 @@ impl Manifests {
             }
             let mut found = stream::iter(level)
                 .map(async |digest| {
-                    let content = self.look_up(call, &digest, Standing::Any).await?;
-                    Ok::<_, Unavailable>((digest, content.ok_or(Unavailable::Incomplete)?))
+                    let found = self.look_up(call, &digest, Standing::Any).await?;
+                    Ok::<_, Unavailable>((digest, found.content().ok_or(Unavailable::Incomplete)?))
                 })
                 .buffer_unordered(self.client.concurrency());
             let mut next = HashSet::new();
             while let Some((digest, content)) = found.try_next().await? {
+                bytes += content.weight();
+                if bytes > IMAGE_BYTES_MAX {
+                    return Err(Unavailable::Limit("the image's manifests are too large"));
+                }
                 next.extend(content.children().cloned());
                 tree.insert(digest, content);
             }
@@ -337,23 +388,6 @@ impl Manifests {
                 .collect();
         }
         Err(Unavailable::Limit("the image's indexes are nested too deep"))
-    }
-
-    /// Whether the registry lacks a manifest of the image `root`, which no event told to be deleted.
-    pub(super) fn lacks(&self, call: &Call, root: &Digest) -> bool {
-        let mut level = HashSet::from([root.clone()]);
-        for _ in 0..DEPTH_MAX {
-            let ledger = call.repository.ledger();
-            if level.iter().any(|digest| ledger.is_missed(digest)) {
-                return true;
-            }
-            drop(ledger);
-            let known = level.iter().filter_map(|digest| self.cache.peek(digest));
-            level = known
-                .flat_map(|content| content.children().cloned().collect::<Vec<_>>())
-                .collect();
-        }
-        false
     }
 
     /// Everything reachable from `roots`. What the registry does not have counts nothing.
@@ -374,12 +408,8 @@ impl Manifests {
                     continue;
                 }
                 match self.at_hand(call, &digest, standing) {
-                    AtHand::Content(content) => {
-                        next.extend(content.children().cloned());
-                        reached.add(&digest, &content);
-                    }
-                    AtHand::Gone => {}
-                    AtHand::Unknown => unknown.push(digest),
+                    Some(found) => next.extend(reached.take(&digest, found)),
+                    None => unknown.push(digest),
                 }
                 if count % SUM_STEP == SUM_STEP - 1 {
                     tokio::task::yield_now().await;
@@ -390,11 +420,8 @@ impl Manifests {
                     Ok::<_, Unavailable>((self.look_up(call, &digest, standing).await?, digest))
                 })
                 .buffer_unordered(self.client.concurrency());
-            while let Some((content, digest)) = answers.try_next().await? {
-                if let Some(content) = content {
-                    next.extend(content.children().cloned());
-                    reached.add(&digest, &content);
-                }
+            while let Some((found, digest)) = answers.try_next().await? {
+                next.extend(reached.take(&digest, found));
             }
             if reached.len() > REACHED_MAX {
                 return Err(Unavailable::Limit("the repository has too many blobs"));
@@ -407,5 +434,16 @@ impl Manifests {
         Err(Unavailable::Limit(
             "indexes in the repository are nested too deep",
         ))
+    }
+}
+
+impl Reached {
+    /// Takes what was found, and says what it lists.
+    fn take(&mut self, digest: &Digest, found: Found) -> Vec<Digest> {
+        self.is_partial |= matches!(found, Found::Missing);
+        found.content().map_or_else(Vec::new, |content| {
+            self.add(digest, &content);
+            content.children().cloned().collect()
+        })
     }
 }

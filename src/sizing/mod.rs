@@ -154,7 +154,7 @@ impl Sizing {
     #[must_use]
     pub fn tags(&self, repository: &RepositoryName) -> Option<u64> {
         let known = self.0.repositories.peek(repository)?;
-        let count = known.ledger().tag_count(Instant::now())?;
+        let count = known.ledger().tag_count()?;
         Some(count as u64)
     }
 
@@ -258,17 +258,19 @@ impl Inner {
         let with_image = |image: &ImageToSize| {
             let (tagged, digest) = (&tagged, image.digest.clone());
             by_deadline(call, async move {
+                // Of a mirror that lags behind: the size would be one without what was pushed.
+                let mut is_partial = tagged.is_partial;
                 let mut size = tagged_size;
                 if !tagged.has_visited(&digest) {
                     let own = vec![digest.clone()];
                     let own = self.manifests.reach(call, own, Standing::Listed).await?;
+                    is_partial |= own.is_partial;
                     size = own
                         .beyond(tagged)
                         .zip(tagged_size)
                         .and_then(|(more, size)| size.checked_add(more));
                 }
-                // Of a mirror that lags behind: the size would be one without the push.
-                if self.manifests.lacks(call, &digest) {
+                if is_partial || call.repository.ledger().is_missed(&digest) {
                     return Err(Unavailable::Incomplete);
                 }
                 Ok(size)

@@ -1,26 +1,34 @@
 //! Whether a repository has one manifest, by all that was told of it. Pure.
 //!
-//! Events tell that it was pushed and that it was deleted, and the registry, when it is asked, whether it has it. Of a
-//! manifest whose push was told, and no deletion, the registry's "no" is believed for a while only: a mirror, or a
-//! storage that is copied, lags behind its own events. Of any other the "no" stays.
+//! Events tell that it was pushed and that it was deleted, and the registry, when it is asked, whether it has it. What
+//! events tell holds. The registry's "no" is believed for a while only: a mirror, or a storage that is copied, lags behind
+//! its own events, and may lack for a moment what nobody spoke of. While it lacks what was pushed, and that is not long
+//! ago, sizes would be too small; after many times it is taken to be gone.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a registry that lags is believed at first, and at most: it is twice as long each time.
+/// How long the registry's "no" is believed of what was pushed, at first; each time it is twice as long.
 pub(super) const BELIEVED_FIRST: Duration = Duration::from_secs(10);
+
+/// How long it is believed at most, and of what nobody spoke of.
 pub(super) const BELIEVED_MAX: Duration = Duration::from_hours(1);
+
+/// What it was believed of for so long is taken to be gone, though no event told.
+pub(super) const GONE_AFTER: Duration = Duration::from_mins(10);
 
 /// Whether a repository has a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     Held,
     Gone,
+    /// It should be there, and the registry doesn't have it.
+    Missing,
     Unknown,
 }
 
-/// Versions at which a manifest was last known to be there and to be gone; 0 is never.
+/// Versions at which a manifest was last known to be there and to be gone, as events told; 0 is never.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     held_at: u64,
@@ -28,7 +36,7 @@ pub(super) struct Seen {
     missed: Option<Missed>,
 }
 
-/// The registry didn't have it when it was asked, although no event told that it is gone.
+/// The registry didn't have it when it was asked.
 #[derive(Clone, Copy, Debug)]
 struct Missed {
     at: u64,
@@ -50,20 +58,27 @@ impl Seen {
         self.missed = None;
     }
 
-    /// Whether an answer to what was asked at `version` is newer than what is known.
-    pub(super) fn is_news(&self, version: u64) -> bool {
-        self.held_at <= version
+    /// Whether it was pushed, as far as events tell, and not deleted since.
+    pub(super) fn is_pushed(&self) -> bool {
+        self.held_at > 0 && self.gone_at <= self.held_at
     }
 
-    /// The registry does not have it.
+    /// Whether it was pushed and nobody ever found it missing.
+    pub(super) fn is_expected(&self) -> bool {
+        self.is_pushed() && self.missed.is_none()
+    }
+
+    /// The registry does not have it: asked at `version`, and answered at `now`.
     pub(super) fn miss(&mut self, version: u64, now: Instant) {
-        // Of what was deleted with its repository nothing is known any more.
-        if self.held_at == 0 || self.gone_at > self.held_at {
-            self.gone_at = version;
+        let is_known = self.held_at > version || self.gone_at > self.held_at;
+        if is_known || self.missed.is_some_and(|missed| now < missed.until) {
             return;
         }
-        let pause = self.missed.map_or(BELIEVED_FIRST, |missed| missed.pause * 2);
-        let pause = pause.min(BELIEVED_MAX);
+        let pause = match self.missed {
+            _ if !self.is_pushed() => BELIEVED_MAX,
+            None => BELIEVED_FIRST,
+            Some(missed) => (missed.pause * 2).min(BELIEVED_MAX),
+        };
         self.missed = Some(Missed {
             at: version,
             pause,
@@ -71,31 +86,34 @@ impl Seen {
         });
     }
 
-    /// Whether the registry doesn't have it, although no event told that it was deleted.
+    /// Whether the registry doesn't have it, although it was pushed and no event told that it was deleted.
     pub(super) fn is_missed(&self) -> bool {
-        self.missed.is_some()
+        self.is_pushed() && self.missed.is_some()
     }
 
-    /// Whether it was gone at some time, for good.
-    pub(super) fn was_gone(&self) -> bool {
-        self.gone_at > 0
+    /// The version at which it was deleted; 0 if it never was.
+    pub(super) fn gone_at(&self) -> u64 {
+        self.gone_at
     }
 
-    /// When it was last known to be gone, as far as that is believed `now`.
-    pub(super) fn gone_at(&self, now: Instant) -> u64 {
-        let missed = self.missed.filter(|missed| now < missed.until);
-        self.gone_at.max(missed.map_or(0, |missed| missed.at))
-    }
-
-    /// Whether it was there at the version `as_of`, which was at the moment `now`.
+    /// Whether it was there at the version `as_of`, as far as is known at `now`.
     pub(super) fn presence(&self, as_of: u64, now: Instant) -> Presence {
-        let gone_at = self.gone_at(now);
-        if gone_at > self.held_at && gone_at <= as_of {
-            Presence::Gone
-        } else if self.held_at > 0 && self.missed.is_none_or(|missed| missed.at > as_of) {
-            Presence::Held
-        } else {
-            Presence::Unknown
+        if self.gone_at > self.held_at && self.gone_at <= as_of {
+            return Presence::Gone;
+        }
+        match self.tagged_presence(now) {
+            Presence::Held if self.held_at == 0 => Presence::Unknown,
+            presence => presence,
+        }
+    }
+
+    /// The same of one that a tag names, which says that it is there.
+    pub(super) fn tagged_presence(&self, now: Instant) -> Presence {
+        match self.missed {
+            None => Presence::Held,
+            Some(missed) if missed.until <= now => Presence::Unknown,
+            Some(missed) if missed.pause >= GONE_AFTER => Presence::Gone,
+            Some(_) => Presence::Missing,
         }
     }
 }

@@ -410,3 +410,40 @@ async fn no_images_need_nothing() {
     assert!(bench.sizing.size(&repository(), vec![], soon()).await.is_empty());
     assert_eq!(bench.fake.calls(), 0);
 }
+
+#[tokio::test]
+async fn a_layer_that_is_listed_tens_of_thousands_of_times_is_kept_once() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &vec![("l", 10); 20_000]);
+    bench.push("v1", &image);
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!(
+        (sizes.image_size, names(&sizes)),
+        (Some(11), layers(&[("l", 10)]))
+    );
+    assert_eq!(sizes.repository_size, Some(11 + image.bytes()));
+    let kept = bench.sizing.0.manifests.kept_bytes(&image.digest);
+    assert!(kept < 2_000, "{kept}");
+}
+
+#[tokio::test]
+async fn an_image_whose_manifests_are_too_large_has_no_size() {
+    let bench = Bench::start().await;
+    let names: Vec<String> = (0..120_000).map(|number| format!("l{number}")).collect();
+    let children: Vec<_> = names
+        .chunks(10_000)
+        .map(|names| {
+            let layers: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+            Made::image(("c", 1), &layers)
+        })
+        .collect();
+    for child in &children {
+        bench.fake.put(&repository(), child);
+    }
+    let children: Vec<_> = children.iter().map(|child| (child, "linux")).collect();
+    let (whole, small) = (Made::index(&children), Made::index(&children[..1]));
+    bench.push("small", &small);
+    assert_eq!(bench.size(pushed(&small)).await.image_size, Some(10_001));
+    bench.push("whole", &whole);
+    assert_eq!(bench.size(pushed(&whole)).await.image_size, None);
+}

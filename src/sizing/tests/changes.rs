@@ -59,9 +59,7 @@ async fn tags_that_name_nothing_any_more_count_nothing() {
     let bench = Bench::start().await;
     let (image, gone) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
     bench.fake.tag(&repository(), "listed", &gone.digest);
-    bench
-        .sizing
-        .apply(&tagged("told", &digest_of("told but not there")));
+    bench.sizing.apply(&untagged("told-and-gone"));
     bench.push("v1", &image);
     let sizes = bench.size(pushed(&image)).await;
     assert_eq!(sizes.repository_size, Some(1 + image.bytes()));
@@ -114,24 +112,31 @@ async fn a_pushed_image_that_was_deleted_before_the_sealing_counts_nothing() {
     assert_eq!(sizes.repository_size, Some(1 + kept.bytes()));
 }
 
+/// Time for a few questions for what is not there yet.
+const LAGS_MS: u64 = 2_000;
+
 #[tokio::test]
-async fn a_registry_that_lags_behind_the_push_costs_the_repositorys_number_too() {
+async fn a_registry_that_lags_behind_the_push_costs_the_repositorys_numbers_until_it_was_deleted_or_is_there()
+{
     let bench = Bench::start().await;
     let (known, pushed_one) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
     bench.push("known", &known);
+    bench.size(pushed(&known)).await;
     bench.push("new", &pushed_one);
     bench.fake.remove(&repository(), &pushed_one.digest);
     for _ in 0..2 {
-        let sizes = bench.size(pushed(&pushed_one)).await;
+        let sizes = bench.size_by(pushed(&pushed_one), LAGS_MS).await;
         assert_eq!((sizes.image_size, sizes.repository_size), (None, None));
     }
-    // Another image's number is one without it.
+    // Another image's number would be one without it.
     let sizes = bench.size(pushed(&known)).await;
-    assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
     // That it was deleted explains it.
     bench.sizing.apply(&deleted(&pushed_one.digest));
-    let sizes = bench.size(pushed(&pushed_one)).await;
-    assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+    for image in [&pushed_one, &known] {
+        let sizes = bench.size(pushed(image)).await;
+        assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+    }
     // It is there now, says the next event; and then that it was deleted.
     bench.push("new", &pushed_one);
     let both = Some(6 + known.bytes() + pushed_one.bytes());
@@ -144,27 +149,78 @@ async fn a_registry_that_lags_behind_the_push_costs_the_repositorys_number_too()
 }
 
 #[tokio::test]
+async fn what_was_pushed_and_comes_within_the_deadline_is_waited_for() {
+    let bench = Bench::start().await;
+    let child = Made::image(("x", 5), &[]);
+    let index = Made::index(&[(&child, "linux")]);
+    bench.sizing.hold(&repository(), &child.digest);
+    bench.push("new", &index);
+    bench.fake.remove(&repository(), &index.digest);
+    let sizes = bench.size(pushed(&index));
+    let appears = async {
+        for made in [&index, &child] {
+            bench.fake.take_asked();
+            while bench.fake.calls() < 2 {
+                tokio::task::yield_now().await;
+            }
+            bench.fake.put(&repository(), made);
+        }
+    };
+    let (sizes, ()) = join(sizes, appears).await;
+    let all = Some(5 + child.bytes() + index.bytes());
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(5), all));
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_it_is_waited_for_is_waited_for_no_longer() {
+    let bench = Bench::start().await;
+    let (known, gone) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    bench.sizing.apply(&tagged("gone", &gone.digest));
+    let deleted = async {
+        while bench.fake.calls() < 4 {
+            tokio::task::yield_now().await;
+        }
+        bench.sizing.apply(&deleted(&gone.digest));
+    };
+    let began = Instant::now();
+    let (sizes, ()) = join(bench.size(pushed(&known)), deleted).await;
+    assert_eq!(
+        sizes.repository_size, None,
+        "it was there when the batch was sealed"
+    );
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let sizes = bench.size(pushed(&known)).await;
+    assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+}
+
+#[tokio::test]
 async fn a_registry_that_lags_once_is_asked_again_after_a_while() {
     let bench = Bench::start().await;
     let (known, child) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
     let index = Made::index(&[(&child, "linux")]);
     bench.push("known", &known);
+    bench.size(pushed(&known)).await;
     bench.sizing.hold(&repository(), &child.digest);
     bench.push("new", &index);
     // One of what was pushed, and then the other, is not there yet.
     for lagging in [&index, &child] {
         bench.fake.put(&repository(), &index);
         bench.fake.remove(&repository(), &lagging.digest);
-        let sizes = bench.size(pushed(&index)).await;
+        let sizes = bench.size_by(pushed(&index), LAGS_MS).await;
         assert_eq!(
             (sizes.image_size, sizes.repository_size),
             (None, None),
             "{lagging:?}"
         );
-        bench.fake.put(&repository(), &lagging.clone());
+        bench.fake.put(&repository(), lagging);
         bench.fake.take_asked();
-        bench.size(pushed(&known)).await;
-        assert_eq!(bench.fake.calls(), 0, "not at once");
+        let sizes = bench.size(pushed(&known)).await;
+        assert_eq!(
+            (sizes.repository_size, bench.fake.calls()),
+            (None, 0),
+            "not at once"
+        );
         pass(BELIEVED_FIRST).await;
     }
     let all = Some(6 + known.bytes() + child.bytes() + index.bytes());
@@ -174,6 +230,24 @@ async fn a_registry_that_lags_once_is_asked_again_after_a_while() {
     bench.fake.take_asked();
     bench.size(pushed(&index)).await;
     assert_eq!(bench.fake.calls(), 0);
+}
+
+#[tokio::test]
+async fn what_was_missing_and_is_known_from_another_repository_is_found() {
+    let bench = Bench::start().await;
+    let image = Made::image(("x", 5), &[]);
+    let index = Made::index(&[(&image, "linux")]);
+    bench.push("v1", &image);
+    bench.fake.remove(&repository(), &image.digest);
+    let sizes = bench.size_by(pushed(&image), LAGS_MS).await;
+    assert_eq!(sizes.repository_size, None);
+    bench.fake.put(&repository(), &image);
+    bench.fake.put(&other(), &image);
+    bench.sizing.size(&other(), vec![pushed(&image)], soon()).await;
+    pass(BELIEVED_FIRST).await;
+    bench.push("v2", &index);
+    let all = Some(5 + image.bytes() + index.bytes());
+    assert_eq!(bench.size(pushed(&index)).await.repository_size, all);
 }
 
 #[tokio::test]
