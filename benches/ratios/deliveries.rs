@@ -37,6 +37,9 @@ pub(crate) const ROWS: [&str; 1] = ["deliveries"];
 /// In flight.
 pub(crate) const IN_FLIGHT: usize = 64;
 
+/// One endpoint has three quarters of it.
+const PER_HOST: usize = 2 * IN_FLIGHT;
+
 /// Of each repository; fewer than what closes a window.
 const PUSHES: u64 = 50;
 
@@ -125,7 +128,7 @@ fn shipbell(count: u64) -> anyhow::Result<Turn> {
     let (_sinks, url, _) = Sinks::one(&told)?;
     let config = Config::without_registry().endpoint("hook", &url).with(&format!(
         "batch.window = '1h'\nlog.level = 'error'\ndelivery.concurrency = {IN_FLIGHT}\n\
-             delivery.per_host = {IN_FLIGHT}"
+             delivery.per_host = {PER_HOST}"
     ));
     let mut shipbell = Shipbell::start(config);
     let load = Load {

@@ -87,7 +87,8 @@ fn turn(pushes: u64) -> anyhow::Result<Turn> {
     let config = Config::with_defaults(&registry)
         .endpoint("hook", &url)
         .with(&format!(
-            "batch.window = '0s'\nlog.level = 'error'\n[delivery]\nrate = '0'\nper_host = {UNDER_WAY}"
+            "batch.window = '0s'\nlog.level = 'error'\n[delivery]\nrate = '0'\nper_host = {}",
+            2 * UNDER_WAY
         ));
     let shipbell = Shipbell::start(config);
     let began = Instant::now();

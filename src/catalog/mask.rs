@@ -6,6 +6,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
+use secrecy::ExposeSecret as _;
 
 use crate::webhook::request::Request;
 
@@ -88,6 +89,12 @@ impl Mask {
                     .filter(|part| part.len() >= PART_BYTES_MIN)
                     .map(<[u8]>::to_vec),
             );
+        }
+        for secret in request.signing_secrets() {
+            let secret = secret.expose_secret();
+            // With and without what says which kind it is.
+            let key = secret.split_once('_').map_or(secret, |(_, key)| key);
+            secrets.extend([secret, key].map(|text| text.as_bytes().to_vec()));
         }
         secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
         Self { secrets }

@@ -3,7 +3,8 @@
 //! # Who holds what while he waits
 //! - Nothing but the endpoint's own turn while he waits for its pace.
 //! - His part of the host's cap while he waits for a place: at one host, attempts begin in the order in which they
-//!   were asked for. But those of endpoints that are failing may be at most half of a host's, so that those which are
+//!   were asked for. One endpoint has at most three quarters of it, so that one that hangs leaves room for others there.
+//!   But those of endpoints that are failing may be at most half of a host's, so that those which are
 //!   not have the other half; and they wait for the host last of all, with their place, of which one host can so
 //!   hold but a few.
 
@@ -46,6 +47,7 @@ const SHARE: usize = 2;
 #[derive(Debug)]
 pub(super) struct Turn {
     endpoint: Arc<Endpoint>,
+    _share: OwnedSemaphorePermit,
     _host: OwnedSemaphorePermit,
     _failing: Option<OwnedSemaphorePermit>,
     place: Place,
@@ -69,6 +71,8 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct Endpoint {
     pace: Mutex<Pace>,
+    /// Its part of what its host may have under way.
+    share: Arc<Semaphore>,
     /// Whether the attempt dragged that told last: by ending, or by dragging.
     drags: AtomicBool,
 }
@@ -111,11 +115,11 @@ impl Endpoint {
         }
     }
 
-    /// Whether a new one would be the same.
-    fn is_as_new(&self, now: Instant) -> bool {
+    /// Whether a new one would be the same; `share` is what one has.
+    fn is_as_new(&self, now: Instant, share: usize) -> bool {
         let pace = self.pace.try_lock();
         let is_free = pace.is_ok_and(|pace| pace.free_at().is_none_or(|free| free <= now));
-        is_free && !self.drags.load(Ordering::Relaxed)
+        is_free && self.share.available_permits() == share && !self.drags.load(Ordering::Relaxed)
     }
 }
 
@@ -214,6 +218,7 @@ impl Turns {
 
     /// Waits for the host's cap and for a place. `None` when the semaphores were closed, which nobody does.
     async fn admit(&self, endpoint: Arc<Endpoint>, host: &Host, temper: Temper) -> Option<Turn> {
+        let share = Arc::clone(&endpoint.share).acquire_owned().await.ok()?;
         let all = Arc::clone(&host.all);
         let (host, failing, place) = match temper {
             Temper::Failing => {
@@ -228,6 +233,7 @@ impl Turns {
         };
         Some(Turn {
             endpoint,
+            _share: share,
             _host: host,
             _failing: failing,
             place,
@@ -247,11 +253,17 @@ impl Turns {
         let new = || {
             Arc::new(Endpoint {
                 pace: Mutex::new(Pace::new(rate)),
+                share: Arc::new(Semaphore::new(self.share())),
                 drags: AtomicBool::new(false),
             })
         };
         let endpoint = self.endpoints.entry(id.clone()).or_insert_with(new);
         Arc::clone(&endpoint)
+    }
+
+    /// How many attempts one endpoint may have under way at its host.
+    fn share(&self) -> usize {
+        self.per_host - self.per_host / 4
     }
 
     fn host(&self, host: &str) -> Arc<Host> {
@@ -273,8 +285,9 @@ impl Turns {
         let now = Instant::now();
         // Who has it from the map holds it, or its permits.
         let is_held = |count: usize| count > 1;
+        let share = self.share();
         self.endpoints
-            .retain(|_, endpoint| is_held(Arc::strong_count(endpoint)) || !endpoint.is_as_new(now));
+            .retain(|_, endpoint| is_held(Arc::strong_count(endpoint)) || !endpoint.is_as_new(now, share));
         self.hosts
             .retain(|_, host| is_held(Arc::strong_count(host)) || !host.is_idle(self.per_host));
         let known_max = self.endpoints.len().saturating_mul(2).max(KNOWN_MIN);

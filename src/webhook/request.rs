@@ -108,6 +108,8 @@ pub struct Request {
     route: Route,
     headers: HeaderMap,
     body: Bytes,
+    /// The secrets that it is signed with, which nobody is shown should an answer repeat them.
+    signing_secrets: Vec<SecretString>,
 }
 
 impl Request {
@@ -133,9 +135,9 @@ impl Request {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(WEBHOOK_ID, value(id)?);
         headers.insert(WEBHOOK_TIMESTAMP, timestamp_s.into());
-        let keys = keys(endpoint)?;
-        if !keys.is_empty() {
-            let signatures = sign::signatures(&keys, id, timestamp_s, &body);
+        let signing_secrets = signing_secrets(endpoint)?;
+        if !signing_secrets.is_empty() {
+            let signatures = sign::signatures(&keys(&signing_secrets)?, id, timestamp_s, &body);
             headers.insert(WEBHOOK_SIGNATURE, value(&signatures)?);
         }
         let way = endpoint.way.as_deref();
@@ -156,6 +158,7 @@ impl Request {
             route,
             headers,
             body,
+            signing_secrets,
         })
     }
 
@@ -187,6 +190,7 @@ impl Request {
             route,
             headers,
             body,
+            signing_secrets: Vec::new(),
         })
     }
 
@@ -217,6 +221,12 @@ impl Request {
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// The secrets that it is signed with, as they are configured.
+    #[must_use]
+    pub fn signing_secrets(&self) -> &[SecretString] {
+        &self.signing_secrets
     }
 }
 
@@ -304,14 +314,17 @@ fn authorization_by(credentials: &Credentials) -> Result<HeaderValue, SendError>
     }
 }
 
-fn keys(endpoint: &Endpoint) -> Result<Vec<SigningKey>, SendError> {
+/// The secrets that the endpoint's webhooks are signed with, the newest first.
+fn signing_secrets(endpoint: &Endpoint) -> Result<Vec<SecretString>, SendError> {
     let newest_first = endpoint.secret.iter().chain(&endpoint.previous_secret);
     newest_first
-        .map(|secret| {
-            let text = read(secret, "webhook secret")?;
-            text.expose_secret().parse().map_err(SendError::Secret)
-        })
+        .map(|secret| read(secret, "webhook secret"))
         .collect()
+}
+
+fn keys(secrets: &[SecretString]) -> Result<Vec<SigningKey>, SendError> {
+    let key = |secret: &SecretString| secret.expose_secret().parse().map_err(SendError::Secret);
+    secrets.iter().map(key).collect()
 }
 
 fn read(secret: &Secret, what: &'static str) -> Result<SecretString, SendError> {

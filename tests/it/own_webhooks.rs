@@ -267,7 +267,8 @@ fn credentials_in_a_url_stay_with_it_and_with_no_other() {
     for (number, (url, authorization)) in [
         (receiver.url("/hook"), kept),
         (receiver.url("/hook?"), kept),
-        (receiver.url("/hook?a=1"), none),
+        (receiver.url("/hook?a=1"), kept),
+        (with("", "/hook?a=2"), none),
         (with("ann:hunter2", "/hook?a=1"), kept),
         (receiver.url("/hook?…"), kept),
         (receiver.url("/hook?"), kept),

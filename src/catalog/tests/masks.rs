@@ -81,6 +81,27 @@ fn request_to(endpoint: &Endpoint) -> Request {
 }
 
 #[test]
+fn the_secrets_that_sign_are_masked_with_and_without_their_prefix() {
+    let (now, before) = (
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+    );
+    let endpoint = Endpoint {
+        secret: Some(Secret::inline(now)),
+        previous_secret: Some(Secret::inline(before)),
+        ..Endpoint::plain("ci", "http://127.0.0.1:1/hook")
+    };
+    let mask = Mask::of(&request_to(&endpoint));
+    for secret in [now, before] {
+        for told in [secret, secret.trim_start_matches("whsec_")] {
+            let said = format!("expected a signature made with {told}.");
+            let shown = mask.apply(&Bytes::from(said.into_bytes()));
+            assert_eq!(shown, "expected a signature made with [masked].");
+        }
+    }
+}
+
+#[test]
 fn a_part_of_a_credential_is_masked_as_well_however_it_is_written() {
     let masked = |url: &str, header: (&'static str, &str), said: &str| {
         let endpoint = Endpoint {

@@ -301,3 +301,29 @@ async fn however_many_hosts_have_as_many_as_they_may_there_is_room_for_another()
     }
     assert!(all.len() < LANES_MAX, "{}", all.len());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_endpoint_leaves_room_for_others_at_its_host() {
+    let turns = Turns::new(100, 16);
+    let mut held = Vec::new();
+    for _ in 0..12 {
+        held.push(turn(&turns, "hangs", "a:80", WELL).await);
+    }
+    let hangs = named("hangs");
+    let mut next = Box::pin(turns.take(&hangs, UNPACED, "a:80", WELL, WANTED));
+    assert!(poll!(&mut next).is_pending());
+    for _ in 0..4 {
+        held.push(turn(&turns, "other", "a:80", WELL).await);
+    }
+    let other = named("other");
+    let mut more = Box::pin(turns.take(&other, UNPACED, "a:80", WELL, WANTED));
+    assert!(poll!(&mut more).is_pending(), "it is the host's cap all the same");
+    drop(held.swap_remove(0));
+    assert!(
+        poll!(&mut next).is_pending(),
+        "it asked for its share first, and the other for the host's"
+    );
+    assert!(poll!(&mut more).is_ready());
+    drop(held);
+    assert!(poll!(&mut next).is_ready());
+}
