@@ -4,7 +4,9 @@ use std::{future::Future, sync::Arc};
 
 use futures_util::future::Either;
 use tokio::time::Instant;
+use tracing::info;
 
+use super::instances::Instances;
 use crate::{
     catalog::History,
     dispatch::states::States,
@@ -26,6 +28,7 @@ pub(super) struct Front {
     pub(super) queue: Arc<Queue>,
     pub(super) sizing: Sizing,
     pub(super) history: History,
+    pub(super) instances: Arc<Instances>,
     pub(super) pending_max: usize,
 }
 
@@ -46,6 +49,16 @@ impl Intake for Front {
     ) {
         self.sizing
             .learn(repository, digest, media_type, manifest_size, references);
+    }
+
+    fn heard_from(&self, instance: &str) {
+        if self.instances.is_another(instance) {
+            info!(
+                instance,
+                "another process of the registry speaks: what tags name is asked for anew"
+            );
+            self.sizing.start_over();
+        }
     }
 
     fn dropped(&self, dropped: Vec<Dropped>) {

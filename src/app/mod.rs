@@ -54,6 +54,7 @@ mod admin;
 mod error;
 mod front;
 mod health;
+mod instances;
 mod letters;
 mod options;
 mod reload;
@@ -197,6 +198,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         queue: Arc::clone(&queue),
         sizing: sizing.clone(),
         history: history.clone(),
+        instances: Arc::default(),
         pending_max: config.ingest.max_pending,
     };
     let ingest = Ingest::new(

@@ -68,6 +68,18 @@ pub struct Event<'a> {
     /// Who did it.
     #[serde(borrow, deserialize_with = "object")]
     pub actor: Actor<'a>,
+    /// Where it happened.
+    #[serde(borrow, deserialize_with = "object")]
+    pub source: Source<'a>,
+}
+
+/// The process that tells of an event.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Source<'a> {
+    /// Another one after each start.
+    #[serde(borrow, rename = "instanceID", deserialize_with = "text")]
+    pub instance_id: Cow<'a, str>,
 }
 
 /// What an event happened to.

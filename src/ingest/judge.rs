@@ -107,6 +107,9 @@ impl Judged {
                 self.dropped.push(dropped(event, rule, now));
             }
         };
+        if !event.source.instance_id.is_empty() {
+            intake.heard_from(&event.source.instance_id);
+        }
         match verdict {
             Verdict::Push(arrival) => {
                 let owed = intake.owing(&arrival.repository, arrival.tag.as_ref());

@@ -64,6 +64,11 @@ pub trait Intake: Clone + Send + Sync + 'static {
         references: &[Reference],
     );
 
+    /// Tells which process of the registry speaks, before it is told what it says. Must not wait.
+    fn heard_from(&self, instance: &str) {
+        let _ = instance;
+    }
+
     /// Tells of pushes that no webhook is owed for, once their envelope was taken. Must not wait.
     fn dropped(&self, dropped: Vec<Dropped>) {
         drop(dropped);

@@ -39,6 +39,7 @@ struct Fake {
     mood: Mutex<Mood>,
     taken: Mutex<Vec<Vec<Item>>>,
     learned: AtomicUsize,
+    heard_from: Mutex<Vec<String>>,
 }
 
 impl FakeIntake {
@@ -77,6 +78,10 @@ impl Intake for FakeIntake {
     fn learn(&self, _: &RepositoryName, _: &Digest, _: MediaType, _: u64, references: &[Reference]) {
         // That it is there, and what it lists.
         self.0.learned.fetch_add(1 + references.len(), Ordering::Relaxed);
+    }
+
+    fn heard_from(&self, instance: &str) {
+        self.0.heard_from.lock().unwrap().push(instance.to_owned());
     }
 
     fn take(&self, items: Vec<Item>) -> impl Future<Output = Result<(), TakeError>> + Send + 'static {
@@ -468,4 +473,21 @@ async fn idle_clients_and_slow_ones_never_keep_a_registry_out() {
     }
     assert_eq!(served.intake.taken().len(), 20);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn it_is_told_which_process_of_the_registry_speaks() {
+    let served = serve(options(), plain());
+    let delete = |instance: &str| {
+        format!(
+            r#"{{"action":"delete","target":{{"repository":"acme/app","tag":"1"}},"source":{{"addr":"r:5000","instanceID":"{instance}"}}}}"#
+        )
+    };
+    let body = format!(
+        r#"{{"events":[{},{},{{"action":"pull","source":null}}]}}"#,
+        delete("one"),
+        delete("two")
+    );
+    assert_eq!(served.post(&body).await, 202);
+    assert_eq!(*served.intake.0.heard_from.lock().unwrap(), ["one", "two"]);
 }

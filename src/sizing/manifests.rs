@@ -47,7 +47,11 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// So long before the deadline it is given up that a registry that lags has a manifest in time, and noted.
+/// How long a registry that lags behind its own events is waited for: what was deleted meanwhile without an event would
+/// hold up a batch for as long.
+const LAGS_MAX: Duration = Duration::from_secs(5);
+
+/// So long before the deadline it is given up that it has a manifest in time, and noted.
 const GIVEN_UP_BEFORE: Duration = Duration::from_millis(200);
 
 /// How long a manifest is waited for that is being fetched for somebody else: it may be for a repository for which the
@@ -238,8 +242,8 @@ impl Manifests {
         }
     }
 
-    /// The same for a manifest that was pushed: a registry that lags behind its own events is asked again until shortly
-    /// before the deadline.
+    /// The same for a manifest that was pushed: a registry that lags behind its own events is asked again for some seconds,
+    /// and no longer than until shortly before the deadline.
     async fn ask_for<T, F>(
         &self,
         call: &Call,
@@ -250,12 +254,16 @@ impl Manifests {
         F: Future<Output = Result<T, RegistryError>>,
     {
         let mut backoff = BACKOFF_FIRST;
+        let last = call
+            .deadline
+            .checked_sub(GIVEN_UP_BEFORE)
+            .unwrap_or(call.deadline);
+        let until = last.min(Instant::now() + LAGS_MAX);
         loop {
             let answer = self.ask(call, &request).await?;
             // It may have been deleted meanwhile, or found missing by somebody else.
             let is_over = answer.is_some() || !call.repository.ledger().is_expected(digest);
-            let left = call.deadline.saturating_duration_since(Instant::now());
-            if is_over || left <= backoff + GIVEN_UP_BEFORE {
+            if is_over || until <= Instant::now() + backoff {
                 return Ok(answer);
             }
             tokio::time::sleep(backoff).await;

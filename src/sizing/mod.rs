@@ -150,6 +150,11 @@ impl Sizing {
         self.0.repositories.weigh(&known);
     }
 
+    /// Forgets what is known of all repositories: things may have happened that no event told. What is being sized goes on.
+    pub fn start_over(&self) {
+        self.0.repositories.clear();
+    }
+
     /// How many tags a repository has, if that is in memory. The registry is not asked.
     #[must_use]
     pub fn tags(&self, repository: &RepositoryName) -> Option<u64> {

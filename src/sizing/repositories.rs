@@ -71,6 +71,12 @@ impl Repositories {
         self.by_name().get(name).map(Arc::clone)
     }
 
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.by_name().clear();
+        self.entries.store(0, Ordering::Relaxed);
+    }
+
     /// Takes note of how much the repository keeps now.
     pub(super) fn weigh(&self, repository: &Repository) {
         let weight = repository.ledger().len();

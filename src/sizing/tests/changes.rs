@@ -330,3 +330,19 @@ async fn a_deleted_repository_needs_no_list_and_grows_from_nothing() {
     assert_eq!(sizes.repository_size, Some(1 + new.bytes()));
     assert_eq!(bench.fake.calls(), 0);
 }
+
+#[tokio::test]
+async fn what_no_event_told_is_seen_once_all_is_asked_for_anew() {
+    let bench = Bench::start().await;
+    let (known, lost) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    let size = async || bench.size(pushed(&known)).await.repository_size;
+    assert_eq!(size().await, Some(1 + known.bytes()));
+    bench.fake.put(&repository(), &lost);
+    bench.fake.tag(&repository(), "lost", &lost.digest);
+    assert_eq!(size().await, Some(1 + known.bytes()), "only events move it");
+    bench.sizing.start_over();
+    assert_eq!(bench.sizing.tags(&repository()), None);
+    assert_eq!(size().await, Some(6 + known.bytes() + lost.bytes()));
+    assert_eq!(bench.sizing.tags(&repository()), Some(2));
+}
