@@ -111,6 +111,15 @@ impl Bench {
         Self { fake, sizing }
     }
 
+    /// Waits until so many requests came.
+    async fn asked(&self, requests: usize) {
+        let until = soon();
+        while self.fake.calls() < requests {
+            assert!(Instant::now() < until, "{:?}", self.fake.take_asked());
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// A push of `manifest`, as the registry makes it and tells it.
     fn push(&self, tag: &str, manifest: &Made) {
         self.fake.put(&repository(), manifest);
