@@ -154,6 +154,26 @@ pub enum Change {
     },
 }
 
+#[cfg(test)]
+impl Push {
+    /// A push for a test: just now, of a digest made of the tag, owed by endpoints of these names.
+    pub(crate) fn plain(repository: &str, tag: &str, owed: &[&str]) -> Self {
+        let named = |name: &&str| EndpointId::Named((*name).into());
+        Self {
+            event_id: String::new(),
+            repository: repository.parse().unwrap(),
+            tag: Some(tag.parse().unwrap()),
+            digest: Digest::sha256(tag.as_bytes()),
+            media_type: MediaType::ALL[0],
+            manifest_size: 7,
+            references: Vec::new(),
+            actor: String::new(),
+            taken_at: crate::clock::Clock::system().now(),
+            owed: owed.iter().map(named).collect(),
+        }
+    }
+}
+
 /// How a push ended for one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Settlement {

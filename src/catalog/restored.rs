@@ -70,23 +70,14 @@ mod tests {
     use crate::{
         catalog::{self, Options, Sought},
         clock::Clock,
-        image::{Digest, MediaType},
         journal::{self, Journal},
-        push::{EndpointId, Item, Pair, Push, Settlement},
+        push::{Item, Pair, Push, Settlement},
     };
 
     fn push(tag: &str) -> Push {
         Push {
             event_id: format!("event-{tag}"),
-            repository: "acme/app".parse().unwrap(),
-            tag: Some(tag.parse().unwrap()),
-            digest: Digest::sha256(tag.as_bytes()),
-            media_type: MediaType::ALL[0],
-            manifest_size: 7,
-            references: Vec::new(),
-            actor: String::new(),
-            taken_at: Clock::system().now(),
-            owed: ["ci", "cd"].map(|name| EndpointId::Named(name.into())).into(),
+            ..Push::plain("acme/app", tag, &["ci", "cd"])
         }
     }
 

@@ -22,7 +22,6 @@ use super::{
 use crate::{
     catalog,
     clock::Timestamp,
-    image::{Digest, MediaType},
     journal::Applied,
     push::{Item, Push},
     queue::Bounds,
@@ -70,18 +69,7 @@ fn endpoint(name: &str, url: &str, rate: Rate) -> Endpoint {
 }
 
 fn push(repository: &str, tag: &str, owed: &[&str]) -> Push {
-    Push {
-        event_id: String::new(),
-        repository: repository.parse().unwrap(),
-        tag: Some(tag.parse().unwrap()),
-        digest: Digest::sha256(tag.as_bytes()),
-        media_type: MediaType::ALL[0],
-        manifest_size: 7,
-        references: Vec::new(),
-        actor: String::new(),
-        taken_at: Clock::system().now(),
-        owed: owed.iter().map(|name| named(name)).collect(),
-    }
+    Push::plain(repository, tag, owed)
 }
 
 /// A clock that stands where it is put.

@@ -190,12 +190,17 @@ impl Feed {
                     let before = self.sent.take().map(|(_, before)| before);
                     let is_first = before.is_none();
                     let before = before.unwrap_or_default();
-                    let is_new = |part: &&_| !before.contains(&self.known_by.hash_one(part));
-                    let changed: Vec<_> = parts.iter().filter(is_new).collect();
+                    let marks: Vec<_> = parts.iter().map(|part| self.known_by.hash_one(part)).collect();
+                    let is_new = |(_, mark): &(_, &u64)| !before.contains(mark);
+                    let changed: Vec<_> = parts
+                        .iter()
+                        .zip(&marks)
+                        .filter(is_new)
+                        .map(|(part, _)| part)
+                        .collect();
                     let is_same = !is_first && changed.is_empty();
                     let event = events(&changed, is_first);
-                    let sent = parts.iter().map(|part| self.known_by.hash_one(part)).collect();
-                    self.sent = Some((now, sent));
+                    self.sent = Some((now, marks));
                     if is_same && cause == Cause::Change {
                         continue;
                     }

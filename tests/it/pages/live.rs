@@ -413,6 +413,18 @@ fn a_dead_letters_page_tells_by_itself_that_it_is_none_any_more() {
 }
 
 #[test]
+fn what_has_not_changed_is_not_sent_again() {
+    let shipbell = Shipbell::start(own());
+    let of_other = "/live/deliveries?repository=other%2Fapp&state=";
+    let (_, _, mut stream) = Stream::open(&shipbell, of_other, "");
+    stream.until(|text| text.contains("Nothing matches this filter") && text.ends_with("event: alive\n"));
+    // Something is written down, and looked at.
+    push(&shipbell, "acme/app", "1");
+    let text = stream.until(|text| text.ends_with("event: alive\n"));
+    assert!(!text.contains("event: part"), "{text}");
+}
+
+#[test]
 fn under_a_storm_of_changes_a_part_is_sent_at_most_once_a_second() {
     let receiver = Receiver::start();
     let config = own().with("batch.window = '0s'\nbatch.coalesce = 'none'\ndelivery.rate = '0'");
