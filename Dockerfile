@@ -18,7 +18,7 @@ RUN mkdir -p src tests/it benches/lists benches/ratios \
     && cargo build --release --locked --bin shipbell
 
 # The program. Copied files keep their times, which may be older than the empty ones just built.
-COPY config.example.toml README.md ./
+COPY askama.toml config.example.toml README.md ./
 COPY src src
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin shipbell \

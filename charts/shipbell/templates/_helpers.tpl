@@ -143,6 +143,14 @@ data_dir = "/var/lib/shipbell"
 {{- end }}
 {{- end }}
 
+{{/* How the two listeners are spoken to. */}}
+{{- define "shipbell.ingestScheme" -}}
+{{- if dig "ingest" "tls_cert_file" "" .Values.config }}https{{ else }}http{{ end -}}
+{{- end }}
+{{- define "shipbell.opsScheme" -}}
+{{- if dig "ops" "tls_cert_file" "" .Values.config }}https{{ else }}http{{ end -}}
+{{- end }}
+
 {{/* Seconds that the pod gets to end: `shutdown.deadline`, the twenty that shipbell takes at most after it, and five more. */}}
 {{- define "shipbell.terminationGracePeriodSeconds" -}}
 {{- if not (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
