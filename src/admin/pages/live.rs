@@ -149,11 +149,20 @@ struct Feed {
     written: Option<watch::Receiver<()>>,
     states: watch::Receiver<()>,
     departures: watch::Receiver<()>,
-    /// When something was last sent, and by what it is known again: the parts themselves may be long.
-    sent: Option<(Instant, Vec<u64>)>,
+    sent: Option<Sent>,
     known_by: RandomState,
     has_ended: bool,
     _room: Room,
+}
+
+/// What the page has.
+struct Sent {
+    /// When that was last looked at.
+    looked_at: Instant,
+    /// When something was last sent, so that the page knows that it is kept up to date.
+    at: Instant,
+    /// By what the parts are known again: they themselves may be long.
+    marks: Vec<u64>,
 }
 
 /// Why something is sent.
@@ -173,9 +182,9 @@ impl Feed {
             }
             let cause = match &self.sent {
                 None => Cause::Change,
-                Some((at, _)) => {
-                    let at = *at;
-                    self.wait(at).await
+                Some(sent) => {
+                    let (looked_at, at) = (sent.looked_at, sent.at);
+                    self.wait(looked_at, at).await
                 }
             };
             if cause == Cause::Stop {
@@ -187,9 +196,9 @@ impl Feed {
             let now = Instant::now();
             let bytes = match self.part.render(&self.admin, &who).await {
                 Ok(parts) => {
-                    let before = self.sent.take().map(|(_, before)| before);
-                    let is_first = before.is_none();
-                    let before = before.unwrap_or_default();
+                    let sent = self.sent.take();
+                    let is_first = sent.is_none();
+                    let (sent_at, before) = sent.map_or((now, Vec::new()), |sent| (sent.at, sent.marks));
                     let marks: Vec<_> = parts.iter().map(|part| self.known_by.hash_one(part)).collect();
                     let is_new = |(_, mark): &(_, &u64)| !before.contains(mark);
                     let changed: Vec<_> = parts
@@ -200,15 +209,24 @@ impl Feed {
                         .collect();
                     let is_same = !is_first && changed.is_empty();
                     let event = events(&changed, is_first);
-                    self.sent = Some((now, marks));
-                    if is_same && cause == Cause::Change {
+                    let is_silent = is_same && cause == Cause::Change;
+                    self.sent = Some(Sent {
+                        looked_at: now,
+                        at: if is_silent { sent_at } else { now },
+                        marks,
+                    });
+                    if is_silent {
                         continue;
                     }
                     event
                 }
                 // What can't be had at the moment can be later; what may not be seen, not.
                 Err(problem) if problem.status().is_server_error() => {
-                    self.sent = Some((now, Vec::new()));
+                    self.sent = Some(Sent {
+                        looked_at: now,
+                        at: now,
+                        marks: Vec::new(),
+                    });
                     Bytes::from_static(b":\n\n")
                 }
                 Err(_) => return Some(self.end()),
@@ -224,7 +242,7 @@ impl Feed {
     }
 
     /// Waits until there is something to look at.
-    async fn wait(&mut self, sent_at: Instant) -> Cause {
+    async fn wait(&mut self, looked_at: Instant, sent_at: Instant) -> Cause {
         let stop = self.pass.stop().clone();
         let (states, departures) = (&mut self.states, &mut self.departures);
         let mut written = self.written.as_mut();
@@ -243,7 +261,7 @@ impl Feed {
                 _ = states.changed() => {}
                 _ = departures.changed() => return,
             }
-            sleep_until(sent_at + PAUSE).await;
+            sleep_until(looked_at + PAUSE).await;
         };
         tokio::select! {
             biased;

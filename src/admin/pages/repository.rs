@@ -232,7 +232,8 @@ pub(super) async fn save(
             typed.compare(there.as_ref());
             shown.problem = match there {
                 Some(there) => format!(
-                    "It was changed meanwhile, by {}; nothing was saved. Save again to have it as you typed it.",
+                    "It was changed meanwhile, and was last saved by {}; nothing was saved now. Save again to have it \
+                     as you typed it.",
                     there.saved_by
                 ),
                 None => "Somebody else removed it meanwhile; nothing was saved. Save again to set it anew."

@@ -158,9 +158,10 @@ impl WebhookForm {
 
     /// The patterns of tags; an empty place between commas is none.
     fn patterns(&self) -> Vec<String> {
-        let patterns = self.tags.split([',', '\n', ' ']);
-        let patterns = patterns.map(str::trim).filter(|pattern| !pattern.is_empty());
-        patterns.map(ToOwned::to_owned).collect()
+        let patterns = split(&self.tags)
+            .into_iter()
+            .map(|pattern| pattern.trim().to_owned());
+        patterns.filter(|pattern| !pattern.is_empty()).collect()
     }
 
     /// Says at each field what is wrong with it; what belongs to none is given back.
@@ -346,6 +347,30 @@ fn shown(text: &str) -> String {
     }
 }
 
+/// Splits patterns at commas and blanks, but for those within `{…}` and `[…]`, or behind a backslash: they are theirs.
+fn split(patterns: &str) -> Vec<&str> {
+    let (mut parts, mut begin, mut depth) = (Vec::new(), 0, 0_usize);
+    let (mut is_class, mut is_escaped) = (false, false);
+    for (place, character) in patterns.char_indices() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            ']' => is_class = false,
+            _ if is_class => {}
+            '[' => is_class = true,
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            ',' | '\n' | ' ' if depth == 0 => {
+                parts.extend(patterns.get(begin..place));
+                begin = place + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.extend(patterns.get(begin..));
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +380,20 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         WebhookForm::typed(&pairs.collect())
+    }
+
+    #[test]
+    fn what_is_shown_of_tags_is_what_is_saved() {
+        for tags in [
+            vec!["{1.*,2.*}", "latest"],
+            vec!["v[0-9,]", "[ab]c", "{a,{b,c}}", r"a\,b", r"\{a"],
+            vec!["**"],
+        ] {
+            let form = typed(&[("tags", &tags.join(", "))]);
+            assert_eq!(form.draft().unwrap().tags.unwrap(), tags);
+        }
+        let form = typed(&[("tags", "1.* 2.*\n{3,4} 5}")]);
+        assert_eq!(form.patterns(), ["1.*", "2.*", "{3,4}", "5}"]);
     }
 
     #[test]

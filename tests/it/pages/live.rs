@@ -59,6 +59,32 @@ impl Stream {
 }
 
 #[test]
+fn a_page_on_which_nothing_changes_says_that_it_is_kept_up_to_date_while_other_things_happen() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook")));
+    let (_, _, mut quiet) = Stream::open(&shipbell, "/live/deliveries?repository=quiet%2Fapp", "");
+    let is_told = |text: &str| text.contains("event: alive\n");
+    quiet.until(is_told);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if is_over.load(Ordering::Acquire) {
+                    break;
+                }
+                push(&shipbell, "busy/app", &number.to_string());
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        // Twice, for the first may have been on its way.
+        for _ in 0..2 {
+            quiet.until(is_told);
+        }
+        is_over.store(true, Ordering::Release);
+    });
+}
+
+#[test]
 fn what_happens_comes_by_itself() {
     let receiver = Receiver::start();
     let shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook?token=hunter2")));
