@@ -302,6 +302,7 @@ impl<'a> Gathered<'a> {
     ) -> rusqlite::Result<&mut Delivery<'a>> {
         if self.delivery(key)?.is_none() {
             self.pushes.entry(key.0).or_insert(Push::MadeUp(place, digest));
+            self.here(place.repository)?;
         }
         Ok(self
             .deliveries

@@ -109,11 +109,12 @@ struct AttemptDocument {
     url: Option<String>,
     /// The headers, a line each, with credentials masked; without `Host` to whoever may not know where it went.
     request_headers: Option<Vec<String>>,
-    /// The body, or its beginning.
+    /// The body, or its beginning; null where there is none, and in a story that has too much of them.
     request_body: Option<String>,
     /// How long the body was.
     request_body_bytes: Option<u64>,
-    /// The beginning of the answer; null to whoever may not know where it came from.
+    /// The beginning of the answer; null to whoever may not know where it came from, and in a story that has too much of
+    /// them.
     answer: Option<String>,
     /// How much of the answer was read, bytes.
     answer_bytes: Option<u64>,

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::{
     DeliveryStory, PushStory,
-    reader::{ReadError, Reader, deliveries, moment, natural},
+    reader::{ReadError, Reader, TEXTS_MAX, deliveries, moment, natural},
     walk::Walk,
 };
 use crate::{
@@ -189,10 +189,11 @@ impl Reader {
             let Some(mut push) = super::reader::push_of(self.connection(), webhook_id)? else {
                 return Ok(None);
             };
-            let all = deliveries(self.connection(), push.id, self.reason())?;
+            let is_meant = |delivery: &DeliveryStory| delivery.webhook_id == webhook_id;
+            let (reason, mut room) = (self.reason(), TEXTS_MAX);
+            let found = deliveries(self.connection(), push.id, reason, &mut room, is_meant)?;
             push.deliveries.clear();
-            let delivery = all.into_iter().find(|delivery| delivery.webhook_id == webhook_id);
-            Ok(delivery.map(|delivery| (push, delivery)))
+            Ok(found.into_iter().next().map(|delivery| (push, delivery)))
         };
         read().map_err(|error| self.explain(&error))
     }

@@ -151,8 +151,9 @@ impl Reader {
             // One state of the file throughout.
             let begun = self.connection.transaction()?;
             let mut pushes = pushes(&begun, sought, before, limit)?;
+            let mut room = TEXTS_MAX;
             for push in &mut pushes {
-                push.deliveries = deliveries(&begun, push.id, reason)?;
+                push.deliveries = deliveries(&begun, push.id, reason, &mut room, |_| true)?;
             }
             let dropped = dropped(&begun, sought, limit)?;
             Ok(Stories { pushes, dropped })
@@ -231,6 +232,10 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
     }
 }
 
+/// Bytes of bodies and answers that are told at once, those of the newest pushes first. A delivery keeps up to 100 attempts,
+/// each with up to 256 KiB.
+pub(super) const TEXTS_MAX: usize = 8 << 20;
+
 const PUSH: &str =
     "SELECT id, sequence, repository, tag, digest, media_type, listed, taken_at, event_id, actor FROM pushes";
 
@@ -279,11 +284,14 @@ pub(super) fn push_of(connection: &Connection, webhook_id: &str) -> rusqlite::Re
     Ok(found.into_iter().next())
 }
 
-/// What became of a push for each endpoint; `reason` is what [`Reader::reason`] says.
+/// What became of a push for each endpoint that is meant; `reason` is what [`Reader::reason`] says, `room` how many bytes of
+/// bodies and answers are told still.
 pub(super) fn deliveries(
     connection: &Connection,
     push: i64,
     reason: &str,
+    room: &mut usize,
+    is_meant: impl Fn(&DeliveryStory) -> bool,
 ) -> rusqlite::Result<Vec<DeliveryStory>> {
     let sql = format!(
         "SELECT endpoint, webhook_id, state, ended_at, next_at, image_size, layers, repository_size, attempts, {reason} \
@@ -307,13 +315,19 @@ pub(super) fn deliveries(
         })
     })?;
     let mut deliveries: Vec<DeliveryStory> = rows.collect::<Result<_, _>>()?;
+    deliveries.retain(is_meant);
     for delivery in &mut deliveries {
-        delivery.attempts = attempts(connection, push, &delivery.endpoint)?;
+        delivery.attempts = attempts(connection, push, &delivery.endpoint, room)?;
     }
     Ok(deliveries)
 }
 
-fn attempts(connection: &Connection, push: i64, endpoint: &str) -> rusqlite::Result<Vec<AttemptStory>> {
+fn attempts(
+    connection: &Connection,
+    push: i64,
+    endpoint: &str,
+    room: &mut usize,
+) -> rusqlite::Result<Vec<AttemptStory>> {
     let sql = "SELECT number, at, elapsed_us, status, fault, reason, retry_at, url, headers, body, body_bytes, \
                answer, answer_bytes FROM attempts WHERE push = ?1 AND endpoint = ?2 ORDER BY number";
     let mut statement = connection.prepare_cached(sql)?;
@@ -328,9 +342,9 @@ fn attempts(connection: &Connection, push: i64, endpoint: &str) -> rusqlite::Res
             retry_at: moment(row, 6)?,
             url: row.get(7)?,
             headers: row.get(8)?,
-            body: row.get(9)?,
+            body: text(row, 9, room)?,
             body_bytes: natural(row, 10)?,
-            answer: row.get(11)?,
+            answer: text(row, 11, room)?,
             answer_bytes: natural(row, 12)?,
         })
     })?;
@@ -363,6 +377,14 @@ fn dropped(connection: &Connection, sought: &Sought, limit: u32) -> rusqlite::Re
         })
     })?;
     rows.collect()
+}
+
+/// A body or an answer, if there is room for it.
+fn text(row: &Row<'_>, column: usize, room: &mut usize) -> rusqlite::Result<Option<Vec<u8>>> {
+    let bytes = row.get_ref(column)?.as_blob_or_null()?;
+    let left = bytes.and_then(|bytes| room.checked_sub(bytes.len()));
+    *room = left.unwrap_or(*room);
+    Ok(bytes.filter(|_| left.is_some()).map(<[u8]>::to_vec))
 }
 
 pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {

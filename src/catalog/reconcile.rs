@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt, io,
+    ops::Range,
 };
 
 use rusqlite::params;
@@ -84,17 +85,18 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// Marks what is pending here and not owed there as `unknown`; how many that were.
+/// Marks what is pending here and not owed there as `unknown`; how many that were. No journal but this one owes anything.
 pub(super) fn reconcile(store: &mut Store, origin: Origin, ledger: &Ledger) -> Result<u64, Failure> {
-    let mut after = origin.first();
-    let mut found = 0;
+    let own = origin.first()..origin.end();
+    let mut found = forget(store, 0..own.start)? + forget(store, own.end..i64::MAX)?;
+    let mut after = own.start;
     loop {
-        let sql = "SELECT push, endpoint FROM deliveries WHERE state = 'pending' AND push > ?1 ORDER BY push LIMIT ?2";
+        let sql = "SELECT push, endpoint FROM deliveries \
+                   WHERE state = 'pending' AND push > ?1 AND push < ?2 ORDER BY push LIMIT ?3";
         let pending: Vec<(i64, String)> = {
             let mut statement = store.connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![after, number(AT_ONCE as u64)], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+            let values = params![after, own.end, number(AT_ONCE as u64)];
+            let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect::<Result<_, _>>()?
         };
         // A push at the chunk's end may have more endpoints: all but that are looked at, and it comes again.
@@ -121,5 +123,19 @@ pub(super) fn reconcile(store: &mut Store, origin: Origin, ledger: &Ledger) -> R
         }
         begun.commit()?;
         after = until;
+    }
+}
+
+/// Marks what is pending among these pushes, which nobody owes; how many that were.
+fn forget(store: &mut Store, pushes: Range<i64>) -> Result<u64, Failure> {
+    let sql = "UPDATE deliveries SET state = 'unknown', next_at = NULL WHERE (push, endpoint) IN (\
+               SELECT push, endpoint FROM deliveries WHERE state = 'pending' AND push >= ?1 AND push < ?2 LIMIT ?3)";
+    let mut forgotten = 0;
+    loop {
+        let values = params![pushes.start, pushes.end, number(AT_ONCE as u64)];
+        match store.connection.prepare_cached(sql)?.execute(values)? {
+            0 => return Ok(forgotten),
+            some => forgotten += some as u64,
+        }
     }
 }

@@ -25,6 +25,11 @@ impl Origin {
         self.number << SEQUENCE_BITS
     }
 
+    /// Behind all its pushes.
+    pub(super) fn end(self) -> i64 {
+        (self.number + 1) << SEQUENCE_BITS
+    }
+
     /// The sequence number of a push by its row.
     pub(super) fn sequence(push: i64) -> u64 {
         u64::try_from(push & ((1 << SEQUENCE_BITS) - 1)).unwrap_or(0)

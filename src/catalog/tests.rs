@@ -456,6 +456,37 @@ fn what_was_not_written_when_it_was_taken_is_made_up_for() {
 }
 
 #[test]
+fn a_story_has_so_many_bytes_of_bodies_and_answers_and_no_more() {
+    let stage = Stage::new(ROOMY);
+    let running = stage.start();
+    for number in 1..=9 {
+        for _ in 0..5 {
+            attempt(&running.history, number, "1", stage.now(), &failed(503));
+        }
+    }
+    running.close();
+    let connection = rusqlite::Connection::open(stage.file()).unwrap();
+    let sql = "UPDATE attempts SET body = zeroblob(262144), body_bytes = 262144, answer = zeroblob(4096)";
+    assert_eq!(connection.execute(sql, []).unwrap(), 45);
+    let story = stage.stories(&Sought::Repository("acme/app".to_owned()));
+    let attempts: Vec<_> = { story.pushes.iter() }
+        .flat_map(|push| &push.deliveries[0].attempts)
+        .collect();
+    assert_eq!(attempts.len(), 45);
+    assert!(attempts.iter().all(|attempt| attempt.body_bytes == Some(262_144)));
+    let told = attempts.iter().map(|attempt| attempt.body.is_some());
+    let whole = told.clone().take_while(|is_told| *is_told).count();
+    assert_eq!(
+        (whole, told.filter(|is_told| *is_told).count()),
+        (31, 31),
+        "of the newest"
+    );
+    let id = story.pushes[8].deliveries[0].webhook_id.clone();
+    let (_, delivery) = stage.reader().delivery_of(&id).unwrap().unwrap();
+    assert!(delivery.attempts.iter().all(|attempt| attempt.body.is_some()));
+}
+
+#[test]
 fn two_readers_see_whole_states_while_it_is_written() {
     let stage = Stage::new(ROOMY);
     let running = stage.start();

@@ -214,7 +214,11 @@ impl Settings {
             Err(error) => return Err(OpenError::from_io(path, error)),
         }
         let fail = |error| OpenError::from_sqlite(path, error);
-        let connection = sqlite::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, BUSY_TIMEOUT).map_err(fail)?;
+        // What a server that was killed left half done is rolled back by whoever reads next, if that one may write.
+        let open = |flags| sqlite::open(path, flags, BUSY_TIMEOUT);
+        let connection = open(OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .or_else(|_| open(OpenFlags::SQLITE_OPEN_READ_ONLY))
+            .map_err(fail)?;
         match schema::version(&connection).map_err(fail)? {
             // It is just being made.
             0 => Ok(Vec::new()),

@@ -1,6 +1,8 @@
 //! The settings' file: what is saved is there again, and what is not ours is refused.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use rusqlite::Connection;
 
 use super::*;
 use crate::{journal::JournalId, push::Sequence};
@@ -42,6 +44,28 @@ fn sorted(settings: &Settings) -> Vec<SavedState> {
     let mut states = settings.states().unwrap();
     states.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
     states
+}
+
+#[test]
+fn states_are_told_after_a_kill_in_the_middle_of_a_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, killed) = (folder.path().join(FILE), folder.path().join("killed.db"));
+    let settings = Settings::open(&path).unwrap();
+    let states = [state(named("ci"), 5_000)];
+    save(&settings, &states);
+    drop(settings);
+    // What a transaction has on disk before it is over.
+    let connection = Connection::open(&path).unwrap();
+    let unfinished = "PRAGMA cache_size = 2; BEGIN IMMEDIATE; DELETE FROM endpoint_states; \
+                      CREATE TABLE filling (bytes BLOB); INSERT INTO filling \
+                      WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200) \
+                      SELECT randomblob(4096) FROM n;";
+    connection.execute_batch(unfinished).unwrap();
+    for suffix in ["", "-journal"] {
+        let of = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        fs::copy(of(&path), of(&killed)).unwrap();
+    }
+    assert_eq!(Settings::states_in(&killed).unwrap(), states);
 }
 
 #[test]

@@ -78,3 +78,29 @@ fn what_stands_in_memory_while_the_history_cannot_be_written_is_not_taken_for_lo
     assert_eq!(running.close().rows, 19);
     assert_eq!(unknown(&stage), 1, "but the one that nothing was told of");
 }
+
+#[test]
+fn what_another_journal_owed_is_owed_by_nobody() {
+    let mut stage = Stage::new(ROOMY);
+    for journal in [7, 8, 9] {
+        stage.journal = JournalId([journal; 16]);
+        let running = stage.start_owing(vec![owed(1)]);
+        running
+            .history
+            .taken(&durable(1, &journal.to_string(), stage.now()));
+        running.close();
+    }
+    // And one goes on that is not the newest.
+    stage.journal = JournalId([8; 16]);
+    stage.start_owing(vec![owed(1)]).close();
+    let how = |stage: &Stage, tag: &str| stage.tag(tag)[0].deliveries[0].state.clone();
+    for tag in ["7", "8", "9"] {
+        assert_eq!(how(&stage, tag), "unknown", "{tag}");
+    }
+    stage.journal = JournalId([10; 16]);
+    let running = stage.start_owing(vec![owed(1)]);
+    running.history.taken(&durable(1, "10", stage.now()));
+    running.close();
+    stage.start_owing(vec![owed(1)]).close();
+    assert_eq!(how(&stage, "10"), "pending", "its own");
+}

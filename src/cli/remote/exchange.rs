@@ -21,7 +21,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Client, Server, path_of};
+use super::{Asked, Client, Server, path_of};
 use crate::{
     admin::draft::MASK,
     cli::{Exit, Failure, Output, complain, print},
@@ -313,7 +313,7 @@ impl Report<'_> {
 
     fn json(&self) -> String {
         let told = json!({
-            "imported": !self.is_dry && self.left.is_empty(),
+            "imported": !self.is_dry && self.left.is_empty() && self.refused.is_empty(),
             "added": self.those(Done::Added),
             "changed": self.those(Done::Changed),
             "refused": self.refused,
@@ -349,17 +349,32 @@ fn put(
 ) -> Result<Result<(Done, Option<String>), String>, Failure> {
     let path = path_of("/api/v1/repositories/", &item.repository, "/webhook");
     let there = client.send(Method::GET, &path, &[], Bytes::new())?;
-    let (condition, done) = match (there.status, there.etag) {
+    let (condition, done) = match (there.status, there.etag.clone()) {
         (StatusCode::OK, Some(etag)) => ((header::IF_MATCH, etag), Done::Changed),
         (StatusCode::NOT_FOUND, _) => ((header::IF_NONE_MATCH, "*".to_owned()), Done::Added),
-        _ => return Ok(Err(detail(&there.body, there.status))),
+        _ => return why_not(there).map(Err),
     };
     let query = if is_dry { "?dry_run=true" } else { "" };
     let answered = client.send(Method::PUT, &format!("{path}{query}"), &[condition], item.body())?;
     if answered.status.is_success() {
         return Ok(Ok((done, sentences(&answered.body, "warnings"))));
     }
-    Ok(Err(detail(&answered.body, answered.status)))
+    why_not(answered).map(Err)
+}
+
+/// Why the server does not take a webhook.
+///
+/// # Errors
+/// It can't say so now: later it may take it.
+fn why_not(answered: Asked) -> Result<String, Failure> {
+    if matches!(
+        answered.status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        answered.success()?;
+        return Ok(String::new());
+    }
+    Ok(detail(&answered.body, answered.status))
 }
 
 /// What a problem document says: each field's sentence, or the whole's.

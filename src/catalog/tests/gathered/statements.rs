@@ -121,6 +121,7 @@ impl Sink<'_> {
             place.tag,
             digest
         ])?;
+        self.known(place.repository)?;
         self.owe(push, place.sequence, place.endpoint, place.repository)
     }
 
