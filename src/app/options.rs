@@ -204,6 +204,7 @@ pub(super) fn dispatch_options(config: &Config) -> Result<dispatch::Options, Run
         public_host: config.registry.public_host.clone().unwrap_or_default(),
         concurrency: delivery.concurrency,
         per_host: delivery.per_host,
+        timeout: delivery.timeout,
         schedule: dispatch::retry::RetrySchedule::new(delivery.retry_schedule.clone(), delivery.jitter)?,
         size_deadline: config.size.deadline,
         segment_bytes: config.journal.segment_size,

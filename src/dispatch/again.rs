@@ -45,6 +45,9 @@ const LOOKED_AT_ONCE: usize = 1_000;
 /// The wait while somebody else sends to the endpoint by hand.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
+/// How long one waits for its turn among what the endpoint's lanes send: there are rates of one an hour.
+const TURN_WITHIN: Duration = Duration::from_hours(24);
+
 /// A delivery that was made, or given up on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
@@ -336,9 +339,10 @@ impl Dispatcher {
             let sent = tokio::select! {
                 biased;
                 () = tasks.hard().cancelled() => break Some("shipbell stops"),
-                sent = self.redeliver(Some(JournalId(place.2)), place.1, &endpoint, order, false) => sent,
+                sent = self.send_again(JournalId(place.2), place.1, &endpoint, order, (false, TURN_WITHIN)) => sent,
             };
             let wait = match &sent {
+                Err(SendAgainError::Letters(LettersError::Stopping)) => break Some("shipbell stops"),
                 Err(SendAgainError::Busy) => Some(BUSY_WAIT),
                 Ok(Redelivered::Sent(sent)) if sent.outcome.is_ours() => {
                     Some(self.0.shortage.wait(Instant::now()))

@@ -94,11 +94,8 @@ impl Dispatcher {
                 self.room_for_letters().await;
                 let Some(push) = self.next(walk).await else { break };
                 let count = match &excess {
-                    Excess::Pushes if self.is_wanted(&push) => {
-                        // Until it is delivered.
-                        walk.pass_over(push.sequence);
-                        0
-                    }
+                    // Until it is delivered.
+                    Excess::Pushes if self.is_wanted(&push) => 0,
                     Excess::Pushes => self.give_up(&push, |owing| !self.takes_pushes(owing), walk),
                     Excess::Overall => self.give_up(&push, |_| true, walk),
                     Excess::Endpoint(endpoint) => self.give_up(&push, |owing| *owing == **endpoint, walk),

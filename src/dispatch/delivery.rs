@@ -85,6 +85,11 @@ impl Dispatcher {
                 }
                 _ => None,
             };
+            // Before the queue no longer knows of it: whoever sends an older one again looks there first.
+            if completion == Completion::Settled(Settlement::Delivered) {
+                let which = which(&repository, lease.sequence, &lease.endpoint, lease.tag.as_ref());
+                self.0.replays.delivered(&which);
+            }
             let mut effects = parts
                 .queue
                 .complete(&repository, &lease, completion, Instant::now());

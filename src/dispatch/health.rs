@@ -347,7 +347,7 @@ impl Health {
     ) {
         let asked = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
         if let Some(streak) = &mut self.streak
-            && (streak.wait.is_none() || began <= streak.last)
+            && !streak.counts(began)
         {
             // It counts for nothing; but what the endpoint asks for is honoured.
             let is_longer = |asked: &Duration| streak.next().is_some_and(|next| now.after(*asked) > next);
@@ -401,6 +401,13 @@ impl Health {
 }
 
 impl Streak {
+    /// Whether an attempt that failed says more than is known. One that overlapped with the last failure does not, nor does
+    /// one that somebody made by hand while the endpoint is waited for: whoever sends one push again and again does not have
+    /// all others wait longer.
+    fn counts(&self, began: Timestamp) -> bool {
+        began > self.last && self.next().is_some_and(|next| began >= next)
+    }
+
     fn next(&self) -> Option<Timestamp> {
         self.wait.map(|wait| self.waits_since.after(wait))
     }

@@ -100,6 +100,8 @@ pub struct Options {
     pub concurrency: usize,
     /// Attempts under way at once to one host and port.
     pub per_host: usize,
+    /// How long an attempt takes at most.
+    pub timeout: std::time::Duration,
     /// When failed attempts are repeated.
     pub schedule: retry::RetrySchedule,
     /// How long after a batch's sealing its sizes may take.
@@ -190,6 +192,7 @@ impl Dispatcher {
         let turns = Turns::new(options.concurrency, options.per_host);
         let ages = parts.clock.for_ages(options.letters.age_max);
         Self(Arc::new(Shared {
+            resent: Resent::new(options.timeout),
             options,
             parts,
             turns,
@@ -201,7 +204,6 @@ impl Dispatcher {
             shortage: Shortage::new(),
             removed: Throttle::new(),
             replays: Replays::default(),
-            resent: Resent::default(),
             by_hand: ByHand::default(),
             again: Again::default(),
         }))
@@ -310,7 +312,10 @@ impl Dispatcher {
             let (sequence, endpoint) = (settled.sequence, &settled.endpoint);
             self.0.parts.metrics.settled(settled.how);
             let which = which(repository, sequence, endpoint, settled.tag.as_ref());
-            self.write_end(&which, settled.how);
+            self.0
+                .parts
+                .history
+                .ended(&which, settled.how, self.0.parts.clock.now());
             if settled.how == Settlement::Superseded {
                 let tag = settled.tag.as_ref().map(tracing::field::display);
                 debug!(%repository, tag, %endpoint, %sequence, "superseded by a newer push");
@@ -346,13 +351,13 @@ impl Dispatcher {
         self.lay_out(given_up);
     }
 
-    /// Writes down how a delivery ended.
-    fn write_end(&self, which: &Which, how: Settlement) {
+    /// Writes down that something was delivered that was sent again.
+    fn write_delivered(&self, which: &Which) {
         let parts = &self.0.parts;
-        if how == Settlement::Delivered {
-            self.0.replays.delivered(which);
-        }
-        parts.history.ended(which, how, parts.clock.now());
+        self.0.replays.delivered(which);
+        parts
+            .history
+            .ended(which, Settlement::Delivered, parts.clock.now());
     }
 
     /// Attempts under way, in each pool.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     clock::Timestamp,
     image::{Digest, MediaType, RepositoryName, Tag},
     journal::JournalId,
-    push::{EndpointId, Sequence, Settlement},
+    push::{EndpointId, Sequence},
     settings::{KeptLetter, Letter, LetterState, Order},
     webhook::{
         Endpoint, Outcome, Sizes,
@@ -170,13 +170,31 @@ impl Dispatcher {
         may_hurry: bool,
     ) -> Result<Redelivered, SendAgainError> {
         let journal = journal.unwrap_or(self.0.parts.journal.id());
+        self.receiver(endpoint)?;
+        let _hand = self.0.by_hand.take(endpoint)?;
+        self.send_again(journal, sequence, endpoint, order, (may_hurry, TURN_TIMEOUT))
+            .await
+    }
+
+    /// What an endpoint is set to that something can be sent to again.
+    fn receiver(&self, endpoint: &EndpointId) -> Result<Arc<Endpoint>, SendAgainError> {
         if let Some(sentence) = self.refusal(endpoint) {
             return Err(SendAgainError::Refused(sentence));
         }
-        let Some(settings) = self.0.parts.endpoints.get(endpoint) else {
-            return Err(SendAgainError::Unknown);
-        };
-        let _hand = self.0.by_hand.take(endpoint)?;
+        let settings = self.0.parts.endpoints.get(endpoint);
+        settings.ok_or(SendAgainError::Unknown)
+    }
+
+    /// The same for whoever is the only one to do it for the endpoint, or by hand. Its turn is waited for that long.
+    pub(super) async fn send_again(
+        &self,
+        journal: JournalId,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+        order: Order,
+        (may_hurry, turn_within): (bool, Duration),
+    ) -> Result<Redelivered, SendAgainError> {
+        let settings = self.receiver(endpoint)?;
         let id = endpoint.clone();
         let kept = self
             .with_settings(move |settings| settings.letter_of(journal, sequence, &id))
@@ -197,19 +215,28 @@ impl Dispatcher {
         if is_own && queue.owes(&letter.repository, endpoint, sequence) {
             return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
-        let sizes = self.sizes_of(letter).await;
+        // Nothing new is begun once the process is to end.
+        let soft = self.0.parts.tasks.soft();
+        let stopping = || SendAgainError::Letters(LettersError::Stopping);
+        let sizes = soft.run_until_cancelled(self.sizes_of(letter)).await;
+        let sizes = sizes.ok_or_else(stopping)?;
         // It may be stopped by hand while this waits.
         let stopped = || self.refusal(endpoint).map(SendAgainError::Refused);
         let turn = match self.0.parts.client.target(&settings) {
             Err(_) => None,
             Ok(target) => {
                 let is_wanted = || stopped().is_none();
-                let turn = timeout(TURN_TIMEOUT, self.turn(&settings, &target, is_wanted)).await;
+                let turn = timeout(turn_within, self.turn(&settings, &target, is_wanted));
+                let turn = soft.run_until_cancelled(turn).await.ok_or_else(stopping)?;
                 // Or it is set otherwise by now.
                 let turn = turn.ok().flatten();
                 Some(turn.ok_or_else(|| stopped().unwrap_or(SendAgainError::Busy))?)
             }
         };
+        // Of two at once the older image could be the last that the endpoint hears of.
+        if self.0.resent.has(&of_letter(letter)) {
+            return Err(SendAgainError::Busy);
+        }
         let resending = self.0.resent.begin(&of_letter(letter));
         let checked = self.newer(vec![kept.clone()], order).await?;
         if checked.iter().any(|(_, newer)| *newer == Newer::Known) {
@@ -224,8 +251,7 @@ impl Dispatcher {
         match past {
             None => self.keep_outcome(&kept, &attempted).await,
             Some((past, _)) if is_own && is_delivered && past.state != "delivered" => {
-                let which = of_letter(letter);
-                self.write_end(&which, Settlement::Delivered);
+                self.write_delivered(&of_letter(letter));
             }
             Some(_) => {}
         }

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     catalog::{Reader, Which},
     image::Tag,
-    push::{EndpointId, Sequence, Settlement},
+    push::{EndpointId, Sequence},
     settings::{KeptLetter, Letter, Order, Settings},
     sizing::ImageToSize,
     telemetry::{labels::ReplayResult, log::Throttle},
@@ -338,7 +338,7 @@ impl Dispatcher {
         if letter.journal == self.0.parts.journal.id() {
             let which = of_letter(letter);
             match &failure {
-                None => self.write_end(&which, Settlement::Delivered),
+                None => self.write_delivered(&which),
                 Some((reason, _)) => self.0.parts.history.given_up(&which, reason, now),
             }
         }

@@ -18,23 +18,16 @@ use tokio::{sync::watch, time::timeout};
 use super::lately::Key;
 use crate::catalog::Which;
 
-/// An attempt is over by then, unless the disk stood still before it; and a lane doesn't wait for that one.
-const WAIT_MAX: Duration = Duration::from_mins(1);
+/// So long after the longest attempt one is over, unless the disk stood still before it; and a lane doesn't wait for that
+/// one.
+const MARGIN: Duration = Duration::from_secs(45);
 
 /// How many of each are being sent.
 #[derive(Debug)]
 pub(super) struct Resent {
+    wait_max: Duration,
     counts: Mutex<HashMap<Key, usize>>,
     changed: watch::Sender<()>,
-}
-
-impl Default for Resent {
-    fn default() -> Self {
-        Self {
-            counts: Mutex::default(),
-            changed: watch::Sender::new(()),
-        }
-    }
 }
 
 /// One that is being sent, until this is dropped.
@@ -42,6 +35,15 @@ impl Default for Resent {
 pub(super) struct Resending<'a>(&'a Resent, Key);
 
 impl Resent {
+    /// Nothing is sent again. An attempt takes no longer than that.
+    pub(super) fn new(attempt_max: Duration) -> Self {
+        Self {
+            wait_max: attempt_max + MARGIN,
+            counts: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
+
     /// That one is sent from now on; `None` if it has no tag, for then none is newer.
     pub(super) fn begin(&self, which: &Which) -> Option<Resending<'_>> {
         let key = key(which)?;
@@ -56,7 +58,7 @@ impl Resent {
         !counts.is_empty() && key(which).is_some_and(|key| counts.contains_key(&key))
     }
 
-    /// Waits until nothing is, or for [`WAIT_MAX`].
+    /// Waits until nothing is, or for longer than an attempt takes.
     pub(super) async fn wait(&self, which: &Which) {
         let mut changed = self.changed.subscribe();
         let none = async {
@@ -66,7 +68,7 @@ impl Resent {
                 }
             }
         };
-        _ = timeout(WAIT_MAX, none).await;
+        _ = timeout(self.wait_max, none).await;
     }
 
     /// Every change is whole before anything can panic.
@@ -104,6 +106,8 @@ mod tests {
         push::{EndpointId, Sequence},
     };
 
+    const ATTEMPT_MAX: Duration = Duration::from_mins(10);
+
     fn push(number: u64, repository: &str, endpoint: &str, tag: Option<&str>) -> Which {
         let tag = tag.map(|tag| tag.parse().unwrap());
         let endpoint = EndpointId::Named(endpoint.into());
@@ -113,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_push_waits_until_the_last_of_its_tag_and_endpoint_is_sent() {
-        let resent = Resent::default();
+        let resent = Resent::new(ATTEMPT_MAX);
         let push = |number, tag| push(number, "acme/app", "ci", tag);
         let first = resent.begin(&push(1, Some("1"))).unwrap();
         let second = resent.begin(&push(2, Some("1"))).unwrap();
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn those_of_other_tags_repositories_and_endpoints_and_without_a_tag_do_not() {
-        let resent = Resent::default();
+        let resent = Resent::new(ATTEMPT_MAX);
         assert!(resent.begin(&push(1, "acme/app", "ci", None)).is_none());
         let _resending = resent.begin(&push(1, "acme/app", "ci", Some("1")));
         for other in [
@@ -145,10 +149,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {
-        let resent = Resent::default();
+        let resent = Resent::new(ATTEMPT_MAX);
         let push = push(1, "acme/app", "ci", Some("1"));
         let _resending = resent.begin(&push);
+        let began = tokio::time::Instant::now();
         resent.wait(&push).await;
         assert!(resent.has(&push));
+        assert!(began.elapsed() > ATTEMPT_MAX, "an attempt may last that long");
     }
 }

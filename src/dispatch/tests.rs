@@ -425,6 +425,7 @@ fn dispatch_options() -> Options {
         public_host: String::new(),
         concurrency: 64,
         per_host: 16,
+        timeout: Duration::from_secs(10),
         // What is refused is a letter after two attempts.
         schedule: schedule(1),
         size_deadline: Duration::from_millis(200),

@@ -164,7 +164,9 @@ pub(crate) fn lookup(
     port: u16,
 ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
     Box::pin(async move {
-        if let Ok(ip) = host.parse::<IpAddr>() {
+        // In a URL, one of version 6 has brackets.
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if let Ok(ip) = literal.unwrap_or(&host).parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
         let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
@@ -374,6 +376,14 @@ mod tests {
         let error = first_to_connect(vec![dead, dead]).await.unwrap_err();
         assert_eq!(io_words(&error), "connection refused");
         assert!(first_to_connect(Vec::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_is_its_own_name_as_a_url_writes_it_too() {
+        for host in ["2606:4700::1111", "[2606:4700::1111]"] {
+            let found = lookup(host.to_owned(), 443).await.unwrap();
+            assert_eq!(found, ["[2606:4700::1111]:443".parse().unwrap()], "{host}");
+        }
     }
 
     fn gate(author: Author, lookup: Lookup) -> Gate {

@@ -21,7 +21,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 const SPELL_QUIET: Duration = Duration::from_mins(1);
 const SPELL_MAX: Duration = Duration::from_mins(10);
 
-/// One bound's way. It goes forward only, but for what it passed over.
+/// One bound's way. It goes forward only, but for what it passed over, and at its end begins again. For the sake of how many
+/// pushes there are it never goes back before that: what is in front may be wanted, all of it, and for long.
 #[derive(Debug)]
 pub(super) struct Walk {
     /// The bound.
@@ -101,7 +102,9 @@ impl Walk {
 
     /// Takes note of a push that is in flight: it may come back undelivered.
     pub(super) fn pass_over(&mut self, push: Sequence) {
-        self.passed_over.get_or_insert(push);
+        if self.excess != Excess::Pushes {
+            self.passed_over.get_or_insert(push);
+        }
     }
 
     /// Goes back to what was passed over, if that was long enough ago.
@@ -164,5 +167,31 @@ impl Walk {
                 endpoint, pushes, elapsed_s, "dead letters: too much was owed"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_passed_over_is_met_again_after_a_while_but_not_by_one_that_looks_for_what_nobody_wants()
+    {
+        let sequence = |number| Sequence::new(number).unwrap();
+        let went_on_behind = async |excess| {
+            let mut walk = Walk::new(excess);
+            walk.cursor = Some(sequence(200_000));
+            walk.pass_over(sequence(7));
+            walk.pass_over(sequence(9));
+            walk.meet_again();
+            assert_eq!(walk.cursor, Some(sequence(200_000)), "not at once");
+            advance(AGAIN_AFTER).await;
+            walk.meet_again();
+            walk.cursor
+        };
+        assert_eq!(went_on_behind(Excess::Overall).await, Some(sequence(6)));
+        assert_eq!(went_on_behind(Excess::Pushes).await, Some(sequence(200_000)));
     }
 }

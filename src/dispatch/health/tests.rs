@@ -132,6 +132,32 @@ fn a_week_of_an_endpoint_that_is_down_from_the_first_failure_to_recovery() {
 }
 
 #[test]
+fn what_somebody_sends_while_it_is_waited_for_makes_nobody_wait_longer() {
+    let mut life = Life::new();
+    for (failures, state) in [
+        (1, State::Failing),
+        (2, State::Failing),
+        (3, State::Failing),
+        (4, State::Paused),
+    ] {
+        life.attempt(FAILED);
+        let next = life.health.next_attempt();
+        for _ in 0..10 {
+            life.wait(SECOND / 10);
+            life.attempt(FAILED);
+        }
+        assert_eq!(
+            (life.state(), life.health.next_attempt()),
+            ((state, failures), next)
+        );
+        life.wait_for_next();
+    }
+    life.wait(SECOND);
+    life.attempt(Verdict::Delivered);
+    assert_eq!(life.state(), (State::Healthy, 0), "it heals all the same");
+}
+
+#[test]
 fn the_last_step_of_a_short_schedule_repeats() {
     let mut life = Life::new();
     life.policy.schedule = RetrySchedule::new(vec![SECOND, 7 * SECOND], 0.0).unwrap();
@@ -255,7 +281,7 @@ fn an_endpoint_is_ignored_for_age_and_number_of_its_failures_and_not_for_one_of_
         old.attempt(FAILED);
     }
     assert_eq!(old.state(), (State::Paused, 9));
-    old.wait(SECOND);
+    old.wait_for_next();
     old.attempt(FAILED);
     assert_eq!(old.state(), (State::Ignored, 10));
 

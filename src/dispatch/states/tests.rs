@@ -37,8 +37,10 @@ fn states_of(folder: &TempDir, endpoints: Endpoints) -> States {
     States::restore(parts).unwrap()
 }
 
+/// An attempt, once it is time for one.
 async fn fail(states: &States) {
-    tokio::time::advance(Duration::from_secs(1)).await;
+    let wait = states.wait(&ci()).unwrap_or_default();
+    tokio::time::advance(wait + Duration::from_secs(1)).await;
     let outcome = Outcome::Failed {
         fault: Fault::Endpoint,
         status: Some(503),

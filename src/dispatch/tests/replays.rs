@@ -3,7 +3,8 @@
 use crate::dispatch::redeliver::Redelivered;
 
 use super::{
-    letters::{Replayed, Run},
+    again::Past,
+    letters::{LettersError, Replayed, Run},
     redeliver::SendAgainError,
     *,
 };
@@ -432,4 +433,61 @@ async fn what_is_stopped_by_hand_before_its_turn_is_not_sent_again() {
     assert_eq!(hook.came().len(), before);
     assert_eq!(stage.letters().stats().letters, 1);
     stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_may_send_to_an_endpoint_by_hand_while_a_set_goes_to_it() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = with_letters(&folder, &hook, UNPACED, &["1", "2", "3"]).await;
+    let before = hook.came().len();
+    hook.answer(LATER);
+    let (dispatcher, ci) = (&stage.dispatcher, named("ci"));
+    let past = |number| Past {
+        journal: None,
+        sequence: sequence(number),
+        endpoint: named("ci"),
+    };
+    let all = [1, 2, 3].map(past).to_vec();
+    let counted = dispatcher.redeliver_all(all, Order::KeepNewest, Run::Real).await;
+    assert_eq!(counted.unwrap().again, 3);
+    hook.wait_for(before + 1).await;
+    // The set's first is on its way still.
+    let test = dispatcher.test(&ci, None);
+    let same = dispatcher.redeliver(None, sequence(1), &ci, Order::KeepNewest, true);
+    assert!(matches!(same.await, Err(SendAgainError::Busy)), "its own is");
+    let answer = async {
+        hook.wait_for(before + 2).await;
+        hook.answer(200);
+    };
+    let (test, ()) = tokio::join!(test, answer);
+    assert_eq!(test.unwrap().outcome, Outcome::Delivered { status: 200 });
+    stage.wait_for_letters(0).await;
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_again_that_has_not_its_turn_when_the_process_is_to_end() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    with_letters(&folder, &hook, UNPACED, &["1", "2"])
+        .await
+        .stop()
+        .await;
+    let slow = Rate {
+        per_second: Some(0.02),
+    };
+    let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, slow)]).await;
+    let (dispatcher, ci) = (stage.dispatcher.clone(), named("ci"));
+    let again = |number| dispatcher.redeliver(None, sequence(number), &ci, Order::Force, true);
+    again(1).await.unwrap();
+    let before = hook.came().len();
+    let mut second = Box::pin(again(2));
+    let step = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
+    assert!(step.is_err(), "{step:?}");
+    let (ended, ()) = tokio::join!(second, stage.stop());
+    let ended = ended.unwrap_err();
+    assert!(
+        matches!(ended, SendAgainError::Letters(LettersError::Stopping)),
+        "{ended}"
+    );
+    assert_eq!(hook.came().len(), before);
 }

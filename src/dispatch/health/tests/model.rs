@@ -7,14 +7,15 @@ use super::*;
 /// All that happened, and nothing else: each answer is looked for in the whole of it.
 #[derive(Default)]
 struct Model {
-    events: Vec<(Timestamp, Event)>,
+    /// With when it happened, and whether it is an attempt that somebody made by hand while the endpoint was waited for.
+    events: Vec<(Timestamp, Event, bool)>,
 }
 
 impl Model {
     /// What happened since it was last well, and whether it was then set by hand.
-    fn chapter(&self) -> (&[(Timestamp, Event)], Option<State>) {
+    fn chapter(&self) -> (&[(Timestamp, Event, bool)], Option<State>) {
         let (mut from, mut by_hand) = (0, None);
-        for (place, (at, event)) in self.events.iter().enumerate() {
+        for (place, (at, event, _)) in self.events.iter().enumerate() {
             let (is_new, hand) = match event {
                 Event::Enabled => (true, None),
                 Event::Disabled => (true, Some(State::Disabled)),
@@ -37,7 +38,7 @@ impl Model {
     /// Whether, by what happened, it had asked after `began` to be left alone at `at`, or for ever.
     fn asks_since(&self, events: std::ops::Range<usize>, began: Timestamp, at: Timestamp) -> bool {
         let (mut last, mut asked, mut is_gone) = (None, None, false);
-        for (ended, event) in &self.events[events] {
+        for (ended, event, is_early) in &self.events[events] {
             match event {
                 Event::Hurried if !is_gone => asked = None,
                 Event::Attempt {
@@ -49,7 +50,7 @@ impl Model {
                     verdict: Verdict::Failed { retry_after },
                 } if !is_gone => {
                     let until = retry_after.map(|wait| ended.after(wait.min(DAY)));
-                    if last.is_none_or(|last| *began > last) {
+                    if !is_early && last.is_none_or(|last| *began > last) {
                         (last, asked) = (Some(*ended), until);
                     } else {
                         asked = asked.max(until);
@@ -68,13 +69,14 @@ impl Model {
         }
         let mut counted: Vec<Timestamp> = Vec::new();
         let (mut is_gone, mut is_ignored) = (false, false);
-        for (ended, event) in events {
+        for (ended, event, is_early) in events {
             let Event::Attempt { began, verdict } = event else {
                 continue;
             };
             match verdict {
                 Verdict::Gone => is_gone = true,
-                Verdict::Failed { .. } if !is_gone && counted.last().is_none_or(|last| began > last) => {}
+                Verdict::Failed { .. }
+                    if !is_gone && !is_early && counted.last().is_none_or(|last| began > last) => {}
                 _ => continue,
             }
             counted.push(*ended);
@@ -134,8 +136,9 @@ proptest! {
                     continue;
                 }
             };
+            let is_early = life.health.next_attempt().is_some_and(|next| began < next);
             life.happen(event);
-            model.events.push((life.now, event));
+            model.events.push((life.now, event, is_early));
             prop_assert_eq!(life.state(), model.expect(&life.policy));
             if let Some(next) = life.health.next_attempt() {
                 prop_assert!(next.since(life.now) <= DAY, "{:?}", life.health);
