@@ -165,10 +165,15 @@ impl Files {
         let name = format!("{:010}-{}-{}", self.next, compact(entry.taken_at), entry.reason);
         self.next += 1;
         let path = self.options.folder.join(&name);
-        // Counted before it is written: what a failed write leaves behind counts too.
-        self.names.push_back((name, bytes));
-        self.bytes += bytes;
-        write(&path, head.as_bytes(), body)?;
+        let written = write(&path, head.as_bytes(), body);
+        // A part of it is of use to nobody, and what was kept does not go for its sake. One that can't be removed counts.
+        if written.is_ok()
+            || fs::remove_file(&path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+        {
+            self.names.push_back((name, bytes));
+            self.bytes += bytes;
+        }
+        written?;
         folder::sync(&self.options.folder)?;
         Ok(path)
     }
@@ -323,6 +328,25 @@ mod tests {
             .sum();
         assert_eq!(names(folder).len(), 2);
         assert!((6000..=7000).contains(&sizes), "{sizes}");
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_kept_costs_nothing_that_was() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, away) = (root.path().join("quarantine"), root.path().join("away"));
+        let quarantine = Quarantine::open(Options {
+            files_max: 3,
+            ..Options::at(&folder)
+        })
+        .unwrap();
+        quarantine.keep(entry(b"1")).await.unwrap();
+        fs::rename(&folder, &away).unwrap();
+        for _ in 0..5 {
+            quarantine.keep(entry(b"2")).await.unwrap_err();
+        }
+        fs::rename(&away, &folder).unwrap();
+        quarantine.keep(entry(b"3")).await.unwrap();
+        assert_eq!(names(&folder).len(), 2);
     }
 
     #[tokio::test]

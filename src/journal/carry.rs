@@ -322,7 +322,7 @@ impl Writer {
                 }
                 self.carrying.undeleted = Some(error);
                 // Of a journal at its bound pushes wait for it.
-                let is_full = self.segments.is_full().is_some();
+                let is_full = self.segments.is_full_for(0).is_some();
                 self.carrying
                     .rest(if is_full { RETRY_AFTER } else { AGAIN_AFTER });
             }

@@ -65,9 +65,10 @@ impl Bounds {
     }
 }
 
-/// What an event id is known by, 96 bits: of a UUID as the registry writes it (RFC 9562, lower case) its 128
-/// bits, the first four bytes folded into the next four; of anything else the first bits of its SHA-256. Two of
-/// a million ids that differ have the same key once in 10^17 times.
+/// What an event id is known by, 96 bits: of a UUID as the registry writes it (RFC 9562, lower case, version 4 or 7) its
+/// 128 bits, the first four bytes folded into the next four; of anything else the first bits of its SHA-256. Two of
+/// a million ids that differ have the same key once in 10^17 times. A UUID of another version has most of its bits in
+/// common with others of its machine: folded, it would be taken for one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EventKey(pub(super) [u8; KEY_BYTES]);
 
@@ -81,7 +82,7 @@ impl EventKey {
         if event_id.is_empty() {
             return None;
         }
-        if let Some([a, b, c, d, rest @ ..]) = uuid(event_id) {
+        if let Some([a, b, c, d, rest @ ..]) = uuid(event_id).filter(is_random) {
             let mut key = rest;
             for (byte, folded) in key.iter_mut().zip([a, b, c, d]) {
                 *byte ^= folded;
@@ -101,6 +102,12 @@ impl EventKey {
         let [low, high] = [product, product >> 64].map(|half| half & u128::from(u64::MAX));
         u64::try_from(low ^ high).unwrap_or_default()
     }
+}
+
+/// Whether a UUID is of a version whose lower half is random: 62 bits of it.
+fn is_random(uuid: &[u8; 16]) -> bool {
+    let [_, _, _, _, _, _, version, _, variant, ..] = uuid;
+    matches!(version >> 4, 4 | 7) && variant >> 6 == 0b10
 }
 
 /// The bits of a UUID in its usual form of 36 characters. Only in lower case: two different texts must not

@@ -218,9 +218,8 @@ impl Segments {
         purpose: Purpose,
         next_sequence: Sequence,
     ) -> Result<(), RoomError> {
-        let needed = FIRST_COMMIT_AT + FRAME_HEADER_BYTES as u64 + bytes as u64 + self.reserve();
         let usual = segment::usual_capacity(self.options.segment_size);
-        let capacity = needed.max(usual);
+        let capacity = self.capacity_for(bytes);
         if purpose == Purpose::Pushes {
             self.check_bound(capacity)?;
         }
@@ -229,12 +228,21 @@ impl Segments {
             Err(error) => Err(error),
             Ok(()) if capacity > usual => segment::create(&*self.storage, LARGE, capacity)
                 .and_then(|file| self.roll(LARGE, file, next_sequence)),
-            Ok(()) => self
-                .spare
-                .take()
-                .and_then(|file| self.roll(SPARE, file, next_sequence)),
+            Ok(()) => self.roll_spare(next_sequence),
         };
         self.judge(rolled)
+    }
+
+    /// Makes the spare file the active segment: one that was made ahead, but for that somebody removed it since.
+    fn roll_spare(&mut self, next_sequence: Sequence) -> io::Result<()> {
+        let file = self.spare.take()?;
+        match self.roll(SPARE, file, next_sequence) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = self.spare.take()?;
+                self.roll(SPARE, file, next_sequence)
+            }
+            rolled => rolled,
+        }
     }
 
     /// Saves what the start found no space to save, before the next segment's header cuts it off.
@@ -260,9 +268,15 @@ impl Segments {
         Ok(())
     }
 
-    /// Whether pushes could be given a further segment, as far as the journal's bound goes.
-    pub(super) fn is_full(&self) -> Option<u64> {
-        match self.check_bound(segment::usual_capacity(self.options.segment_size)) {
+    /// The capacity of a segment that has room for so many bytes of records.
+    fn capacity_for(&self, bytes: usize) -> u64 {
+        let needed = FIRST_COMMIT_AT + FRAME_HEADER_BYTES as u64 + bytes as u64 + self.reserve();
+        needed.max(segment::usual_capacity(self.options.segment_size))
+    }
+
+    /// How full the journal is, if its bound leaves no further segment that has room for so many bytes of pushes.
+    pub(super) fn is_full_for(&self, bytes: usize) -> Option<u64> {
+        match self.check_bound(self.capacity_for(bytes)) {
             Err(RoomError::Full { bytes }) => Some(bytes),
             _ => None,
         }

@@ -68,7 +68,8 @@ pub struct Writer {
     pub(super) carrying: Carrying,
     stats: Stats,
     sync_told: Option<SyncTold>,
-    is_refusing: bool,
+    /// Bytes of the largest group of pushes that was refused because the journal is full.
+    refused: Option<usize>,
     pub(super) fatal: Option<String>,
 }
 
@@ -128,7 +129,7 @@ impl Writer {
             carrying: Carrying::default(),
             stats: Stats::default(),
             sync_told: None,
-            is_refusing: false,
+            refused: None,
             fatal: None,
         };
         writer.publish();
@@ -420,8 +421,8 @@ impl Writer {
 
     /// Tells the handles how things stand.
     fn publish(&mut self) {
-        let full = self.segments.is_full().filter(|_| self.is_refusing);
-        self.is_refusing = full.is_some();
+        let full = self.refused.and_then(|bytes| self.segments.is_full_for(bytes));
+        self.refused = self.refused.filter(|_| full.is_some());
         let health = if let Some(error) = &self.fatal {
             Health::Failed(error.clone())
         } else if let Some(hindrance) = self.carrying.hindrance(full.is_some()) {

@@ -127,6 +127,29 @@ fn nothing_is_acknowledged_once_the_journal_was_removed_under_it() {
 }
 
 #[test]
+fn a_segments_file_that_was_made_ahead_and_removed_since_is_made_again() {
+    // It is made once enough is owed.
+    let receiver = Receiver::scripted(|_| Answer::Status(503));
+    let mut shipbell = Shipbell::start(config(&receiver));
+    let spare = shipbell.data().join("journal/spare");
+    let mut tags = 0..;
+    let mut take = || {
+        let push = envelope::heavy("acme/app", &tags.next().unwrap_or(0).to_string(), 100_000);
+        shipbell.take(envelope::of(&[push]));
+    };
+    for _ in 0..3 {
+        eventually("it is made ahead", SOON, || {
+            take();
+            spare.exists().then_some(())
+        });
+        fs::remove_file(&spare).unwrap();
+        // More than a segment holds.
+        (0..12).for_each(|_| take());
+    }
+    shipbell.stop();
+}
+
+#[test]
 fn nobody_else_may_read_what_lies_in_the_data_folder() {
     let receiver = Receiver::start();
     let lax = ["sh", "-c", r#"umask 0; exec "$@""#, "sh"];

@@ -26,11 +26,29 @@ fn a_uuid_is_its_own_key_and_anything_like_it_is_hashed() {
         id.replace('-', "0"),
         format!("{id} "),
         id.replace('a', "g"),
+        // Of a version that tells the time, and of one that means what its maker likes.
+        id.replace("-7f00-", "-1f00-"),
+        id.replace("-7f00-", "-8f00-"),
+        id.replace("-a1b2-", "-21b2-"),
     ] {
         let hash = sha2::Sha256::digest(other.as_bytes());
         assert_eq!(EventKey::of(&other).unwrap().0, hash[..KEY_BYTES], "{other}");
     }
     assert_eq!(EventKey::of(""), None);
+}
+
+#[test]
+fn ids_of_one_machine_that_differ_in_their_time_alone_are_not_taken_for_each_other() {
+    let of = |time: u64| {
+        let (low, middle, high) = (time & 0xffff_ffff, time >> 32 & 0xffff, time >> 48 & 0xfff);
+        EventKey::of(format!("{low:08x}-{middle:04x}-1{high:03x}-9c7a-0242ac120002")).unwrap()
+    };
+    // Folded, the second would be the first.
+    assert_ne!(of(1 << 32), of(1));
+    let keys: std::collections::HashSet<[u8; KEY_BYTES]> = (0..20_000)
+        .map(|number| of(0x1ef_a3b2_c4d5_e600 + number * 0x1_0000_0001).0)
+        .collect();
+    assert_eq!(keys.len(), 20_000);
 }
 
 #[test]

@@ -95,6 +95,41 @@ fn past_its_bound_appends_are_refused_and_settlements_are_not() {
 }
 
 #[test]
+fn a_journal_without_room_for_a_large_append_says_that_it_is_full_until_there_is() {
+    let storage = Faulty::new();
+    let options = Options {
+        segment_size: 4096,
+        max_size: 8 * 4096,
+    };
+    let large = |first| {
+        (first..first + 30)
+            .map(|number| Item::Push(push(number)))
+            .collect()
+    };
+    let mut hand = try_open(&storage, options).unwrap();
+    for number in 1.. {
+        hand.take(number).unwrap();
+        let mut other = try_open(&storage.after_power_loss(), options).unwrap();
+        let Err(refused) = other.append(large(1_000)) else {
+            continue;
+        };
+        assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
+        // Somebody is to make room, although what is not as large has some.
+        assert!(matches!(other.journal.health(), Health::Full { .. }));
+        other.take(2_000).unwrap();
+        assert!(matches!(other.journal.health(), Health::Full { .. }));
+        for push in other.journal.owed(None, 1_000) {
+            other.settle_owed(&push.unwrap());
+        }
+        while other.journal.health() != Health::Ready {
+            other.turn();
+        }
+        other.append(large(3_000)).unwrap();
+        return;
+    }
+}
+
+#[test]
 fn remembered_ids_never_close_a_small_journal() {
     let storage = Faulty::new();
     let options = Options {

@@ -47,7 +47,7 @@ impl Writer {
         }
         self.make_room(bytes, Purpose::Pushes).map_err(|error| {
             let is_full = matches!(error, RoomError::Full { .. });
-            self.is_refusing |= is_full;
+            self.refused = self.refused.max(is_full.then_some(bytes));
             match self.carrying.hindrance(is_full).filter(|_| is_full) {
                 Some(Health::Damaged(damage)) => AppendError::Damaged(damage),
                 Some(Health::NoSpace { error }) => AppendError::Io(error),
