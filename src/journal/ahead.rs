@@ -8,6 +8,10 @@ use std::{
 
 use super::{extract::Extract, record::RawRecord, scan::Commit, segment::SegmentHeader};
 
+/// Records that are split off together, before the first is looked into: what a processor has to fetch for one is on its
+/// way while it works at those before.
+const TOGETHER: usize = 32;
+
 /// Extracts that wait, beside the two that are worked on.
 const AHEAD: usize = 2;
 
@@ -50,22 +54,23 @@ impl<'a> Source<'a> {
     /// Adds a valid commit of that segment. Nothing is wanted behind a record that can't be taken.
     pub(super) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Unwanted> {
         let mut rest = commit.payload;
+        let mut split = Vec::with_capacity(TOGETHER);
         while !rest.is_empty() {
-            let offset = commit.end() - rest.len() as u64;
-            let added = RawRecord::split(rest).and_then(|(raw, behind)| {
-                self.extract.add(offset, &raw)?;
-                Ok(behind)
-            });
-            match added {
-                Ok(behind) => rest = behind,
-                Err(error) => {
+            while !rest.is_empty() && split.len() < TOGETHER {
+                let offset = commit.end() - rest.len() as u64;
+                let raw = RawRecord::split(rest);
+                rest = raw.as_ref().map_or(&[][..], |(_, behind)| behind);
+                split.push((offset, raw));
+            }
+            for (offset, raw) in split.drain(..) {
+                if let Err(error) = raw.and_then(|(raw, _)| self.extract.add(offset, &raw)) {
                     self.extract.fail(offset, error);
                     self.flush()?;
                     return Err(Unwanted);
                 }
-            }
-            if self.extract.is_large() {
-                self.flush()?;
+                if self.extract.is_large() {
+                    self.flush()?;
+                }
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Handing over what is owed at a start, as the queues take it: one repository after the other.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io, mem,
     panic::resume_unwind,
     sync::{
@@ -32,6 +32,10 @@ const ALONE_MAX: u64 = 10_000;
 
 /// Pushes that are handed over at once, at most.
 const RUN_MAX: usize = 4_096;
+
+/// Pushes that are looked up together. What the index says of each stands somewhere else in memory, which a processor
+/// waits for once if it is asked for all of it before anything is done with the first.
+const TOGETHER: usize = 32;
 
 /// Pushes without a note that are looked up at once.
 const WITHOUT_NOTE: usize = 64 * 1024;
@@ -258,10 +262,8 @@ impl Shares<'_> {
             }
             pushes.clear();
         };
-        for (sequence, note) in notes {
-            let Some(push) = self.live.find(sequence) else {
-                continue;
-            };
+        for (note, push) in found(notes, self.live) {
+            let sequence = push.sequence;
             met += 1;
             let push = self.journal.less_told(push);
             let (overtaken, owed) = if last.is_none_or(|last| sequence > last) {
@@ -330,4 +332,20 @@ impl Shares<'_> {
             owed,
         }
     }
+}
+
+/// Those of the noted pushes that are owed still.
+fn found<'a>(
+    mut notes: impl Iterator<Item = (Sequence, Note<'a>)>,
+    live: &Live,
+) -> impl Iterator<Item = (Note<'a>, LivePush)> {
+    let (mut live, mut found) = (live.in_order(), VecDeque::with_capacity(TOGETHER));
+    let looked_up = std::iter::from_fn(move || {
+        if found.is_empty() {
+            let next = notes.by_ref().take(TOGETHER);
+            found.extend(next.map(|(sequence, note)| (note, live.find(sequence))));
+        }
+        found.pop_front()
+    });
+    looked_up.filter_map(|(note, push)| Some((note, push?)))
 }

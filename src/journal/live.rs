@@ -61,6 +61,12 @@ struct SegmentIndex {
 }
 
 impl SegmentIndex {
+    /// Where in the table a push has its entry, unless it was written before; behind the end if after.
+    fn index(&self, sequence: Sequence) -> Option<usize> {
+        let index = sequence.get().checked_sub(self.first.get())?;
+        usize::try_from(index).ok()
+    }
+
     /// Passes new pushes that owe nothing here any more.
     fn pass_slots(&mut self) {
         let rest = self.slots.get(self.passed.1..).unwrap_or_default();
@@ -228,9 +234,22 @@ impl Live {
 
     /// The push, if any endpoint owes it.
     pub(super) fn find(&self, sequence: Sequence) -> Option<LivePush> {
-        let dense = position(&self.segments, sequence).and_then(|(segment, index)| {
+        self.find_in(segment_of(&self.segments, sequence), sequence)
+    }
+
+    /// For whoever asks for many, in order.
+    pub(super) fn in_order(&self) -> InOrder<'_> {
+        InOrder {
+            live: self,
+            segment: 0,
+        }
+    }
+
+    /// The same, when it is known whose table it stands in, if in any.
+    fn find_in(&self, segment: Option<usize>, sequence: Sequence) -> Option<LivePush> {
+        let dense = segment.and_then(|segment| {
             let segment = self.segments.get(segment)?;
-            Some((segment.number, *segment.slots.get(index)?))
+            Some((segment.number, *segment.slots.get(segment.index(sequence)?)?))
         });
         let (segment, slot) = dense
             .filter(|(_, slot)| slot.unsettled != 0)
@@ -393,14 +412,37 @@ impl Live {
     }
 }
 
-/// In which segment's table a push has its entry, and where in it: both as indices.
-fn position(segments: &VecDeque<SegmentIndex>, sequence: Sequence) -> Option<(usize, usize)> {
-    let segment = segments
+/// Finds pushes one after the other: each in the table of the one before, or in one behind that, as a rule.
+#[derive(Debug)]
+pub(super) struct InOrder<'a> {
+    live: &'a Live,
+    segment: usize,
+}
+
+impl InOrder<'_> {
+    /// The same as [`Live::find`].
+    pub(super) fn find(&mut self, sequence: Sequence) -> Option<LivePush> {
+        let segments = &self.live.segments;
+        let begins_behind = |segment: usize| {
+            segments
+                .get(segment)
+                .is_none_or(|segment| segment.first > sequence)
+        };
+        if begins_behind(self.segment) {
+            self.segment = 0;
+        }
+        while !begins_behind(self.segment + 1) {
+            self.segment += 1;
+        }
+        self.live.find_in(Some(self.segment), sequence)
+    }
+}
+
+/// In which segment's table a push has its entry.
+fn segment_of(segments: &VecDeque<SegmentIndex>, sequence: Sequence) -> Option<usize> {
+    segments
         .partition_point(|segment| segment.first <= sequence)
-        .checked_sub(1)?;
-    let first = segments.get(segment)?.first;
-    let index = usize::try_from(sequence.get() - first.get()).ok()?;
-    Some((segment, index))
+        .checked_sub(1)
 }
 
 /// The entry of a push that is owed, and the segment in which it stands.
@@ -409,8 +451,9 @@ fn entry<'a>(
     carried: &'a mut BTreeMap<Sequence, (u64, Slot)>,
     sequence: Sequence,
 ) -> Option<(u64, &'a mut Slot)> {
-    let dense = position(segments, sequence).and_then(|(segment, index)| {
+    let dense = segment_of(segments, sequence).and_then(|segment| {
         let segment = segments.get_mut(segment)?;
+        let index = segment.index(sequence)?;
         Some((segment.number, segment.slots.get_mut(index)?))
     });
     dense.filter(|(_, slot)| slot.unsettled != 0).or_else(|| {
