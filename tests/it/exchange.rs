@@ -252,8 +252,16 @@ fn what_is_no_export_and_what_is_not_there_is_said() {
     says(&run(kept.path(), &["import", name]), 69, "no server is running");
 }
 
-/// A server's socket that takes webhooks, as many as `takes` for good, and hangs up, or is silent, at the next.
-fn socket(data: &Path, takes: usize, is_silent: bool) -> mpsc::Receiver<()> {
+/// What a server does that takes no more webhooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    HangsUp,
+    IsSilent,
+    SaysNotNow,
+}
+
+/// A server's socket that takes webhooks, as many as `takes` for good, and then does that.
+fn socket(data: &Path, takes: usize, then: Then) -> mpsc::Receiver<()> {
     let listener = UnixListener::bind(data.join("admin.sock")).unwrap();
     let (reached, end) = mpsc::channel();
     // It ends with the process of the test.
@@ -272,8 +280,16 @@ fn socket(data: &Path, takes: usize, is_silent: bool) -> mpsc::Receiver<()> {
             let is_set = head.starts_with(b"PUT ") && !head.windows(7).any(|part| part == b"dry_run");
             if is_set && count == takes {
                 reached.send(()).unwrap();
-                if is_silent {
-                    open.push(stream);
+                match then {
+                    Then::HangsUp => {}
+                    Then::IsSilent => open.push(stream),
+                    Then::SaysNotNow => {
+                        let detail = r#"{"detail":"the file is in use"}"#;
+                        let head = "HTTP/1.1 503 Service Unavailable\r\nConnection: close";
+                        let length = detail.len();
+                        let answer = format!("{head}\r\nContent-Length: {length}\r\n\r\n{detail}");
+                        stream.write_all(answer.as_bytes()).unwrap();
+                    }
                 }
                 continue;
             }
@@ -296,11 +312,16 @@ fn an_import_that_is_cut_off_tells_how_far_it_came() {
         .map(|name| json!({"repository": name, "url": "https://ci.example.com/"}))
         .to_vec();
     let document = json!({"version": 1, "webhooks": webhooks}).to_string();
-    for (is_silent, output_as) in [(false, "text"), (true, "text"), (false, "json")] {
+    for (then, output_as) in [
+        (Then::HangsUp, "text"),
+        (Then::IsSilent, "text"),
+        (Then::HangsUp, "json"),
+        (Then::SaysNotNow, "json"),
+    ] {
         let kept = folder();
         let file = kept.path().join("webhooks.json");
         fs::write(&file, &document).unwrap();
-        let reached = socket(kept.path(), 1, is_silent);
+        let reached = socket(kept.path(), 1, then);
         let import = ["import", file.to_str().unwrap(), "--output", output_as];
         let mut command = command(kept.path(), &import);
         let process = command
@@ -309,17 +330,14 @@ fn an_import_that_is_cut_off_tells_how_far_it_came() {
             .spawn()
             .unwrap();
         reached.recv_timeout(SOON).unwrap();
-        if is_silent {
+        if then == Then::IsSilent {
             let id = rustix::process::Pid::from_child(&process);
             rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
         }
         let ended = process.wait_with_output().unwrap();
         let (said, why) = (text(&ended.stdout), text(&ended.stderr));
-        assert_eq!(
-            ended.status.code(),
-            Some(if is_silent { 75 } else { 69 }),
-            "{why}"
-        );
+        let code = if then == Then::HangsUp { 69 } else { 75 };
+        assert_eq!(ended.status.code(), Some(code), "{why}");
         if output_as == "json" {
             let told: Value = serde_json::from_str(&said).unwrap();
             assert_eq!(
@@ -333,6 +351,11 @@ fn an_import_that_is_cut_off_tells_how_far_it_came() {
             why.contains("of 2 webhooks it is not known for the first") && why.contains("import again"),
             "{why}"
         );
-        assert_eq!(why.contains("interrupted"), is_silent, "{why}");
+        assert_eq!(why.contains("interrupted"), then == Then::IsSilent, "{why}");
+        assert_eq!(
+            why.contains("the file is in use"),
+            then == Then::SaysNotNow,
+            "{why}"
+        );
     }
 }
