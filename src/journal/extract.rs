@@ -5,7 +5,7 @@
 
 use super::{
     recent::EventKey,
-    record::{Addresses, PushHead, RawRecord, Record, RecordError},
+    record::{Addresses, PushHead, Record, RecordError},
     unsettled::Unsettled,
 };
 use crate::{
@@ -22,7 +22,7 @@ const TEXT_BYTES: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Extract {
     said: Vec<Said>,
-    /// The pushes' event ids and the texts of their addresses, end to end.
+    /// The texts of the pushes' addresses, end to end.
     texts: Vec<u8>,
     /// What is wrong with the record behind them, and at which offset it stands.
     error: Option<(u64, RecordError)>,
@@ -30,8 +30,8 @@ pub(super) struct Extract {
 
 #[derive(Debug)]
 enum Said {
-    /// A push, the length of its event id, and those of its addresses.
-    Push(ToldPush, u32, Option<Lengths>),
+    /// A push, and the lengths of its addresses' texts.
+    Push(ToldPush, Option<Lengths>),
     Settled(Pair, Settlement),
     EventId(EventKey, Timestamp),
 }
@@ -39,8 +39,8 @@ enum Said {
 /// What a record says.
 #[derive(Debug)]
 pub(super) enum Told<'a> {
-    /// A push, its event id, and where it goes, if that can be told and it is a new one.
-    Push(ToldPush, &'a [u8], Option<Addresses<'a>>),
+    /// A push, and where it goes, if that can be told and it is a new one.
+    Push(ToldPush, Option<Addresses<'a>>),
     /// A settlement.
     Settled(Pair, Settlement),
     /// An event id that was written again; of one record there can be many.
@@ -52,6 +52,8 @@ pub(super) enum Told<'a> {
 pub(super) struct ToldPush {
     pub(super) sequence: Sequence,
     pub(super) taken_at: Timestamp,
+    /// By which its event id is known, if it has one.
+    pub(super) key: Option<EventKey>,
     /// Where in the segment its record stands, and its length in bytes.
     pub(super) offset: u32,
     pub(super) bytes: u32,
@@ -70,10 +72,10 @@ struct Lengths {
 }
 
 impl Extract {
-    /// Adds what a record says that stands at that offset.
-    pub(super) fn add(&mut self, offset: u64, raw: &RawRecord<'_>) -> Result<(), RecordError> {
-        match raw.decode()? {
-            Record::Push(push) => self.add_push(offset, raw.bytes(), push)?,
+    /// Adds what a record of so many bytes says that stands at that offset.
+    pub(super) fn add(&mut self, offset: u64, bytes: usize, record: Record<'_>) -> Result<(), RecordError> {
+        match record {
+            Record::Push(push) => self.add_push(offset, bytes, push)?,
             Record::Settled(pair, how) => self.said.push(Said::Settled(pair, how)),
             Record::EventIds(ids) => {
                 for id in ids {
@@ -91,20 +93,19 @@ impl Extract {
             u32::try_from(offset).map_err(too_large)?,
             u32::try_from(bytes).map_err(too_large)?,
         );
-        let event_id = u32::try_from(push.event_id.len()).map_err(too_large)?;
-        self.texts.extend_from_slice(push.event_id);
         // Of one that was carried forward, they are read where it stands.
         let addresses = push.addresses().ok().filter(|_| push.carried.is_none());
         let lengths = addresses.and_then(|addresses| self.add_texts(&addresses));
         let told = ToldPush {
             sequence: push.sequence,
             taken_at: push.taken_at,
+            key: EventKey::of(push.event_id),
             offset,
             bytes,
             owed: push.owed,
             carried: push.carried,
         };
-        self.said.push(Said::Push(told, event_id, lengths));
+        self.said.push(Said::Push(told, lengths));
         Ok(())
     }
 
@@ -145,10 +146,9 @@ impl Extract {
         let mut texts = self.texts.as_slice();
         for said in self.said.drain(..) {
             take(match said {
-                Said::Push(push, event_id, lengths) => {
-                    let event_id = split(&mut texts, event_id).unwrap_or_default();
+                Said::Push(push, lengths) => {
                     let addresses = lengths.and_then(|lengths| lengths.split(&mut texts, push.owed));
-                    Told::Push(push, event_id, addresses)
+                    Told::Push(push, addresses)
                 }
                 Said::Settled(pair, how) => Told::Settled(pair, how),
                 Said::EventId(key, taken_at) => Told::EventId(key, taken_at),
@@ -186,7 +186,7 @@ mod tests {
         super::{
             JournalId,
             frame::Seed,
-            record::{self, tests::pushes},
+            record::{self, RawRecord, tests::pushes},
         },
         *,
     };
@@ -237,7 +237,7 @@ mod tests {
                     bytes.len(),
                     head.owed,
                     head.carried,
-                    head.event_id
+                    EventKey::of(head.event_id)
                 )]
             }
             Record::Settled(pair, how) => vec![format!("{pair:?} {how:?}")],
@@ -247,9 +247,9 @@ mod tests {
 
     fn told(told: Told<'_>) -> String {
         match told {
-            Told::Push(push, event_id, addresses) => format!(
-                "{} {:?} {} {} {} {:?} {event_id:?} {addresses:?}",
-                push.sequence, push.taken_at, push.offset, push.bytes, push.owed, push.carried
+            Told::Push(push, addresses) => format!(
+                "{} {:?} {} {} {} {:?} {:?} {addresses:?}",
+                push.sequence, push.taken_at, push.offset, push.bytes, push.owed, push.carried, push.key
             ),
             Told::Settled(pair, how) => format!("{pair:?} {how:?}"),
             Told::EventId(key, taken_at) => format!("{:?}", (key, taken_at)),
@@ -266,7 +266,8 @@ mod tests {
             let all = pushes.iter().enumerate().flat_map(|(number, push)| records(number, push));
             let (mut extract, mut wanted) = (Extract::default(), Vec::new());
             for (offset, bytes) in (100..).zip(all) {
-                extract.add(offset, &RawRecord::split(&bytes).unwrap().0).unwrap();
+                let record = RawRecord::split(&bytes).unwrap().0.decode().unwrap();
+                extract.add(offset, bytes.len(), record).unwrap();
                 wanted.extend(in_place(offset, &bytes));
             }
             let error = (9, RecordError::Malformed("a test"));

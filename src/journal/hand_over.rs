@@ -33,8 +33,7 @@ const ALONE_MAX: u64 = 10_000;
 /// Pushes that are handed over at once, at most.
 const RUN_MAX: usize = 4_096;
 
-/// Pushes that are looked up together. What the index says of each stands somewhere else in memory, which a processor
-/// waits for once if it is asked for all of it before anything is done with the first.
+/// Pushes that are looked up together.
 const TOGETHER: usize = 32;
 
 /// Pushes without a note that are looked up at once.
@@ -340,10 +339,13 @@ fn found<'a>(
     live: &Live,
 ) -> impl Iterator<Item = (Note<'a>, LivePush)> {
     let (mut live, mut found) = (live.in_order(), VecDeque::with_capacity(TOGETHER));
+    let mut next = Vec::with_capacity(TOGETHER);
     let looked_up = std::iter::from_fn(move || {
         if found.is_empty() {
-            let next = notes.by_ref().take(TOGETHER);
-            found.extend(next.map(|(sequence, note)| (note, live.find(sequence))));
+            next.clear();
+            next.extend(notes.by_ref().take(TOGETHER));
+            let pushes = live.find_all(next.iter().map(|(sequence, _)| *sequence));
+            found.extend(next.iter().map(|(_, note)| *note).zip(pushes));
         }
         found.pop_front()
     });

@@ -234,7 +234,8 @@ impl Live {
 
     /// The push, if any endpoint owes it.
     pub(super) fn find(&self, sequence: Sequence) -> Option<LivePush> {
-        self.find_in(segment_of(&self.segments, sequence), sequence)
+        let segment = segment_of(&self.segments, sequence);
+        self.found(sequence, segment.and_then(|segment| self.slot(segment, sequence)))
     }
 
     /// For whoever asks for many, in order.
@@ -242,15 +243,18 @@ impl Live {
         InOrder {
             live: self,
             segment: 0,
+            looked_up: Vec::new(),
         }
     }
 
-    /// The same, when it is known whose table it stands in, if in any.
-    fn find_in(&self, segment: Option<usize>, sequence: Sequence) -> Option<LivePush> {
-        let dense = segment.and_then(|segment| {
-            let segment = self.segments.get(segment)?;
-            Some((segment.number, *segment.slots.get(segment.index(sequence)?)?))
-        });
+    /// What stands of a push in the table of a segment, and that segment's number.
+    fn slot(&self, segment: usize, sequence: Sequence) -> Option<(u64, Slot)> {
+        let segment = self.segments.get(segment)?;
+        Some((segment.number, *segment.slots.get(segment.index(sequence)?)?))
+    }
+
+    /// The push, by what stands of it in a segment's table.
+    fn found(&self, sequence: Sequence, dense: Option<(u64, Slot)>) -> Option<LivePush> {
         let (segment, slot) = dense
             .filter(|(_, slot)| slot.unsettled != 0)
             .or_else(|| self.carried.get(&sequence).copied())?;
@@ -412,16 +416,32 @@ impl Live {
     }
 }
 
-/// Finds pushes one after the other: each in the table of the one before, or in one behind that, as a rule.
+/// Finds many pushes: each in the table of the one before, or in one behind that, as a rule.
 #[derive(Debug)]
 pub(super) struct InOrder<'a> {
     live: &'a Live,
     segment: usize,
+    looked_up: Vec<Option<(u64, Slot)>>,
 }
 
 impl InOrder<'_> {
-    /// The same as [`Live::find`].
-    pub(super) fn find(&mut self, sequence: Sequence) -> Option<LivePush> {
+    /// The same as [`Live::find`] for each of these. What stands in the tables is all looked up first: each stands somewhere
+    /// else in memory, for which a processor waits once if it has nothing else to do in between.
+    pub(super) fn find_all(
+        &mut self,
+        sequences: impl Iterator<Item = Sequence> + Clone,
+    ) -> impl Iterator<Item = Option<LivePush>> {
+        let mut looked_up = std::mem::take(&mut self.looked_up);
+        looked_up.clear();
+        looked_up.extend(sequences.clone().map(|sequence| self.slot(sequence)));
+        self.looked_up = looked_up;
+        let looked_up = self.looked_up.iter().copied();
+        sequences
+            .zip(looked_up)
+            .map(|(sequence, slot)| self.live.found(sequence, slot))
+    }
+
+    fn slot(&mut self, sequence: Sequence) -> Option<(u64, Slot)> {
         let segments = &self.live.segments;
         let begins_behind = |segment: usize| {
             segments
@@ -434,7 +454,7 @@ impl InOrder<'_> {
         while !begins_behind(self.segment + 1) {
             self.segment += 1;
         }
-        self.live.find_in(Some(self.segment), sequence)
+        self.live.slot(self.segment, sequence)
     }
 }
 

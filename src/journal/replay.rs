@@ -4,7 +4,7 @@ use super::{
     Notes,
     extract::{Extract, Told, ToldPush},
     live::Live,
-    recent::{EventKey, Found},
+    recent::Found,
     record::{Addresses, RecordError},
     segment::SegmentHeader,
 };
@@ -57,10 +57,9 @@ impl Replay {
     /// Takes in what records of that segment say. An error tells the offset of the record it is about.
     pub(super) fn take(&mut self, extract: &mut Extract) -> Result<(), (u64, RecordError)> {
         extract.tell(|told| match told {
-            Told::Push(push, event_id, addresses) => {
+            Told::Push(push, addresses) => {
                 let offset = u64::from(push.offset);
-                self.take_push(push, event_id, addresses)
-                    .map_err(|error| (offset, error))
+                self.take_push(push, addresses).map_err(|error| (offset, error))
             }
             Told::Settled(pair, how) => {
                 // A settlement outlives its push: then there is nothing to settle.
@@ -77,12 +76,7 @@ impl Replay {
         })
     }
 
-    fn take_push(
-        &mut self,
-        push: ToldPush,
-        event_id: &[u8],
-        addresses: Option<Addresses<'_>>,
-    ) -> Result<(), RecordError> {
+    fn take_push(&mut self, push: ToldPush, addresses: Option<Addresses<'_>>) -> Result<(), RecordError> {
         let is_new = push.carried.is_none();
         match push.carried {
             None if push.sequence == self.next_sequence => {
@@ -104,7 +98,7 @@ impl Replay {
                 ));
             }
         }
-        if let Some(key) = EventKey::of(event_id) {
+        if let Some(key) = push.key {
             if is_new {
                 self.found.add_new(key, push.taken_at, self.segment);
             } else {

@@ -38,6 +38,28 @@ fn a_uuid_is_its_own_key_and_anything_like_it_is_hashed() {
 }
 
 #[test]
+fn each_character_of_a_uuid_is_a_digit_in_lower_case_or_the_dash_that_belongs_there() {
+    let id = *b"0123abcd-89ef-7f00-a1b2-c3d4e5f60718";
+    for place in 0..id.len() {
+        for character in 0..=255 {
+            let mut text = id;
+            text[place] = character;
+            let digits: Vec<u8> = text.iter().copied().filter(|byte| *byte != b'-').collect();
+            let is_right = match place {
+                8 | 13 | 18 | 23 => character == b'-',
+                _ => character.is_ascii_digit() || (b'a'..=b'f').contains(&character),
+            };
+            let bits = is_right.then(|| {
+                let digits = String::from_utf8(digits).unwrap();
+                u128::from_str_radix(&digits, 16).unwrap().to_be_bytes()
+            });
+            assert_eq!(uuid(&text), bits, "{}", String::from_utf8_lossy(&text));
+        }
+    }
+    assert_eq!(uuid(&id[1..]), None);
+}
+
+#[test]
 fn ids_of_one_machine_that_differ_in_their_time_alone_are_not_taken_for_each_other() {
     let of = |time: u64| {
         let (low, middle, high) = (time & 0xffff_ffff, time >> 32 & 0xffff, time >> 48 & 0xfff);
