@@ -481,8 +481,13 @@ fn a_story_has_so_many_bytes_of_bodies_and_answers_and_no_more() {
         (31, 31),
         "of the newest"
     );
+    // Another endpoint's are not looked at for one's.
+    let sql = "INSERT INTO deliveries (push, endpoint, repository, webhook_id, state) \
+               SELECT push, 'a-' || endpoint, repository, 'a-' || webhook_id, state FROM deliveries";
+    assert_eq!(connection.execute(sql, []).unwrap(), 9);
     let id = story.pushes[8].deliveries[0].webhook_id.clone();
     let (_, delivery) = stage.reader().delivery_of(&id).unwrap().unwrap();
+    assert_eq!((delivery.endpoint.as_str(), delivery.attempts.len()), ("ci", 5));
     assert!(delivery.attempts.iter().all(|attempt| attempt.body.is_some()));
 }
 

@@ -481,3 +481,40 @@ fn entry<'a>(
         Some((*segment, slot))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_are_found_as_each_is_whatever_their_order() {
+        let sequence = |number| Sequence::new(number).unwrap();
+        let mut live = Live::default();
+        for (segment, first) in [(1, 10), (2, 20), (3, 20), (4, 30)] {
+            live.begin(segment, sequence(first));
+            let newest = if segment == 2 { first } else { first + 10 };
+            for number in first..newest {
+                live.push(sequence(number), 7, 100, 2);
+            }
+        }
+        live.carry(sequence(12), 9, 100, Unsettled::all(1));
+        for (number, places) in [(13, 0..1), (21, 0..2)] {
+            for place in places {
+                let sequence = sequence(number);
+                assert!(live.settle(Pair { sequence, place }));
+            }
+        }
+        let mut in_order = live.in_order();
+        for asked in [
+            (1..45).collect::<Vec<_>>(),
+            (1..45).rev().collect(),
+            vec![35, 5, 12, 39, 11],
+        ] {
+            let asked = asked.into_iter().map(sequence);
+            let found: Vec<_> = in_order.find_all(asked.clone()).collect();
+            let each: Vec<_> = asked.map(|sequence| live.find(sequence)).collect();
+            assert_eq!(found, each);
+            assert!(found.iter().any(Option::is_some) && found.iter().any(Option::is_none));
+        }
+    }
+}
