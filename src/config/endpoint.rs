@@ -200,13 +200,15 @@ fn credentials(section: &mut Section<'_>, in_headers: bool, url: Option<&Secret>
         .and_then(|url| url.get().ok())
         .and_then(|url| Url::parse(url.expose_secret()).ok());
     let in_url = url.is_some_and(|url| units::has_user_info(&url));
-    if [login.is_some(), bearer.is_some(), in_headers, in_url]
+    // Whether or not its password is there.
+    let is_login = login.is_some() || section.is_set("username");
+    if [is_login, bearer.is_some(), in_headers, in_url]
         .into_iter()
         .filter(|set| *set)
         .count()
         > 1
     {
-        let key = if login.is_some() {
+        let key = if is_login {
             "username"
         } else if section.is_set("bearer_token") {
             "bearer_token"

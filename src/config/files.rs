@@ -40,11 +40,9 @@ impl Section<'_> {
     pub(super) fn tls(&mut self, cert: &str, key: &str) -> Option<Tls> {
         let chain = self.optional(cert, |text| Ok((PathBuf::from(text), certificates(text)?)));
         let private = self.optional(key, |text| Ok((PathBuf::from(text), private_key(text)?)));
-        if self.clean(&[cert, key]) {
-            for (set, missing) in [(cert, key), (key, cert)] {
-                if self.is_set(set) && !self.is_set(missing) {
-                    self.report(set, format!("{missing} is missing: the two belong together"));
-                }
+        for (set, missing) in [(cert, key), (key, cert)] {
+            if self.clean(&[missing]) && self.is_set(set) && !self.is_set(missing) {
+                self.report(set, format!("{missing} is missing: the two belong together"));
             }
         }
         let ((cert_file, chain), (key_file, private)) = (chain?, private?);

@@ -283,15 +283,17 @@ impl Admin {
     }
 
     fn check(&self, section: &mut Section<'_>) {
-        if !section.clean(&["listen", "auth", "tokens", "proxy"]) {
-            return;
-        }
-        for (index, token) in self.tokens.iter().enumerate() {
+        let tokens = if section.clean(&["tokens"]) {
+            self.tokens.as_slice()
+        } else {
+            &[]
+        };
+        for (index, token) in tokens.iter().enumerate() {
             let is_the_same = |other: &&AdminToken| match (other.token.get(), token.token.get()) {
                 (Ok(other), Ok(token)) => other.expose_secret() == token.expose_secret(),
                 _ => false,
             };
-            if let Some(other) = self.tokens.iter().take(index).find(is_the_same) {
+            if let Some(other) = tokens.iter().take(index).find(is_the_same) {
                 let (key, name) = (format!("tokens[{index}]"), &other.name);
                 section.report_together(
                     &[&format!("{key}.token"), &format!("{key}.token_file")],
@@ -301,17 +303,23 @@ impl Admin {
         }
         let proxied = !self.proxy.trusted_networks.is_empty() || self.proxy.secret.is_some();
         match self.auth {
-            AdminAuth::None if !self.listen.ip().is_loopback() => section.report_together(
-                &["listen", "auth"],
-                "auth = \"none\" is for loopback only: listen on 127.0.0.1, or use \"token\" or \"proxy\"",
-            ),
-            AdminAuth::Token if self.tokens.is_empty() => {
+            AdminAuth::None if !self.listen.ip().is_loopback() && section.clean(&["listen", "auth"]) => {
+                section.report_together(
+                    &["listen", "auth"],
+                    "auth = \"none\" is for loopback only: listen on 127.0.0.1, or use \"token\" or \"proxy\"",
+                );
+            }
+            AdminAuth::Token if self.tokens.is_empty() && section.clean(&["auth", "tokens"]) => {
                 section.report("auth", "\"token\" lets nobody in without admin.tokens");
             }
-            AdminAuth::Proxy if !proxied => section.report(
-                "auth",
-                "\"proxy\" needs to know the proxy by admin.proxy.trusted_networks or admin.proxy.secret_file",
-            ),
+            AdminAuth::Proxy
+                if !proxied && section.clean(&["auth", "proxy.trusted_networks", "proxy.secret_file"]) =>
+            {
+                section.report(
+                    "auth",
+                    "\"proxy\" needs to know the proxy by admin.proxy.trusted_networks or admin.proxy.secret_file",
+                );
+            }
             _ => {}
         }
     }

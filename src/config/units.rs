@@ -144,12 +144,12 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn http_url(text: &str) -> Result<Url, String> {
+fn http_url(text: &str, example: &str) -> Result<Url, String> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("a URL has no spaces or line breaks in it".to_owned());
     }
-    let url = Url::parse(text)
-        .map_err(|error| format!("not a URL: {error}; write one such as \"https://ci.example.com/hook\""))?;
+    let url =
+        Url::parse(text).map_err(|error| format!("not a URL: {error}; write one such as \"{example}\""))?;
     if !["http", "https"].contains(&url.scheme()) {
         return Err("a URL here begins with http:// or https://".to_owned());
     }
@@ -165,7 +165,7 @@ fn http_url(text: &str) -> Result<Url, String> {
 /// Where webhooks may go, when the operator says so: nearly anywhere by http or https, but not to our own listeners,
 /// which `guard` knows.
 pub(super) fn webhook_url(text: &str, guard: &Guard) -> Result<Url, String> {
-    let url = http_url(text)?;
+    let url = http_url(text, "https://ci.example.com/hook")?;
     let target = Target::parse(text).map_err(|error| error.to_string())?;
     guard
         .check_url(&target, Author::Operator)
@@ -175,7 +175,7 @@ pub(super) fn webhook_url(text: &str, guard: &Guard) -> Result<Url, String> {
 
 /// A server's base: no query, no user-info.
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
-    let url = http_url(text)?;
+    let url = http_url(text, "http://127.0.0.1:5000")?;
     if url.query().is_some() {
         return Err("a URL here has no query, from the ? on".to_owned());
     }

@@ -23,11 +23,7 @@ fn an_endpoint_cannot_have_what_does_not_go() {
     one("proxy = \"https://p:1\"", "proxy", "not supported");
     one("secret = \"whsk_AAAA\"", "secret", "3 bytes");
     one("username = \"u\"", "username", "password is missing");
-    one(
-        "client_cert_file = \"/nowhere\"",
-        "client_cert_file",
-        "can't be read",
-    );
+    one("ca_file = \"/nowhere\"", "ca_file", "can't be read");
     one("rates = \"1/s\"", "rates", "did you mean `rate`?");
     one(
         "username = \"u\"\npassword = \"p\"\nbearer_token = \"b\"",
@@ -205,12 +201,6 @@ fn a_secret_comes_from_one_place_and_its_file_is_read_at_once() {
         "ingest.token_files[0]",
         2,
         "it is empty",
-    );
-    refused(
-        &format!("[ingest]\ntls_cert_file = \"{token}\""),
-        "ingest.tls_cert_file",
-        2,
-        "no PEM certificate",
     );
     refused(
         &format!("[delivery]\nca_file = \"{token}\""),

@@ -495,3 +495,51 @@ fn what_an_empty_table_lacks_is_told_where_it_stands() {
         ]
     );
 }
+
+#[test]
+fn what_is_wrong_with_one_key_hides_nothing_about_those_beside_it() {
+    let file = r#"
+[ingest]
+tls_cert_file = "nowhere.pem"
+[admin]
+listen = "0.0.0.0:8581"
+[admin.proxy]
+user_header = "a b"
+[[admin.tokens]]
+name = "a"
+token = "0123456789abcdef"
+role = "nobody"
+[registry]
+url = "/v2/"
+[[endpoints]]
+name = "ci"
+url = "https://ci.example.com/"
+username = "ann"
+bearer_token = "0123456789abcdef"
+"#;
+    let mut found: Vec<_> = problems_with(file, &[])
+        .into_iter()
+        .map(|(key, source, message)| {
+            (
+                format!("{key} {}", source.trim_start_matches("shipbell.toml")),
+                message,
+            )
+        })
+        .collect();
+    found.sort();
+    let expected = [
+        ("admin.listen :5", "for loopback only"),
+        ("admin.proxy.user_header :7", "header"),
+        ("admin.tokens[0].role :11", "viewer"),
+        ("endpoints[0].username :17", "its password is missing"),
+        ("endpoints[0].username :17", "one Authorization header"),
+        ("ingest.tls_cert_file :3", "No such file"),
+        ("ingest.tls_cert_file :3", "tls_key_file is missing"),
+        ("registry.url :13", "such as \"http://127.0.0.1:5000\""),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((place, message), (wanted, words)) in found.iter().zip(expected) {
+        assert_eq!(place, wanted, "{found:#?}");
+        assert!(message.contains(words), "{place}: {message}");
+    }
+}
