@@ -232,7 +232,7 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
     }
 }
 
-/// Bytes of bodies and answers that are told at once, those of the newest pushes first. A delivery keeps up to 100 attempts,
+/// Bytes of bodies and answers that are told at once, those of the newest pushes and attempts first. A delivery keeps up to 100 attempts,
 /// each with up to 256 KiB.
 pub(super) const TEXTS_MAX: usize = 8 << 20;
 
@@ -329,7 +329,7 @@ fn attempts(
     room: &mut usize,
 ) -> rusqlite::Result<Vec<AttemptStory>> {
     let sql = "SELECT number, at, elapsed_us, status, fault, reason, retry_at, url, headers, body, body_bytes, \
-               answer, answer_bytes FROM attempts WHERE push = ?1 AND endpoint = ?2 ORDER BY number";
+               answer, answer_bytes FROM attempts WHERE push = ?1 AND endpoint = ?2 ORDER BY number DESC";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![push, endpoint], |row| {
         Ok(AttemptStory {
@@ -348,7 +348,9 @@ fn attempts(
             answer_bytes: natural(row, 12)?,
         })
     })?;
-    rows.collect()
+    let mut attempts: Vec<_> = rows.collect::<Result<_, _>>()?;
+    attempts.reverse();
+    Ok(attempts)
 }
 
 fn dropped(connection: &Connection, sought: &Sought, limit: u32) -> rusqlite::Result<Vec<DroppedStory>> {

@@ -61,14 +61,13 @@ impl Findings {
         }
     }
 
-    /// Whether these keys, and what is in them, have no problem so far.
+    /// Whether these keys, what is in them, and what they are in have no problem so far.
     pub(super) fn clean(&self, keys: &[&str]) -> bool {
-        let concerns = |problem: &Problem, key: &str| {
-            problem
-                .key
-                .strip_prefix(key)
+        let is_in = |key: &str, other: &str| {
+            key.strip_prefix(other)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
+        let concerns = |problem: &Problem, key: &str| is_in(&problem.key, key) || is_in(key, &problem.key);
         !keys
             .iter()
             .any(|key| self.problems.iter().any(|problem| concerns(problem, key)))

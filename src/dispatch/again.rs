@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use super::{
     Dispatcher,
     letters::{LettersError, Refused, Run},
-    redeliver::{Redelivered, SendAgainError, letter_of},
+    redeliver::{By, Redelivered, SendAgainError, letter_of},
     replay::{Gate, Newer},
 };
 use crate::{
@@ -44,9 +44,6 @@ const LOOKED_AT_ONCE: usize = 1_000;
 
 /// The wait while somebody else sends to the endpoint by hand.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
-
-/// How long one waits for its turn among what the endpoint's lanes send: there are rates of one an hour.
-const TURN_WITHIN: Duration = Duration::from_hours(24);
 
 /// A delivery that was made, or given up on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -339,7 +336,7 @@ impl Dispatcher {
             let sent = tokio::select! {
                 biased;
                 () = tasks.hard().cancelled() => break Some("shipbell stops"),
-                sent = self.send_again(JournalId(place.2), place.1, &endpoint, order, (false, TURN_WITHIN)) => sent,
+                sent = self.send_again(JournalId(place.2), place.1, &endpoint, order, By::Set) => sent,
             };
             let wait = match &sent {
                 Err(SendAgainError::Letters(LettersError::Stopping)) => break Some("shipbell stops"),

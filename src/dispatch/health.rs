@@ -11,7 +11,8 @@
 //!
 //! # Rules
 //! - Only the endpoint's own failures count. Those that overlap in time say the same thing, and count once: an
-//!   attempt that began before the last counted failure had ended is not counted.
+//!   attempt that began before the last counted failure had ended is not counted. Nor is one that somebody made by hand
+//!   while the endpoint was waited for: it is waited for as before.
 //! - `failing` waits as the retry schedule says, its last step for ever; `paused` waits `probe_first`, then twice
 //!   as long each time, up to `probe_max`; `ignored` waits `probe_max`, and after a 410 for ever. What the
 //!   endpoint asked for by `Retry-After` is waited for if that is longer, up to 24 h.
@@ -199,6 +200,8 @@ pub struct Streak {
     pub wait: Option<Duration>,
     /// Until when it asked to be left alone. Not kept over a restart, which no attempt outlives.
     pub asked_until: Option<Timestamp>,
+    /// Until when it was waited for before somebody wanted an attempt at once. Nor is that.
+    pub hurried_from: Option<Timestamp>,
 }
 
 /// One endpoint's health.
@@ -219,7 +222,7 @@ impl Health {
             Event::Attempt { began, verdict } if !self.state.is_by_hand() => match verdict {
                 Verdict::Delivered if self.is_asked_since(began, now) => {}
                 Verdict::Delivered => self.enter(State::Healthy, now),
-                Verdict::Refused => self.refused(now, policy),
+                Verdict::Refused => self.refused(began, now, policy),
                 Verdict::Failed { retry_after } => self.failed(began, retry_after, now, policy, rng),
                 Verdict::Gone => self.gone(now),
             },
@@ -314,6 +317,7 @@ impl Health {
     fn hurry(&mut self, now: Timestamp) {
         let waits = matches!(self.state, State::Failing | State::Paused);
         if let Some(streak) = self.streak.as_mut().filter(|_| waits) {
+            streak.hurried_from = streak.hurried_from.or(streak.next());
             streak.waits_since = now;
             streak.wait = Some(Duration::ZERO);
         }
@@ -322,8 +326,11 @@ impl Health {
         }
     }
 
-    fn refused(&mut self, now: Timestamp, policy: &Policy) {
+    fn refused(&mut self, began: Timestamp, now: Timestamp, policy: &Policy) {
         let Some(streak) = &mut self.streak else { return };
+        if !streak.counts(began) {
+            return streak.wait_on(now);
+        }
         let step = match self.state {
             State::Paused => policy.probe_step(streak.failures),
             State::Ignored if streak.wait.is_some() => policy.probe_max,
@@ -349,6 +356,7 @@ impl Health {
         if let Some(streak) = &mut self.streak
             && !streak.counts(began)
         {
+            streak.wait_on(now);
             // It counts for nothing; but what the endpoint asks for is honoured.
             let is_longer = |asked: &Duration| streak.next().is_some_and(|next| now.after(*asked) > next);
             if let Some(asked) = asked.filter(is_longer) {
@@ -383,6 +391,7 @@ impl Health {
             waits_since: now,
             wait: Some(step.max(asked.unwrap_or_default())),
             asked_until: asked.map(|asked| now.after(asked)),
+            hurried_from: None,
         });
     }
 
@@ -396,16 +405,26 @@ impl Health {
             waits_since: now,
             wait: None,
             asked_until: None,
+            hurried_from: None,
         });
     }
 }
 
 impl Streak {
-    /// Whether an attempt that failed says more than is known. One that overlapped with the last failure does not, nor does
-    /// one that somebody made by hand while the endpoint is waited for: whoever sends one push again and again does not have
-    /// all others wait longer.
+    /// Whether an attempt that came to nothing says more than is known. One that overlapped with the last failure does not,
+    /// nor does one that somebody made by hand while the endpoint is waited for: whoever sends one push again and again does
+    /// not have all others wait longer.
     fn counts(&self, began: Timestamp) -> bool {
-        began > self.last && self.next().is_some_and(|next| began >= next)
+        let until = self.hurried_from.filter(|_| self.wait.is_some()).or(self.next());
+        began > self.last && until.is_some_and(|until| began >= until)
+    }
+
+    /// Waits on as if nobody had wanted an attempt at once.
+    fn wait_on(&mut self, now: Timestamp) {
+        if let Some(until) = self.hurried_from.take() {
+            self.waits_since = now;
+            self.wait = self.wait.map(|_| until.since(now));
+        }
     }
 
     fn next(&self) -> Option<Timestamp> {

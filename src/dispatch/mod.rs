@@ -131,7 +131,7 @@ pub struct Parts {
     pub refusals: Refusals,
     /// The wall clock.
     pub clock: Clock,
-    /// A clock that doesn't jump.
+    /// A clock that doesn't jump: the states' own.
     pub steady: Clock,
     /// Who owns the tasks.
     pub tasks: Tasks,

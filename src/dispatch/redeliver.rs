@@ -22,6 +22,7 @@ use super::{
     letters::LettersError,
     of_letter,
     replay::Newer,
+    turn::Turn,
 };
 use crate::{
     catalog::{
@@ -40,8 +41,25 @@ use crate::{
     },
 };
 
-/// How long an attempt may wait for its turn among what the endpoint's lanes send.
-const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+/// On whose behalf something is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// Of somebody who waits for what comes of it; whether they may have an endpoint that fails tried at once.
+    Hand { may_hurry: bool },
+    /// Of a set.
+    Set,
+}
+
+impl By {
+    /// How long its turn is waited for among what the endpoint's lanes send: there are rates of few in an hour, and sizes
+    /// grow old.
+    fn turn_within(self) -> Duration {
+        match self {
+            Self::Hand { .. } => Duration::from_secs(30),
+            Self::Set => Duration::from_mins(10),
+        }
+    }
+}
 
 /// The tag of a test.
 pub const TEST_TAG: &str = "shipbell-test";
@@ -172,7 +190,7 @@ impl Dispatcher {
         let journal = journal.unwrap_or(self.0.parts.journal.id());
         self.receiver(endpoint)?;
         let _hand = self.0.by_hand.take(endpoint)?;
-        self.send_again(journal, sequence, endpoint, order, (may_hurry, TURN_TIMEOUT))
+        self.send_again(journal, sequence, endpoint, order, By::Hand { may_hurry })
             .await
     }
 
@@ -185,78 +203,93 @@ impl Dispatcher {
         settings.ok_or(SendAgainError::Unknown)
     }
 
-    /// The same for whoever is the only one to do it for the endpoint, or by hand. Its turn is waited for that long.
+    /// The same for whoever is the only one to do it for the endpoint.
     pub(super) async fn send_again(
         &self,
         journal: JournalId,
         sequence: Sequence,
         endpoint: &EndpointId,
         order: Order,
-        (may_hurry, turn_within): (bool, Duration),
+        by: By,
     ) -> Result<Redelivered, SendAgainError> {
         let settings = self.receiver(endpoint)?;
-        let id = endpoint.clone();
-        let kept = self
-            .with_settings(move |settings| settings.letter_of(journal, sequence, &id))
-            .await?;
-        let past = match &kept {
-            Some(kept) if kept.state == LetterState::Replaying => return Err(SendAgainError::Replaying),
-            Some(_) => None,
-            None => Some(self.past(journal, sequence, endpoint).await?),
-        };
-        let kept = match (kept, &past) {
-            (Some(kept), _) => kept,
-            (None, Some((_, kept))) => kept.clone(),
-            (None, None) => return Err(SendAgainError::Unknown),
-        };
+        let (kept, past) = self.kept_or_past(journal, sequence, endpoint).await?;
         let letter = &kept.letter;
         let is_own = journal == self.0.parts.journal.id();
         let queue = &self.0.parts.queue;
         if is_own && queue.owes(&letter.repository, endpoint, sequence) {
+            let may_hurry = matches!(by, By::Hand { may_hurry: true });
             return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
-        // Nothing new is begun once the process is to end.
-        let soft = self.0.parts.tasks.soft();
-        let stopping = || SendAgainError::Letters(LettersError::Stopping);
-        let sizes = soft.run_until_cancelled(self.sizes_of(letter)).await;
-        let sizes = sizes.ok_or_else(stopping)?;
-        // It may be stopped by hand while this waits.
-        let stopped = || self.refusal(endpoint).map(SendAgainError::Refused);
-        let turn = match self.0.parts.client.target(&settings) {
-            Err(_) => None,
-            Ok(target) => {
-                let is_wanted = || stopped().is_none();
-                let turn = timeout(turn_within, self.turn(&settings, &target, is_wanted));
-                let turn = soft.run_until_cancelled(turn).await.ok_or_else(stopping)?;
-                // Or it is set otherwise by now.
-                let turn = turn.ok().flatten();
-                Some(turn.ok_or_else(|| stopped().unwrap_or(SendAgainError::Busy))?)
-            }
-        };
-        // Of two at once the older image could be the last that the endpoint hears of.
-        if self.0.resent.has(&of_letter(letter)) {
-            return Err(SendAgainError::Busy);
+        let (sizes, turn) = self.sizes_and_turn(letter, &settings, by).await?;
+        let resending = self.0.resent.begin_alone(&of_letter(letter))?;
+        let (still, _) = self.kept_or_past(journal, sequence, endpoint).await?;
+        if still.id != kept.id {
+            // Meanwhile it was delivered or discarded, or became a letter.
+            return Err(SendAgainError::Unknown);
         }
-        let resending = self.0.resent.begin(&of_letter(letter));
         let checked = self.newer(vec![kept.clone()], order).await?;
         if checked.iter().any(|(_, newer)| *newer == Newer::Known) {
             return Err(SendAgainError::Newer);
         }
-        if let Some(stopped) = stopped() {
-            return Err(stopped);
-        }
+        self.receiver(endpoint)?;
         let attempted = self.send_letter(&settings, letter, &sizes, turn).await;
         drop(resending);
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
         match past {
             None => self.keep_outcome(&kept, &attempted).await,
-            Some((past, _)) if is_own && is_delivered && past.state != "delivered" => {
+            Some(past) if is_own && is_delivered && past.state != "delivered" => {
                 self.write_delivered(&of_letter(letter));
             }
             Some(_) => {}
         }
         let id = webhook_id(journal, sequence, endpoint);
         Ok(Redelivered::Sent(Box::new(sent(id, attempted))))
+    }
+
+    /// What is to be sent: a dead letter or, if it is none, what the history knows.
+    async fn kept_or_past(
+        &self,
+        journal: JournalId,
+        sequence: Sequence,
+        endpoint: &EndpointId,
+    ) -> Result<(KeptLetter, Option<PastDelivery>), SendAgainError> {
+        let id = endpoint.clone();
+        let kept = self.with_settings(move |settings| settings.letter_of(journal, sequence, &id));
+        match kept.await? {
+            Some(kept) if kept.state == LetterState::Replaying => Err(SendAgainError::Replaying),
+            Some(kept) => Ok((kept, None)),
+            None => {
+                let (past, kept) = self.past(journal, sequence, endpoint).await?;
+                Ok((kept, Some(past)))
+            }
+        }
+    }
+
+    /// A letter's sizes, and its turn, unless the endpoint's URL can't be used, which the attempt says. Nothing new is begun
+    /// once the process is to end.
+    async fn sizes_and_turn(
+        &self,
+        letter: &Letter,
+        settings: &Arc<Endpoint>,
+        by: By,
+    ) -> Result<(Sizes, Option<Turn>), SendAgainError> {
+        let soft = self.0.parts.tasks.soft();
+        let stopping = || SendAgainError::Letters(LettersError::Stopping);
+        let sizes = soft.run_until_cancelled(self.sizes_of(letter)).await;
+        let sizes = sizes.ok_or_else(stopping)?;
+        let Ok(target) = self.0.parts.client.target(settings) else {
+            return Ok((sizes, None));
+        };
+        // It may be stopped by hand while this waits.
+        let is_wanted = || self.refusal(&settings.id).is_none();
+        let turn = timeout(by.turn_within(), self.turn(settings, &target, is_wanted));
+        let turn = soft.run_until_cancelled(turn).await.ok_or_else(stopping)?;
+        // Or it is set otherwise by now.
+        match turn.ok().flatten() {
+            Some(turn) => Ok((sizes, Some(turn))),
+            None => self.receiver(&settings.id).and(Err(SendAgainError::Busy)),
+        }
     }
 
     /// Has an owed push sent now that waits for its next attempt, or says why not.

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{sync::watch, time::timeout};
 
-use super::lately::Key;
+use super::{lately::Key, redeliver::SendAgainError};
 use crate::catalog::Which;
 
 /// So long after the longest attempt one is over, unless the disk stood still before it; and a lane doesn't wait for that
@@ -49,6 +49,17 @@ impl Resent {
         let key = key(which)?;
         *self.counts().entry(key.clone()).or_default() += 1;
         Some(Resending(self, key))
+    }
+
+    /// The same, unless another of its tag is: of two at once the older image could be the last that the endpoint hears of.
+    pub(super) fn begin_alone(&self, which: &Which) -> Result<Option<Resending<'_>>, SendAgainError> {
+        let Some(key) = key(which) else { return Ok(None) };
+        let mut counts = self.counts();
+        if counts.contains_key(&key) {
+            return Err(SendAgainError::Busy);
+        }
+        counts.insert(key.clone(), 1);
+        Ok(Some(Resending(self, key)))
     }
 
     /// Whether something of the push's tag is being sent again to its endpoint.

@@ -257,9 +257,10 @@ impl Stage {
             bytes_max: 1 << 30,
         };
         let history = catalog::start(&folder, kept, journal.clone(), Vec::new, clock.clone(), || {}).unwrap();
+        let steady = clock.steady();
         let states = states::Parts {
             policy: policy(),
-            clock: clock.steady(),
+            clock: steady.clone(),
             queue: Arc::clone(&queue),
             endpoints: endpoints.clone(),
             settings: settings.clone(),
@@ -282,7 +283,7 @@ impl Stage {
             sizing: Sizing::new(nowhere(), sizing::Options::default()),
             client: client(),
             states: States::restore(states).unwrap(),
-            steady: clock.steady(),
+            steady,
             clock,
             tasks: Tasks::new(),
             metrics,

@@ -160,8 +160,6 @@ impl Files {
         let body = entry.body.get(..kept).unwrap_or_default();
         let head = head(entry, kept);
         let bytes = (head.len() + body.len()) as u64;
-        self.make_room(1, bytes)?;
-
         let name = format!("{:010}-{}-{}", self.next, compact(entry.taken_at), entry.reason);
         self.next += 1;
         let path = self.options.folder.join(&name);
@@ -174,6 +172,8 @@ impl Files {
             self.bytes += bytes;
         }
         written?;
+        // The oldest go once there is something in their place.
+        self.make_room(0, 0)?;
         folder::sync(&self.options.folder)?;
         Ok(path)
     }

@@ -8,8 +8,8 @@ use std::{
 
 use super::{extract::Extract, record::RawRecord, scan::Commit, segment::SegmentHeader};
 
-/// Records that are split off together, before the first is looked into, and looked into before the first is added: what a
-/// processor has to fetch for one is on its way while it does the same to those before.
+/// Records that are looked into together, before the first is added: what a processor has to fetch for one is on its way
+/// while it does little with those before.
 const TOGETHER: usize = 32;
 
 /// Extracts that wait, beside the two that are worked on.
@@ -54,16 +54,13 @@ impl<'a> Source<'a> {
     /// Adds a valid commit of that segment. Nothing is wanted behind a record that can't be taken.
     pub(super) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Unwanted> {
         let mut rest = commit.payload;
-        let (mut split, mut records) = (Vec::with_capacity(TOGETHER), Vec::with_capacity(TOGETHER));
+        let mut records = Vec::with_capacity(TOGETHER);
         while !rest.is_empty() {
-            while !rest.is_empty() && split.len() < TOGETHER {
+            while !rest.is_empty() && records.len() < TOGETHER {
                 let offset = commit.end() - rest.len() as u64;
-                let raw = RawRecord::split(rest);
-                rest = raw.as_ref().map_or(&[][..], |(_, behind)| behind);
-                split.push((offset, raw.map(|(raw, _)| raw)));
-            }
-            for (offset, raw) in split.drain(..) {
-                let record = raw.and_then(|raw| Ok((raw.bytes(), raw.decode()?)));
+                let split = RawRecord::split(rest);
+                rest = split.as_ref().map_or(&[][..], |(_, behind)| behind);
+                let record = split.and_then(|(raw, _)| Ok((raw.bytes(), raw.decode()?)));
                 records.push((offset, record));
             }
             for (offset, record) in records.drain(..) {

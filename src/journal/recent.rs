@@ -67,7 +67,8 @@ impl Bounds {
 
 /// What an event id is known by, 96 bits: of a UUID as the registry writes it (RFC 9562, lower case, version 4 or 7) its
 /// 128 bits, the first four bytes folded into the next four; of anything else the first bits of its SHA-256. Two of
-/// a million ids that differ have the same key once in 10^17 times. A UUID of another version has most of its bits in
+/// a million ids that differ have the same key once in 10^17 times, with version 7, of which fewer bits are random, once in
+/// 10^10. A UUID of another version has most of its bits in
 /// common with others of its machine: folded, it would be taken for one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EventKey(pub(super) [u8; KEY_BYTES]);

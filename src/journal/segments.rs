@@ -274,9 +274,15 @@ impl Segments {
         needed.max(segment::usual_capacity(self.options.segment_size))
     }
 
-    /// How full the journal is, if its bound leaves no further segment that has room for so many bytes of pushes.
+    /// How full the journal is, if its bound leaves no further segment that has room for so many bytes of pushes, and would
+    /// if there were nothing but the one that is written to: else nothing would be gained by making room.
     pub(super) fn is_full_for(&self, bytes: usize) -> Option<u64> {
-        match self.check_bound(self.capacity_for(bytes)) {
+        let capacity = self.capacity_for(bytes);
+        let least = capacity + 2 * u64::from(self.options.segment_size) + self.set_aside();
+        if least > self.options.max_size {
+            return None;
+        }
+        match self.check_bound(capacity) {
             Err(RoomError::Full { bytes }) => Some(bytes),
             _ => None,
         }

@@ -203,7 +203,8 @@ impl Settings {
     }
 
     /// The states that are in the file at `path`, in no order, beside a running server too; none if there is no file.
-    /// Changes nothing, and does not look for damage where it doesn't read.
+    /// Changes nothing but that what a server which was killed left half done is rolled back, and does not look for damage
+    /// where it doesn't read.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -214,11 +215,8 @@ impl Settings {
             Err(error) => return Err(OpenError::from_io(path, error)),
         }
         let fail = |error| OpenError::from_sqlite(path, error);
-        // What a server that was killed left half done is rolled back by whoever reads next, if that one may write.
-        let open = |flags| sqlite::open(path, flags, BUSY_TIMEOUT);
-        let connection = open(OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .or_else(|_| open(OpenFlags::SQLITE_OPEN_READ_ONLY))
-            .map_err(fail)?;
+        // Whoever may not write only reads: SQLite sees to that.
+        let connection = sqlite::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY_TIMEOUT).map_err(fail)?;
         match schema::version(&connection).map_err(fail)? {
             // It is just being made.
             0 => Ok(Vec::new()),

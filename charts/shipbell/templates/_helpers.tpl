@@ -145,10 +145,10 @@ data_dir = "/var/lib/shipbell"
 
 {{/* How the two listeners are spoken to. */}}
 {{- define "shipbell.ingestScheme" -}}
-{{- if dig "ingest" "tls_cert_file" "" .Values.config }}https{{ else }}http{{ end -}}
+{{- if (.Values.config.ingest | default dict).tls_cert_file }}https{{ else }}http{{ end -}}
 {{- end }}
 {{- define "shipbell.opsScheme" -}}
-{{- if dig "ops" "tls_cert_file" "" .Values.config }}https{{ else }}http{{ end -}}
+{{- if (.Values.config.ops | default dict).tls_cert_file }}https{{ else }}http{{ end -}}
 {{- end }}
 
 {{/* Seconds that the pod gets to end: `shutdown.deadline`, the twenty that shipbell takes at most after it, and five more. */}}

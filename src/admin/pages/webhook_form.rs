@@ -350,14 +350,17 @@ fn shown(text: &str) -> String {
 /// Splits patterns at commas and blanks, but for those within `{…}` and `[…]`, or behind a backslash: they are theirs.
 fn split(patterns: &str) -> Vec<&str> {
     let (mut parts, mut begin, mut depth) = (Vec::new(), 0, 0_usize);
-    let (mut is_class, mut is_escaped) = (false, false);
+    let mut is_escaped = false;
+    // Of a class, how many of its characters were met.
+    let mut in_class: Option<usize> = None;
     for (place, character) in patterns.char_indices() {
         match character {
             _ if is_escaped => is_escaped = false,
+            '!' | '^' if in_class == Some(0) => {}
+            ']' if in_class.is_some_and(|met| met > 0) => in_class = None,
+            _ if in_class.is_some() => in_class = in_class.map(|met| met + 1),
             '\\' => is_escaped = true,
-            ']' => is_class = false,
-            _ if is_class => {}
-            '[' => is_class = true,
+            '[' => in_class = Some(0),
             '{' => depth += 1,
             '}' => depth = depth.saturating_sub(1),
             ',' | '\n' | ' ' if depth == 0 => {
@@ -387,6 +390,7 @@ mod tests {
         for tags in [
             vec!["{1.*,2.*}", "latest"],
             vec!["v[0-9,]", "[ab]c", "{a,{b,c}}", r"a\,b", r"\{a"],
+            vec!["[],]x", "[!],]y", r"[\]z", "1"],
             vec!["**"],
         ] {
             let form = typed(&[("tags", &tags.join(", "))]);

@@ -66,6 +66,7 @@ fn from_saved(saved: &SavedState) -> Option<Health> {
         waits_since: streak.waits_since,
         wait: streak.wait,
         asked_until: None,
+        hurried_from: None,
     });
     let has_streak = matches!(state, State::Failing | State::Paused | State::Ignored);
     let since = saved.since;

@@ -136,7 +136,8 @@ proptest! {
                     continue;
                 }
             };
-            let is_early = life.health.next_attempt().is_some_and(|next| began < next);
+            let until = life.health.streak.and_then(|streak| streak.hurried_from.or(streak.next()));
+            let is_early = until.is_some_and(|until| began < until);
             life.happen(event);
             model.events.push((life.now, event, is_early));
             prop_assert_eq!(life.state(), model.expect(&life.policy));
