@@ -128,6 +128,31 @@ fn crossing(text: &str) -> String {
     written
 }
 
+/// The patterns in a text, with commas and blanks between them, but for those within `{…}` and `[…]`, or behind a `\`:
+/// they are the pattern's own.
+pub(crate) fn list(text: &str) -> Vec<String> {
+    let (mut patterns, mut pattern, mut depth) = (Vec::new(), String::new(), 0_usize);
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '[' => copy_class(&mut characters, &mut pattern),
+            ',' | ' ' | '\r' | '\n' | '\t' if depth == 0 => patterns.push(std::mem::take(&mut pattern)),
+            _ => {
+                pattern.push(character);
+                match character {
+                    '\\' => pattern.extend(characters.next()),
+                    '{' => depth += 1,
+                    '}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+        }
+    }
+    patterns.push(pattern);
+    patterns.retain(|pattern| !pattern.is_empty());
+    patterns
+}
+
 /// A `[…]`, in which no character has another meaning but the first `]` that is not its first character.
 fn copy_class(characters: &mut Peekable<impl Iterator<Item = char>>, written: &mut String) {
     written.push('[');

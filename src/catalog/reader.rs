@@ -232,8 +232,8 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> ReadError {
     }
 }
 
-/// Bytes of bodies and answers that are told at once, those of the newest pushes and attempts first. A delivery keeps up to 100 attempts,
-/// each with up to 256 KiB.
+/// Bytes of bodies and answers that are told at once, those of the newest pushes and attempts first. A delivery keeps up to
+/// 100 attempts, each with up to 256 KiB.
 pub(super) const TEXTS_MAX: usize = 8 << 20;
 
 const PUSH: &str =

@@ -11,6 +11,7 @@ use crate::{
 
 mod endpoints;
 mod groups;
+mod hidden;
 mod problems;
 mod sources;
 

@@ -347,6 +347,13 @@ mod tests {
         fs::rename(&away, &folder).unwrap();
         quarantine.keep(entry(b"3")).await.unwrap();
         assert_eq!(names(&folder).len(), 2);
+        // Also when there is no room for more.
+        quarantine.keep(entry(b"4")).await.unwrap();
+        let known = || quarantine.files.lock().unwrap().names.clone();
+        let before = known();
+        fs::rename(&folder, &away).unwrap();
+        quarantine.keep(entry(b"5")).await.unwrap_err();
+        assert_eq!((known(), before.len()), (before, 3));
     }
 
     #[tokio::test]

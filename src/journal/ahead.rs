@@ -6,11 +6,7 @@ use std::{
     thread,
 };
 
-use super::{extract::Extract, record::RawRecord, scan::Commit, segment::SegmentHeader};
-
-/// Records that are looked into together, before the first is added: what a processor has to fetch for one is on its way
-/// while it does little with those before.
-const TOGETHER: usize = 32;
+use super::{TOGETHER, extract::Extract, record::RawRecord, scan::Commit, segment::SegmentHeader};
 
 /// Extracts that wait, beside the two that are worked on.
 const AHEAD: usize = 2;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Journal, Notes, Unreadable,
+    Journal, Notes, TOGETHER, Unreadable,
     delivered::Delivered,
     live::{Live, LivePush},
     notes::{self, Gathered, Group, Names, Note},
@@ -32,9 +32,6 @@ const ALONE_MAX: u64 = 10_000;
 
 /// Pushes that are handed over at once, at most.
 const RUN_MAX: usize = 4_096;
-
-/// Pushes that are looked up together.
-const TOGETHER: usize = 32;
 
 /// Pushes without a note that are looked up at once.
 const WITHOUT_NOTE: usize = 64 * 1024;

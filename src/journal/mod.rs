@@ -163,6 +163,10 @@ use storage::{Disk, Storage};
 /// The journal's directory within the data directory.
 pub const DIRECTORY: &str = "journal";
 
+/// So many records, or pushes, are looked up together before anything is done with the first: what a processor has to fetch
+/// for one is on its way while it looks for the others.
+const TOGETHER: usize = 32;
+
 /// The random identity a journal got when it was made: 128 bits, part of every `webhook-id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub [u8; 16]);

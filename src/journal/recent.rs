@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use hashbrown::{HashTable, hash_table::Entry};
 use sha2::Digest as _;
 
@@ -68,8 +69,8 @@ impl Bounds {
 /// What an event id is known by, 96 bits: of a UUID as the registry writes it (RFC 9562, lower case, version 4 or 7) its
 /// 128 bits, the first four bytes folded into the next four; of anything else the first bits of its SHA-256. Two of
 /// a million ids that differ have the same key once in 10^17 times, with version 7, of which fewer bits are random, once in
-/// 10^10. A UUID of another version has most of its bits in
-/// common with others of its machine: folded, it would be taken for one of them.
+/// 10^10. A UUID of another version has most of its bits in common with others of its machine: folded, it would be taken
+/// for one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EventKey(pub(super) [u8; KEY_BYTES]);
 
@@ -114,49 +115,21 @@ fn is_random(uuid: &[u8; 16]) -> bool {
 /// The bits of a UUID in its usual form of 36 characters. Only in lower case: two different texts must not
 /// come to the same bits.
 fn uuid(text: &[u8]) -> Option<[u8; 16]> {
-    /// The next four characters, the first one lowest.
-    fn four(rest: &mut &[u8]) -> Option<u64> {
-        let (characters, behind) = rest.split_first_chunk()?;
-        *rest = behind;
-        Some(u32::from_le_bytes(*characters).into())
+    let text: &[u8; 36] = text.try_into().ok()?;
+    let mut digits = [0; 32];
+    let (mut rest, mut into) = (text.as_slice(), digits.as_mut_slice());
+    for (number, length) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+        if number > 0 {
+            rest = rest.strip_prefix(b"-")?;
+        }
+        let (group, behind) = rest.split_at_checked(length)?;
+        let (slot, free) = into.split_at_mut_checked(length)?;
+        slot.copy_from_slice(group);
+        (rest, into) = (behind, free);
     }
-    fn dash(rest: &mut &[u8]) -> Option<()> {
-        *rest = rest.strip_prefix(b"-")?;
-        Some(())
-    }
-    let rest = &mut { text };
-    let first = four(rest)? | four(rest)? << 32;
-    dash(rest)?;
-    let second = four(rest)?;
-    dash(rest)?;
-    let second = second | four(rest)? << 32;
-    dash(rest)?;
-    let third = four(rest)?;
-    dash(rest)?;
-    let third = third | four(rest)? << 32;
-    let fourth = four(rest)? | four(rest)? << 32;
     let mut bits = [0; 16];
-    let digits = [first, second, third, fourth];
-    for (bytes, digits) in bits.as_chunks_mut().0.iter_mut().zip(digits) {
-        *bytes = hexadecimal(digits)?;
-    }
-    rest.is_empty().then_some(bits)
-}
-
-/// What eight digits come to, all at once: each byte of the number is one, and no sum here leaves its byte.
-fn hexadecimal(digits: u64) -> Option<[u8; 4]> {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    // `0` to `9` are 0x30 to 0x39, `a` to `f` are 0x61 to 0x66.
-    let letters = (digits >> 6) & EACH;
-    let low = digits & (0x0f * EACH);
-    let values = low + letters * 9;
-    let is_of_kind = digits & (0xf0 * EACH) == 0x30 * EACH + letters * 0x30;
-    let is_too_large = (values + (EACH - letters) * 6) & (0x10 * EACH) != 0;
-    let is_too_small = ((low + 0x0f * EACH) >> 4) & letters != letters;
-    let pairs = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-    let [a, b, c, d, ..] = (fours | fours >> 16).to_le_bytes();
-    (is_of_kind && !is_too_large && !is_too_small).then_some([a, b, c, d])
+    HEXLOWER.decode_mut(&digits, &mut bits).ok()?;
+    Some(bits)
 }
 
 /// An id's place in the order of all ids since the start.

@@ -158,15 +158,19 @@ pub const LOOKUPS_MAX: usize = 1_024;
 
 static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
 
+/// The address that a host is itself; in a URL, one of version 6 has brackets.
+fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    bare.unwrap_or(host).parse().ok()
+}
+
 /// Asks the machine's resolver.
 pub(crate) fn lookup(
     host: String,
     port: u16,
 ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
     Box::pin(async move {
-        // In a URL, one of version 6 has brackets.
-        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        if let Ok(ip) = literal.unwrap_or(&host).parse::<IpAddr>() {
+        if let Some(ip) = literal(&host) {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
         let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
@@ -289,10 +293,9 @@ impl Gate {
         deadline: Instant,
     ) -> Result<Vec<SocketAddr>, ConnectError> {
         let (host, port) = (uri.host().unwrap_or_default(), port(uri));
-        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let found = match literal.unwrap_or(host).parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => timeout_at(deadline, self.resolve(host, port))
+        let found = match literal(host) {
+            Some(ip) => vec![SocketAddr::new(ip, port)],
+            None => timeout_at(deadline, self.resolve(host, port))
                 .await
                 .map_err(|_| unresolved(host, "no answer came in time"))??,
         };

@@ -15,7 +15,7 @@ use super::{
     },
     field, sentence, typed_url,
 };
-use crate::{settings::Expected, webhook::target::Target};
+use crate::{glob, settings::Expected, webhook::target::Target};
 
 /// The fields, as they stand in the form.
 #[derive(Clone, Debug, Default)]
@@ -158,10 +158,7 @@ impl WebhookForm {
 
     /// The patterns of tags; an empty place between commas is none.
     fn patterns(&self) -> Vec<String> {
-        let patterns = split(&self.tags)
-            .into_iter()
-            .map(|pattern| pattern.trim().to_owned());
-        patterns.filter(|pattern| !pattern.is_empty()).collect()
+        glob::list(&self.tags)
     }
 
     /// Says at each field what is wrong with it; what belongs to none is given back.
@@ -345,33 +342,6 @@ fn shown(text: &str) -> String {
         (false, 0) => names.join(", "),
         (false, new) => format!("{} ({new} with a new value)", names.join(", ")),
     }
-}
-
-/// Splits patterns at commas and blanks, but for those within `{…}` and `[…]`, or behind a backslash: they are theirs.
-fn split(patterns: &str) -> Vec<&str> {
-    let (mut parts, mut begin, mut depth) = (Vec::new(), 0, 0_usize);
-    let mut is_escaped = false;
-    // Of a class, how many of its characters were met.
-    let mut in_class: Option<usize> = None;
-    for (place, character) in patterns.char_indices() {
-        match character {
-            _ if is_escaped => is_escaped = false,
-            '!' | '^' if in_class == Some(0) => {}
-            ']' if in_class.is_some_and(|met| met > 0) => in_class = None,
-            _ if in_class.is_some() => in_class = in_class.map(|met| met + 1),
-            '\\' => is_escaped = true,
-            '[' => in_class = Some(0),
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            ',' | '\n' | ' ' if depth == 0 => {
-                parts.extend(patterns.get(begin..place));
-                begin = place + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.extend(patterns.get(begin..));
-    parts
 }
 
 #[cfg(test)]

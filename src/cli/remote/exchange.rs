@@ -349,30 +349,26 @@ fn put(
 ) -> Result<Result<(Done, Option<String>), String>, Failure> {
     let path = path_of("/api/v1/repositories/", &item.repository, "/webhook");
     let there = client.send(Method::GET, &path, &[], Bytes::new())?;
-    let (condition, done) = match (there.status, there.etag.clone()) {
-        (StatusCode::OK, Some(etag)) => ((header::IF_MATCH, etag), Done::Changed),
+    let (condition, done) = match (there.status, &there.etag) {
+        (StatusCode::OK, Some(etag)) => ((header::IF_MATCH, etag.clone()), Done::Changed),
         (StatusCode::NOT_FOUND, _) => ((header::IF_NONE_MATCH, "*".to_owned()), Done::Added),
-        _ => return why_not(there).map(Err),
+        _ => return why_not(&there).map(Err),
     };
     let query = if is_dry { "?dry_run=true" } else { "" };
     let answered = client.send(Method::PUT, &format!("{path}{query}"), &[condition], item.body())?;
     if answered.status.is_success() {
         return Ok(Ok((done, sentences(&answered.body, "warnings"))));
     }
-    why_not(answered).map(Err)
+    why_not(&answered).map(Err)
 }
 
 /// Why the server does not take a webhook.
 ///
 /// # Errors
 /// It can't say so now: later it may take it.
-fn why_not(answered: Asked) -> Result<String, Failure> {
-    if matches!(
-        answered.status,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    ) {
-        answered.success()?;
-        return Ok(String::new());
+fn why_not(answered: &Asked) -> Result<String, Failure> {
+    if answered.is_not_now() {
+        return Err(answered.failure());
     }
     Ok(detail(&answered.body, answered.status))
 }

@@ -185,24 +185,31 @@ impl Client {
 impl Asked {
     /// What was answered, if that was what was asked for.
     fn success(self) -> Result<Value, Failure> {
-        let Self {
-            status, body: value, ..
-        } = self;
-        if status.is_success() {
-            return Ok(value);
+        if self.status.is_success() {
+            return Ok(self.body);
         }
-        let detail = value
-            .get("detail")
-            .and_then(Value::as_str)
-            .unwrap_or(status.as_str())
-            .to_owned();
-        let exit = match status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Exit::TryAgain,
+        Err(self.failure())
+    }
+
+    /// Whether it may be what was asked for later.
+    fn is_not_now(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        )
+    }
+
+    /// What it says that was not asked for.
+    fn failure(&self) -> Failure {
+        let detail = self.body.get("detail").and_then(Value::as_str);
+        let detail = detail.unwrap_or(self.status.as_str()).to_owned();
+        let exit = match self.status {
+            _ if self.is_not_now() => Exit::TryAgain,
             // What was asked for can't be.
             StatusCode::BAD_REQUEST => Exit::Usage,
             _ => Exit::Failure,
         };
-        Err(Failure::new(exit, anyhow!(detail)))
+        Failure::new(exit, anyhow!(detail))
     }
 }
 

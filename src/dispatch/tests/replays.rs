@@ -137,7 +137,6 @@ async fn a_newer_push_that_waits_is_not_passed_not_even_if_it_came_after_the_rep
     // It is failing, and nobody probes: the letters are marked, and wait behind one that goes first.
     states.happen(&named("ci"), Event::Enabled, "by hand");
     stage.happens(&named("ci"), Verdict::Failed { retry_after: None });
-    stage.happens(&named("ci"), Verdict::Failed { retry_after: None });
     stage.take(vec![push("acme/app", "2", &["ci"])]).await;
     let replayed = replay(&stage, Order::KeepNewest).await;
     assert_eq!(replayed.replayed, 0, "{replayed:?}");
@@ -192,9 +191,7 @@ async fn a_letter_that_is_marked_is_let_be_once_a_newer_push_has_come() {
     let (folder, hook) = (folder(), Hook::start(404).await);
     let stage = with_letters(&folder, &hook, UNPACED, &["1", "2"]).await;
     let states = &stage.dispatcher.0.parts.states;
-    for _ in 0..2 {
-        stage.happens(&named("ci"), Verdict::Failed { retry_after: None });
-    }
+    stage.happens(&named("ci"), Verdict::Failed { retry_after: None });
     hook.answer(503);
     let before = hook.came().len();
     // The first goes at once and its endpoint fails: both wait for that.
@@ -326,9 +323,7 @@ async fn a_test_is_one_of_its_kind_and_heals() {
     let (folder, hook) = (folder(), Hook::start(500).await);
     let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, UNPACED)]).await;
     let (ci, states) = (named("ci"), &stage.dispatcher.0.parts.states);
-    for _ in 0..2 {
-        stage.happens(&ci, Verdict::Failed { retry_after: None });
-    }
+    stage.happens(&ci, Verdict::Failed { retry_after: None });
     let sent = stage.dispatcher.test(&ci, None).await.unwrap();
     assert!(matches!(
         sent.outcome,
@@ -490,4 +485,29 @@ async fn nothing_is_sent_again_that_has_not_its_turn_when_the_process_is_to_end(
         "{ended}"
     );
     assert_eq!(hook.came().len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_before_its_turn_is_not_sent_again() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    with_letters(&folder, &hook, UNPACED, &["1", "2"])
+        .await
+        .stop()
+        .await;
+    let slow = Rate {
+        per_second: Some(1.0),
+    };
+    let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, slow)]).await;
+    let (dispatcher, ci) = (&stage.dispatcher, named("ci"));
+    let again = |number| dispatcher.redeliver(None, sequence(number), &ci, Order::Force, true);
+    again(1).await.unwrap();
+    let before = hook.came().len();
+    let mut second = Box::pin(again(2));
+    let step = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
+    assert!(step.is_err(), "{step:?}");
+    assert_eq!(stage.letters().discard(all()).await.unwrap(), 2);
+    let refused = second.await.unwrap_err();
+    assert!(matches!(refused, SendAgainError::Unknown), "{refused}");
+    assert_eq!(hook.came().len(), before);
+    stage.stop().await;
 }

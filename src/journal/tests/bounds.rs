@@ -63,13 +63,17 @@ fn many_short_runs_pile_up_no_segments() {
     }
 }
 
+fn segments_of_4_kib(count: u64) -> Options {
+    Options {
+        segment_size: 4096,
+        max_size: count * 4096,
+    }
+}
+
 #[test]
 fn past_its_bound_appends_are_refused_and_settlements_are_not() {
     let storage = Faulty::new();
-    let options = Options {
-        segment_size: 4096,
-        max_size: 5 * 4096,
-    };
+    let options = segments_of_4_kib(5);
     let mut hand = try_open(&storage, options).unwrap();
     let mut number = 0;
     let refused = loop {
@@ -97,10 +101,7 @@ fn past_its_bound_appends_are_refused_and_settlements_are_not() {
 #[test]
 fn a_journal_without_room_for_a_large_append_says_that_it_is_full_until_there_is() {
     let storage = Faulty::new();
-    let options = Options {
-        segment_size: 4096,
-        max_size: 8 * 4096,
-    };
+    let options = segments_of_4_kib(8);
     let large = |first| {
         (first..first + 30)
             .map(|number| Item::Push(push(number)))
@@ -127,6 +128,18 @@ fn a_journal_without_room_for_a_large_append_says_that_it_is_full_until_there_is
         other.append(large(3_000)).unwrap();
         return;
     }
+}
+
+#[test]
+fn an_append_that_no_journal_has_room_for_has_nobody_make_room() {
+    let storage = Faulty::new();
+    let mut hand = try_open(&storage, segments_of_4_kib(8)).unwrap();
+    hand.take(1).unwrap();
+    let huge = (1_000..1_200).map(|number| Item::Push(push(number))).collect();
+    let refused = hand.append(huge).unwrap_err();
+    assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
+    assert_eq!(hand.journal.health(), Health::Ready);
+    hand.take(2).unwrap();
 }
 
 #[test]
