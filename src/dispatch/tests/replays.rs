@@ -26,6 +26,20 @@ async fn with_letters(folder: &TempDir, hook: &Hook, rate: Rate, tags: &[&str]) 
     stage
 }
 
+/// A stage with two letters, of which the first was just sent again: the second has to wait, at so many a second.
+async fn with_a_letter_whose_turn_is_not_yet(folder: &TempDir, hook: &Hook, per_second: f64) -> Stage {
+    with_letters(folder, hook, UNPACED, &["1", "2"])
+        .await
+        .stop()
+        .await;
+    let per_second = Some(per_second);
+    let stage = Stage::start(folder, vec![endpoint("ci", &hook.url, Rate { per_second })]).await;
+    let (first, ci) = (sequence(1), named("ci"));
+    let sent = stage.dispatcher.redeliver(None, first, &ci, Order::Force, true);
+    sent.await.unwrap();
+    stage
+}
+
 async fn replay(stage: &Stage, order: Order) -> Replayed {
     stage.letters().replay(all(), order, Run::Real).await.unwrap()
 }
@@ -463,19 +477,9 @@ async fn somebody_may_send_to_an_endpoint_by_hand_while_a_set_goes_to_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_again_that_has_not_its_turn_when_the_process_is_to_end() {
     let (folder, hook) = (folder(), Hook::start(404).await);
-    with_letters(&folder, &hook, UNPACED, &["1", "2"])
-        .await
-        .stop()
-        .await;
-    let slow = Rate {
-        per_second: Some(0.02),
-    };
-    let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, slow)]).await;
-    let (dispatcher, ci) = (stage.dispatcher.clone(), named("ci"));
-    let again = |number| dispatcher.redeliver(None, sequence(number), &ci, Order::Force, true);
-    again(1).await.unwrap();
-    let before = hook.came().len();
-    let mut second = Box::pin(again(2));
+    let stage = with_a_letter_whose_turn_is_not_yet(&folder, &hook, 0.02).await;
+    let (dispatcher, ci, before) = (stage.dispatcher.clone(), named("ci"), hook.came().len());
+    let mut second = Box::pin(dispatcher.redeliver(None, sequence(2), &ci, Order::Force, true));
     let step = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
     assert!(step.is_err(), "{step:?}");
     let (ended, ()) = tokio::join!(second, stage.stop());
@@ -490,19 +494,9 @@ async fn nothing_is_sent_again_that_has_not_its_turn_when_the_process_is_to_end(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_discarded_before_its_turn_is_not_sent_again() {
     let (folder, hook) = (folder(), Hook::start(404).await);
-    with_letters(&folder, &hook, UNPACED, &["1", "2"])
-        .await
-        .stop()
-        .await;
-    let slow = Rate {
-        per_second: Some(1.0),
-    };
-    let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, slow)]).await;
-    let (dispatcher, ci) = (&stage.dispatcher, named("ci"));
-    let again = |number| dispatcher.redeliver(None, sequence(number), &ci, Order::Force, true);
-    again(1).await.unwrap();
-    let before = hook.came().len();
-    let mut second = Box::pin(again(2));
+    let stage = with_a_letter_whose_turn_is_not_yet(&folder, &hook, 1.0).await;
+    let (dispatcher, ci, before) = (&stage.dispatcher, named("ci"), hook.came().len());
+    let mut second = Box::pin(dispatcher.redeliver(None, sequence(2), &ci, Order::Force, true));
     let step = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
     assert!(step.is_err(), "{step:?}");
     assert_eq!(stage.letters().discard(all()).await.unwrap(), 2);
