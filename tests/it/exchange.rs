@@ -258,6 +258,7 @@ enum Then {
     HangsUp,
     IsSilent,
     SaysNotNow,
+    Refuses,
 }
 
 /// A server's socket that takes webhooks, as many as `takes` for good, and then does that.
@@ -279,13 +280,18 @@ fn socket(data: &Path, takes: usize, then: Then) -> mpsc::Receiver<()> {
             stream.read_exact(&mut vec![0; length]).unwrap();
             let is_set = head.starts_with(b"PUT ") && !head.windows(7).any(|part| part == b"dry_run");
             if is_set && count == takes {
-                reached.send(()).unwrap();
+                // Nobody may wait for more than the first.
+                let _ = reached.send(());
                 match then {
                     Then::HangsUp => {}
                     Then::IsSilent => open.push(stream),
-                    Then::SaysNotNow => {
+                    Then::SaysNotNow | Then::Refuses => {
                         let detail = r#"{"detail":"the file is in use"}"#;
-                        let head = "HTTP/1.1 503 Service Unavailable\r\nConnection: close";
+                        let status = match then {
+                            Then::Refuses => "422 Unprocessable Content",
+                            _ => "503 Service Unavailable",
+                        };
+                        let head = format!("HTTP/1.1 {status}\r\nConnection: close");
                         let length = detail.len();
                         let answer = format!("{head}\r\nContent-Length: {length}\r\n\r\n{detail}");
                         stream.write_all(answer.as_bytes()).unwrap();
@@ -306,12 +312,35 @@ fn socket(data: &Path, takes: usize, then: Then) -> mpsc::Receiver<()> {
     end
 }
 
-#[test]
-fn an_import_that_is_cut_off_tells_how_far_it_came() {
+fn three_webhooks() -> String {
     let webhooks: Vec<Value> = ["a", "b", "c"]
         .map(|name| json!({"repository": name, "url": "https://ci.example.com/"}))
         .to_vec();
-    let document = json!({"version": 1, "webhooks": webhooks}).to_string();
+    json!({"version": 1, "webhooks": webhooks}).to_string()
+}
+
+#[test]
+fn what_is_refused_after_all_is_not_imported_and_said_to_be() {
+    let kept = folder();
+    let file = kept.path().join("webhooks.json");
+    fs::write(&file, three_webhooks()).unwrap();
+    let _reached = socket(kept.path(), 1, Then::Refuses);
+    let ended = run(
+        kept.path(),
+        &["import", file.to_str().unwrap(), "--output", "json"],
+    );
+    assert_eq!(ended.status.code(), Some(1), "{}", text(&ended.stderr));
+    let told: Value = serde_json::from_str(&text(&ended.stdout)).unwrap();
+    assert_eq!(
+        (&told["imported"], &told["added"], &told["left"]),
+        (&json!(false), &json!(["a"]), &json!([]))
+    );
+    assert_eq!(told["refused"].as_array().unwrap().len(), 2, "{told}");
+}
+
+#[test]
+fn an_import_that_is_cut_off_tells_how_far_it_came() {
+    let document = three_webhooks();
     for (then, output_as) in [
         (Then::HangsUp, "text"),
         (Then::IsSilent, "text"),

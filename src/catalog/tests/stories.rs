@@ -129,6 +129,8 @@ fn a_story_has_so_many_bytes_of_bodies_and_answers_and_no_more() {
     let places: Vec<usize> = told.map(|(place, _)| place).collect();
     let wanted: Vec<usize> = (0..30).chain([34]).collect();
     assert_eq!(places, wanted, "of six pushes all, and of the seventh the newest");
+    let numbers: Vec<u64> = attempts.iter().map(|attempt| attempt.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5].repeat(9));
     // Another endpoint's are not looked at for one's.
     let sql = "INSERT INTO deliveries (push, endpoint, repository, webhook_id, state) \
                SELECT push, 'a-' || endpoint, repository, 'a-' || webhook_id, state FROM deliveries";
