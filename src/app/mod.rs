@@ -60,6 +60,7 @@ mod options;
 mod reload;
 mod restoring;
 mod shown;
+mod starter;
 
 pub use error::RunError;
 pub use reload::Load;
@@ -67,6 +68,7 @@ pub use reload::Load;
 use front::{Front, apply};
 use reload::Reloader;
 use restoring::restore;
+use starter::Starter;
 
 /// How long what was cut may take to end: it may hang on a disk that stands still.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -123,7 +125,8 @@ pub async fn run(config: Config, load: Load) -> Result<(), RunError> {
 async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, RunError> {
     let clock = Clock::system();
     make_data_dir(&config.data_dir)?;
-    let opened = open_journal(config, &clock).await?;
+    let starter = Starter::begin()?;
+    let opened = open_journal(&starter, config, &clock).await?;
     let Opened {
         journal,
         mut writer,
@@ -155,7 +158,8 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         history: history.clone(),
     };
     let (states, messenger) = health::build(config, parts).await?;
-    let restored = restore(&journal, notes, &queue, &endpoints, &settings).await?;
+    let restored = restore(&starter, &journal, notes, &queue, &endpoints, &settings).await?;
+    drop(starter);
     let parts = refusals::Parts {
         journal: journal.id(),
         queue: Arc::clone(&queue),
@@ -440,13 +444,12 @@ fn open_quarantine(data_dir: &Path) -> Result<Quarantine, RunError> {
     opened.map_err(|error| RunError::DataDir { path: folder, error })
 }
 
-async fn open_journal(config: &Config, clock: &Clock) -> Result<Opened, RunError> {
+async fn open_journal(starter: &Starter, config: &Config, clock: &Clock) -> Result<Opened, RunError> {
     let (directory, clock) = (config.data_dir.join(journal::DIRECTORY), clock.clone());
     let options = journal::Options {
         segment_size: u32::try_from(config.journal.segment_size).unwrap_or(u32::MAX),
         max_size: config.journal.max_size,
     };
     let open = move || Journal::open(&directory, options, clock);
-    let opened = tokio::task::spawn_blocking(open).await;
-    Ok(opened.map_err(|error| RunError::System(io::Error::other(error)))??)
+    Ok(starter.take(open).await??)
 }

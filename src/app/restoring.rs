@@ -1,10 +1,10 @@
 //! Fills the queues at a start.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{RunError, letters};
+use super::{RunError, letters, starter::Starter};
 use crate::{
     dispatch::Dispatcher,
     journal::{DeliveredPush, Journal, Notes},
@@ -32,6 +32,7 @@ pub(super) struct Restored {
 
 /// Fills the queues with what the journal still owes, and closes their windows.
 pub(super) async fn restore(
+    starter: &Starter,
     journal: &Journal,
     notes: Notes,
     queue: &Arc<Queue>,
@@ -78,6 +79,5 @@ pub(super) async fn restore(
             delivered,
         })
     };
-    let restored = tokio::task::spawn_blocking(restore).await;
-    restored.map_err(|error| RunError::System(io::Error::other(error)))?
+    starter.take(restore).await?
 }

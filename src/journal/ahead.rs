@@ -9,7 +9,7 @@ use std::{
 use super::{TOGETHER, extract::Extract, record::RawRecord, scan::Commit, segment::SegmentHeader};
 
 /// Extracts that wait, beside the two that are worked on.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 
 /// What was read, in order.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{
     io, mem,
     panic::resume_unwind,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -83,6 +83,9 @@ struct Shares<'a> {
     names: &'a Names,
     delivered: &'a Delivered,
     left: Mutex<IntoIter<Share>>,
+    /// What others handed over than the thread that made the notes, which lets go of them: else its allocator would keep
+    /// their memory.
+    done: Mutex<Vec<Share>>,
     /// How many pushes were met that are owed.
     met: AtomicU64,
 }
@@ -127,6 +130,7 @@ impl Notes {
             names: &self.names,
             delivered: &self.delivered,
             left: Mutex::new(shares.into_iter()),
+            done: Mutex::default(),
             met: AtomicU64::new(0),
         };
         let Some((first, others)) = takers.split_first_mut() else {
@@ -143,11 +147,13 @@ impl Notes {
                 let (shares, take) = (&shares, &take);
                 // Without it the others have more to do.
                 thread
-                    .spawn_scoped(scope, move || shares.hand_over(taker, take))
+                    .spawn_scoped(scope, move || {
+                        shares.hand_over(taker, take, |share| lock(&shares.done).push(share));
+                    })
                     .ok()
             };
             let others: Vec<_> = others.iter_mut().filter_map(spawn).collect();
-            shares.hand_over(first, &take);
+            shares.hand_over(first, &take, |_| lock(&shares.done).clear());
             for other in others {
                 if let Err(panic) = other.join() {
                     resume_unwind(panic);
@@ -201,6 +207,10 @@ impl Notes {
     }
 }
 
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Reads a push where it stands.
 fn read(
     journal: &Journal,
@@ -213,10 +223,10 @@ fn read(
 }
 
 impl Shares<'_> {
-    /// Hands over what others don't.
-    fn hand_over<T>(&self, taker: &mut T, take: &impl Fn(&mut T, OwedRun<'_>)) {
+    /// Hands over what others don't. `done` gets what is handed over.
+    fn hand_over<T>(&self, taker: &mut T, take: &impl Fn(&mut T, OwedRun<'_>), mut done: impl FnMut(Share)) {
         let (mut made, mut carried, mut new) = (None, Vec::new(), Vec::new());
-        let next = || self.left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = || lock(&self.left).next();
         while let Some(share) = next() {
             for (number, repository) in Group::numbers(share.place, [&share.carried, &share.new]) {
                 share.carried.copy(number, &mut carried);
@@ -224,6 +234,7 @@ impl Shares<'_> {
                 let notes = notes::all(&carried).chain(notes::all(&new));
                 self.hand_over_one(repository, &new, notes, &mut made, |run| take(taker, run));
             }
+            done(share);
         }
     }
 

@@ -93,15 +93,18 @@ pub(super) struct Live {
 impl Live {
     /// Takes up the next segment: what comes from here on stands in it.
     pub(super) fn begin(&mut self, number: u64, first: Sequence) {
+        let mut pushes = 0;
         if let Some(sealed) = self.segments.back_mut() {
             debug_assert!(sealed.number + 1 == number, "segment numbers have no gaps");
             sealed.slots.shrink_to_fit();
             sealed.carried.shrink_to_fit();
+            pushes = sealed.slots.len();
         }
         self.segments.push_back(SegmentIndex {
             number,
             first,
-            slots: Vec::new(),
+            // As many will be in this one, as a rule.
+            slots: Vec::with_capacity(pushes),
             carried: Vec::new(),
             live_bytes: 0,
             passed: (0, 0),

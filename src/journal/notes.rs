@@ -21,8 +21,9 @@ use crate::{
     push::{EndpointId, Pair, Sequence, Settlement},
 };
 
-/// Repositories are kept in so many groups, by number: what a group has takes no memory once it is handed over.
-const GROUPS: u32 = 16;
+/// Repositories are kept in so many groups, by number: what a group has takes no memory once it is handed over, and
+/// threads that hand groups over are done at almost the same time.
+const GROUPS: u32 = 32;
 
 /// The notes of one start.
 #[derive(Debug, Default)]
