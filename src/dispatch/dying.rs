@@ -26,13 +26,17 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+mod waiting;
+
+pub(super) use waiting::{Reason, Waiting};
+
 use super::{Dispatcher, Parts, letter_write::write, of_letter};
 use crate::{
-    clock::Timestamp,
-    push::{EndpointId, Pair, Settlement},
-    queue::{Orphans, Settled},
+    push::{EndpointId, Settlement},
+    queue::Orphans,
     telemetry::log::Throttle,
 };
+use waiting::found;
 
 /// So many may wait, but for those that are found at a start: they are in memory anyway.
 const WAITING_MAX: usize = 100_000;
@@ -64,55 +68,6 @@ const LAST_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The longest transactions before it is looked whether there is something else to do.
 const PRUNE_ROUNDS_MAX: usize = 200;
 
-/// Why a push was given up.
-#[derive(Clone, Debug)]
-pub(super) enum Reason {
-    /// In words that are always the same.
-    Fixed(&'static str),
-    /// In words of the moment, without any secret.
-    Said(Arc<str>),
-}
-
-impl Reason {
-    /// There is no such endpoint any more.
-    pub(super) fn gone(endpoint: &EndpointId) -> Self {
-        Self::Fixed(match endpoint {
-            EndpointId::Named(_) => "its endpoint is gone from the configuration",
-            EndpointId::Repository(_) => "its repository's webhook was removed",
-        })
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        match self {
-            Self::Fixed(text) => text,
-            Self::Said(text) => text,
-        }
-    }
-}
-
-/// A push that waits for its letter.
-#[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) pair: Pair,
-    pub(super) endpoint: Arc<EndpointId>,
-    pub(super) at: Timestamp,
-    pub(super) reason: Reason,
-    /// How many attempts there were, if that is known.
-    pub(super) attempts: Option<u32>,
-}
-
-impl Waiting {
-    pub(super) fn new(settled: &Settled, at: Timestamp, reason: Reason) -> Self {
-        Self {
-            pair: settled.pair(),
-            endpoint: Arc::clone(&settled.endpoint),
-            at,
-            reason,
-            attempts: settled.attempts,
-        }
-    }
-}
-
 /// All that wait.
 #[derive(Debug, Default)]
 pub(super) struct Dying {
@@ -123,6 +78,8 @@ pub(super) struct Dying {
     room: Notify,
     /// How many wait, those that are just being written included.
     waiting: AtomicUsize,
+    /// Those of them that were found.
+    found: AtomicUsize,
     lost: Throttle,
     /// How often it was tried to write some.
     #[cfg(test)]
@@ -155,6 +112,11 @@ impl Dying {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many wait that there is a bound on.
+    pub(super) fn bounded(&self) -> usize {
+        self.len().saturating_sub(self.found.load(Ordering::Relaxed))
     }
 
     /// Changes with each time that letters were written.
@@ -205,17 +167,14 @@ impl Dispatcher {
         {
             let mut line = dying.line();
             for waiting in given_up {
-                if dying.len() >= WAITING_MAX {
+                if dying.bounded() >= WAITING_MAX {
                     lost.push(waiting);
                 } else {
                     dying.waiting.fetch_add(1, Ordering::Relaxed);
                     line.waiting.push_back(waiting);
                 }
             }
-            if !line.keeps_all && dying.len() >= KEEP_ALL_FROM {
-                line.keeps_all = true;
-                self.0.parts.queue.keep_all(true);
-            }
+            self.keep_all_if_many(&mut line);
         }
         dying.news.notify_one();
         self.lose(lost, "too many wait for their dead letters");
@@ -234,16 +193,31 @@ impl Dispatcher {
         }
         let at = self.0.parts.clock.now();
         let dying = &self.0.dying;
-        dying.waiting.fetch_add(orphans.len(), Ordering::Relaxed);
+        let count = orphans.len();
         let waiting = orphans.into_iter().map(|(pair, endpoint)| Waiting {
             pair,
             reason: reason(&endpoint),
             attempts,
             endpoint: Arc::new(endpoint),
             at,
+            is_found: true,
         });
-        dying.line().waiting.extend(waiting);
+        {
+            let mut line = dying.line();
+            dying.waiting.fetch_add(count, Ordering::Relaxed);
+            dying.found.fetch_add(count, Ordering::Relaxed);
+            line.waiting.extend(waiting);
+            self.keep_all_if_many(&mut line);
+        }
         dying.news.notify_one();
+    }
+
+    /// Leaves in the queue what can wait there, once many wait here.
+    fn keep_all_if_many(&self, line: &mut Line) {
+        if !line.keeps_all && self.0.dying.len() >= KEEP_ALL_FROM {
+            line.keeps_all = true;
+            self.0.parts.queue.keep_all(true);
+        }
     }
 
     /// Why what an endpoint is owed is given up, now that it is given nothing.
@@ -278,7 +252,7 @@ impl Dispatcher {
     /// Settles all that waits, without letters: the journal is full, and none can be written.
     pub(super) fn shed(&self) {
         let waiting = self.0.dying.take(usize::MAX);
-        self.forget(waiting.len());
+        self.forget(waiting.len(), found(&waiting));
         self.lose(waiting, "the journal is full, and no dead letter can be written");
     }
 
@@ -378,6 +352,7 @@ impl Dispatcher {
         let (journal, settings) = (parts.journal.clone(), parts.settings.clone());
         let (bounds, now) = (self.0.options.letters, self.0.ages.now());
         let batch = dying.take(AT_ONCE);
+        let found_before = found(&batch);
         #[cfg(test)]
         dying.rounds.fetch_add(1, Ordering::AcqRel);
         let writing = tokio::task::spawn_blocking(move || {
@@ -403,9 +378,9 @@ impl Dispatcher {
                 );
             }
         }
+        let found_no_more = found_before.saturating_sub(found(&written.rest) + found(&written.unreadable));
         dying.put_back(written.rest);
         let is_too_much = self.set_aside(written.unreadable);
-        self.forget(written.ended);
         let count = written.letters.len();
         let settled = written
             .letters
@@ -418,7 +393,7 @@ impl Dispatcher {
             let which = of_letter(letter);
             parts.history.given_up(&which, &letter.reason, parts.clock.now());
         }
-        self.forget(count);
+        self.forget(written.ended + count, found_no_more);
         let mut line = dying.line();
         line.written += u64::from(count > 0);
         let fails_now = written.error.is_some();
@@ -446,8 +421,8 @@ impl Dispatcher {
         })
     }
 
-    /// Takes note that so many wait no longer.
-    fn forget(&self, count: usize) {
+    /// Takes note that so many wait no longer, some of which were found.
+    fn forget(&self, count: usize, found: usize) {
         if count == 0 {
             return;
         }
@@ -455,6 +430,7 @@ impl Dispatcher {
         let goes_on = {
             let mut line = dying.line();
             dying.waiting.fetch_sub(count, Ordering::Relaxed);
+            dying.found.fetch_sub(found, Ordering::Relaxed);
             let goes_on = line.keeps_all && dying.len() < KEEP_ALL_FROM / 2;
             if goes_on {
                 line.keeps_all = false;

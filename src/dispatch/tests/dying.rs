@@ -281,3 +281,29 @@ async fn pushes_that_cant_be_read_back_for_a_while_are_not_lost_however_many_the
     assert_eq!(stage.metric("shipbell_dead_letters_lost_total"), 0);
     stage.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_start_finds_takes_no_letter_from_others() {
+    const FOUND: u64 = 120_000;
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, UNPACED)]).await;
+    let locked = Locked::lock(&stage.settings_file());
+    let found = (1_000_000..1_000_000 + FOUND).map(|number| {
+        let sequence = Sequence::new(number).unwrap();
+        (Pair { sequence, place: 0 }, named("gone"))
+    });
+    stage.dispatcher.bury(found.collect(), None);
+    stage.take(vec![push("acme/app", "1", &["ci"])]).await;
+    hook.wait_for(2).await;
+    let dying = &stage.dispatcher.0.dying;
+    eventually("it is given up", async || {
+        dying.bounded() == 1 || stage.metric("shipbell_dead_letters_lost_total") > 0
+    })
+    .await;
+    assert!(dying.len() > 100_000, "as many as may wait, and more");
+    drop(locked);
+    stage.wait_for_letters(1).await;
+    eventually("nobody waits", async || dying.len() == 0).await;
+    assert_eq!(stage.metric("shipbell_dead_letters_lost_total"), 0);
+    stage.stop().await;
+}
