@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Health,
+    frame::FRAME_HEADER_BYTES,
     live::{Live, LivePush},
     reader::Reader,
     record, segment,
@@ -38,6 +39,9 @@ const STEP_RATIO: usize = 4;
 
 /// Remembered ids that one record carries at most.
 const IDS_PER_RECORD: usize = 16 * 1024;
+
+/// What a commit takes that carries ids alone, beside them.
+const COMMIT_BYTES: u64 = (FRAME_HEADER_BYTES + record::RECORD_HEADER_BYTES) as u64;
 
 /// How long the oldest segment is left alone when it can't be deleted.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -118,7 +122,8 @@ impl Writer {
     }
 
     /// Whether the oldest segment can be cleared with the room there is: on a full disk only that wins any, and
-    /// half of it stays for settlements.
+    /// half of it stays for settlements. Of one that owes nothing, ids may have all of it: they are written at once, and
+    /// what is won is a segment.
     fn can_finish(&self) -> bool {
         let Some(oldest) = self
             .segments
@@ -127,12 +132,19 @@ impl Writer {
         else {
             return true;
         };
-        let live = self.shared.live().oldest_bytes() + id_bytes(self.recent.count_in(oldest.number));
-        live <= self.segments.room_for(Purpose::Upkeep) as u64 / 2
+        let ids = self.recent.count_in(oldest.number);
+        let pushes = self.shared.live().oldest_bytes();
+        let room = self.segments.room_for(Purpose::Upkeep) as u64;
+        if pushes == 0 {
+            let commits = ids / IDS_PER_RECORD as u64 + 1;
+            id_bytes(ids) + commits * COMMIT_BYTES <= room
+        } else {
+            pushes + id_bytes(ids) <= room / 2
+        }
     }
 
     /// Whether the oldest segment is to go: nothing in it is live, or the sealed ones together hold more dead
-    /// bytes than they may.
+    /// bytes than they may. On a full disk it is enough that more is won than written again.
     fn is_carrying(&self) -> bool {
         let Some(oldest) = self.segments.oldest_sealed() else {
             return false;
@@ -141,7 +153,8 @@ impl Writer {
             let live = self.shared.live();
             (live.bytes(), live.newest_bytes(), live.oldest_bytes())
         };
-        if in_oldest == 0 && self.recent.count_in(oldest.number) == 0 {
+        let its_live = in_oldest + id_bytes(self.recent.count_in(oldest.number));
+        if its_live == 0 || (self.segments.no_space().is_some() && its_live <= oldest.bytes / 2) {
             return true;
         }
         let ids = id_bytes(self.recent.len() as u64);
@@ -252,6 +265,10 @@ impl Writer {
         if self.carrying.unopened.is_some() && !self.is_carrying() {
             // Nothing is kept from going by it any more.
             self.carrying.unopened = None;
+        }
+        if self.segments.no_space().is_some() {
+            // No push comes that would see to it, and what is not remembered need not be carried.
+            self.recent.forget(self.clock.now(), self.ids_durable);
         }
         if !self.may_carry() {
             return;

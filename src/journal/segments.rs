@@ -175,9 +175,11 @@ impl Segments {
         self.active.is_sealed
     }
 
-    /// How many bytes of records the next commit may have.
+    /// How many bytes of records the next commit may have. On a disk that has no room for the next segment, all that is
+    /// left of this one is for what makes room.
     pub(super) fn room_for(&self, purpose: Purpose) -> usize {
         let reserve = match purpose {
+            Purpose::Pushes if self.no_space.is_some() => return 0,
             Purpose::Pushes => self.reserve(),
             Purpose::Copies => self.reserve() / 2,
             Purpose::Upkeep => 0,
@@ -224,6 +226,14 @@ impl Segments {
             self.check_bound(capacity)?;
         }
         self.check_no_space()?;
+        if purpose == Purpose::Pushes && self.no_space.is_some() && !self.active.is_sealed {
+            // What is left of this segment is for pushes again, once there is a file for the next.
+            let ensured = self.spare.ensure();
+            self.judge(ensured)?;
+            if bytes <= self.room_for(purpose) {
+                return Ok(());
+            }
+        }
         let rolled = match self.save_cut() {
             Err(error) => Err(error),
             Ok(()) if capacity > usual => segment::create(&*self.storage, LARGE, capacity)
@@ -367,9 +377,16 @@ impl Segments {
         self.valid_bytes() + self.set_aside() + free <= 2 * live + usual
     }
 
-    /// Gets the next segment's file ready, off this thread, if it isn't.
+    /// Gets the next segment's file ready, off this thread, if it isn't. While this segment has room, a disk that has none
+    /// for the next is found out by it.
     pub(super) fn prepare_spare(&mut self) {
-        self.spare.prepare();
+        if self.no_space.is_some() {
+            return;
+        }
+        match self.spare.failure() {
+            Some(error) => drop(self.judge(Err(error))),
+            None => self.spare.prepare(),
+        }
     }
 
     /// The oldest segment, unless it is the active one.

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     segment,
-    storage::{Storage, StorageFile},
+    storage::{Storage, StorageFile, will_pass},
 };
 
 /// The file's name until it gets its header and its number.
@@ -57,6 +57,8 @@ pub(super) struct Spare {
 enum State {
     Absent,
     BeingMade(Maker),
+    /// It could not be made ahead, for another reason than that the disk is full. Whoever needs it tries again.
+    Failed,
     Ready(Arc<dyn StorageFile>),
 }
 
@@ -107,6 +109,30 @@ impl Spare {
         }
     }
 
+    /// What the disk that is full said when the file was to be made ahead, if that is known by now. It is told once.
+    pub(super) fn failure(&mut self) -> Option<io::Error> {
+        let State::BeingMade(maker) = &self.state else {
+            return None;
+        };
+        if !maker.thread.is_finished() {
+            return None;
+        }
+        let State::BeingMade(maker) = std::mem::replace(&mut self.state, State::Absent) else {
+            return None;
+        };
+        match maker.finish() {
+            Ok(file) => {
+                self.state = State::Ready(file);
+                None
+            }
+            Err(error) if will_pass(&error) => Some(error),
+            Err(_) => {
+                self.state = State::Failed;
+                None
+            }
+        }
+    }
+
     /// Sees to it that there is a file; waits for it, and makes it here if that failed elsewhere.
     pub(super) fn ensure(&mut self) -> io::Result<()> {
         let file = self.take()?;
@@ -119,7 +145,7 @@ impl Spare {
         let made = match std::mem::replace(&mut self.state, State::Absent) {
             State::Ready(file) => Some(file),
             State::BeingMade(maker) => maker.finish().ok(),
-            State::Absent => None,
+            State::Absent | State::Failed => None,
         };
         match made {
             Some(file) => Ok(file),
@@ -129,7 +155,7 @@ impl Spare {
 
     /// Bytes that the file takes, or will.
     pub(super) fn bytes_used(&self) -> u64 {
-        if matches!(self.state, State::Absent) {
+        if matches!(self.state, State::Absent | State::Failed) {
             0
         } else {
             self.bytes

@@ -36,6 +36,7 @@ mod model;
 mod overtaken;
 mod read;
 mod settled;
+mod space;
 mod sweep;
 mod tools;
 
@@ -59,8 +60,12 @@ fn clock() -> Clock {
 }
 
 fn try_open(storage: &Arc<Faulty>, options: Options) -> Result<Hand, OpenError> {
+    open_filling(storage, options, Filling::OnDemand)
+}
+
+fn open_filling(storage: &Arc<Faulty>, options: Options, filling: Filling) -> Result<Hand, OpenError> {
     let storage: Arc<dyn Storage> = Arc::<Faulty>::clone(storage);
-    let opened = recovery::open(&storage, options, clock(), Filling::OnDemand)?;
+    let opened = recovery::open(&storage, options, clock(), filling)?;
     let applied = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&applied);
     let mut pending =
