@@ -4,9 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use futures_util::future::Either;
 use tokio::time::Instant;
-use tracing::info;
 
-use super::instances::Instances;
 use crate::{
     catalog::History,
     dispatch::states::States,
@@ -28,7 +26,6 @@ pub(super) struct Front {
     pub(super) queue: Arc<Queue>,
     pub(super) sizing: Sizing,
     pub(super) history: History,
-    pub(super) instances: Arc<Instances>,
     pub(super) pending_max: usize,
 }
 
@@ -52,13 +49,7 @@ impl Intake for Front {
     }
 
     fn heard_from(&self, instance: &str) {
-        if self.instances.is_another(instance) {
-            info!(
-                instance,
-                "another process of the registry speaks: what tags name is asked for anew"
-            );
-            self.sizing.start_over();
-        }
+        self.sizing.heard_from(instance);
     }
 
     fn dropped(&self, dropped: Vec<Dropped>) {

@@ -54,7 +54,6 @@ mod admin;
 mod error;
 mod front;
 mod health;
-mod instances;
 mod letters;
 mod options;
 mod reload;
@@ -202,7 +201,6 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         queue: Arc::clone(&queue),
         sizing: sizing.clone(),
         history: history.clone(),
-        instances: Arc::default(),
         pending_max: config.ingest.max_pending,
     };
     let ingest = Ingest::new(

@@ -2,7 +2,8 @@
 //!
 //! It is when a whole batch waited for it until its deadline and not a single request of anybody's was
 //! answered meanwhile. From then on one quick request is tried now and then, and everybody else fails at
-//! once; the first answer, whatever it says, ends it.
+//! once; the first answer, whatever it says, ends it. A process of the registry that is heard from is up, or was a moment
+//! ago: the next one who asks tries at once.
 
 use std::{
     future::Future,
@@ -46,6 +47,8 @@ struct State {
     missed: Option<(Instant, RegistryError)>,
     /// When it was last found silent, if it is known to be down.
     silent_at: Option<Instant>,
+    /// Whether a new process of it was heard from, and nobody tried since.
+    is_heard: bool,
 }
 
 impl Health {
@@ -55,11 +58,17 @@ impl Health {
             return true;
         }
         let _turn = self.probe.lock().await;
-        let silent_at = self.state().silent_at;
-        match silent_at {
-            None => return true,
-            Some(silent_at) if silent_at.elapsed() < PROBE_PAUSE => return false,
-            Some(_) => self.state().silent_at = Some(Instant::now()),
+        {
+            let mut state = self.state();
+            let Some(silent_at) = state.silent_at else {
+                return true;
+            };
+            // Taken by one: should it be down all the same, the others go by what this one finds.
+            let is_heard = std::mem::take(&mut state.is_heard);
+            if silent_at.elapsed() < PROBE_PAUSE && !is_heard {
+                return false;
+            }
+            state.silent_at = Some(Instant::now());
         }
         let answer = probe.await;
         self.note(&answer);
@@ -80,9 +89,16 @@ impl Health {
             return;
         }
         state.answered_at = Some(Instant::now());
+        state.is_heard = false;
         if state.silent_at.take().is_some() {
             info!("the registry answers again");
         }
+    }
+
+    /// A new process of the registry tells of something. Not for each event: where the registry can reach us and we can't
+    /// reach it, everybody would wait for a try of his own.
+    pub(super) fn heard(&self) {
+        self.state().is_heard = true;
     }
 
     /// Whether the registry answered last.
@@ -151,6 +167,33 @@ mod tests {
         assert!(ask(Err(RegistryError::NotFound)).await, "an answer is an answer");
         assert!(ask(SILENCE).await);
         assert_eq!(tried.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_heard_from_is_tried_at_once_by_one_alone() {
+        let health = Health::default();
+        let tried = AtomicUsize::new(0);
+        let ask = async |answer: Result<(), RegistryError>| {
+            let probe = async {
+                tried.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PROBE_TIMEOUT).await;
+                answer
+            };
+            health.admits(probe).await
+        };
+        let three = async || tokio::join!(ask(SILENCE), ask(SILENCE), ask(SILENCE));
+        health.waited_in_vain(Instant::now());
+        health.heard();
+        assert_eq!(three().await, (false, false, false));
+        assert_eq!(tried.swap(0, Ordering::Relaxed), 1, "it is down all the same");
+        // By whoever waited for it since before it came back.
+        health.heard();
+        health.waited_in_vain(Instant::now());
+        assert!(ask(Ok(())).await);
+        tokio::time::advance(PROBE_TIMEOUT).await;
+        health.waited_in_vain(Instant::now());
+        assert!(!ask(Ok(())).await, "what was heard before it answered is over");
+        assert_eq!(tried.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]

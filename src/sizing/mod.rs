@@ -34,7 +34,7 @@ use std::{
 
 use futures_util::future::{join, join_all};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     image::{Digest, MediaType, RepositoryName},
@@ -45,6 +45,7 @@ use crate::{
 
 mod content;
 mod health;
+mod instances;
 mod ledger;
 mod load;
 mod manifests;
@@ -56,6 +57,7 @@ mod tests;
 use content::Content;
 use health::PROBE_TIMEOUT;
 pub use health::Reach;
+use instances::{Instances, Speaker};
 use manifests::{Call, Manifests, Standing, Unavailable};
 use repositories::Repositories;
 
@@ -101,6 +103,7 @@ pub struct Sizing(Arc<Inner>);
 struct Inner {
     manifests: Manifests,
     repositories: Repositories,
+    instances: Instances,
 }
 
 impl Sizing {
@@ -110,6 +113,7 @@ impl Sizing {
         Self(Arc::new(Inner {
             manifests: Manifests::new(registry, options.manifest_bytes_max),
             repositories: Repositories::new(options.repositories_max, options.entries_max),
+            instances: Instances::default(),
         }))
     }
 
@@ -150,8 +154,24 @@ impl Sizing {
         self.0.repositories.weigh(&known);
     }
 
+    /// Takes note of which process of the registry speaks, before what it says is applied.
+    pub fn heard_from(&self, instance: &str) {
+        let speaker = self.0.instances.hear(instance);
+        if speaker == Speaker::Known {
+            return;
+        }
+        self.0.manifests.health.heard();
+        if speaker == Speaker::Another {
+            info!(
+                instance,
+                "another process of the registry speaks: what tags name is asked for anew"
+            );
+            self.start_over();
+        }
+    }
+
     /// Forgets what is known of all repositories: things may have happened that no event told. What is being sized goes on.
-    pub fn start_over(&self) {
+    fn start_over(&self) {
         self.0.repositories.clear();
     }
 

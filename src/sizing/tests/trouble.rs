@@ -142,6 +142,27 @@ async fn a_registry_known_to_be_down_is_not_waited_for_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_registry_known_to_be_down_is_asked_once_a_new_process_of_it_speaks() {
+    let Bench { fake, sizing } = Bench::start().await;
+    let address = fake.address;
+    drop(fake);
+    let image = Made::image(("c", 1), &[]);
+    let size = async |milliseconds: u64| {
+        let deadline = Instant::now() + Duration::from_millis(milliseconds);
+        let sizes = sizing.size(&repository(), vec![pushed(&image)], deadline).await;
+        (sizes[0].image_size, sizes[0].repository_size)
+    };
+    assert_eq!(size(600).await, (None, None));
+    let fake = Fake::start_at(address).await;
+    fake.put(&repository(), &image);
+    fake.tag(&repository(), "v1", &image.digest);
+    assert_eq!(size(20_000).await, (None, None));
+    assert_eq!(fake.calls(), 0, "it is known to be down");
+    sizing.heard_from("one");
+    assert_eq!(size(20_000).await, (Some(1), Some(1 + image.bytes())));
+}
+
+#[tokio::test]
 async fn a_deadline_already_past_says_nothing_about_the_registry() {
     let bench = Bench::start().await;
     let image = Made::image(("c", 1), &[]);

@@ -14,26 +14,44 @@ const KNOWN_MAX: usize = 64;
 /// An id that is longer is told apart by its beginning: the registry's are UUIDs.
 const ID_BYTES_MAX: usize = 64;
 
+/// What is known of a process that speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaker {
+    /// It was heard before.
+    Known,
+    /// None was.
+    First,
+    /// Others were.
+    Another,
+}
+
 /// Those that were heard from, the newest last.
 #[derive(Debug, Default)]
 pub(super) struct Instances(RwLock<VecDeque<Box<str>>>);
 
 impl Instances {
-    /// Whether this one speaks for the first time, and another did before.
-    pub(super) fn is_another(&self, id: &str) -> bool {
+    /// Takes note that this one speaks, and says what was known of it before.
+    pub(super) fn hear(&self, id: &str) -> Speaker {
         let id = id.get(..id.floor_char_boundary(ID_BYTES_MAX)).unwrap_or_default();
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if known.iter().any(|known| **known == *id) {
-            return false;
+            return Speaker::Known;
         }
         drop(known);
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let is_another = !known.is_empty() && !known.iter().any(|known| **known == *id);
+        if known.iter().any(|known| **known == *id) {
+            return Speaker::Known;
+        }
+        let speaker = if known.is_empty() {
+            Speaker::First
+        } else {
+            Speaker::Another
+        };
         if known.len() == KNOWN_MAX {
             known.pop_front();
         }
         known.push_back(id.into());
-        is_another
+        speaker
     }
 }
 
@@ -42,17 +60,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_one_is_told_once_and_the_first_one_not() {
+    fn each_one_is_new_once_and_the_first_one_is_told_from_the_others() {
         let instances = Instances::default();
-        assert!(!instances.is_another("one"));
-        assert!(!instances.is_another("one"));
-        assert!(instances.is_another("two"));
-        assert!(!instances.is_another("two") && !instances.is_another("one"));
+        assert_eq!(instances.hear("one"), Speaker::First);
+        assert_eq!(instances.hear("one"), Speaker::Known);
+        assert_eq!(instances.hear("two"), Speaker::Another);
+        assert_eq!(instances.hear("two"), Speaker::Known);
+        assert_eq!(instances.hear("one"), Speaker::Known);
         for number in 0..2 * KNOWN_MAX {
-            assert!(instances.is_another(&format!("number {number}")));
+            assert_eq!(instances.hear(&format!("number {number}")), Speaker::Another);
         }
-        assert!(instances.is_another("one"), "it is forgotten");
+        assert_eq!(instances.hear("one"), Speaker::Another, "it is forgotten");
         let long = "é".repeat(ID_BYTES_MAX);
-        assert!(instances.is_another(&long) && !instances.is_another(&long));
+        assert_eq!(instances.hear(&long), Speaker::Another);
+        assert_eq!(instances.hear(&long), Speaker::Known);
     }
 }
