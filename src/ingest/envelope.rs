@@ -1,8 +1,8 @@
 //! The registry's wire types: what CNCF Distribution POSTs, the fields that are kept, nothing more.
 //!
 //! Lenient by design, for the registry resends for ever what we refuse: a field that is missing, `null`,
-//! an empty string or 0 all mean the same, unknown ones are passed over, and one event that can't be read
-//! doesn't lose the others. Source: `notifications/event.go` of CNCF Distribution 2.8 to 3.1.
+//! an empty string or 0 all mean the same, and so does a size that can't be one; unknown ones are passed over, and one event
+//! that can't be read doesn't lose the others. Source: `notifications/event.go` of CNCF Distribution 2.8 to 3.1.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -236,8 +236,11 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::
     deserializer.deserialize_any(Text)
 }
 
+/// A count of bytes; 0 for anything that is none, be it negative, fractional, past any bound, or no number. The registry has
+/// the right one, so a wrong one must not cost the push its webhook.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    Ok(raw.get().parse().unwrap_or_default())
 }
 
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
@@ -399,12 +402,42 @@ mod tests {
 
     #[test]
     fn an_event_that_cannot_be_read_does_not_lose_the_others() {
-        let body = r#"{"events":[{"id":"1"},{"id":2},[],{"target":{"size":-1}},{"id":"\ud800"},{"id":"3"}]}"#;
+        let body = r#"{"events":[{"id":"1"},{"id":2},[],{"target":{"tag":1}},{"id":"\ud800"},{"id":"3"}]}"#;
         let events = events(body);
         let ids: Vec<_> = events.iter().map(|e| e.as_ref().ok().map(|e| &*e.id)).collect();
         assert_eq!(ids, [Some("1"), None, None, None, None, Some("3")]);
         let envelope = Envelope::parse(body.as_bytes()).unwrap();
         assert_eq!(envelope.events().nth(1).unwrap().0, r#"{"id":2}"#);
+    }
+
+    #[test]
+    fn a_size_that_is_none_counts_as_left_out() {
+        let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+        for (size, read) in [
+            ("7", 7),
+            ("18446744073709551615", u64::MAX),
+            ("18446744073709551616", 0),
+            ("-1", 0),
+            ("-0", 0),
+            ("7.5", 0),
+            ("7e0", 0),
+            ("1e999", 0),
+            ("null", 0),
+            ("true", 0),
+            (r#""7""#, 0),
+            (r#"{"bytes":7}"#, 0),
+            (&*deep, 0),
+        ] {
+            let target = format!(r#"{{"size":{size},"length":{size},"references":[{{"size":{size}}}]}}"#);
+            let body = format!(r#"{{"events":[{{"id":"1","target":{target}}}]}}"#);
+            let at_once = Envelope::sound(body.as_bytes()).unwrap();
+            for event in at_once.chain(events(&body).into_iter().map(Result::unwrap)) {
+                let target = event.target;
+                let sizes = [target.size, target.length, target.references[0].size];
+                assert_eq!(sizes, [read; 3], "{size:.40}");
+            }
+        }
+        assert!(Envelope::parse(br#"{"events":[{"target":{"size":-}}]}"#).is_err());
     }
 
     #[test]
