@@ -95,6 +95,11 @@ impl RegistryError {
         }
     }
 
+    /// Whether it was asked in a way that it does not take.
+    pub(super) fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Status { status: 400, .. })
+    }
+
     /// The error that a status other than success is.
     pub(super) fn from_status(status: StatusCode, retry_after: Option<Duration>) -> Self {
         match status {

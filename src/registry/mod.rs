@@ -7,7 +7,10 @@
 //!
 //! Sources: the OCI distribution spec, and CNCF Distribution 2.8 to 3.1 where it differs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -99,6 +102,8 @@ struct Inner {
     timeout: Duration,
     concurrency: usize,
     shares: Shares,
+    /// Whether it said that pages of tags as large as ours are too large.
+    refuses_page_size: AtomicBool,
     metrics: Option<Metrics>,
 }
 
@@ -129,6 +134,7 @@ impl Client {
             timeout: options.timeout,
             concurrency,
             shares: Shares::new(concurrency, options.timeout),
+            refuses_page_size: AtomicBool::new(false),
             metrics: options.metrics,
         })))
     }

@@ -1,5 +1,7 @@
 //! `tags/list`, page by page.
 
+use std::sync::atomic::Ordering;
+
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use url::Url;
@@ -16,7 +18,8 @@ const PAGES_MAX: usize = 10_000;
 /// The most tags that are taken.
 const TAGS_MAX: usize = 1_000_000;
 
-/// How many tags a page should have. Distribution 2.8 takes no notice, 3.x answers more with 400.
+/// How many tags a page should have. Distribution 2.8 takes no notice, and 3.x answers 400 where that is more than its
+/// `tags.maxtags`, 1000 unless somebody set it lower. Without a number it tells all tags at once.
 const PAGE_TAGS: usize = 1000;
 
 #[derive(Deserialize)]
@@ -32,11 +35,24 @@ impl Client {
     /// # Errors
     /// See [`RegistryError`]; a page that is at another origin is malformed.
     pub async fn tags(&self, repository: &RepositoryName) -> Result<Vec<Tag>, RegistryError> {
-        let mut url = self.url(repository, &format!("tags/list?n={PAGE_TAGS}"))?;
+        let plain = self.url(repository, "tags/list")?;
+        let mut url = plain.clone();
+        let mut is_sized = !self.0.refuses_page_size.load(Ordering::Relaxed);
+        if is_sized {
+            url.set_query(Some(&format!("n={PAGE_TAGS}")));
+        }
         let mut tags = Vec::new();
         for _ in 0..PAGES_MAX {
             let asked = Box::pin(self.tag_page(repository, &url, &mut tags));
-            let next = self.0.shares.have(repository, asked).await?;
+            let next = match self.0.shares.have(repository, asked).await {
+                Err(error) if is_sized && error.is_bad_request() => {
+                    self.0.refuses_page_size.store(true, Ordering::Relaxed);
+                    Some(plain.clone())
+                }
+                next => next?,
+            };
+            // From the second page on the registry says what is asked.
+            is_sized = false;
             match next {
                 None => return Ok(tags),
                 Some(next) if next == url => {

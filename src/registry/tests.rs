@@ -170,6 +170,36 @@ async fn a_page_that_is_said_to_be_elsewhere_is_asked_for_at_the_registry() {
 }
 
 #[tokio::test]
+async fn a_registry_that_refuses_the_size_of_a_page_is_asked_without_one_from_then_on() {
+    let fake = Fake::start().await;
+    fake.tag(&repository(), "a", &image().digest);
+    let refusal = r#"{"errors":[{"code":"PAGINATION_NUMBER_INVALID","detail":{"n":1000}}]}"#;
+    fake.hook(move |asked| asked.query.starts_with("n=").then(|| respond(400, &[], refusal)));
+    let client = fake.client();
+    let list = "GET /v2/acme/app/tags/list";
+    for expected in [&[&format!("{list}?n=1000"), list][..], &[list]] {
+        let tags = client.tags(&repository()).await.unwrap();
+        assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a"]);
+        let asked: Vec<_> = fake.take_asked().iter().map(Asked::line).collect();
+        assert_eq!(asked, expected);
+    }
+    // What is refused without a size, or on a later page, is refused.
+    fake.hook(|_| Some(respond(400, &[], "")));
+    assert!(client.tags(&repository()).await.unwrap_err().is_bad_request());
+    assert_eq!(fake.take_asked().len(), 1);
+    fake.hook(|asked| match asked.query.as_str() {
+        "n=1000" => {
+            let link = "</v2/acme/app/tags/list?last=a&n=1000>; rel=next";
+            Some(respond(200, &[("link", link)], r#"{"tags":["a"]}"#))
+        }
+        _ => Some(respond(400, &[], "")),
+    });
+    let error = fake.client().tags(&repository()).await.unwrap_err();
+    assert!(error.is_bad_request(), "{error}");
+    assert_eq!(fake.take_asked().len(), 2);
+}
+
+#[tokio::test]
 async fn a_page_that_leads_to_itself_is_malformed() {
     let fake = Fake::start().await;
     fake.hook(|asked| {
