@@ -3,7 +3,7 @@
 use super::{
     Intake,
     envelope::{Envelope, Event, Unreadable},
-    filter::{Arrival, Filter, Verdict, bounded_id, cut},
+    filter::{Arrival, Filter, Ignored, Verdict, bounded_id, cut},
 };
 use crate::{
     clock::Timestamp,
@@ -107,7 +107,9 @@ impl Judged {
                 self.dropped.push(dropped(event, rule, now));
             }
         };
-        if !event.source.instance_id.is_empty() {
+        // Another registry's process says nothing of this one.
+        let is_ours = !matches!(verdict, Verdict::Ignore(Ignored::OtherHost));
+        if is_ours && !event.source.instance_id.is_empty() {
             intake.heard_from(&event.source.instance_id);
         }
         match verdict {

@@ -64,7 +64,7 @@ pub trait Intake: Clone + Send + Sync + 'static {
         references: &[Reference],
     );
 
-    /// Tells which process of the registry speaks, before it is told what it says. Must not wait.
+    /// Tells which process of the registry that is listened to speaks, before it is told what it says. Must not wait.
     fn heard_from(&self, instance: &str) {
         let _ = instance;
     }

@@ -16,9 +16,10 @@ use tokio::{
 use super::*;
 use crate::{clock::Timestamp, listener, push::Change, telemetry::labels::ListenerName};
 
-/// How long any of this may take before it counts as hung.
 mod bodies;
+mod speakers;
 
+/// How long any of this may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Default)]
@@ -130,17 +131,20 @@ fn plain() -> listener::Options {
     listener::Options::plain("127.0.0.1:0".parse().unwrap())
 }
 
-fn serve(options: Options, listener: listener::Options) -> Served {
-    let everything: GlobSet = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
-    let filter = Filter::new(filter::Options {
-        repositories: everything,
+fn everything() -> filter::Options {
+    filter::Options {
+        repositories: GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap(),
         exclude_repositories: GlobSet::empty(),
         exclude_tags: GlobSet::empty(),
         exclude_actors: GlobSet::empty(),
         untagged: filter::Untagged::Quiet,
         referrers: filter::Referrers::Quiet,
         accept_hosts: Vec::new(),
-    });
+    }
+}
+
+fn serve(options: Options, listener: listener::Options) -> Served {
+    let filter = Filter::new(everything());
     let clock = Clock::from_fn(now);
     let metrics = Metrics::new(&clock);
     let folder = tempfile::tempdir().unwrap();
@@ -473,21 +477,4 @@ async fn idle_clients_and_slow_ones_never_keep_a_registry_out() {
     }
     assert_eq!(served.intake.taken().len(), 20);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-}
-
-#[tokio::test]
-async fn it_is_told_which_process_of_the_registry_speaks() {
-    let served = serve(options(), plain());
-    let delete = |instance: &str| {
-        format!(
-            r#"{{"action":"delete","target":{{"repository":"acme/app","tag":"1"}},"source":{{"addr":"r:5000","instanceID":"{instance}"}}}}"#
-        )
-    };
-    let body = format!(
-        r#"{{"events":[{},{},{{"action":"pull","source":null}}]}}"#,
-        delete("one"),
-        delete("two")
-    );
-    assert_eq!(served.post(&body).await, 202);
-    assert_eq!(*served.intake.0.heard_from.lock().unwrap(), ["one", "two"]);
 }
