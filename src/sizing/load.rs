@@ -1,6 +1,6 @@
 //! Reading a repository's list of tags, once.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -59,6 +59,7 @@ impl Manifests {
             Some((read_at, list)) if read_at == emptied => list,
             _ => {
                 progress.named.clear();
+                self.has_listed.store(true, Ordering::Relaxed);
                 let request = || self.client.tags(&call.name);
                 // A registry whose tags can't be listed at all: not a repository without tags.
                 let tags = self.ask(call, request).await?;

@@ -160,6 +160,8 @@ pub(super) struct Manifests {
     pub(super) client: Client,
     cache: Cache<Digest, Arc<Content>, Bytes>,
     pub(super) health: Health,
+    /// Whether any repository's list of tags was asked for.
+    pub(super) has_listed: AtomicBool,
 }
 
 impl fmt::Debug for Manifests {
@@ -179,6 +181,7 @@ impl Manifests {
             client,
             cache: Cache::with_weighter(items, cache_bytes_max, Bytes),
             health: Health::default(),
+            has_listed: AtomicBool::new(false),
         }
     }
 

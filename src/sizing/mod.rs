@@ -156,15 +156,17 @@ impl Sizing {
 
     /// Takes note of which process of the registry speaks, before what it says is applied.
     pub fn heard_from(&self, instance: &str) {
-        let speaker = self.0.instances.hear(instance);
-        if speaker == Speaker::Known {
-            return;
-        }
+        let may_have_missed = match self.0.instances.hear(instance) {
+            Speaker::Known => return,
+            // Lists that were read for pushes from before this start may have been another's, which nobody heard since.
+            Speaker::First => self.0.manifests.has_listed.load(Ordering::Relaxed),
+            Speaker::Another => true,
+        };
         self.0.manifests.health.heard();
-        if speaker == Speaker::Another {
+        if may_have_missed {
             info!(
                 instance,
-                "another process of the registry speaks: what tags name is asked for anew"
+                "a process of the registry speaks that was not heard before: what tags name is asked for anew"
             );
             self.start_over();
         }

@@ -329,11 +329,11 @@ async fn a_deleted_repository_needs_no_list_and_grows_from_nothing() {
 #[tokio::test]
 async fn what_no_event_told_is_seen_once_all_is_asked_for_anew() {
     let bench = Bench::start().await;
+    bench.sizing.heard_from("one");
     let (known, lost) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
     bench.push("known", &known);
     let size = async || bench.size(pushed(&known)).await.repository_size;
     assert_eq!(size().await, Some(1 + known.bytes()));
-    bench.sizing.heard_from("one");
     bench.fake.put(&repository(), &lost);
     bench.fake.tag(&repository(), "lost", &lost.digest);
     assert_eq!(size().await, Some(1 + known.bytes()), "only events move it");
@@ -341,4 +341,30 @@ async fn what_no_event_told_is_seen_once_all_is_asked_for_anew() {
     assert_eq!(bench.sizing.tags(&repository()), None);
     assert_eq!(size().await, Some(6 + known.bytes() + lost.bytes()));
     assert_eq!(bench.sizing.tags(&repository()), Some(2));
+}
+
+#[tokio::test]
+async fn the_first_process_that_is_heard_has_all_asked_for_anew_only_if_tags_were_read_before() {
+    let bench = Bench::start().await;
+    let (known, lost) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    let size = async || bench.size(pushed(&known)).await.repository_size;
+    assert_eq!(size().await, Some(1 + known.bytes()));
+    bench.fake.put(&repository(), &lost);
+    bench.fake.tag(&repository(), "lost", &lost.digest);
+    bench.sizing.heard_from("one");
+    assert_eq!(size().await, Some(6 + known.bytes() + lost.bytes()));
+
+    let bench = Bench::start().await;
+    for image in [&known, &lost] {
+        bench.fake.put(&repository(), image);
+    }
+    bench.sizing.apply(&tagged("lost", &lost.digest));
+    bench.sizing.heard_from("one");
+    let size = bench.size(pushed(&known)).await.repository_size;
+    assert_eq!(
+        size,
+        Some(6 + known.bytes() + lost.bytes()),
+        "what was told is kept"
+    );
 }
