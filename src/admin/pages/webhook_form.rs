@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::{
     super::{
-        draft::{EVERY_TAG, FieldError, MASK, WebhookDraft},
+        draft::{EVERY_TAG, FieldError, MASK, WebhookDraft, is_mask},
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
@@ -114,7 +114,7 @@ impl WebhookForm {
             ChangeError::Invalid(vec![FieldError { pointer, detail }])
         };
         // As they were shown they are not what was typed, nor what was saved before that.
-        let is_as_shown = self.url == self.again_url || query(&self.url) == Some(MASK);
+        let is_as_shown = self.url == self.again_url || query(&self.url).is_some_and(is_mask);
         if !self.again_url.is_empty() && is_as_shown {
             return Err(invalid("/url", URL_AGAIN.to_owned()));
         }
