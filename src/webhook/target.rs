@@ -3,6 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use data_encoding::HEXUPPER;
 use http::{HeaderValue, Uri, uri::Scheme};
 use url::Url;
 
@@ -87,9 +88,7 @@ impl Target {
                 .build()
         };
         Ok(Self {
-            uri: uri(query_as_typed(text).or(url.query()))
-                .or_else(|_| uri(url.query()))
-                .map_err(|_| InvalidUrl::Unsendable)?,
+            uri: uri(query_as_typed(text).as_deref()).map_err(|_| InvalidUrl::Unsendable)?,
             authorization: basic(&url),
             shown: masked_url(&url),
         })
@@ -136,12 +135,27 @@ pub(super) fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(usual)
 }
 
-/// The query, in the very characters that were typed, when they are ones that HTTP takes: a URL parser
-/// rewrites some of them (`'` as `%27`), and a receiver that compares tokens byte by byte would notice.
-fn query_as_typed(text: &str) -> Option<&str> {
+/// The query, in the very characters that were typed, but for those that HTTP can't carry: a URL parser rewrites more of
+/// them (`'` as `%27`), and a receiver that compares tokens byte by byte would notice. Tabs and line breaks are left out,
+/// as every URL parser does.
+fn query_as_typed(text: &str) -> Option<String> {
     let is_space_or_control = |c: char| c <= ' ';
     let (_, query) = text.trim_matches(is_space_or_control).split_once('?')?;
-    query.bytes().all(|byte| byte.is_ascii_graphic()).then_some(query)
+    let mut typed = String::with_capacity(query.len());
+    for byte in query.bytes() {
+        match byte {
+            b'\t' | b'\n' | b'\r' => {}
+            b'"' | b'<' | b'>' => escape(&mut typed, byte),
+            byte if byte.is_ascii_graphic() => typed.push(char::from(byte)),
+            byte => escape(&mut typed, byte),
+        }
+    }
+    Some(typed)
+}
+
+fn escape(text: &mut String, byte: u8) {
+    text.push('%');
+    HEXUPPER.encode_append(&[byte], text);
 }
 
 fn basic(url: &Url) -> Option<HeaderValue> {
@@ -209,6 +223,7 @@ mod tests {
         for typed in [
             "http://a/hook?token=a'b|c{d}%27+~",
             "http://a/hook?a=1?b=2&c",
+            "http://a/?!$%&'()*+,-./0:;=?@A[\\]^_`a{|}~",
             "http://a:8080/?",
             "http://[::1]:81/x",
         ] {
@@ -216,6 +231,10 @@ mod tests {
         }
         assert_eq!(uri(" http://a/?x y\n"), "http://a/?x%20y");
         assert_eq!(uri("http://a/?é"), "http://a/?%C3%A9");
+        assert_eq!(
+            uri("http://a/?t=a'b\"|<é>{%27\u{7f}\t\r\nc"),
+            "http://a/?t=a'b%22|%3C%C3%A9%3E{%27%7Fc"
+        );
         assert_eq!(uri("http://a:80"), "http://a/");
         assert_eq!(uri("https://müller.example/"), "https://xn--mller-kva.example/");
     }
