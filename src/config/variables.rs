@@ -1,6 +1,6 @@
 //! The environment's layer.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 use figment::value::{Dict, Value};
 
@@ -13,6 +13,8 @@ use super::{
 const PREFIX: &str = "SHIPBELL_";
 /// Names the configuration file; not a key.
 const FILE: &str = "SHIPBELL_CONFIG";
+/// What the ports of Kubernetes' services speak.
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// What the environment says.
 #[derive(Default)]
@@ -48,7 +50,7 @@ pub(super) fn read(
             environment.file = Some(value).filter(|value| !value.is_empty()).map(PathBuf::from);
             continue;
         }
-        if is_service_link(&name) {
+        if value.to_str().is_some_and(|value| is_service_link(&name, value)) {
             continue;
         }
         let set = match value.into_string() {
@@ -71,23 +73,42 @@ fn key_of(name: &str) -> String {
     key.to_lowercase().replace("__", ".")
 }
 
-/// Whether Kubernetes sets it: for every service of the namespace, `<SERVICE>_SERVICE_HOST`,
-/// `<SERVICE>_SERVICE_PORT[_<NAME>]`, `<SERVICE>_PORT[_<NUMBER>_<PROTOCOL>[_ADDR|_PORT|_PROTO]]`
-/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
-fn is_service_link(name: &str) -> bool {
+/// Whether Kubernetes sets it, by the name and by what it writes there: for every service of the namespace,
+/// `<SERVICE>_SERVICE_HOST`, `<SERVICE>_SERVICE_PORT[_<NAME>]`,
+/// `<SERVICE>_PORT[_<NUMBER>_<PROTOCOL>[_ADDR|_PORT|_PROTO]]`
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>). Any other value is
+/// somebody's who meant a key, such as a port number in `SHIPBELL_INGEST_PORT`.
+fn is_service_link(name: &str, value: &str) -> bool {
     if name.contains("__") {
         return false;
     }
-    let port_of_number = || {
-        let (_, rest) = name.split_once("_PORT_")?;
-        let (number, protocol) = rest.split_once('_')?;
-        let protocol = protocol.split('_').next()?;
-        Some(number.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].contains(&protocol))
+    let is_address = value.parse::<IpAddr>().is_ok();
+    let is_port = value.parse::<u16>().is_ok();
+    let is_url = || {
+        let (protocol, place) = value.split_once("://")?;
+        let is_place = place
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        Some(is_place && PROTOCOLS.contains(&protocol))
     };
-    name.ends_with("_SERVICE_HOST")
-        || name.ends_with("_PORT")
-        || name.contains("_SERVICE_PORT")
-        || port_of_number().unwrap_or(false)
+    let of_one_port = || {
+        let (_, rest) = name.rsplit_once("_PORT_")?;
+        let (number, rest) = rest.split_once('_')?;
+        number.parse::<u16>().ok()?;
+        let (protocol, part) = rest.split_once('_').unwrap_or((rest, ""));
+        let is_protocol = |text: &str| PROTOCOLS.contains(&text);
+        is_protocol(&protocol.to_ascii_lowercase()).then_some(match part {
+            "" => is_url().unwrap_or(false),
+            "ADDR" => is_address,
+            "PORT" => is_port,
+            "PROTO" => is_protocol(value),
+            _ => false,
+        })
+    };
+    (name.ends_with("_SERVICE_HOST") && is_address)
+        || ((name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_")) && is_port)
+        || (name.ends_with("_PORT") && is_url().unwrap_or(false))
+        || of_one_port().unwrap_or(false)
 }
 
 /// Puts the value where its name says, or tells the key and what is wrong.

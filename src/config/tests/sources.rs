@@ -90,6 +90,43 @@ fn variables_that_set_nothing_are_problems_but_for_the_known_few() {
 }
 
 #[test]
+fn a_variable_is_passed_over_as_kubernetes_own_by_what_it_holds_and_not_by_its_name_alone() {
+    let kubernetes = [
+        ("SHIPBELL_SERVICE_HOST", "fd00::1"),
+        ("SHIPBELL_SERVICE_PORT", "8580"),
+        ("SHIPBELL_OPS_SERVICE_PORT", "8582"),
+        ("SHIPBELL_SERVICE_PORT_INGEST_TLS", "8580"),
+        ("SHIPBELL_PORT", "tcp://[fd00::1]:8580"),
+        ("SHIPBELL_PORT_8580_TCP", "tcp://10.0.0.1:8580"),
+        ("SHIPBELL_PORT_8580_TCP_PROTO", "tcp"),
+        ("SHIPBELL_PORT_8580_TCP_PORT", "8580"),
+        ("SHIPBELL_PORT_8580_TCP_ADDR", "10.0.0.1"),
+        ("SHIPBELL_IN_PORT_OUT_PORT_53_UDP", "udp://10.0.0.1:53"),
+        ("SHIPBELL_PORT_9_SCTP", "sctp://10.0.0.1:9"),
+    ];
+    assert!(load_with("", &kubernetes).is_ok());
+    let meant = [
+        ("SHIPBELL_INGEST_PORT", "9000"),
+        ("SHIPBELL_INGEST_PORT", "http://10.0.0.1:9000"),
+        ("SHIPBELL_INGEST_PORT", "tcp://10.0.0.1"),
+        ("SHIPBELL_INGEST_SERVICE_HOST", "localhost"),
+        ("SHIPBELL_INGEST_SERVICE_PORT", "0.0.0.0:9000"),
+        ("SHIPBELL_INGEST_SERVICE_PORTS", "9000"),
+        ("SHIPBELL_INGEST_PORT_9000_TCP", "9000"),
+        ("SHIPBELL_INGEST_PORT_9000_TCP_ADDR", "any"),
+        ("SHIPBELL_INGEST_PORT_9000_TCP_MORE", "9000"),
+    ];
+    for variable in meant {
+        let problems = problems_with("", &[variable]);
+        let [(_, _, message)] = problems.as_slice() else {
+            panic!("not one problem: {variable:?}: {problems:#?}");
+        };
+        let words = format!("no key is set by {}", variable.0);
+        assert!(message.starts_with(&words), "{variable:?}: {message}");
+    }
+}
+
+#[test]
 fn the_file_is_named_on_the_command_line_or_by_a_variable_and_then_has_to_be_there() {
     let (_one, one) = folder("data_dir = \"one\"");
     let (_two, two) = folder("data_dir = \"two\"");
