@@ -13,6 +13,8 @@
 //! 3. The dead letters of what was given up are written, the states of endpoints and refusals are saved; the journal
 //!    writes and syncs what waits; then the history is written.
 //! 4. The ops listener closes.
+//!
+//! A signal that comes while something is written cuts the wait for it and those that follow, and is no failure.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -51,6 +53,7 @@ use crate::{
 };
 
 mod admin;
+mod ending;
 mod error;
 mod front;
 mod health;
@@ -64,6 +67,7 @@ mod starter;
 pub use error::RunError;
 pub use reload::Load;
 
+use ending::Ended;
 use front::{Front, apply};
 use reload::Reloader;
 use restoring::restore;
@@ -358,27 +362,28 @@ impl App {
                 self.states.close(),
                 self.refusals.close()
             );
-            timeout(CLOSE_TIMEOUT, self.journal.close()).await.is_ok()
+            timeout(CLOSE_TIMEOUT, self.journal.close()).await
         };
-        let is_synced = tokio::select! {
-            is_synced = close => is_synced,
-            () = signals.next() => {
-                warn!("second signal: the journal's end is not waited for");
-                false
+        let closed = ending::wait(close, signals.next()).await;
+        if closed == Ended::Cut {
+            warn!("second signal: the journal's end is not waited for; what was acknowledged is on disk");
+        }
+        let left = |limit| {
+            if closed == Ended::Cut {
+                Duration::ZERO
+            } else {
+                limit
             }
         };
-        if timeout(HISTORY_TIMEOUT, self.history.close()).await.is_err() {
+        let written = timeout(left(HISTORY_TIMEOUT), self.history.close());
+        if ending::wait(written, signals.next()).await != Ended::Whole {
             warn!("the history's last second was not written down");
         }
-        let failed = failed.or_else(|| match self.journal.health() {
-            Health::Failed(reason) => Some(reason),
-            _ if !is_synced => Some("it could not be synced before the end".to_owned()),
-            _ => None,
-        });
+        let failed = failed.or_else(|| ending::failure(self.journal.health(), closed));
         let lost = tasks.lost_one() || ops_tasks.lost_one();
         ops_tasks.soft().cancel();
         ops_tasks.hard().cancel();
-        if timeout(OPS_TIMEOUT, ops_tasks.ended()).await.is_err() {
+        if timeout(left(OPS_TIMEOUT), ops_tasks.ended()).await.is_err() {
             warn!("the ops listener has not ended, and is not waited for");
         }
         info!(elapsed_ms = millis(began.elapsed()), "stopped");
