@@ -1,4 +1,4 @@
-//! Builds the admin side: settings opened, the listener and the socket bound.
+//! Builds the admin side: settings opened, the socket bound.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -11,6 +11,7 @@ use crate::{
         access::Access,
         configuration::Configuration,
         cursors::Cursors,
+        draft::Rules,
         live::Streams,
         owed::OwedLately,
         pulse::Pulse,
@@ -27,13 +28,14 @@ use crate::{
     queue::Queue,
     settings::{self, Settings},
     sizing::Sizing,
-    telemetry::{Metrics, labels::ListenerName},
+    telemetry::Metrics,
     webhook::Endpoints,
 };
 
 /// What it is built from.
 pub(super) struct Parts {
     pub(super) settings: Settings,
+    pub(super) rules: Rules,
     pub(super) defaults: Defaults,
     pub(super) endpoints: Endpoints,
     pub(super) states: States,
@@ -58,22 +60,21 @@ pub(super) struct Side {
 }
 
 impl Side {
-    pub(super) fn build(config: &Config, parts: Parts) -> Result<Self, RunError> {
-        let listener = options::admin_listener_options(config);
+    pub(super) fn build(config: &Config, listener: Listener, parts: Parts) -> Self {
         let cursors = Cursors::new(parts.settings.cursor_key());
         let webhooks = Webhooks::new(webhooks::Parts {
             settings: parts.settings,
             endpoints: parts.endpoints.clone(),
             states: parts.states.clone(),
-            rules: options::webhook_rules(config),
+            rules: parts.rules,
             defaults: parts.defaults,
             history: parts.history.clone(),
             clock: parts.clock.clone(),
         });
         let pulse = Pulse::new(parts.journal.clone(), parts.metrics.clone());
-        Ok(Self {
+        Self {
             pulse: pulse.clone(),
-            listener: Listener::bind(ListenerName::Admin, listener, parts.metrics.clone())?,
+            listener,
             access: Access::new(options::door(config)),
             socket: bind_socket(&config.data_dir),
             admin: Admin::new(admin::Parts {
@@ -97,7 +98,7 @@ impl Side {
                 clock: parts.clock,
             }),
             webhooks,
-        })
+        }
     }
 
     /// Serves until the soft token is cancelled.

@@ -15,7 +15,7 @@ use crate::{
     queue::Queue,
     settings::Settings,
     telemetry::Metrics,
-    webhook::{Endpoints, client::Client},
+    webhook::Endpoints,
 };
 
 /// What it is built from.
@@ -25,7 +25,6 @@ pub(super) struct Parts {
     pub(super) queue: Arc<Queue>,
     pub(super) endpoints: Endpoints,
     pub(super) metrics: Metrics,
-    pub(super) client: Client,
     pub(super) settings: Settings,
     pub(super) history: History,
 }
@@ -33,7 +32,7 @@ pub(super) struct Parts {
 /// The states of all endpoints, their lines set; and who sends alerts, if anybody is to be told.
 pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Option<Messenger>), RunError> {
     let told = config.alerts.url.clone();
-    let told = told.map(|url| alerts::alerts(url, parts.client, parts.clock));
+    let told = told.map(|url| alerts::alerts(url, parts.clock));
     let (alerts, messenger) = told.unzip();
     let policy = options::health_policy(config)?;
     let restore = move || {

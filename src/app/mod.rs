@@ -43,12 +43,12 @@ use crate::{
     },
     journal::{self, Health, Journal, Opened},
     lifecycle::Tasks,
-    listener::{BindError, Listener},
+    listener::Listener,
     ops::{self, Readiness},
     queue::Queue,
     registry,
     sizing::{self, Sizing},
-    telemetry::{Metrics, labels::ListenerName},
+    telemetry::Metrics,
     webhook::{Endpoints, client},
 };
 
@@ -58,6 +58,7 @@ mod error;
 mod front;
 mod health;
 mod letters;
+mod listeners;
 mod options;
 mod reload;
 mod restoring;
@@ -69,6 +70,7 @@ pub use reload::Load;
 
 use ending::Ended;
 use front::{Front, apply};
+use listeners::Listeners;
 use reload::Reloader;
 use restoring::restore;
 use starter::Starter;
@@ -95,7 +97,7 @@ struct App {
     dispatcher: Dispatcher,
     states: States,
     refusals: Refusals,
-    messenger: Option<Messenger>,
+    messenger: Option<(Messenger, client::Client)>,
     ingest: Ingest<Front>,
     ingest_listener: Listener,
     ops_listener: Listener,
@@ -144,7 +146,6 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let queue = Arc::new(Queue::bounded(options::queue_bounds(config)));
     let registry = registry::Client::new(options::registry_options(config, &metrics)?)?;
     let sizing = Sizing::new(registry, sizing::Options::default());
-    let client = client::Client::new(options::client_options(config))?;
     let steady = clock.steady();
     let defaults = Defaults::new(config.batch, config.delivery.rate);
     let settings = admin::open_settings(config, commits > 0, (&endpoints, &defaults), &clock).await?;
@@ -156,7 +157,6 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         queue: Arc::clone(&queue),
         endpoints: endpoints.clone(),
         metrics: metrics.clone(),
-        client: client.clone(),
         settings: settings.clone(),
         history: history.clone(),
     };
@@ -172,12 +172,16 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     };
     let refusals = health::refusals(parts).await?;
 
+    let listeners = Listeners::bind(config, &metrics)?;
+    let guard = options::guard(config, listeners.addresses());
+    let client = client::Client::new(options::client_options(config, guard.clone()))?;
+
     let parts = dispatch::Parts {
         queue: Arc::clone(&queue),
         journal: journal.clone(),
         endpoints: endpoints.clone(),
         sizing: sizing.clone(),
-        client,
+        client: client.clone(),
         states: states.clone(),
         refusals: refusals.clone(),
         clock: clock.clone(),
@@ -191,7 +195,6 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let dispatcher = Dispatcher::new(options::dispatch_options(config)?, parts);
 
     let quarantine = open_quarantine(&config.data_dir)?;
-    let (ingest_listener, ops_listener) = bind(config, &metrics)?;
 
     let readiness = shown::readiness(&tasks, &journal, &queue, config.ingest.max_pending);
     shown::sample(&metrics, &journal, &queue, &history, &clock);
@@ -231,6 +234,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     );
     let parts = admin::Parts {
         settings,
+        rules: options::webhook_rules(config, guard),
         configuration,
         defaults,
         endpoints: endpoints.clone(),
@@ -243,7 +247,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         metrics: metrics.clone(),
         clock: clock.clone(),
     };
-    let admin = admin::Side::build(config, parts)?;
+    let admin = admin::Side::build(config, listeners.admin, parts);
     let told = metrics.clone();
     writer.on_sync(move |elapsed| told.committed(elapsed));
     let (written, undertaker) = (history.clone(), dispatcher.clone());
@@ -264,24 +268,15 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         dispatcher,
         states,
         refusals,
-        messenger,
+        messenger: messenger.map(|messenger| (messenger, client)),
         ingest,
-        ingest_listener,
-        ops_listener,
+        ingest_listener: listeners.ingest,
+        ops_listener: listeners.ops,
         admin,
         reloader,
         readiness,
         metrics,
     })
-}
-
-fn bind(config: &Config, metrics: &Metrics) -> Result<(Listener, Listener), BindError> {
-    let ingest = options::ingest_listener_options(config);
-    let ops = options::ops_listener_options(config);
-    Ok((
-        Listener::bind(ListenerName::Ingest, ingest, metrics.clone())?,
-        Listener::bind(ListenerName::Ops, ops, metrics.clone())?,
-    ))
 }
 
 async fn start_history(
@@ -320,8 +315,8 @@ impl App {
         tasks.spawn_lasting("oldest push", oldest);
         tasks.spawn_lasting("states", self.states.clone().keep(tasks.soft().clone()));
         tasks.spawn_lasting("refusals", self.refusals.clone().keep(tasks.soft().clone()));
-        if let Some(messenger) = self.messenger {
-            tasks.spawn_lasting("alerts", messenger.run(tasks.soft().clone()));
+        if let Some((messenger, client)) = self.messenger {
+            tasks.spawn_lasting("alerts", messenger.run(client, tasks.soft().clone()));
         }
         self.admin.spawn(&tasks);
         tasks.spawn_lasting("configuration", self.reloader.run(tasks.soft().clone()));

@@ -1,6 +1,6 @@
 //! From the configuration to the options of each part.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::RunError;
 use crate::{
@@ -123,19 +123,18 @@ pub(super) fn door(config: &Config) -> Door {
 }
 
 /// What the repositories' webhooks are checked by.
-pub(super) fn webhook_rules(config: &Config) -> Rules {
+pub(super) fn webhook_rules(config: &Config, guard: Guard) -> Rules {
     Rules {
-        guard: guard(config),
+        guard,
         header_name: config.delivery.header_name.clone(),
         proxied: config.delivery.proxy.is_some(),
     }
 }
 
-fn guard(config: &Config) -> Guard {
-    Guard::new(
-        config.delivery.allow_networks.clone(),
-        vec![config.ingest.listen, config.ops.listen, config.admin.listen],
-    )
+/// Where webhooks may go: not to shipbell's `own` listeners, by the addresses that they are bound to, for of port 0 the
+/// configuration doesn't know which one it became.
+pub(super) fn guard(config: &Config, own: Vec<SocketAddr>) -> Guard {
+    Guard::new(config.delivery.allow_networks.clone(), own)
 }
 
 pub(super) fn ingest_options(config: &Config) -> crate::ingest::Options {
@@ -181,14 +180,14 @@ pub(super) fn registry_options(config: &Config, metrics: &Metrics) -> Result<reg
     })
 }
 
-pub(super) fn client_options(config: &Config) -> client::Options {
+pub(super) fn client_options(config: &Config, guard: Guard) -> client::Options {
     let delivery = &config.delivery;
     client::Options {
         timeout: delivery.timeout,
         connect_timeout: delivery.timeout.min(CONNECT_TIMEOUT_MAX),
         user_agent: delivery.user_agent.clone(),
         header_name: delivery.header_name.clone(),
-        guard: guard(config),
+        guard,
         ca_file: delivery.ca_file.clone(),
         proxy: delivery.proxy.clone(),
         // With fewer, a busy host's would be closed between two attempts, and opened again.

@@ -69,7 +69,6 @@ pub struct Alerts(
 pub struct Messenger {
     alerts: Receiver<Alert>,
     url: Secret,
-    client: Client,
     clock: Clock,
 }
 
@@ -101,14 +100,9 @@ struct Data {
 
 /// Who takes alerts, and who sends them to `url`.
 #[must_use]
-pub fn alerts(url: Secret, client: Client, clock: Clock) -> (Alerts, Messenger) {
+pub fn alerts(url: Secret, clock: Clock) -> (Alerts, Messenger) {
     let (sender, alerts) = mpsc::channel(WAITING_MAX);
-    let messenger = Messenger {
-        alerts,
-        url,
-        client,
-        clock,
-    };
+    let messenger = Messenger { alerts, url, clock };
     (Alerts(sender, Arc::default()), messenger)
 }
 
@@ -173,11 +167,11 @@ fn alert(endpoint: &Endpoint, change: &Change, was_down: bool) -> Option<Alert> 
 }
 
 impl Messenger {
-    /// Sends what comes, until the token is cancelled. What waits then is given up: the log says so of each.
-    pub async fn run(mut self, soft: CancellationToken) {
+    /// Sends what comes by `client`, until the token is cancelled. What waits then is given up: the log says so of each.
+    pub async fn run(mut self, client: Client, soft: CancellationToken) {
         let mut under_way = None;
         while let Some(Some(alert)) = soft.run_until_cancelled(self.alerts.recv()).await {
-            let sent = deliver(&self.client, &self.url, &self.clock, &alert);
+            let sent = deliver(&client, &self.url, &self.clock, &alert);
             if soft.run_until_cancelled(sent).await.is_none() {
                 under_way = Some(alert);
             }
@@ -229,11 +223,11 @@ async fn deliver(client: &Client, url: &Secret, clock: &Clock, alert: &Alert) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::{health::Health, tests::client};
+    use crate::dispatch::health::Health;
 
     #[test]
     fn an_endpoint_that_comes_by_the_name_of_one_that_was_down_has_not_recovered() {
-        let (alerts, mut messenger) = alerts(Secret::inline(""), client(), Clock::system());
+        let (alerts, mut messenger) = alerts(Secret::inline(""), Clock::system());
         let endpoint = Endpoint::plain("ci", "http://127.0.0.1:1/");
         let tell = |from, state| {
             let health = Health {
