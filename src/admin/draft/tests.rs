@@ -1,6 +1,14 @@
-//! What is not shown, and comes back.
+//! What is not shown, and comes back; and where a URL may point.
 
 use super::*;
+
+fn rules(proxied: bool) -> Rules {
+    Rules {
+        guard: Guard::default(),
+        header_name: HeaderName::from_static("x-alin-webhook"),
+        proxied,
+    }
+}
 
 #[test]
 fn what_is_not_shown_of_a_url_stays_for_that_url_in_any_spelling() {
@@ -51,11 +59,7 @@ fn what_is_not_shown_of_a_url_stays_for_that_url_in_any_spelling() {
 
 #[test]
 fn a_masked_query_with_none_to_keep_is_refused_however_it_is_written() {
-    let rules = Rules {
-        guard: Guard::default(),
-        header_name: HeaderName::from_static("x-alin-webhook"),
-        proxied: false,
-    };
+    let rules = rules(false);
     for query in ["…", "%E2%80%A6", "%e2%80%A6"] {
         let url = format!("https://hook.example.com/in?{query}");
         let refused = check_url(&url, &rules).unwrap_err();
@@ -65,4 +69,16 @@ fn a_masked_query_with_none_to_keep_is_refused_however_it_is_written() {
         check_url("https://hook.example.com/in?t=%E2%80%A6", &rules),
         Ok(())
     );
+}
+
+#[tokio::test]
+async fn what_a_host_means_here_refuses_nothing_that_a_proxy_resolves_and_what_the_text_says_does() {
+    let (direct, proxied) = (rules(false), rules(true));
+    let url = "https://10.1.2.3/hook";
+    let refused = check_addresses(url, &direct).await.unwrap_err();
+    assert!(refused.detail.contains("allow_networks"), "{refused:?}");
+    assert_eq!(check_addresses(url, &proxied).await, Ok(None));
+    for url in [url, "https://localhost/hook", "https://169.254.169.254/"] {
+        assert!(check_url(url, &proxied).is_err(), "{url}");
+    }
 }
