@@ -131,16 +131,15 @@ pub(super) async fn open_settings(
     config: &Config,
     is_used: bool,
     (endpoints, defaults): (&Endpoints, &Defaults),
-    clock: &Clock,
 ) -> Result<Settings, RunError> {
-    let (path, now) = (config.data_dir.join(settings::FILE), clock.now());
+    let path = config.data_dir.join(settings::FILE);
     let (endpoints, defaults) = (endpoints.clone(), defaults.clone());
     let open = move || -> Result<Settings, RunError> {
         if is_used {
             settings::check_used(&path)?;
         }
         let settings = Settings::open(&path)?;
-        let restored = webhooks::restore(&settings, &endpoints, &defaults, now)?;
+        let restored = webhooks::restore(&settings, &endpoints, &defaults)?;
         info!(webhooks = restored, "settings opened");
         Ok(settings)
     };
