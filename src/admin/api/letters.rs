@@ -153,9 +153,10 @@ impl From<LettersError> for Problem {
     }
 }
 
-/// Dead letters, those that were given up on last first.
+/// Dead letters by number, the newest first.
 ///
-/// A page may have fewer than were asked for, or none, and a `next` all the same: only so many are looked at for each.
+/// One that is given up on again keeps its number, and its place. A page may have fewer than were asked for, or none,
+/// and a `next` all the same: only so many are looked at for each.
 #[utoipa::path(
     get, path = "/api/v1/dead-letters", tag = "deliveries", operation_id = "dead_letters",
     params(

@@ -13,7 +13,7 @@ use crate::{
 /// Subcommands of `shipbell dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List dead letters, those that were given up on last first.
+    /// List dead letters by number, the newest first.
     #[command(after_help = "\
 Examples:
   shipbell dead-letters ls
