@@ -81,6 +81,10 @@ impl Dispatcher {
                         // The disk stands still. It is in line all the same.
                         () = parts.tasks.hard().cancelled() => return,
                     }
+                    // Then it was not written, and the next one would be repeated too.
+                    if parts.journal.has_failed() {
+                        return;
+                    }
                     Some(lease.pair())
                 }
                 _ => None,

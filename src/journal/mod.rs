@@ -402,6 +402,12 @@ impl Journal {
         self.shared.health.borrow().clone()
     }
 
+    /// Whether it has ended by a failure: whoever settles is answered, though nothing was written.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(*self.shared.health.borrow(), Health::Failed(_))
+    }
+
     /// For how long appends have been waiting for the disk without any being answered, if any waits.
     #[must_use]
     pub fn stands_still(&self) -> Option<Duration> {

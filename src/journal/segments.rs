@@ -14,7 +14,7 @@ use super::{
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
     settling,
     spare::{Filling, SPARE, Spare},
-    storage::{Storage, StorageFile, will_pass},
+    storage::{Storage, StorageFile, is_full, will_pass},
     time::now,
 };
 use crate::{clock::Clock, push::Sequence};
@@ -85,6 +85,8 @@ pub(super) enum DeleteError {
 #[derive(Debug)]
 struct NoSpace {
     error: String,
+    /// Else there was nothing left to open a file with.
+    is_disk_full: bool,
     retry_at: Instant,
 }
 
@@ -135,6 +137,7 @@ impl Segments {
         // Recovery hands over a sealed segment only when the disk had no space for a fresh one.
         let no_space = parts.active.is_sealed.then(|| NoSpace {
             error: "there was no space for a fresh segment at the start".to_owned(),
+            is_disk_full: true,
             retry_at: now(),
         });
         Self {
@@ -179,7 +182,7 @@ impl Segments {
     /// left of this one is for what makes room.
     pub(super) fn room_for(&self, purpose: Purpose) -> usize {
         let reserve = match purpose {
-            Purpose::Pushes if self.no_space.is_some() => return 0,
+            Purpose::Pushes if self.is_disk_full() => return 0,
             Purpose::Pushes => self.reserve(),
             Purpose::Copies => self.reserve() / 2,
             Purpose::Upkeep => 0,
@@ -189,6 +192,12 @@ impl Segments {
             .room()
             .saturating_sub(reserve + FRAME_HEADER_BYTES as u64);
         usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    fn is_disk_full(&self) -> bool {
+        self.no_space
+            .as_ref()
+            .is_some_and(|no_space| no_space.is_disk_full)
     }
 
     fn reserve(&self) -> u64 {
@@ -226,7 +235,7 @@ impl Segments {
             self.check_bound(capacity)?;
         }
         self.check_no_space()?;
-        if purpose == Purpose::Pushes && self.no_space.is_some() && !self.active.is_sealed {
+        if purpose == Purpose::Pushes && self.is_disk_full() && !self.active.is_sealed {
             // What is left of this segment is for pushes again, once there is a file for the next.
             let ensured = self.spare.ensure();
             self.judge(ensured)?;
@@ -300,7 +309,7 @@ impl Segments {
 
     fn check_no_space(&self) -> Result<(), RoomError> {
         match &self.no_space {
-            Some(NoSpace { error, retry_at }) if now() < *retry_at => Err(RoomError::NoSpace(error.clone())),
+            Some(no_space) if now() < no_space.retry_at => Err(RoomError::NoSpace(no_space.error.clone())),
             _ => Ok(()),
         }
     }
@@ -313,9 +322,10 @@ impl Segments {
                 Ok(())
             }
             Err(error) if will_pass(&error) => {
-                let error = error.to_string();
+                let (error, is_disk_full) = (error.to_string(), is_full(&error));
                 self.no_space = Some(NoSpace {
                     error: error.clone(),
+                    is_disk_full,
                     retry_at: now() + RETRY_AFTER,
                 });
                 Err(RoomError::NoSpace(error))

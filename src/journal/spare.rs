@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     segment,
-    storage::{Storage, StorageFile, will_pass},
+    storage::{Storage, StorageFile, is_full},
 };
 
 /// The file's name until it gets its header and its number.
@@ -125,7 +125,7 @@ impl Spare {
                 self.state = State::Ready(file);
                 None
             }
-            Err(error) if will_pass(&error) => Some(error),
+            Err(error) if is_full(&error) => Some(error),
             Err(_) => {
                 self.state = State::Failed;
                 None

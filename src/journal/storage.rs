@@ -73,11 +73,15 @@ pub(crate) fn will_pass(error: &io::Error) -> bool {
     let is_unopened = error
         .get_ref()
         .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Unopened>);
-    is_unopened
-        || matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        )
+    is_unopened || is_full(error)
+}
+
+/// Whether the disk, or this user's share of it, is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// The system had no open file or no memory left to open one with. Nothing was done to it.

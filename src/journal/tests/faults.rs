@@ -41,6 +41,7 @@ fn a_disk_that_fails_for_good_ends_the_journal() {
     let storage = Faulty::new();
     let mut hand = open(&storage);
     hand.take(1).unwrap();
+    assert!(!hand.journal.has_failed());
     storage.fail(Call::Sync, ErrorKind::Other, 0, 100);
     let (first, second) = (
         hand.journal.append(vec![Item::Push(push(2))]),
@@ -51,6 +52,7 @@ fn a_disk_that_fails_for_good_ends_the_journal() {
     assert!(matches!(first.now_or_never(), Some(Err(AppendError::Io(_)))));
     assert!(matches!(second.now_or_never(), Some(Err(AppendError::Io(_)))));
     assert!(matches!(hand.journal.health(), Health::Failed(_)));
+    assert!(hand.journal.has_failed(), "who settles knows that it was in vain");
     assert!(hand.writer.is_none());
     assert!(matches!(hand.take(3), Err(AppendError::Io(_))));
     assert_eq!(hand.journal.close().now_or_never(), Some(()));

@@ -17,7 +17,7 @@ fn small(number: u32) -> Push {
 
 /// Takes pushes until the disk is full; how many.
 fn fill(hand: &mut Hand, from: u32) -> u32 {
-    let refused = (from..).find(|number| hand.append(vec![Item::Push(small(*number))]).is_err());
+    let refused = (from..100_000).find(|number| hand.append(vec![Item::Push(small(*number))]).is_err());
     let refused = refused.unwrap();
     let health = hand.journal.health();
     assert!(matches!(health, Health::NoSpace { .. }), "{health:?}");
