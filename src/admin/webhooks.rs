@@ -66,7 +66,7 @@ impl Defaults {
     }
 
     /// A saved webhook as the rest of shipbell knows it. What could not have been saved so is left out.
-    fn endpoint(&self, saved: &SavedWebhook) -> Endpoint {
+    fn endpoint(&self, saved: &SavedWebhook, now: Timestamp) -> Endpoint {
         let header = |(name, value): &(String, String)| {
             let (name, mut value) = (
                 HeaderName::try_from(name.as_str()).ok()?,
@@ -75,8 +75,7 @@ impl Defaults {
             value.set_sensitive(true);
             Some((name, value))
         };
-        // It signs until it is forgotten.
-        let previous = saved.previous.as_ref();
+        let previous = saved.previous.as_ref().filter(|(_, until)| *until > now);
         Endpoint {
             id: EndpointId::Repository(saved.repository.clone()),
             author: Author::User,
@@ -99,8 +98,8 @@ impl Defaults {
     }
 }
 
-/// Puts every saved webhook among the endpoints; how many there are. Blocks on the disk. Secrets whose time is over are
-/// forgotten later, for a machine that was just booted may not know the time yet.
+/// Puts every saved webhook among the endpoints, without secrets whose time is over; how many there are. Blocks on the
+/// disk.
 ///
 /// # Errors
 /// They can't be read.
@@ -108,10 +107,14 @@ pub fn restore(
     settings: &Settings,
     endpoints: &Endpoints,
     defaults: &Defaults,
+    now: Timestamp,
 ) -> Result<usize, AccessError> {
+    if let Err(error) = settings.rotated(now) {
+        warn!(%error, "secrets whose time is over can't be forgotten yet");
+    }
     let saved = settings.webhooks()?;
     for webhook in &saved {
-        endpoints.put(defaults.endpoint(webhook));
+        endpoints.put(defaults.endpoint(webhook, now));
     }
     Ok(saved.len())
 }
@@ -144,8 +147,6 @@ struct Shared {
     parts: Parts,
     /// One change at a time, so that what takes effect last is what was saved last.
     changing: Mutex<()>,
-    /// By which secrets are forgotten: they are lost then, and a clock may be ahead for a moment.
-    ages: Clock,
 }
 
 /// A repository's webhook as it may be shown.
@@ -193,7 +194,6 @@ impl Webhooks {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared {
-            ages: parts.clock.for_ages(ROTATION),
             parts,
             changing: Mutex::default(),
         }))
@@ -237,7 +237,7 @@ impl Webhooks {
         let (saved, is_new) = (saved.ok_or(ChangeError::Absent)?, before.is_none());
         let had_secret = before.as_ref().is_some_and(|before| before.had_secret);
         let id = EndpointId::Repository(repository.clone());
-        parts.endpoints.put(parts.defaults.endpoint(&saved));
+        parts.endpoints.put(parts.defaults.endpoint(&saved, now));
         let these = HashSet::from([id.clone()]);
         if is_new
             || before.is_some_and(|before| before.url != saved.url)
@@ -426,12 +426,12 @@ impl Webhooks {
 
     async fn expire(&self) -> Result<(), ChangeError> {
         let parts = &self.0.parts;
-        let now = self.0.ages.now();
+        let now = parts.clock.now();
         let _one_at_a_time = self.0.changing.lock().await;
         let settings = parts.settings.clone();
         let over = spawn_blocking(move || settings.rotated(now)).await;
         for saved in over.map_err(io::Error::other)?? {
-            parts.endpoints.put(parts.defaults.endpoint(&saved));
+            parts.endpoints.put(parts.defaults.endpoint(&saved, now));
         }
         Ok(())
     }
@@ -444,7 +444,7 @@ impl Webhooks {
             repository: saved.repository.to_string(),
             url: Target::parse(&saved.url).map_or_else(|_| MASK.to_owned(), |target| target.to_string()),
             has_secret: saved.secret.is_some(),
-            // It signs until it is forgotten, after that.
+            // It signs until it is forgotten, soon after.
             previous_secret_until: until.map(|until| until.to_string()),
             format: saved.format.clone(),
             headers: saved.headers.iter().map(masked).collect(),

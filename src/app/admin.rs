@@ -131,15 +131,16 @@ pub(super) async fn open_settings(
     config: &Config,
     is_used: bool,
     (endpoints, defaults): (&Endpoints, &Defaults),
+    clock: &Clock,
 ) -> Result<Settings, RunError> {
-    let path = config.data_dir.join(settings::FILE);
+    let (path, now) = (config.data_dir.join(settings::FILE), clock.now());
     let (endpoints, defaults) = (endpoints.clone(), defaults.clone());
     let open = move || -> Result<Settings, RunError> {
         if is_used {
             settings::check_used(&path)?;
         }
         let settings = Settings::open(&path)?;
-        let restored = webhooks::restore(&settings, &endpoints, &defaults)?;
+        let restored = webhooks::restore(&settings, &endpoints, &defaults, now)?;
         info!(webhooks = restored, "settings opened");
         Ok(settings)
     };

@@ -148,7 +148,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let sizing = Sizing::new(registry, sizing::Options::default());
     let steady = clock.steady();
     let defaults = Defaults::new(config.batch, config.delivery.rate);
-    let settings = admin::open_settings(config, commits > 0, (&endpoints, &defaults)).await?;
+    let settings = admin::open_settings(config, commits > 0, (&endpoints, &defaults), &clock).await?;
     let tasks = Tasks::new();
     let history = start_history(config, &tasks, &journal, &endpoints, &clock).await?;
     let parts = health::Parts {
