@@ -2,7 +2,7 @@
 //!
 //! What one thread takes and another lets go of stays with the first: its allocator has it back once that thread takes
 //! something again. On the runtime's threads for blocking work, of which another one may come each time and then stays
-//! idle, some 20 MiB of a million pushes' notes were never given back. This thread takes and lets go, and ends with the
+//! idle, up to 20 MiB of a million pushes' notes were not given back. This thread takes and lets go, and ends with the
 //! start.
 
 use std::{
