@@ -7,10 +7,10 @@ const SMALL: Options = Options {
     max_size: 64 * 1024 * 1024,
 };
 
-/// Some 350 bytes each.
+/// Some 320 bytes each.
 fn small(number: u32) -> Push {
     Push {
-        actor: "x".repeat(200),
+        actor: "x".repeat(170),
         ..push(number)
     }
 }
