@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Sender, channel},
+    sync::mpsc::{SyncSender, sync_channel},
     thread,
 };
 
@@ -18,12 +18,13 @@ use super::RunError;
 type Step = Box<dyn FnOnce() + Send>;
 
 /// The thread; it ends with this.
-pub(super) struct Starter(Sender<Step>);
+pub(super) struct Starter(SyncSender<Step>);
 
 impl Starter {
     /// Begins it.
     pub(super) fn begin() -> Result<Self, RunError> {
-        let (sender, steps) = channel::<Step>();
+        // One is taken after the other.
+        let (sender, steps) = sync_channel::<Step>(1);
         let run = move || steps.into_iter().for_each(|step| step());
         let thread = thread::Builder::new().name("start".to_owned());
         thread.spawn(run).map_err(RunError::System)?;

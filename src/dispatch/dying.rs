@@ -26,17 +26,17 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-mod waiting;
-
-pub(super) use waiting::{Reason, Waiting};
-
 use super::{Dispatcher, Parts, letter_write::write, of_letter};
 use crate::{
     push::{EndpointId, Settlement},
     queue::Orphans,
     telemetry::log::Throttle,
 };
+
+mod waiting;
+
 use waiting::found;
+pub(super) use waiting::{Reason, Waiting};
 
 /// So many may wait, but for those that are found at a start: they are in memory anyway.
 const WAITING_MAX: usize = 100_000;

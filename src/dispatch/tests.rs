@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod bounded;
+mod by_hand;
 mod dying;
 mod moved;
 mod refused;

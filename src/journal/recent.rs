@@ -112,8 +112,8 @@ fn is_random(uuid: &[u8; 16]) -> bool {
 }
 
 /// The bits of a UUID in its usual form of 36 characters. Only in lower case: two different texts must not
-/// come to the same bits. A start reads one for each push: eight digits at a time take a quarter of what one after the
-/// other do.
+/// come to the same bits. A start reads one for each push: eight digits at a time take less than half of what one after
+/// the other do.
 fn uuid(text: &[u8]) -> Option<[u8; 16]> {
     let text: &[u8; 36] = text.try_into().ok()?;
     let mut digits = [0; 32];

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use data_encoding::HEXUPPER;
 use http::{HeaderValue, Uri, uri::Scheme};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use super::masked::masked_url;
@@ -135,27 +135,17 @@ pub(super) fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(usual)
 }
 
+/// What a query can't have as it is, beside what is not ASCII.
+const NOT_CARRIED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>');
+
 /// The query, in the very characters that were typed, but for those that HTTP can't carry: a URL parser rewrites more of
 /// them (`'` as `%27`), and a receiver that compares tokens byte by byte would notice. Tabs and line breaks are left out,
 /// as every URL parser does.
 fn query_as_typed(text: &str) -> Option<String> {
     let is_space_or_control = |c: char| c <= ' ';
     let (_, query) = text.trim_matches(is_space_or_control).split_once('?')?;
-    let mut typed = String::with_capacity(query.len());
-    for byte in query.bytes() {
-        match byte {
-            b'\t' | b'\n' | b'\r' => {}
-            b'"' | b'<' | b'>' => escape(&mut typed, byte),
-            byte if byte.is_ascii_graphic() => typed.push(char::from(byte)),
-            byte => escape(&mut typed, byte),
-        }
-    }
-    Some(typed)
-}
-
-fn escape(text: &mut String, byte: u8) {
-    text.push('%');
-    HEXUPPER.encode_append(&[byte], text);
+    let query = query.replace(['\t', '\n', '\r'], "");
+    Some(utf8_percent_encode(&query, NOT_CARRIED).to_string())
 }
 
 fn basic(url: &Url) -> Option<HeaderValue> {

@@ -326,16 +326,23 @@ async fn a_deleted_repository_needs_no_list_and_grows_from_nothing() {
     assert_eq!(bench.fake.calls(), 0);
 }
 
+/// An image that was pushed and sized, and one of the same repository that was tagged since.
+async fn with_a_tag_that_no_event_told(bench: &Bench) -> (Made, Made) {
+    let (known, lost) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("known", &known);
+    let sizes = bench.size(pushed(&known)).await;
+    assert_eq!(sizes.repository_size, Some(1 + known.bytes()));
+    bench.fake.put(&repository(), &lost);
+    bench.fake.tag(&repository(), "lost", &lost.digest);
+    (known, lost)
+}
+
 #[tokio::test]
 async fn what_no_event_told_is_seen_once_all_is_asked_for_anew() {
     let bench = Bench::start().await;
     bench.sizing.heard_from("one");
-    let (known, lost) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
-    bench.push("known", &known);
+    let (known, lost) = with_a_tag_that_no_event_told(&bench).await;
     let size = async || bench.size(pushed(&known)).await.repository_size;
-    assert_eq!(size().await, Some(1 + known.bytes()));
-    bench.fake.put(&repository(), &lost);
-    bench.fake.tag(&repository(), "lost", &lost.digest);
     assert_eq!(size().await, Some(1 + known.bytes()), "only events move it");
     bench.sizing.heard_from("two");
     assert_eq!(bench.sizing.tags(&repository()), None);
@@ -346,12 +353,8 @@ async fn what_no_event_told_is_seen_once_all_is_asked_for_anew() {
 #[tokio::test]
 async fn the_first_process_that_is_heard_has_all_asked_for_anew_only_if_tags_were_read_before() {
     let bench = Bench::start().await;
-    let (known, lost) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
-    bench.push("known", &known);
+    let (known, lost) = with_a_tag_that_no_event_told(&bench).await;
     let size = async || bench.size(pushed(&known)).await.repository_size;
-    assert_eq!(size().await, Some(1 + known.bytes()));
-    bench.fake.put(&repository(), &lost);
-    bench.fake.tag(&repository(), "lost", &lost.digest);
     bench.sizing.heard_from("one");
     assert_eq!(size().await, Some(6 + known.bytes() + lost.bytes()));
 
