@@ -66,6 +66,15 @@ pub(super) struct Sealed {
 }
 
 impl Backlog {
+    /// Sets aside the room of pushes that are about to be added, and no more.
+    pub(super) fn expect<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) {
+        let lengths = records.scan(self.last, |before, record| {
+            let before = std::mem::replace(before, record.sequence.get());
+            Some(record.len(before))
+        });
+        self.records.reserve_exact(lengths.sum());
+    }
+
     /// Adds a push to the open window. Its sequence number is higher than all before.
     pub(super) fn push(&mut self, mut record: Record<'_>) {
         debug_assert!(self.last < record.sequence.get(), "pushes come in order");
@@ -73,10 +82,9 @@ impl Backlog {
         if self.unsealed == at {
             record.marks |= FIRST;
         }
-        let needed = at + record.len_max();
-        if needed > self.records.capacity() {
-            self.records
-                .reserve_exact(record.len_max() + (at / 4).max(GROWTH_MIN));
+        let length = record.len(self.last);
+        if at + length > self.records.capacity() {
+            self.records.reserve_exact(length + (at / 4).max(GROWTH_MIN));
         }
         record.put(self.last, &mut self.records);
         if let Some(index) = &mut self.index {

@@ -209,7 +209,7 @@ impl Queue {
             tag: push.tag.as_ref().map_or("", Tag::as_str),
             is_restored: false,
         };
-        if let Some(mut queue) = self.insert(&push.repository, [arrival], &owed, now) {
+        if let Some(mut queue) = self.insert(&push.repository, [arrival].into_iter(), &owed, now) {
             let name = queue.key().clone();
             self.schedule(&name, &mut queue, now);
         }
@@ -422,7 +422,7 @@ impl Queue {
     fn insert<'a>(
         &self,
         repository: &RepositoryName,
-        arrivals: impl IntoIterator<Item = Arrival<'a>>,
+        arrivals: impl ExactSizeIterator<Item = Arrival<'a>> + Clone,
         owed: &[Owing],
         now: Instant,
     ) -> Option<RefMut<'_, RepositoryName, Box<RepositoryQueue>>> {
@@ -430,6 +430,10 @@ impl Queue {
             return None;
         }
         let mut queue = self.repositories.entry(repository.clone()).or_default();
+        // Who brings many, a start, brings all there are.
+        if arrivals.len() > 1 {
+            queue.expect(arrivals.clone(), owed);
+        }
         for arrival in arrivals {
             queue.push(arrival, owed, &self.ahead, now);
         }

@@ -58,19 +58,28 @@ impl Record<'_> {
         std::str::from_utf8(self.tag).ok()?.parse().ok()
     }
 
-    /// At most so many bytes [`Record::put`] adds.
-    pub(super) fn len_max(&self) -> usize {
-        self.tag.len() + 20
+    /// So many bytes [`Record::put`] adds.
+    pub(super) fn len(&self, before: u64) -> usize {
+        let varints = [self.gap(before), self.bytes.into(), self.place.into()];
+        2 + self.short_tag().len() + varints.map(varint_len).iter().sum::<usize>()
+    }
+
+    /// A tag has at most 128 bytes.
+    fn short_tag(&self) -> &[u8] {
+        u8::try_from(self.tag.len()).map_or(&[], |_| self.tag)
+    }
+
+    fn gap(&self, before: u64) -> u64 {
+        self.sequence.get().saturating_sub(before)
     }
 
     /// Adds it behind the record of the push `before`; 0 for none.
     pub(super) fn put(&self, before: u64, out: &mut Vec<u8>) {
-        // A tag has at most 128 bytes.
-        let tag = u8::try_from(self.tag.len()).map_or(&[][..], |_| self.tag);
+        let tag = self.short_tag();
         out.push(self.marks);
         out.extend(u8::try_from(tag.len()));
         out.extend_from_slice(tag);
-        put_varint(out, self.sequence.get().saturating_sub(before));
+        put_varint(out, self.gap(before));
         put_varint(out, self.bytes.into());
         put_varint(out, self.place.into());
     }
@@ -155,6 +164,11 @@ fn take_varint(rest: &mut &[u8]) -> Option<u64> {
     }
 }
 
+fn varint_len(value: u64) -> usize {
+    let bits = (value | 1).ilog2() + 1;
+    bits.div_ceil(7) as usize
+}
+
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     loop {
         let [low, ..] = value.to_le_bytes();
@@ -191,7 +205,7 @@ mod tests {
             };
             let length = bytes.len();
             record.put(before, &mut bytes);
-            assert!(bytes.len() - length <= record.len_max());
+            assert_eq!(bytes.len() - length, record.len(before));
             before = number;
         }
         let found: Vec<_> = Records::new(&bytes, 0, 0)

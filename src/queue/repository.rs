@@ -91,7 +91,28 @@ pub(super) struct RepositoryQueue {
     pub(super) scheduled: Option<Instant>,
 }
 
+impl<'a> Arrival<'a> {
+    /// As it stands in the lane of somebody whose place among those that owe it is this.
+    fn record(self, place: u16) -> Record<'a> {
+        Record {
+            sequence: self.sequence,
+            bytes: self.bytes,
+            place,
+            tag: self.tag.as_bytes(),
+            marks: if self.is_restored { RESTORED } else { 0 },
+        }
+    }
+}
+
 impl RepositoryQueue {
+    /// Sets aside the room of pushes that are about to be taken, each by all of these endpoints.
+    pub(super) fn expect<'a>(&mut self, arrivals: impl Iterator<Item = Arrival<'a>> + Clone, owed: &[Owing]) {
+        for owing in owed {
+            let records = arrivals.clone().map(|arrival| arrival.record(owing.place));
+            self.lane(&owing.endpoint).backlog.expect(records);
+        }
+    }
+
     /// Takes a push that these endpoints owe, each named once. It joins windows; nothing is sent before
     /// [`RepositoryQueue::advance`].
     ///
@@ -100,25 +121,12 @@ impl RepositoryQueue {
         if owed.is_empty() {
             return;
         }
-        let Arrival {
-            sequence,
-            bytes,
-            tag,
-            is_restored,
-        } = arrival;
-        let marks = if is_restored { RESTORED } else { 0 };
         for owing in owed {
             let window = self.lane(&owing.endpoint).window;
-            let window = self.join_window(window, &owing.batching, sequence, now);
+            let window = self.join_window(window, &owing.batching, arrival.sequence, now);
             let lane = self.lane(&owing.endpoint);
             lane.window = window;
-            lane.backlog.push(Record {
-                sequence,
-                bytes,
-                place: owing.place,
-                tag: tag.as_bytes(),
-                marks,
-            });
+            lane.backlog.push(arrival.record(owing.place));
         }
         let is_full = |window: &Window| {
             usize::try_from(window.pushes).is_ok_and(|pushes| pushes >= window.batching.pushes_max)

@@ -1,6 +1,6 @@
 //! The ids that a start finds, on their way to being remembered.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use super::{EventKey, KEPT_MAX, Recent, add};
 use crate::clock::Timestamp;
@@ -111,9 +111,66 @@ pub(in crate::journal) struct InOrder {
     recent: Recent,
     /// How many of them are in the table.
     tabled: usize,
-    /// Where each has its home.
-    homes: Vec<u64>,
+    homes: Homes,
     last: Timestamp,
+}
+
+/// Where each has its home: of those that follow each other and have the same, the first.
+#[derive(Debug, Default)]
+struct Homes {
+    runs: BTreeMap<usize, u64>,
+    len: usize,
+}
+
+impl Homes {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds the next one's.
+    fn push(&mut self, segment: u64) {
+        if self
+            .runs
+            .last_key_value()
+            .is_none_or(|(_, last)| *last != segment)
+        {
+            self.runs.insert(self.len, segment);
+        }
+        self.len += 1;
+    }
+
+    /// Says that one has its home there, unless that is in a younger segment.
+    fn move_on(&mut self, place: usize, segment: u64) {
+        let Some((_, &before)) = self.runs.range(..=place).next_back() else {
+            return;
+        };
+        if before >= segment {
+            return;
+        }
+        let behind = place + 1;
+        if behind < self.len {
+            self.runs.entry(behind).or_insert(before);
+        }
+        self.runs.insert(place, segment);
+        // One run with those beside it that have the same.
+        if self.runs.get(&behind) == Some(&segment) {
+            self.runs.remove(&behind);
+        }
+        if self.runs.range(..place).next_back().map(|(_, home)| *home) == Some(segment) {
+            self.runs.remove(&place);
+        }
+    }
+
+    fn runs(&self) -> impl Iterator<Item = (Range<usize>, u64)> {
+        let ends = self.runs.keys().skip(1).copied().chain([self.len]);
+        let runs = self.runs.iter().zip(ends);
+        runs.map(|((start, segment), end)| (*start..end, *segment))
+    }
+
+    fn each(&self) -> impl Iterator<Item = u64> {
+        self.runs()
+            .flat_map(|(places, segment)| places.map(move |_| segment))
+    }
 }
 
 impl InOrder {
@@ -125,7 +182,7 @@ impl InOrder {
         Self {
             recent,
             tabled: 0,
-            homes: Vec::with_capacity(ids),
+            homes: Homes::default(),
             last: Timestamp::from_unix_millis(i64::MIN),
         }
     }
@@ -138,7 +195,7 @@ impl InOrder {
     fn take_back(&mut self) -> Found {
         let recent = std::mem::take(&mut self.recent);
         let homes = std::mem::take(&mut self.homes);
-        let ids = recent.ring.iter().zip(homes).zip(recent.front..);
+        let ids = recent.ring.iter().zip(homes.each()).zip(recent.front..);
         let ids = ids.map(|((key, segment), place)| FoundId {
             key: *key,
             taken_at: recent.taken_at(place),
@@ -152,8 +209,8 @@ impl InOrder {
         self.last = id.taken_at.max(self.last);
         // One that was new then is new here, or remembered twice for a while, which does no harm.
         let known = if id.is_new { None } else { self.place(id.key) };
-        if let Some(home) = known.and_then(|place| self.homes.get_mut(place)) {
-            *home = id.segment.max(*home);
+        if let Some(place) = known {
+            self.homes.move_on(place, id.segment);
         } else {
             self.recent.add_untabled(id.key, self.last);
             self.homes.push(id.segment);
@@ -176,13 +233,10 @@ impl InOrder {
 
     fn finish(mut self, now: Timestamp) -> Recent {
         self.table_all();
-        let (mut recent, mut place) = (self.recent, 0);
-        for run in self.homes.chunk_by(|one, next| one == next) {
-            let end = place + run.len() as u64;
-            if let Some(segment) = run.first() {
-                add(recent.homes.entry(*segment).or_default(), place..end);
-            }
-            place = end;
+        let mut recent = self.recent;
+        for (places, segment) in self.homes.runs() {
+            let places = places.start as u64..places.end as u64;
+            add(recent.homes.entry(segment).or_default(), places);
         }
         recent.forget(now, recent.end());
         recent
@@ -204,6 +258,8 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn key(number: u8) -> EventKey {
@@ -294,5 +350,27 @@ mod tests {
         recent.forget(at(HOUR_MS + 2), recent.end());
         assert_eq!(recent.len(), super::super::KEPT);
         assert_eq!(recent.place(key(1)), Some(super::super::KEPT as u64 + 1));
+    }
+
+    proptest! {
+        #[test]
+        fn homes_are_those_of_a_list_that_has_each_in_as_few_runs_as_there_are(
+            steps in vec((any::<bool>(), 0..40_usize, 0..6_u64), 0..80),
+        ) {
+            let (mut homes, mut list) = (Homes::default(), Vec::new());
+            for (is_new, place, segment) in steps {
+                if is_new {
+                    homes.push(segment);
+                    list.push(segment);
+                } else if let Some(home) = list.get_mut(place) {
+                    homes.move_on(place, segment);
+                    *home = segment.max(*home);
+                }
+                prop_assert_eq!(homes.len(), list.len());
+                prop_assert_eq!(homes.each().collect::<Vec<_>>(), list.clone());
+                let runs = list.chunk_by(|one, next| one == next).count();
+                prop_assert_eq!(homes.runs().count(), runs);
+            }
+        }
     }
 }

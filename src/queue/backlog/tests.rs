@@ -126,3 +126,24 @@ proptest! {
         prop_assert_eq!(owed, model.sequences(|_| true));
     }
 }
+
+#[test]
+fn what_is_expected_takes_no_more_room_than_it_needs() {
+    let tags: Vec<_> = (1..=60).map(tag).collect();
+    let records = (1..).zip(&tags).map(|(number, tag)| Record {
+        sequence: Sequence::new(number * 1_000).unwrap(),
+        bytes: 600,
+        place: 200,
+        tag: tag.as_bytes(),
+        marks: 0,
+    });
+    let mut backlog = Backlog::default();
+    let records: Vec<_> = records.collect();
+    for half in [&records[..20], &records[20..]] {
+        backlog.expect(half.iter().copied());
+        let room = backlog.records.capacity();
+        half.iter().for_each(|record| backlog.push(*record));
+        assert_eq!((backlog.records.len(), backlog.records.capacity()), (room, room));
+    }
+    assert_eq!(backlog.len(), 60);
+}
