@@ -89,6 +89,12 @@ those without a fraction are TOML integers.
 {{- end }}
 {{- end }}
 
+{{/* Where the two listeners are, without the port: an IPv6 address has brackets there. */}}
+{{- define "shipbell.listenHost" -}}
+{{- $address := .Values.listenAddress | trimAll "[]" -}}
+{{- if contains ":" $address }}[{{ $address }}]{{ else }}{{ $address }}{{ end -}}
+{{- end }}
+
 {{/* shipbell.toml: what the chart has to set, over what config says. */}}
 {{- define "shipbell.toml" -}}
 {{- $config := deepCopy .Values.config -}}
@@ -100,17 +106,18 @@ those without a fraction are TOML integers.
 {{- end -}}
 {{- range $key := list "listen" "token_files" "allow_anonymous" -}}
 {{- if hasKey $ingest $key -}}
-{{- fail (printf "config.ingest.%s is set by the chart: use ingest.port, ingest.tokenKeys and ingest.allowAnonymous" $key) -}}
+{{- fail (printf "config.ingest.%s is set by the chart: use listenAddress, ingest.port, ingest.tokenKeys and ingest.allowAnonymous" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- if hasKey $ingest "tokens" -}}
 {{- fail "config.ingest.tokens would show the tokens in a ConfigMap: put them into secrets and name them in ingest.tokenKeys" -}}
 {{- end -}}
 {{- if hasKey $ops "listen" -}}
-{{- fail "config.ops.listen is set by the chart: use ops.port" -}}
+{{- fail "config.ops.listen is set by the chart: use listenAddress and ops.port" -}}
 {{- end -}}
-{{- $_ := set $ingest "listen" (printf "0.0.0.0:%d" (int .Values.ingest.port)) -}}
-{{- $_ := set $ops "listen" (printf "0.0.0.0:%d" (int .Values.ops.port)) -}}
+{{- $host := include "shipbell.listenHost" . -}}
+{{- $_ := set $ingest "listen" (printf "%s:%d" $host (int .Values.ingest.port)) -}}
+{{- $_ := set $ops "listen" (printf "%s:%d" $host (int .Values.ops.port)) -}}
 {{- if .Values.ingest.allowAnonymous -}}
 {{- $_ := set $ingest "allow_anonymous" true -}}
 {{- else -}}
