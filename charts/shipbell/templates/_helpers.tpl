@@ -15,6 +15,11 @@
 {{- end -}}
 {{- end }}
 
+{{/* The Service with the port ops: one of its own where the other can be reached from outside the cluster. */}}
+{{- define "shipbell.opsService" -}}
+{{- include "shipbell.fullname" . }}{{ if ne .Values.service.type "ClusterIP" }}-ops{{ end -}}
+{{- end }}
+
 {{- define "shipbell.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "shipbell.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
