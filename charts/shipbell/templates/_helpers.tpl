@@ -57,6 +57,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
+{{/* Whether the StatefulSet makes the claim for its volume. */}}
+{{- define "shipbell.ownClaim" -}}
+{{- if .Values.persistence.existingClaim -}}
+{{- if not .Values.persistence.enabled -}}
+{{- fail "persistence.existingClaim is not used while persistence.enabled is false: leave one of them out" -}}
+{{- end -}}
+{{- else if .Values.persistence.enabled -}}
+true
+{{- end -}}
+{{- end }}
+
+{{/* A size in bytes, as shipbell ("1.5 GiB") or Kubernetes ("1.5Gi") writes it; empty when it is neither. */}}
+{{- define "shipbell.bytes" -}}
+{{- $text := . | toString | nospace | lower -}}
+{{- if regexMatch "^[0-9]+([.][0-9]+)?([kmgtpe]i?)?b?$" $text -}}
+{{- $factors := dict "" 1 "k" 1e3 "m" 1e6 "g" 1e9 "t" 1e12 "p" 1e15 "e" 1e18
+    "ki" 1024 "mi" 1048576 "gi" 1073741824 "ti" 1099511627776 "pi" 1125899906842624 "ei" 1152921504606846976 -}}
+{{- $factor := get $factors (regexReplaceAll "[0-9.b]" $text "") -}}
+{{- printf "%.0f" (mulf (regexFind "^[0-9.]+" $text) $factor) -}}
+{{- end -}}
+{{- end }}
+
+{{/* What the bounds in `config` come to in bytes, after "The data folder" in docs/operating.md; empty when one can't be read. */}}
+{{- define "shipbell.dataBytes" -}}
+{{- $delivery := .Values.config.delivery | default dict -}}
+{{- $journal := include "shipbell.bytes" ((.Values.config.journal | default dict).max_size | default "4GiB") -}}
+{{- $letters := include "shipbell.bytes" ($delivery.dead_letters_max | default "1GiB") -}}
+{{- $history := include "shipbell.bytes" ($delivery.history_max | default "1GiB") -}}
+{{- if and $journal $letters $history -}}
+{{- printf "%.0f" (addf $journal $letters (mulf 3 $history) (mulf 64 1048576)) -}}
+{{- end -}}
+{{- end }}
+
 {{/*
 One value as TOML on one line. A JSON string is a TOML string. Numbers come from YAML as floats;
 those without a fraction are TOML integers.
