@@ -90,38 +90,46 @@ true
 {{- end }}
 
 {{/*
-One value as TOML on one line. A JSON string is a TOML string. Numbers come from YAML as floats;
-those without a fraction are TOML integers.
+One value as TOML on one line: of a list of the key, for messages, and the value. A JSON string is a TOML string. Numbers come
+from YAML as floats; those without a fraction are TOML integers. TOML has no null: a key that has it is left out.
 */}}
 {{- define "shipbell.tomlValue" -}}
-{{- if kindIs "map" . -}}
+{{- $path := first . -}}
+{{- $value := last . -}}
+{{- if kindIs "map" $value -}}
 {{- $pairs := list -}}
-{{- range $key, $value := . -}}
-{{- $pairs = append $pairs (printf "%s = %s" (toJson $key) (include "shipbell.tomlValue" $value)) -}}
+{{- range $key, $inner := $value -}}
+{{- if not (kindIs "invalid" $inner) -}}
+{{- $inner = include "shipbell.tomlValue" (list (printf "%s.%s" $path $key) $inner) -}}
+{{- $pairs = append $pairs (printf "%s = %s" (toJson $key) $inner) -}}
+{{- end -}}
 {{- end -}}
 {{- if $pairs -}}
 { {{ join ", " $pairs }} }
 {{- else -}}
 {}
 {{- end -}}
-{{- else if kindIs "slice" . -}}
+{{- else if kindIs "slice" $value -}}
 {{- $items := list -}}
-{{- range . -}}
-{{- $items = append $items (include "shipbell.tomlValue" .) -}}
+{{- range $index, $inner := $value -}}
+{{- $items = append $items (include "shipbell.tomlValue" (list (printf "%s.%d" $path $index) $inner)) -}}
 {{- end -}}
 [{{ join ", " $items }}]
-{{- else if kindIs "float64" . -}}
-{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else if kindIs "invalid" $value -}}
+{{- fail (printf "%s is null: take it out of the list" $path) -}}
+{{- else if kindIs "float64" $value -}}
+{{- if eq (floor $value) $value }}{{ int64 $value }}{{ else }}{{ $value }}{{ end -}}
 {{- else -}}
-{{- toJson . -}}
+{{- toJson $value -}}
 {{- end -}}
 {{- end }}
 
-{{/* The keys of one table, a line each, leaving out what is null. */}}
+{{/* The keys of one table, a line each: of a list of its name, for messages, and the table. */}}
 {{- define "shipbell.tomlKeys" -}}
-{{- range $key, $value := . }}
+{{- $path := first . -}}
+{{- range $key, $value := last . }}
 {{- if not (kindIs "invalid" $value) }}
-{{ $key }} = {{ include "shipbell.tomlValue" $value }}
+{{ $key }} = {{ include "shipbell.tomlValue" (list (printf "%s.%s" $path $key) $value) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -152,6 +160,13 @@ those without a fraction are TOML integers.
 {{- if hasKey $ops "listen" -}}
 {{- fail "config.ops.listen is set by the chart: use listenAddress and ops.port" -}}
 {{- end -}}
+{{- $log := $config.log | default dict -}}
+{{- if kindIs "bool" $log.level -}}
+{{- if $log.level -}}
+{{- fail "config.log.level: YAML takes this word for a truth, and no level is called so: write off, error, warn, info, debug or trace" -}}
+{{- end -}}
+{{- $_ := set $log "level" "off" -}}
+{{- end -}}
 {{- $host := include "shipbell.listenHost" . -}}
 {{- $_ := set $ingest "listen" (printf "%s:%d" $host (int .Values.ingest.port)) -}}
 {{- $_ := set $ops "listen" (printf "%s:%d" $host (int .Values.ops.port)) -}}
@@ -177,13 +192,13 @@ data_dir = "/var/lib/shipbell"
 {{- if $keys }}
 
 [{{ $section }}]
-{{- include "shipbell.tomlKeys" $keys }}
+{{- include "shipbell.tomlKeys" (list (printf "config.%s" $section) $keys) }}
 {{- end }}
 {{- end }}
-{{- range $endpoints }}
+{{- range $index, $endpoint := $endpoints }}
 
 [[endpoints]]
-{{- include "shipbell.tomlKeys" . }}
+{{- include "shipbell.tomlKeys" (list (printf "config.endpoints.%d" $index) $endpoint) }}
 {{- end }}
 {{- end }}
 
@@ -200,11 +215,16 @@ data_dir = "/var/lib/shipbell"
 {{- if not (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
 {{- int .Values.terminationGracePeriodSeconds -}}
 {{- else -}}
-{{- $deadline := dig "shutdown" "deadline" "20s" .Values.config -}}
-{{- if regexMatch "^[0-9]+s$" $deadline -}}
-{{- add (trimSuffix "s" $deadline | int) 25 -}}
+{{- $deadline := (.Values.config.shutdown | default dict).deadline -}}
+{{- if kindIs "invalid" $deadline -}}
+{{- $deadline = "20s" -}}
+{{- end -}}
+{{- if not (kindIs "string" $deadline) -}}
+{{- fail (printf "config.shutdown.deadline = %v has no unit: write \"%vs\" for seconds" $deadline $deadline) -}}
+{{- else if regexMatch "^[0-9]+s$" $deadline -}}
+{{- add (trimSuffix "s" $deadline | atoi) 25 -}}
 {{- else if regexMatch "^[0-9]+m$" $deadline -}}
-{{- add (mul (trimSuffix "m" $deadline | int) 60) 25 -}}
+{{- add (mul (trimSuffix "m" $deadline | atoi) 60) 25 -}}
 {{- else -}}
 {{- fail (printf "the chart can't read config.shutdown.deadline = %q: write whole seconds (\"20s\") or minutes (\"2m\"), or set terminationGracePeriodSeconds" $deadline) -}}
 {{- end -}}
