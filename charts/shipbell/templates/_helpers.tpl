@@ -56,6 +56,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end }}
 
+{{/* A map as YAML without the keys that are null or "", for Helm drops nulls of a parent chart; empty when nothing is left. */}}
+{{- define "shipbell.withoutEmpty" -}}
+{{- $kept := dict -}}
+{{- range $key, $value := . -}}
+{{- if not (or (kindIs "invalid" $value) (and (kindIs "string" $value) (not $value))) -}}
+{{- $_ := set $kept $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- if $kept }}{{ toYaml $kept }}{{ end -}}
+{{- end }}
+
 {{/* Whether the StatefulSet makes the claim for its volume. */}}
 {{- define "shipbell.ownClaim" -}}
 {{- if .Values.persistence.existingClaim -}}
