@@ -25,8 +25,9 @@ use tracing::{info, warn};
 use super::{
     Dispatcher,
     letters::{LettersError, Refused, Run},
+    newer::Newer,
     redeliver::{By, Redelivered, SendAgainError, letter_of},
-    replay::{Gate, Newer},
+    replay::Gate,
 };
 use crate::{
     catalog::Reader,
@@ -42,8 +43,11 @@ pub const WAITING_MAX: usize = 10_000;
 /// Deliveries that are looked at in one go.
 const LOOKED_AT_ONCE: usize = 1_000;
 
-/// The wait while somebody else sends to the endpoint by hand.
+/// The wait while somebody else sends to the endpoint by hand, or files can't be read.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
+
+/// So often in a row what is to be sent can't be read before the rest is let go of.
+const READS_MAX: u32 = 60;
 
 /// A delivery that was made, or given up on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,7 +319,7 @@ impl Dispatcher {
     async fn run_line(self, endpoint: EndpointId) {
         let (tasks, again) = (&self.0.parts.tasks, &self.0.again);
         self.0.replays.asked(vec![endpoint.clone()]);
-        let mut tally = Tally::default();
+        let (mut tally, mut unread) = (Tally::default(), 0);
         let why = loop {
             if again.first(&endpoint).is_none() {
                 break None;
@@ -325,21 +329,32 @@ impl Dispatcher {
                 () = tasks.hard().cancelled() => Gate::Stopping,
                 gate = self.wait_for_endpoint(&endpoint) => gate,
             };
-            match gate {
-                Gate::Open => {}
+            let leave = match gate {
+                Gate::Open(leave) => leave,
                 Gate::Closed => break Some("the endpoint is gone, or disabled"),
                 Gate::Stopping => break Some("shipbell stops"),
-            }
+            };
             let Some((place, order)) = again.first(&endpoint) else {
                 break None;
             };
             let sent = tokio::select! {
                 biased;
                 () = tasks.hard().cancelled() => break Some("shipbell stops"),
-                sent = self.send_again(JournalId(place.2), place.1, &endpoint, order, By::Set) => sent,
+                sent = self.send_again(JournalId(place.2), place.1, &endpoint, order, By::Set(leave)) => sent,
             };
             let wait = match &sent {
                 Err(SendAgainError::Letters(LettersError::Stopping)) => break Some("shipbell stops"),
+                // That is not the delivery's fault.
+                Err(error @ (SendAgainError::Letters(_) | SendAgainError::History(_)))
+                    if unread < READS_MAX =>
+                {
+                    unread += 1;
+                    self.complain(error);
+                    Some(BUSY_WAIT)
+                }
+                Err(SendAgainError::Letters(_) | SendAgainError::History(_)) => {
+                    break Some("they can't be read");
+                }
                 Err(SendAgainError::Busy) => Some(BUSY_WAIT),
                 Ok(Redelivered::Sent(sent)) if sent.outcome.is_ours() => {
                     Some(self.0.shortage.wait(Instant::now()))
@@ -350,6 +365,7 @@ impl Dispatcher {
                 let _ = tasks.soft().run_until_cancelled(sleep(wait)).await;
                 continue;
             }
+            unread = 0;
             again.done(&endpoint, &place);
             tally.add(&sent);
         };

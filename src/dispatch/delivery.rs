@@ -151,7 +151,7 @@ impl Dispatcher {
         };
         // What was lent before the endpoint failed goes back without an attempt.
         let is_wanted = || queue.may_send(lease, Instant::now()) && !queue.is_outdated(repository, lease);
-        let attempted = loop {
+        let (attempted, endpoint) = loop {
             let Some(endpoint) = self.0.parts.endpoints.get(&lease.endpoint) else {
                 return Some((Completion::GivenUp, Some(Reason::gone(&lease.endpoint))));
             };
@@ -163,7 +163,7 @@ impl Dispatcher {
                 Ok(target) => target,
                 Err(_) if !is_wanted() => return Some((Completion::Returned, None)),
                 // It says why, and takes nobody's turn.
-                Err(_) => break Box::pin(self.attempt(&endpoint, &shipment)).await,
+                Err(_) => break (Box::pin(self.attempt(&endpoint, &shipment)).await, endpoint),
             };
             if self.0.resent.has(&shipment.which) {
                 tokio::select! {
@@ -179,13 +179,22 @@ impl Dispatcher {
                 // In a place of its own, so that a lane which only waits takes little.
                 Some(turn) => {
                     drop(waits.take());
-                    break Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await;
+                    let attempted = Box::pin(turn.spend(self.attempt(&endpoint, &shipment))).await;
+                    break (attempted, endpoint);
                 }
                 None if is_wanted() => {}
                 None => return Some((Completion::Returned, None)),
             }
         };
-        if attempted.is_of_the_past && matches!(attempted.outcome, Outcome::Failed { .. }) {
+        let is_of_the_past = match attempted.outcome {
+            Outcome::Delivered { .. } => false,
+            // With what it was refused for, it is not sent any more.
+            Outcome::Failed {
+                fault: Fault::Push, ..
+            } => attempted.is_of_the_past || self.is_set_otherwise(&endpoint),
+            Outcome::Failed { .. } => attempted.is_of_the_past,
+        };
+        if is_of_the_past {
             return Some((Completion::Failed, None));
         }
         Some(self.follow_up(repository, lease, attempted.outcome))
@@ -199,6 +208,14 @@ impl Dispatcher {
         let now = now.and_then(|now| self.0.parts.client.target(&now).ok());
         now.zip(request)
             .is_some_and(|(now, request)| !now.is_same(request.target()))
+    }
+
+    /// Whether the endpoint has another secret, header or way there by now. When that can't be told, it has not.
+    fn is_set_otherwise(&self, endpoint: &Endpoint) -> bool {
+        let now = self.0.parts.endpoints.get(&endpoint.id);
+        let now = now.filter(|now| !ptr::eq(&raw const **now, endpoint));
+        let prints = now.and_then(|now| now.fingerprint().zip(endpoint.fingerprint()));
+        prints.is_some_and(|(now, then)| now != then)
     }
 
     /// One attempt, of which the endpoint's state, the history, the metrics and the log are told.

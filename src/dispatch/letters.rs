@@ -11,7 +11,7 @@ use std::{collections::HashMap, io};
 
 use tracing::info;
 
-use super::{Dispatcher, health::State, replay::Newer};
+use super::{Dispatcher, health::State, newer::Newer};
 use crate::{
     push::EndpointId,
     settings::{

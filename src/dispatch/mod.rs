@@ -58,6 +58,7 @@ mod lanes;
 mod lately;
 mod letter_write;
 pub mod letters;
+mod newer;
 pub mod pace;
 mod places;
 mod prepare;

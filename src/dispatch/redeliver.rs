@@ -20,8 +20,9 @@ use super::{
     delivery::Attempted,
     health::{Event, State},
     letters::LettersError,
+    newer::Newer,
     of_letter,
-    replay::Newer,
+    replay::Leave,
     turn::Turn,
 };
 use crate::{
@@ -46,8 +47,8 @@ use crate::{
 pub(super) enum By {
     /// Of somebody who waits for what comes of it; whether they may have an endpoint that fails tried at once.
     Hand { may_hurry: bool },
-    /// Of a set.
-    Set,
+    /// Of a set, by this leave.
+    Set(Leave),
 }
 
 impl By {
@@ -56,7 +57,7 @@ impl By {
     fn turn_within(self) -> Duration {
         match self {
             Self::Hand { .. } => Duration::from_secs(30),
-            Self::Set => Duration::from_mins(10),
+            Self::Set(_) => Duration::from_mins(10),
         }
     }
 }
@@ -233,6 +234,10 @@ impl Dispatcher {
             return Err(SendAgainError::Newer);
         }
         self.receiver(endpoint)?;
+        // It may be set otherwise by now, or have failed.
+        if !self.stands(&settings) || !self.may_go(by, endpoint) {
+            return Err(SendAgainError::Busy);
+        }
         let attempted = self.send_letter(&settings, letter, &sizes, turn).await;
         drop(resending);
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
@@ -245,6 +250,14 @@ impl Dispatcher {
         }
         let id = webhook_id(journal, sequence, endpoint);
         Ok(Redelivered::Sent(Box::new(sent(id, attempted))))
+    }
+
+    /// Whether the endpoint's state is no reason to wait. Somebody who asks for one delivery has it tried.
+    fn may_go(&self, by: By, endpoint: &EndpointId) -> bool {
+        match by {
+            By::Hand { .. } => true,
+            By::Set(leave) => leave.holds(self.0.parts.states.state(endpoint)),
+        }
     }
 
     /// What is to be sent: a dead letter or, if it is none, what the history knows.
@@ -282,7 +295,7 @@ impl Dispatcher {
             return Ok((sizes, None));
         };
         // It may be stopped by hand while this waits.
-        let is_wanted = || self.refusal(&settings.id).is_none();
+        let is_wanted = || self.refusal(&settings.id).is_none() && self.may_go(by, &settings.id);
         let turn = timeout(by.turn_within(), self.turn(settings, &target, is_wanted));
         let turn = soft.run_until_cancelled(turn).await.ok_or_else(stopping)?;
         // Or it is set otherwise by now.

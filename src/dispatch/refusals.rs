@@ -5,7 +5,7 @@
 //! being written is a push that is sent sooner.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -170,15 +170,16 @@ impl Kept for Refusals {
 
     async fn save(&self) -> io::Result<()> {
         let _one_at_a_time = self.0.saving.lock().await;
-        let unsaved: Vec<_> = {
+        let (unsaved, new): (Vec<_>, Vec<_>) = {
             let mut inner = self.inner();
             let unsaved = std::mem::take(&mut inner.unsaved);
-            for key in unsaved.keys() {
-                if let hash_map::Entry::Occupied(mut waiting) = inner.waiting.entry(key.clone()) {
-                    waiting.insert(true);
-                }
-            }
-            unsaved.into_iter().collect()
+            // Until it is known whether they are written, the file may have them.
+            let mut is_new = |key: &&RefusalKey| {
+                let may_have = inner.waiting.get_mut(*key);
+                may_have.is_some_and(|may_have| !std::mem::replace(may_have, true))
+            };
+            let new = unsaved.keys().filter(|key| is_new(key)).cloned().collect();
+            (unsaved.into_iter().collect(), new)
         };
         if unsaved.is_empty() {
             return Ok(());
@@ -196,6 +197,14 @@ impl Kept for Refusals {
                     .entry(key.clone())
                     .or_insert_with(|| refusal.clone());
             }
+            // Of those that ended meanwhile there is nothing to be said: else they would pile up for as long as
+            // nothing can be written.
+            for key in new {
+                match inner.waiting.get_mut(&key) {
+                    Some(may_have) => *may_have = false,
+                    None => _ = inner.unsaved.remove(&key),
+                }
+            }
         }
         saved
     }
@@ -205,4 +214,76 @@ impl Kept for Refusals {
 fn is_set_as(endpoint: &Endpoint, saved: &SavedRefusal) -> bool {
     let now = endpoint.fingerprint();
     now.is_none() || saved.fingerprint.is_none() || now == saved.fingerprint
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::FILE;
+
+    #[tokio::test]
+    async fn what_ends_while_nothing_can_be_written_does_not_pile_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        let parts = Parts {
+            journal: JournalId([7; 16]),
+            queue: Arc::default(),
+            endpoints: Endpoints::default(),
+            settings: Settings::open(&file).unwrap(),
+            clock: Clock::system(),
+        };
+        let refusals = Refusals::restore(parts).unwrap();
+        let ci = EndpointId::Named("ci".into());
+        let which = |number| Which {
+            sequence: Sequence::new(number).unwrap(),
+            endpoint: ci.clone(),
+            repository: "acme/app".parse().unwrap(),
+            tag: None,
+        };
+        let refused = |number| {
+            let which = which(number);
+            refusals.refused(
+                &which,
+                &Endpoint::plain("ci", "http://127.0.0.1:1/"),
+                1,
+                Duration::from_hours(1),
+            );
+        };
+        let change = |sql| {
+            let connection = rusqlite::Connection::open(&file).unwrap();
+            connection.execute_batch(sql).unwrap();
+        };
+        refused(1);
+        refusals.save().await.unwrap();
+        change("CREATE TRIGGER not_now BEFORE INSERT ON refusals BEGIN SELECT RAISE(ABORT, 'not now'); END");
+        refused(2);
+        refused(3);
+        refusals.save().await.unwrap_err();
+        for number in 1..=2 {
+            refusals.ended(which(number).sequence, &ci);
+        }
+        let unsaved = || {
+            let inner = refusals.inner();
+            let mut unsaved: Vec<_> = inner
+                .unsaved
+                .iter()
+                .map(|(key, saved)| (key.0.get(), saved.is_some()))
+                .collect();
+            unsaved.sort_unstable();
+            unsaved
+        };
+        assert_eq!(
+            unsaved(),
+            [(1, false), (3, true)],
+            "the file has the first, and not the second"
+        );
+        change("DROP TRIGGER not_now");
+        refusals.save().await.unwrap();
+        assert_eq!(unsaved(), []);
+        let kept = refusals.0.parts.settings.refusals(JournalId([7; 16])).unwrap();
+        assert_eq!(
+            kept.iter().map(|saved| saved.sequence.get()).collect::<Vec<_>>(),
+            [3]
+        );
+    }
 }

@@ -11,7 +11,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,11 +27,12 @@ use super::{
     health::State,
     lately::Lately,
     letters::LettersError,
+    newer::Newer,
     of_letter,
     turn::Turn,
 };
 use crate::{
-    catalog::{Reader, Which},
+    catalog::Which,
     image::Tag,
     push::{EndpointId, Sequence},
     settings::{KeptLetter, Letter, Order, Settings},
@@ -52,13 +52,6 @@ const FAILURES_MAX: u32 = 3;
 
 /// The wait after the file could not be read or written.
 const ACCESS_WAIT: Duration = Duration::from_secs(1);
-
-/// Whether a newer push of a letter's tag is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Newer {
-    Known,
-    Unknown,
-}
 
 /// Who is being sent dead letters again.
 #[derive(Debug)]
@@ -111,7 +104,7 @@ impl Replays {
     }
 
     /// Whether a push of the letter's tag that is newer than `than` was delivered lately.
-    fn delivered_newer(&self, letter: &Letter, tag: &Tag, than: Option<Sequence>) -> bool {
+    pub(super) fn delivered_newer(&self, letter: &Letter, tag: &Tag, than: Option<Sequence>) -> bool {
         self.lately.has_newer(letter, tag, than)
     }
 
@@ -127,6 +120,12 @@ impl Replays {
     fn take_asked(&self, endpoint: &EndpointId) -> bool {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.remove(endpoint)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_asked(&self, endpoint: &EndpointId) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.contains(endpoint)
     }
 
     fn begin(&self, endpoint: &EndpointId) -> bool {
@@ -149,12 +148,28 @@ impl Replays {
 /// What may be done for an endpoint's letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// One may be sent.
-    Open,
+    /// One may be sent, by this leave.
+    Open(Leave),
     /// None ever: it is gone, or disabled.
     Closed,
     /// The process is about to end.
     Stopping,
+}
+
+/// By what a letter may be sent to an endpoint. There is a turn to be waited for in between, for long perhaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// The endpoint is healthy: as long as it is.
+    Healthy,
+    /// Somebody asked, or an attempt is due: whatever its state.
+    Once,
+}
+
+impl Leave {
+    /// Whether it still holds in that state.
+    pub(super) fn holds(self, state: State) -> bool {
+        !state.is_by_hand() && (self == Self::Once || state == State::Healthy)
+    }
 }
 
 impl Dispatcher {
@@ -209,18 +224,21 @@ impl Dispatcher {
 
     /// Sends the next letter; whether there may be another.
     async fn replay_next(&self, id: &EndpointId) -> Result<bool, LettersError> {
-        let endpoint = id.clone();
-        let next = self
-            .with_settings(move |settings| settings.next_replay(&endpoint))
-            .await?;
-        let Some((kept, order)) = next else {
+        if self.next_letter(id).await?.is_none() {
+            return Ok(false);
+        }
+        let (gate, endpoint) = (self.wait_for_endpoint(id).await, self.0.parts.endpoints.get(id));
+        if gate == Gate::Stopping {
+            return Ok(false);
+        }
+        // That took days, perhaps: letters were discarded meanwhile, and others marked.
+        let Some((kept, order)) = self.next_letter(id).await? else {
             return Ok(false);
         };
-        let (gate, endpoint) = (self.wait_for_endpoint(id).await, self.0.parts.endpoints.get(id));
         match (gate, endpoint) {
             (Gate::Stopping, _) => return Ok(false),
-            (Gate::Open, Some(endpoint)) => {
-                return self.replay_one(&endpoint, kept, order).await;
+            (Gate::Open(leave), Some(endpoint)) => {
+                return self.replay_one(&endpoint, kept, order, leave).await;
             }
             (Gate::Closed, _) | (_, None) => {}
         }
@@ -229,13 +247,22 @@ impl Dispatcher {
         Ok(true)
     }
 
+    /// The letter of the endpoint that goes next.
+    async fn next_letter(&self, id: &EndpointId) -> Result<Option<(KeptLetter, Order)>, LettersError> {
+        let id = id.clone();
+        self.with_settings(move |settings| settings.next_replay(&id))
+            .await
+    }
+
     async fn replay_one(
         &self,
         endpoint: &Arc<Endpoint>,
         kept: KeptLetter,
         order: Order,
+        leave: Leave,
     ) -> Result<bool, LettersError> {
         let soft = self.0.parts.tasks.soft();
+        let is_wanted = || leave.holds(self.0.parts.states.state(&endpoint.id));
         let sizes = tokio::select! {
             () = soft.cancelled() => return Ok(false),
             sizes = self.sizes_of(&kept.letter) => sizes,
@@ -244,19 +271,23 @@ impl Dispatcher {
             // The attempt says why.
             Err(_) => None,
             Ok(target) => {
-                let is_wanted = || !self.0.parts.states.state(&endpoint.id).is_by_hand();
                 let turn = tokio::select! {
                     () = soft.cancelled() => return Ok(false),
                     turn = self.turn(endpoint, &target, is_wanted) => turn,
                 };
                 if turn.is_none() {
-                    // It was stopped or set otherwise meanwhile: what becomes of it is seen from the beginning.
+                    // It failed, or was stopped or set otherwise meanwhile: what becomes of it is seen from the beginning.
                     return Ok(true);
                 }
                 turn
             }
         };
         let resending = self.0.resent.begin(&of_letter(&kept.letter));
+        // It may have been discarded while it waited, or another goes first now.
+        let next = self.next_letter(&endpoint.id).await?;
+        if next.is_none_or(|(next, as_now)| (next.id, as_now) != (kept.id, order)) {
+            return Ok(true);
+        }
         let checked = self.newer(vec![kept], order).await?.pop();
         let Some((kept, newer)) = checked else {
             return Ok(true);
@@ -265,7 +296,7 @@ impl Dispatcher {
             self.let_be(&kept, ReplayResult::PassedOver).await?;
             return Ok(true);
         }
-        if !self.stands(endpoint) || self.0.parts.states.state(&endpoint.id).is_by_hand() {
+        if !self.stands(endpoint) || !is_wanted() {
             return Ok(true);
         }
         let was_well = !self.0.parts.states.is_failing(&endpoint.id);
@@ -384,18 +415,18 @@ impl Dispatcher {
                 State::Disabled => return Gate::Closed,
                 State::Healthy => {
                     self.0.replays.take_asked(id);
-                    return Gate::Open;
+                    return Gate::Open(Leave::Healthy);
                 }
                 State::Held => None,
                 State::Failing | State::Paused | State::Ignored => {
                     if self.0.replays.take_asked(id) {
-                        return Gate::Open;
+                        return Gate::Open(Leave::Once);
                     }
                     parts.states.wait(id).filter(|_| !parts.queue.is_in_line(id))
                 }
             };
             if due_in.is_some_and(|wait| wait.is_zero()) {
-                return Gate::Open;
+                return Gate::Open(Leave::Once);
             }
             tokio::select! {
                 () = parts.tasks.soft().cancelled() => return Gate::Stopping,
@@ -420,59 +451,9 @@ impl Dispatcher {
         sizes.pop().unwrap_or_default()
     }
 
-    /// Whether newer pushes of their tags are known, for each of the letters, in their order.
-    pub(super) async fn newer(
-        &self,
-        letters: Vec<KeptLetter>,
-        order: Order,
-    ) -> Result<Vec<(KeptLetter, Newer)>, LettersError> {
-        if order == Order::Force {
-            let unknown = letters.into_iter().map(|kept| (kept, Newer::Unknown));
-            return Ok(unknown.collect());
-        }
-        let dispatcher = self.clone();
-        self.with_settings(move |settings| {
-            let history = dispatcher.0.parts.history_file.as_deref().and_then(open_history);
-            let look = |kept: KeptLetter| {
-                let letter = &kept.letter;
-                let is_known = dispatcher.has_newer_here(letter)
-                    || settings.has_newer_letter(letter)?
-                    || history.as_ref().is_some_and(|history| has_newer(history, letter));
-                Ok((kept, if is_known { Newer::Known } else { Newer::Unknown }))
-            };
-            letters.into_iter().map(look).collect()
-        })
-        .await
-    }
-
-    /// Whether a newer push of the letter's tag waits in the queue, is in flight, or was delivered lately.
-    fn has_newer_here(&self, letter: &Letter) -> bool {
-        let parts = &self.0.parts;
-        // All that the queue has is newer than what another journal took.
-        let than = (letter.journal == parts.journal.id()).then_some(letter.sequence);
-        // In this order: what leaves the one is in the other by then.
-        letter.tag.as_ref().is_some_and(|tag| {
-            let queue = &parts.queue;
-            queue.owes_newer(&letter.repository, &letter.endpoint, tag, than)
-                || self.0.replays.delivered_newer(letter, tag, than)
-        })
-    }
-
-    fn complain(&self, error: &LettersError) {
+    pub(super) fn complain(&self, error: &dyn std::error::Error) {
         if self.0.replays.complaint.due().is_some() {
-            warn!(%error, "dead letters can't be sent again now; it is tried again");
+            warn!(%error, "deliveries can't be sent again now; it is tried again");
         }
     }
-}
-
-/// A history that can't be read knows nothing.
-fn open_history(path: &Path) -> Option<Reader> {
-    Reader::open(path).ok()
-}
-
-fn has_newer(history: &Reader, letter: &Letter) -> bool {
-    let Some(tag) = &letter.tag else { return false };
-    let push = (letter.journal, letter.sequence, letter.taken_at);
-    let newer = history.has_newer(push, (&letter.repository, tag), &letter.endpoint);
-    newer.unwrap_or(false)
 }

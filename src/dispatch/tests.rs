@@ -42,6 +42,7 @@ mod dying;
 mod moved;
 mod refused;
 mod replays;
+mod waiting_letters;
 
 const HOUR_MS: i64 = 3_600_000;
 const SOON: Duration = Duration::from_mins(1);

@@ -432,7 +432,7 @@ impl Queue {
         let mut queue = self.repositories.entry(repository.clone()).or_default();
         // Who brings many, a start, brings all there are.
         if arrivals.len() > 1 {
-            queue.expect(arrivals.clone(), owed);
+            queue.expect(&arrivals, owed);
         }
         for arrival in arrivals {
             queue.push(arrival, owed, &self.ahead, now);

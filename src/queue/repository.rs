@@ -106,7 +106,11 @@ impl<'a> Arrival<'a> {
 
 impl RepositoryQueue {
     /// Sets aside the room of pushes that are about to be taken, each by all of these endpoints.
-    pub(super) fn expect<'a>(&mut self, arrivals: impl Iterator<Item = Arrival<'a>> + Clone, owed: &[Owing]) {
+    pub(super) fn expect<'a>(
+        &mut self,
+        arrivals: &(impl Iterator<Item = Arrival<'a>> + Clone),
+        owed: &[Owing],
+    ) {
         for owing in owed {
             let records = arrivals.clone().map(|arrival| arrival.record(owing.place));
             self.lane(&owing.endpoint).backlog.expect(records);

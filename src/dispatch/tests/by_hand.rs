@@ -10,7 +10,11 @@ use super::{
 use crate::{settings::Order, webhook::Outcome};
 
 /// A stage with two letters, of which the first was just sent again: the second has to wait, at so many a second.
-async fn with_a_letter_whose_turn_is_not_yet(folder: &TempDir, hook: &Hook, per_second: f64) -> Stage {
+pub(super) async fn with_a_letter_whose_turn_is_not_yet(
+    folder: &TempDir,
+    hook: &Hook,
+    per_second: f64,
+) -> Stage {
     with_letters(folder, hook, UNPACED, &["1", "2"])
         .await
         .stop()

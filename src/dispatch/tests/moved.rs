@@ -19,7 +19,8 @@ impl Slow {
 
     /// Waits for the request, and gives back the connection to answer on.
     async fn request(&self) -> TcpStream {
-        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let accepted = tokio::time::timeout(SOON, self.listener.accept()).await;
+        let (mut stream, _) = accepted.expect("a request").unwrap();
         assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
         stream
     }
@@ -69,6 +70,53 @@ async fn what_the_old_url_answers_is_not_held_against_the_new_one() {
         assert_eq!(stage.letters().stats().letters, 0, "{refusal}");
         stage.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_refused_for_what_is_set_otherwise_by_then_is_sent_at_once() {
+    let (folder, slow) = (folder(), Slow::start().await);
+    let ci = vec![endpoint("ci", &slow.url, UNPACED)];
+    // Refused, it would wait an hour.
+    let options = Options {
+        schedule: RetrySchedule::new(vec![Duration::from_hours(1)], 0.0).unwrap(),
+        ..dispatch_options()
+    };
+    let stage = Stage::start_by(&folder, ci, Bounds::default(), options, Clock::system()).await;
+    let answer = async |mut request: TcpStream, status| {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        request.write_all(answer.as_bytes()).await.unwrap();
+    };
+    stage.take(vec![push("a", "v1", &["ci"])]).await;
+    let request = slow.request().await;
+    let with_secret = Endpoint {
+        secret: Some(Secret::inline("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
+        ..endpoint("ci", &slow.url, UNPACED)
+    };
+    stage.dispatcher.0.parts.endpoints.put(with_secret.clone());
+    answer(request, "401 Unauthorized").await;
+    answer(slow.request().await, "200 OK").await;
+    stage.wait_for_nothing_owed().await;
+
+    // Its pace has nothing to do with it.
+    stage.take(vec![push("b", "v1", &["ci"])]).await;
+    let request = slow.request().await;
+    let rate = Rate {
+        per_second: Some(1000.0),
+    };
+    stage
+        .dispatcher
+        .0
+        .parts
+        .endpoints
+        .put(Endpoint { rate, ..with_secret });
+    answer(request, "401 Unauthorized").await;
+    let parts = &stage.dispatcher.0.parts;
+    eventually("it waits", async || {
+        let kept = parts.settings.refusals(parts.journal.id()).unwrap();
+        kept.iter().map(|refusal| refusal.failures).eq([1])
+    })
+    .await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -303,6 +303,15 @@ async fn however_many_hosts_have_as_many_as_they_may_there_is_room_for_another()
 }
 
 #[tokio::test(start_paused = true)]
+async fn failing_endpoints_of_one_host_leave_room_for_those_of_others_where_there_is_little() {
+    let turns = Turns::new(8, 4);
+    let join = |host| turns.join(host, true, LANES_MAX);
+    let held: Vec<_> = (0..8).map_while(|_| join("a:80")).collect();
+    assert!((2..8).contains(&held.len()), "{}", held.len());
+    assert!(join("b:80").is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_endpoint_leaves_room_for_others_at_its_host() {
     let turns = Turns::new(100, 16);
     let mut held = Vec::new();

@@ -142,7 +142,9 @@ fn what_is_expected_takes_no_more_room_than_it_needs() {
     for half in [&records[..20], &records[20..]] {
         backlog.expect(half.iter().copied());
         let room = backlog.records.capacity();
-        half.iter().for_each(|record| backlog.push(*record));
+        for record in half {
+            backlog.push(*record);
+        }
         assert_eq!((backlog.records.len(), backlog.records.capacity()), (room, room));
     }
     assert_eq!(backlog.len(), 60);
