@@ -15,7 +15,7 @@ use super::labels::ReplayResult;
 pub struct LettersSample {
     /// Those that are kept.
     pub kept: u64,
-    /// Bytes of `settings.db` that are in use.
+    /// Bytes of `settings.db` that they take.
     pub bytes: u64,
     /// Pushes given up on whose letters are not written yet.
     pub waiting: u64,
@@ -77,7 +77,7 @@ impl Letters {
 
     pub(super) fn register(&self, gauges: &LetterGauges, r: &mut Registry) {
         r.register("dead_letters", "Dead letters kept", gauges.kept.clone());
-        let help = "Bytes in use of the file that dead letters are kept in";
+        let help = "Bytes that dead letters take of settings.db";
         r.register_with_unit("dead_letters", help, Unit::Bytes, gauges.bytes.clone());
         let help = "Pushes given up on whose dead letters are not written yet";
         r.register("dead_letters_waiting", help, gauges.waiting.clone());
