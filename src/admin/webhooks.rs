@@ -19,23 +19,27 @@ use tracing::{info, warn};
 use utoipa::ToSchema;
 
 mod error;
+mod room;
 #[cfg(test)]
 mod tests;
 
 pub use error::ChangeError;
+pub use room::Room;
 
-use super::draft::{
-    EVERY_TAG, FieldError, MASK, ROTATION, Rules, WebhookDraft, check_addresses, tag_patterns,
-};
+use super::draft::{EVERY_TAG, FieldError, MASK, ROTATION, Rules, WebhookDraft, check_addresses};
 use crate::{
     catalog::History,
     clock::{Clock, Timestamp},
     dispatch::{health, states::States},
+    glob::{
+        self,
+        saved::{Kept, Saved},
+    },
     image::RepositoryName,
     push::EndpointId,
     secret::Secret,
     settings::{AccessError, Expected, SavedWebhook, Settings},
-    webhook::{Batching, Endpoint, Endpoints, Format, Rate, guard::Author, target::Target},
+    webhook::{Batching, Endpoint, Endpoints, Format, Rate, Tags, guard::Author, target::Target},
 };
 
 /// How often secrets are looked at whose time is over.
@@ -50,18 +54,21 @@ pub struct Defaults {
     pub rate: Rate,
     every_tag: Arc<GlobSet>,
     none: Arc<GlobSet>,
+    /// Compiled patterns of all of them.
+    kept: Kept,
 }
 
 impl Defaults {
     /// From the general settings.
     #[must_use]
     pub fn new(batching: Batching, rate: Rate) -> Self {
-        let every_tag = tag_patterns(&[EVERY_TAG.to_owned()]);
+        let every_tag = glob::parse(EVERY_TAG).and_then(|glob| GlobSet::new([glob]));
         Self {
             batching: Arc::new(batching),
             rate,
-            every_tag: every_tag.unwrap_or_default(),
+            every_tag: Arc::new(every_tag.unwrap_or_default()),
             none: Arc::default(),
+            kept: Kept::default(),
         }
     }
 
@@ -86,9 +93,9 @@ impl Defaults {
             headers: saved.headers.iter().filter_map(header).collect(),
             repositories: Arc::clone(&self.none),
             tags: if saved.tags == [EVERY_TAG] {
-                Arc::clone(&self.every_tag)
+                Tags::Set(Arc::clone(&self.every_tag))
             } else {
-                tag_patterns(&saved.tags).unwrap_or_default()
+                Tags::Saved(Saved::new(&saved.tags, &self.kept))
             },
             exclude_tags: Arc::clone(&self.none),
             batching: Arc::clone(&self.batching),
@@ -132,6 +139,8 @@ pub struct Parts {
     pub rules: Rules,
     /// What they have in common.
     pub defaults: Defaults,
+    /// How much of them there may be.
+    pub room: Room,
     /// Where the repositories are noted.
     pub history: History,
     /// The wall clock.
@@ -324,7 +333,8 @@ impl Webhooks {
         expected: Option<Expected>,
         (by, now): (&str, Timestamp),
     ) -> impl FnOnce(Option<SavedWebhook>) -> Result<SavedWebhook, ChangeError> + Send + 'static {
-        let rules = self.0.parts.rules.clone();
+        let (rules, room) = (self.0.parts.rules.clone(), self.0.parts.room);
+        let settings = self.0.parts.settings.clone();
         let blank = SavedWebhook {
             repository: repository.clone(),
             url: String::new(),
@@ -345,7 +355,9 @@ impl Webhooks {
                 _ => {}
             }
             let webhook = draft.apply(there.as_ref(), blank, &rules, now);
-            webhook.map_err(ChangeError::Invalid)
+            let webhook = webhook.map_err(ChangeError::Invalid)?;
+            room.check(settings.webhook_stats(), there.as_ref(), &webhook)?;
+            Ok(webhook)
         }
     }
 

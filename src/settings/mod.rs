@@ -52,7 +52,7 @@ pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, Let
 pub use refusals::{RefusalKey, SavedRefusal};
 pub use replays::{Mark, Order};
 pub use states::{SavedState, SavedStreak};
-pub use webhooks::{Expected, SavedWebhook};
+pub use webhooks::{Expected, SavedWebhook, WebhookStats};
 
 /// The file's name in `data_dir`.
 pub const FILE: &str = "settings.db";
@@ -277,7 +277,12 @@ impl Settings {
     /// # Errors
     /// The file can't be read or written.
     pub fn rotated(&self, now: Timestamp) -> Result<Vec<SavedWebhook>, AccessError> {
-        self.write(|connection| Ok(webhooks::rotated(connection, now)?))
+        let rotated =
+            |connection: &Connection| -> Result<_, AccessError> { Ok(webhooks::rotated(connection, now)?) };
+        let (rotated, bytes) = self.write(rotated)?;
+        let (before, after) = (WebhookStats { webhooks: 0, bytes }, WebhookStats::default());
+        self.0.tally.webhooks_changed(before, after);
+        Ok(rotated)
     }
 
     /// One repository's webhook, if it has one.
@@ -300,7 +305,9 @@ impl Settings {
         change: impl FnOnce(Option<SavedWebhook>) -> Result<Option<SavedWebhook>, E>,
     ) -> Result<Option<SavedWebhook>, E> {
         let failed = |error| E::from(AccessError(error));
-        self.write(|connection| {
+        let write = |connection: &Connection| -> Result<_, E> {
+            let stats = || webhooks::stats(connection, Some(repository)).map_err(failed);
+            let before = stats()?;
             let there = webhooks::one(connection, repository).map_err(failed)?;
             let mut after = change(there)?;
             if let Some(webhook) = &mut after {
@@ -308,8 +315,17 @@ impl Settings {
             } else {
                 webhooks::remove(connection, repository).map_err(failed)?;
             }
-            Ok(after)
-        })
+            Ok((after, before, stats()?))
+        };
+        let (changed, before, after) = self.write(write)?;
+        self.0.tally.webhooks_changed(before, after);
+        Ok(changed)
+    }
+
+    /// How many webhooks there are, and what they take. Waits for nobody.
+    #[must_use]
+    pub fn webhook_stats(&self) -> WebhookStats {
+        self.0.tally.webhooks()
     }
 
     /// A transaction that was not committed is rolled back when it is dropped, by a panic too.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{AccessError, Settings};
+use super::{AccessError, Settings, WebhookStats, webhooks};
 
 /// The tables of letters; indexes go with their tables.
 const OF_LETTERS: &str = "'dead_letters', 'replays', 'letter_spans'";
@@ -22,6 +22,8 @@ pub(super) struct Tally {
     pub(super) used: AtomicU64,
     /// Those of them that are not of letters.
     others: AtomicU64,
+    webhooks: AtomicU64,
+    webhook_bytes: AtomicU64,
 }
 
 impl Tally {
@@ -39,6 +41,7 @@ impl Tally {
         );
         let others = u64::try_from(count(&others)?).unwrap_or_default();
         tally.others.store(others, Ordering::Relaxed);
+        tally.webhooks_changed(WebhookStats::default(), webhooks::stats(connection, None)?);
         tally.weigh(connection);
         Ok(tally)
     }
@@ -49,6 +52,22 @@ impl Tally {
         self.letters.fetch_add(letters.cast_unsigned(), Ordering::Relaxed);
         self.replaying
             .fetch_add(replaying.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Takes note of a repository's webhook that was committed.
+    pub(super) fn webhooks_changed(&self, before: WebhookStats, after: WebhookStats) {
+        let add = |to: &AtomicU64, before: u64, after: u64| {
+            to.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        };
+        add(&self.webhooks, before.webhooks, after.webhooks);
+        add(&self.webhook_bytes, before.bytes, after.bytes);
+    }
+
+    pub(super) fn webhooks(&self) -> WebhookStats {
+        WebhookStats {
+            webhooks: self.webhooks.load(Ordering::Relaxed),
+            bytes: self.webhook_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Takes note of what the file holds.

@@ -71,6 +71,21 @@ fn a_masked_query_with_none_to_keep_is_refused_however_it_is_written() {
     );
 }
 
+#[test]
+fn patterns_that_take_too_much_together_are_refused_with_what_would_be_right() {
+    let large = vec!["**a**b".repeat(42); 64];
+    let refused = check_tags(&large).unwrap_err();
+    let [error] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.pointer, "/tags");
+    assert!(error.detail.contains("fewer wildcards"), "{error:?}");
+    let usual: Vec<_> = (0..64).map(|n| format!("release-{n}.*")).collect();
+    assert_eq!(check_tags(&usual), Ok(()));
+    let wrong = check_tags(&["1.*".to_owned(), "[".to_owned()]).unwrap_err();
+    assert_eq!(wrong[0].pointer, "/tags/1");
+}
+
 #[tokio::test]
 async fn what_a_host_means_here_refuses_nothing_that_a_proxy_resolves_and_what_the_text_says_does() {
     let (direct, proxied) = (rules(false), rules(true));

@@ -16,7 +16,7 @@ use super::{
             self, Params,
             endpoints::set,
             send::{SentView, tested},
-            webhooks::rotated,
+            webhooks::{may_save, rotated},
         },
         draft::FieldError,
         problem::Problem,
@@ -206,6 +206,12 @@ pub(super) async fn save(
     let mut typed = WebhookForm::typed(&fields);
     if !typed.version.is_empty() {
         version(&fields)?;
+    }
+    if let Err(error) = may_save(&admin, &visitor.who) {
+        let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+        shown.problem = sentence(&error.detail);
+        shown.mend(typed);
+        return Ok(refused(&error, &shown));
     }
     let webhooks = &admin.parts().webhooks;
     let put = match typed.draft() {

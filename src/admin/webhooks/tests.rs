@@ -16,6 +16,8 @@ use crate::{
     webhook::{Coalesce, guard::Guard},
 };
 
+mod room;
+
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -64,6 +66,7 @@ impl Stage {
                 proxied: false,
             },
             defaults,
+            room: Room::default(),
             history: History::none(),
             clock,
         });

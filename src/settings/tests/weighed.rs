@@ -84,9 +84,16 @@ fn the_weight_of_letters_stays_exact_whatever_is_written_and_after_a_restart() {
     settings.refusals(JOURNAL).unwrap();
     let stats = settings.letter_stats();
     assert_eq!(stats.bytes, weighed(&settings));
+    let webhooks = settings.webhook_stats();
+    assert_eq!(webhooks.webhooks, 6);
+    assert!(
+        (6 * 131_072..6 * 132_000).contains(&webhooks.bytes),
+        "{webhooks:?}"
+    );
     drop(settings);
     let settings = Settings::open(&folder.path().join(FILE)).unwrap();
     assert_eq!(settings.letter_stats(), stats);
+    assert_eq!(settings.webhook_stats(), webhooks);
 }
 
 #[test]
