@@ -17,7 +17,7 @@ use tracing::info;
 use super::{
     Dispatcher, Parts,
     again::WAITING_MAX,
-    delivery::Attempted,
+    delivery::{Attempted, Counts},
     health::{Event, State},
     letters::LettersError,
     of_letter,
@@ -41,13 +41,35 @@ use crate::{
     },
 };
 
+/// What somebody who has something sent again may decide. An operator's endpoint is shared: with how it is, and when it is
+/// tried, whoever may edit some of its repositories would decide for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Authority {
+    /// How the endpoint is: one that fails is tried at once for them, and a failure counts against it.
+    Endpoint,
+    /// Their repositories alone: one that fails is waited for, and a failure of what it isn't owed says nothing of it. A
+    /// success heals it all the same.
+    Repositories,
+}
+
+impl Authority {
+    /// Over this endpoint: whoever may edit a repository decides over its own.
+    #[must_use]
+    pub fn over(self, endpoint: &EndpointId) -> Self {
+        match endpoint {
+            EndpointId::Named(_) => self,
+            EndpointId::Repository(_) => Self::Endpoint,
+        }
+    }
+}
+
 /// On whose behalf something is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// Of somebody who waits for what comes of it; whether they may have an endpoint that fails tried at once.
-    Hand { may_hurry: bool },
+    /// Of somebody who waits for what comes of it.
+    Hand(Authority),
     /// Of a set.
-    Set,
+    Set(Authority),
 }
 
 impl By {
@@ -55,8 +77,14 @@ impl By {
     /// grow old.
     fn turn_within(self) -> Duration {
         match self {
-            Self::Hand { .. } => Duration::from_secs(30),
-            Self::Set => Duration::from_mins(10),
+            Self::Hand(_) => Duration::from_secs(30),
+            Self::Set(_) => Duration::from_mins(10),
+        }
+    }
+
+    fn authority(self) -> Authority {
+        match self {
+            Self::Hand(authority) | Self::Set(authority) => authority,
         }
     }
 }
@@ -175,7 +203,8 @@ impl Dispatcher {
     /// Sends a delivery again, now, whether it was delivered, is a dead letter, or was superseded; of a push that
     /// `journal` took, or this one if `None`. Its `webhook-id` is the same. If it is a dead letter, it goes on 2xx. One
     /// that was refused and waits for its next attempt waits no longer, nor does one that is the next to be sent to an
-    /// endpoint that is failing or paused, if `may_hurry`: the endpoint is as well waited for on behalf of others.
+    /// endpoint that is failing or paused, if the `authority` is over that: the endpoint is as well waited for on behalf of
+    /// others. For the same reason a failure counts against it with that authority alone: nobody owed this attempt.
     ///
     /// # Errors
     /// See [`SendAgainError`]. A failed attempt is none.
@@ -185,13 +214,13 @@ impl Dispatcher {
         sequence: Sequence,
         endpoint: &EndpointId,
         order: Order,
-        may_hurry: bool,
+        authority: Authority,
     ) -> Result<Redelivered, SendAgainError> {
         let journal = journal.unwrap_or(self.0.parts.journal.id());
         self.receiver(endpoint)?;
         let _hand = self.0.by_hand.take(endpoint)?;
-        self.send_again(journal, sequence, endpoint, order, By::Hand { may_hurry })
-            .await
+        let by = By::Hand(authority.over(endpoint));
+        self.send_again(journal, sequence, endpoint, order, by).await
     }
 
     /// What an endpoint is set to that something can be sent to again.
@@ -218,7 +247,7 @@ impl Dispatcher {
         let is_own = journal == self.0.parts.journal.id();
         let queue = &self.0.parts.queue;
         if is_own && queue.owes(&letter.repository, endpoint, sequence) {
-            let may_hurry = matches!(by, By::Hand { may_hurry: true });
+            let may_hurry = by == By::Hand(Authority::Endpoint);
             return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
         let (sizes, turn) = self.sizes_and_turn(letter, &settings, by).await?;
@@ -233,7 +262,8 @@ impl Dispatcher {
             return Err(SendAgainError::Newer);
         }
         self.receiver(endpoint)?;
-        let attempted = self.send_letter(&settings, letter, &sizes, turn).await;
+        let counts = Counts::of(by.authority());
+        let attempted = self.send_letter(&settings, letter, (&sizes, counts), turn).await;
         drop(resending);
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
         match past {

@@ -36,6 +36,7 @@ use crate::{
     },
 };
 
+mod authority;
 mod bounded;
 mod by_hand;
 mod dying;

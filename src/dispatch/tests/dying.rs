@@ -127,7 +127,12 @@ async fn what_is_owed_by_an_endpoint_that_is_gone_becomes_letters() {
     }
     let replayed = stage
         .letters()
-        .replay(all(), crate::settings::Order::Force, letters::Run::Real)
+        .replay(
+            all(),
+            crate::settings::Order::Force,
+            letters::Run::Real,
+            redeliver::Authority::Endpoint,
+        )
         .await;
     let replayed = replayed.unwrap();
     assert_eq!((replayed.matched, replayed.replayed), (5, 0));
