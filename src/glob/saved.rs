@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 use quick_cache::{Weighter, sync::Cache};
 use regex_automata::{
     Input,
-    meta::{BuildError, Config, Regex},
+    meta::{Config, Regex},
     util::syntax,
 };
 
@@ -92,20 +92,30 @@ impl Saved {
 
 /// Whether these patterns may be saved together, as far as they are patterns.
 pub(crate) fn are_too_large(patterns: &[String]) -> bool {
-    let compiled = compile(patterns, STATES_BYTES_MAX);
-    compiled.is_err_and(|error| error.size_limit().is_some())
+    matches!(compile(patterns, STATES_BYTES_MAX), Err(Unusable::TooLarge))
 }
 
-fn compile(patterns: &[String], bytes_max: usize) -> Result<Regex, BuildError> {
+/// Why patterns can't be looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unusable {
+    TooLarge,
+    NoPatterns,
+}
+
+fn compile(patterns: &[String], bytes_max: usize) -> Result<Regex, Unusable> {
     let globs = patterns.iter().filter_map(|text| parse(text).ok());
     let texts: Vec<_> = globs.map(|glob| glob.regex().to_owned()).collect();
     let config = Config::new().nfa_size_limit(Some(bytes_max)).hybrid(false);
     // As the library itself has them.
     let syntax = syntax::Config::new().utf8(false).dot_matches_new_line(true);
-    Regex::builder()
+    let compiled = Regex::builder()
         .configure(config)
         .syntax(syntax)
-        .build_many(&texts)
+        .build_many(&texts);
+    compiled.map_err(|error| match error.size_limit() {
+        Some(_) => Unusable::TooLarge,
+        None => Unusable::NoPatterns,
+    })
 }
 
 #[cfg(test)]

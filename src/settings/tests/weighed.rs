@@ -72,8 +72,8 @@ fn the_weight_of_letters_stays_exact_whatever_is_written_and_after_a_restart() {
             .collect();
         settings.put_letters(&letters).unwrap();
     }
-    let states: Vec<_> = (0..300).map(|n| state(named(&format!("ci{n}")), 5_000)).collect();
-    save(&settings, &states);
+    let many: Vec<_> = (0..300).map(|n| state(named(&format!("ci{n}")), 5_000)).collect();
+    save(&settings, &many);
     assert_eq!(settings.letter_stats().bytes, weighed(&settings));
     for number in (0..12).step_by(2) {
         save_webhook(&settings, number, false);
