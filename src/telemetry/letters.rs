@@ -46,12 +46,28 @@ struct ReplayLabels {
 }
 
 /// What is counted of dead letters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Letters {
     written: Counter,
     lost: Counter,
     removed: Counter,
     replays: Family<ReplayLabels, Counter>,
+}
+
+impl Default for Letters {
+    fn default() -> Self {
+        let replays = Family::<ReplayLabels, Counter>::default();
+        // There from the beginning: an increase is seen only of what was there before.
+        for &result in ReplayResult::ALL {
+            drop(replays.get_or_create(&ReplayLabels { result }));
+        }
+        Self {
+            written: Counter::default(),
+            lost: Counter::default(),
+            removed: Counter::default(),
+            replays,
+        }
+    }
 }
 
 impl Letters {
