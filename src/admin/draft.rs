@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
@@ -12,6 +13,7 @@ use crate::{
     clock::Timestamp,
     config::refuse_header,
     glob::saved::are_too_large,
+    image::RepositoryName,
     settings::SavedWebhook,
     webhook::{
         connect::{lookup, resolver_words},
@@ -132,6 +134,25 @@ pub struct Rules {
     pub header_name: HeaderName,
     /// Whether a proxy resolves the names (`delivery.proxy`): what they mean here says nothing then.
     pub proxied: bool,
+    /// The repositories whose pushes ring anybody: `filter.repositories`.
+    pub repositories: GlobSet,
+    /// And of those, the ones whose pushes don't: `filter.exclude_repositories`.
+    pub exclude_repositories: GlobSet,
+}
+
+impl Rules {
+    /// What of the configuration keeps all pushes of a repository from being sent, and that it does.
+    pub(super) fn leave_out(&self, repository: &RepositoryName) -> Option<FieldError> {
+        let name = repository.as_str();
+        let detail = if !self.repositories.is_match(name) {
+            "filter.repositories in the configuration doesn't have this repository: nothing is sent"
+        } else if self.exclude_repositories.is_match(name) {
+            "filter.exclude_repositories in the configuration leaves this repository out: nothing is sent"
+        } else {
+            return None;
+        };
+        Some(FieldError::new("/repository", detail))
+    }
 }
 
 impl WebhookDraft {

@@ -235,7 +235,7 @@ impl Webhooks {
         by: &str,
     ) -> Result<(WebhookView, bool), ChangeError> {
         let parts = &self.0.parts;
-        let warnings = self.look_at(&draft).await?;
+        let warnings = self.look_at(repository, &draft).await?;
         let _one_at_a_time = self.0.changing.lock().await;
         let (enabled, now, typed) = (draft.enabled, parts.clock.now(), draft.url.clone());
         let is_of_secret = draft.is_of_secret();
@@ -302,7 +302,7 @@ impl Webhooks {
         expected: Option<Expected>,
         by: &str,
     ) -> Result<(WebhookView, bool), ChangeError> {
-        let warnings = self.look_at(&draft).await?;
+        let warnings = self.look_at(repository, &draft).await?;
         let enabled = draft.enabled;
         let wanted = self.wanted(repository, draft, expected, (by, self.0.parts.clock.now()));
         let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
@@ -315,14 +315,26 @@ impl Webhooks {
         Ok((view, is_new))
     }
 
-    /// What should be known of the URL that is given.
-    async fn look_at(&self, draft: &WebhookDraft) -> Result<Vec<FieldError>, ChangeError> {
-        let Some(url) = &draft.url else {
-            return Ok(Vec::new());
-        };
-        let looked_at = check_addresses(url.trim(), &self.0.parts.rules).await;
-        let warning = looked_at.map_err(|error| ChangeError::Invalid(vec![error]))?;
-        Ok(warning.into_iter().collect())
+    /// What should be known of the URL that is given, and of the repository.
+    async fn look_at(
+        &self,
+        repository: &RepositoryName,
+        draft: &WebhookDraft,
+    ) -> Result<Vec<FieldError>, ChangeError> {
+        let rules = &self.0.parts.rules;
+        let mut warnings = Vec::new();
+        if let Some(url) = &draft.url {
+            let looked_at = check_addresses(url.trim(), rules).await;
+            warnings.extend(looked_at.map_err(|error| ChangeError::Invalid(vec![error]))?);
+        }
+        warnings.extend(rules.leave_out(repository));
+        Ok(warnings)
+    }
+
+    /// Why none of a repository's pushes is sent to anybody, if the configuration says so.
+    #[must_use]
+    pub(super) fn left_out(&self, repository: &RepositoryName) -> Option<FieldError> {
+        self.0.parts.rules.leave_out(repository)
     }
 
     /// What makes a webhook as `draft` wants it out of the one that is there, if that is the `expected` one.

@@ -7,6 +7,8 @@ fn rules(proxied: bool) -> Rules {
         guard: Guard::default(),
         header_name: HeaderName::from_static("x-alin-webhook"),
         proxied,
+        repositories: GlobSet::empty(),
+        exclude_repositories: GlobSet::empty(),
     }
 }
 
