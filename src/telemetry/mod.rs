@@ -336,10 +336,8 @@ impl Inner {
     fn begin(&self) {
         for &listener in ListenerName::ALL {
             for &end in ConnectionEnd::ALL {
-                drop(
-                    self.connections_ended
-                        .get_or_create(&ConnectionLabels { listener, end }),
-                );
+                let labels = ConnectionLabels { listener, end };
+                drop(self.connections_ended.get_or_create(&labels));
             }
         }
         for &number in SizeNumber::ALL {
