@@ -195,7 +195,7 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         format: Format::Native,
         headers: Vec::new(),
         repositories: Arc::new(all.clone()),
-        tags: Arc::new(all.clone()),
+        tags: Arc::new(all.clone()).into(),
         exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: WINDOW,

@@ -4,6 +4,8 @@ use std::{iter::Peekable, sync::Arc};
 
 use globset::{Error, Glob, GlobBuilder, GlobSet};
 
+pub mod saved;
+
 /// The pattern that `text` is: `*` and `?` stay within a path part, `**` crosses from one into others wherever it
 /// stands, `[…]` is one of some characters, `{…,…}` one of some patterns, and `\` takes what follows as it is.
 ///

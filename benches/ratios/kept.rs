@@ -239,7 +239,7 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         format: Format::Native,
         headers: Vec::new(),
         repositories: Arc::new(all.clone()),
-        tags: Arc::new(all),
+        tags: Arc::new(all).into(),
         exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::from_hours(1),

@@ -147,6 +147,11 @@ impl Access {
         matches!(self.0.door, Door::Tokens(_))
     }
 
+    /// Whether a proxy says who somebody is, and so alone knows when they are nobody any more.
+    pub(super) fn is_by_proxy(&self) -> bool {
+        matches!(self.0.door, Door::Proxy(_))
+    }
+
     /// Who it is that asks.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! What somebody asks a repository's webhook to be, checked field by field.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use globset::{GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 use crate::{
     clock::Timestamp,
     config::refuse_header,
+    glob::saved::are_too_large,
+    image::RepositoryName,
     settings::SavedWebhook,
     webhook::{
         connect::{lookup, resolver_words},
@@ -132,6 +134,25 @@ pub struct Rules {
     pub header_name: HeaderName,
     /// Whether a proxy resolves the names (`delivery.proxy`): what they mean here says nothing then.
     pub proxied: bool,
+    /// The repositories whose pushes ring anybody: `filter.repositories`.
+    pub repositories: GlobSet,
+    /// And of those, the ones whose pushes don't: `filter.exclude_repositories`.
+    pub exclude_repositories: GlobSet,
+}
+
+impl Rules {
+    /// What of the configuration keeps all pushes of a repository from being sent, and that it does.
+    pub(super) fn leave_out(&self, repository: &RepositoryName) -> Option<FieldError> {
+        let name = repository.as_str();
+        let detail = if !self.repositories.is_match(name) {
+            "filter.repositories in the configuration doesn't have this repository: nothing is sent"
+        } else if self.exclude_repositories.is_match(name) {
+            "filter.exclude_repositories in the configuration leaves this repository out: nothing is sent"
+        } else {
+            return None;
+        };
+        Some(FieldError::new("/repository", detail))
+    }
 }
 
 impl WebhookDraft {
@@ -207,8 +228,8 @@ impl WebhookDraft {
             (None, _) => {}
         }
         if let Some(tags) = &self.tags {
-            match tag_patterns(tags) {
-                Ok(_) => webhook.tags.clone_from(tags),
+            match check_tags(tags) {
+                Ok(()) => webhook.tags.clone_from(tags),
                 Err(more) => errors.extend(more),
             }
         }
@@ -406,34 +427,29 @@ fn header_fault(name: &str, value: &str, image_header: &HeaderName) -> Option<St
     refuse_header(&parsed, image_header)
 }
 
-/// What the patterns match together.
+/// Whether these patterns may be saved.
 ///
 /// # Errors
-/// What is wrong with each.
-pub(super) fn tag_patterns(tags: &[String]) -> Result<Arc<GlobSet>, Vec<FieldError>> {
+/// What is wrong with each, or with all of them.
+fn check_tags(tags: &[String]) -> Result<(), Vec<FieldError>> {
     if tags.is_empty() || tags.len() > TAGS_MAX {
         let detail =
             format!("there are between 1 and {TAGS_MAX} patterns; {EVERY_TAG} alone is for every tag");
         return Err(vec![FieldError::new("/tags", detail)]);
     }
-    let (mut builder, mut errors) = (GlobSetBuilder::new(), Vec::new());
-    for (index, tag) in tags.iter().enumerate() {
-        let glob = crate::glob::parse(tag);
-        match glob {
-            Ok(glob) if !tag.is_empty() && tag.len() <= TAG_BYTES_MAX => {
-                builder.add(glob);
-            }
-            _ => {
-                let detail = "that is no pattern for tags, such as 1.* or **";
-                errors.push(FieldError::new(format!("/tags/{index}"), detail));
-            }
-        }
+    let is_wrong =
+        |tag: &String| tag.is_empty() || tag.len() > TAG_BYTES_MAX || crate::glob::parse(tag).is_err();
+    let wrong = tags.iter().enumerate().filter(|(_, tag)| is_wrong(tag));
+    let detail = "that is no pattern for tags, such as 1.* or **";
+    let errors: Vec<_> = wrong
+        .map(|(index, _)| FieldError::new(format!("/tags/{index}"), detail))
+        .collect();
+    if errors.is_empty() && are_too_large(tags) {
+        let detail = "together these patterns take too much to be looked through: use fewer of them, shorter ones, or \
+                      fewer wildcards (*, **, ?, {…}) in each";
+        return Err(vec![FieldError::new("/tags", detail)]);
     }
-    match builder.build() {
-        Ok(set) if errors.is_empty() => Ok(Arc::new(set)),
-        Ok(_) => Err(errors),
-        Err(error) => Err(vec![FieldError::new("/tags", error)]),
-    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 #[cfg(test)]

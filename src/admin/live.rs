@@ -5,10 +5,11 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,6 +19,10 @@ use super::{
 
 /// Streams at once, of all pages of all people.
 pub const STREAMS_MAX: usize = 64;
+
+/// For so long a stream lasts by what a proxy said at its beginning: it is not asked again meanwhile, so that somebody whose
+/// session ended there, or who left a group, would look on for ever. The browser asks again by itself.
+const BY_PROXY_MAX: Duration = Duration::from_mins(10);
 
 /// In how many seconds there may be room for another.
 const TRY_AGAIN_S: u64 = 30;
@@ -133,6 +138,11 @@ impl Pass {
         self.access.departures()
     }
 
+    /// When a stream that begins now ends, if it has an end.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.access.is_by_proxy().then(|| Instant::now() + BY_PROXY_MAX)
+    }
+
     /// Cancelled when the process drains.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
@@ -142,6 +152,27 @@ impl Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_proxy_said_holds_for_ten_minutes_and_a_token_as_long_as_it_is_one() {
+        let pass = |door| {
+            let (peer, stop) = (SocketAddr::from(([127, 0, 0, 1], 1)), CancellationToken::new());
+            Pass::new(&Access::new(door), &HeaderMap::new(), peer, &stop)
+        };
+        let proxy = access::Proxy {
+            networks: Vec::new(),
+            user_header: http::HeaderName::from_static("x-forwarded-user"),
+            groups_header: http::HeaderName::from_static("x-forwarded-groups"),
+            groups: Vec::new(),
+            secret: None,
+        };
+        let now = Instant::now();
+        assert_eq!(
+            pass(access::Door::Proxy(proxy)).until(),
+            Some(now + Duration::from_mins(10))
+        );
+        assert_eq!(pass(access::Door::Tokens(Vec::new())).until(), None);
+    }
 
     #[test]
     fn nobody_takes_the_room_of_all_others() {

@@ -114,6 +114,7 @@ impl From<ChangeError> for Problem {
                 StatusCode::PRECONDITION_FAILED,
                 "it is not as you saw it: somebody changed it meanwhile; read it again",
             ),
+            ChangeError::Full(sentence) => Self::new(StatusCode::CONFLICT, sentence),
             ChangeError::Absent => Self::absent("the repository has no webhook of its own"),
             ChangeError::Unsaved(_) | ChangeError::Unwritten(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(5)

@@ -24,6 +24,9 @@ const REDELIVERIES_MAX: u32 = 60;
 /// Sets that somebody has sent again, and as many that are counted only: either walks through all that is kept.
 const SETS_MAX: u32 = 60;
 
+/// Webhooks that somebody saves, or has checked, who may not administer.
+const SAVES_MAX: u32 = 120;
+
 /// Acts that are remembered; past that, everybody waits until the oldest is forgotten.
 const ACTS_MAX: usize = 10_000;
 
@@ -36,6 +39,8 @@ pub enum Act {
     Redelivery(EndpointId),
     /// Somebody of this name has a set of deliveries or of dead letters sent again, or only counted.
     Set(Arc<str>, Run),
+    /// Somebody of this name saves a repository's webhook, or has one checked.
+    Save(Arc<str>),
 }
 
 impl Act {
@@ -44,6 +49,7 @@ impl Act {
             Self::Test(_) => TESTS_MAX,
             Self::Redelivery(_) => REDELIVERIES_MAX,
             Self::Set(..) => SETS_MAX,
+            Self::Save(_) => SAVES_MAX,
         }
     }
 
@@ -58,6 +64,7 @@ impl Act {
             Self::Set(_, Run::Real) => {
                 format!("one has at most {max} sets sent again a minute: ask for more in each")
             }
+            Self::Save(_) => format!("one saves at most {max} webhooks a minute"),
             Self::Set(_, Run::Dry) => format!("one counts at most {max} sets a minute"),
         }
     }
@@ -117,6 +124,7 @@ mod tests {
             (Act::Redelivery(ci()), 60, "60 deliveries again a minute"),
             (set("ann", Run::Real), 60, "60 sets sent again"),
             (set("ann", Run::Dry), 60, "counts at most 60"),
+            (Act::Save("ann".into()), 120, "saves at most 120 webhooks"),
         ];
         for (act, max, words) in &all {
             for _ in 0..*max {

@@ -19,23 +19,27 @@ use tracing::{info, warn};
 use utoipa::ToSchema;
 
 mod error;
+mod room;
 #[cfg(test)]
 mod tests;
 
 pub use error::ChangeError;
+pub use room::Room;
 
-use super::draft::{
-    EVERY_TAG, FieldError, MASK, ROTATION, Rules, WebhookDraft, check_addresses, tag_patterns,
-};
+use super::draft::{EVERY_TAG, FieldError, MASK, ROTATION, Rules, WebhookDraft, check_addresses};
 use crate::{
     catalog::History,
     clock::{Clock, Timestamp},
     dispatch::{health, states::States},
+    glob::{
+        self,
+        saved::{Kept, Saved},
+    },
     image::RepositoryName,
     push::EndpointId,
     secret::Secret,
     settings::{AccessError, Expected, SavedWebhook, Settings},
-    webhook::{Batching, Endpoint, Endpoints, Format, Rate, guard::Author, target::Target},
+    webhook::{Batching, Endpoint, Endpoints, Format, Rate, Tags, guard::Author, target::Target},
 };
 
 /// How often secrets are looked at whose time is over.
@@ -50,18 +54,21 @@ pub struct Defaults {
     pub rate: Rate,
     every_tag: Arc<GlobSet>,
     none: Arc<GlobSet>,
+    /// Compiled patterns of all of them.
+    kept: Kept,
 }
 
 impl Defaults {
     /// From the general settings.
     #[must_use]
     pub fn new(batching: Batching, rate: Rate) -> Self {
-        let every_tag = tag_patterns(&[EVERY_TAG.to_owned()]);
+        let every_tag = glob::parse(EVERY_TAG).and_then(|glob| GlobSet::new([glob]));
         Self {
             batching: Arc::new(batching),
             rate,
-            every_tag: every_tag.unwrap_or_default(),
+            every_tag: Arc::new(every_tag.unwrap_or_default()),
             none: Arc::default(),
+            kept: Kept::default(),
         }
     }
 
@@ -86,9 +93,9 @@ impl Defaults {
             headers: saved.headers.iter().filter_map(header).collect(),
             repositories: Arc::clone(&self.none),
             tags: if saved.tags == [EVERY_TAG] {
-                Arc::clone(&self.every_tag)
+                Tags::Set(Arc::clone(&self.every_tag))
             } else {
-                tag_patterns(&saved.tags).unwrap_or_default()
+                Tags::Saved(Saved::new(&saved.tags, &self.kept))
             },
             exclude_tags: Arc::clone(&self.none),
             batching: Arc::clone(&self.batching),
@@ -132,6 +139,8 @@ pub struct Parts {
     pub rules: Rules,
     /// What they have in common.
     pub defaults: Defaults,
+    /// How much of them there may be.
+    pub room: Room,
     /// Where the repositories are noted.
     pub history: History,
     /// The wall clock.
@@ -226,7 +235,7 @@ impl Webhooks {
         by: &str,
     ) -> Result<(WebhookView, bool), ChangeError> {
         let parts = &self.0.parts;
-        let warnings = self.look_at(&draft).await?;
+        let warnings = self.look_at(repository, &draft).await?;
         let _one_at_a_time = self.0.changing.lock().await;
         let (enabled, now, typed) = (draft.enabled, parts.clock.now(), draft.url.clone());
         let is_of_secret = draft.is_of_secret();
@@ -293,7 +302,7 @@ impl Webhooks {
         expected: Option<Expected>,
         by: &str,
     ) -> Result<(WebhookView, bool), ChangeError> {
-        let warnings = self.look_at(&draft).await?;
+        let warnings = self.look_at(repository, &draft).await?;
         let enabled = draft.enabled;
         let wanted = self.wanted(repository, draft, expected, (by, self.0.parts.clock.now()));
         let (settings, name) = (self.0.parts.settings.clone(), repository.clone());
@@ -306,14 +315,26 @@ impl Webhooks {
         Ok((view, is_new))
     }
 
-    /// What should be known of the URL that is given.
-    async fn look_at(&self, draft: &WebhookDraft) -> Result<Vec<FieldError>, ChangeError> {
-        let Some(url) = &draft.url else {
-            return Ok(Vec::new());
-        };
-        let looked_at = check_addresses(url.trim(), &self.0.parts.rules).await;
-        let warning = looked_at.map_err(|error| ChangeError::Invalid(vec![error]))?;
-        Ok(warning.into_iter().collect())
+    /// What should be known of the URL that is given, and of the repository.
+    async fn look_at(
+        &self,
+        repository: &RepositoryName,
+        draft: &WebhookDraft,
+    ) -> Result<Vec<FieldError>, ChangeError> {
+        let rules = &self.0.parts.rules;
+        let mut warnings = Vec::new();
+        if let Some(url) = &draft.url {
+            let looked_at = check_addresses(url.trim(), rules).await;
+            warnings.extend(looked_at.map_err(|error| ChangeError::Invalid(vec![error]))?);
+        }
+        warnings.extend(rules.leave_out(repository));
+        Ok(warnings)
+    }
+
+    /// Why none of a repository's pushes is sent to anybody, if the configuration says so.
+    #[must_use]
+    pub(super) fn left_out(&self, repository: &RepositoryName) -> Option<FieldError> {
+        self.0.parts.rules.leave_out(repository)
     }
 
     /// What makes a webhook as `draft` wants it out of the one that is there, if that is the `expected` one.
@@ -324,7 +345,8 @@ impl Webhooks {
         expected: Option<Expected>,
         (by, now): (&str, Timestamp),
     ) -> impl FnOnce(Option<SavedWebhook>) -> Result<SavedWebhook, ChangeError> + Send + 'static {
-        let rules = self.0.parts.rules.clone();
+        let (rules, room) = (self.0.parts.rules.clone(), self.0.parts.room);
+        let settings = self.0.parts.settings.clone();
         let blank = SavedWebhook {
             repository: repository.clone(),
             url: String::new(),
@@ -345,7 +367,9 @@ impl Webhooks {
                 _ => {}
             }
             let webhook = draft.apply(there.as_ref(), blank, &rules, now);
-            webhook.map_err(ChangeError::Invalid)
+            let webhook = webhook.map_err(ChangeError::Invalid)?;
+            room.check(settings.webhook_stats(), there.as_ref(), &webhook)?;
+            Ok(webhook)
         }
     }
 

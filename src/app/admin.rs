@@ -16,7 +16,7 @@ use crate::{
         owed::OwedLately,
         pulse::Pulse,
         socket::Socket,
-        webhooks::{self, Defaults, Webhooks},
+        webhooks::{self, Defaults, Room, Webhooks},
     },
     catalog::{self, History},
     clock::Clock,
@@ -68,6 +68,7 @@ impl Side {
             states: parts.states.clone(),
             rules: parts.rules,
             defaults: parts.defaults,
+            room: Room::default(),
             history: parts.history.clone(),
             clock: parts.clock.clone(),
         });

@@ -128,6 +128,8 @@ pub(super) fn webhook_rules(config: &Config, guard: Guard) -> Rules {
         guard,
         header_name: config.delivery.header_name.clone(),
         proxied: config.delivery.proxy.is_some(),
+        repositories: config.filter.repositories.clone(),
+        exclude_repositories: config.filter.exclude_repositories.clone(),
     }
 }
 

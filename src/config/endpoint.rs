@@ -91,7 +91,7 @@ impl Endpoint {
             format: self.format,
             headers: self.headers.clone(),
             repositories: Arc::new(self.repositories.clone()),
-            tags: Arc::new(self.tags.clone()),
+            tags: Arc::new(self.tags.clone()).into(),
             exclude_tags: Arc::new(self.exclude_tags.clone()),
             batching: Arc::new(Batching {
                 window: self.window.unwrap_or(batching.window),

@@ -6,6 +6,9 @@
 //! not taken stays. While an endpoint is not healthy, the first goes all the same and the others wait. A restart
 //! forgets what was not sent yet, and says so.
 //!
+//! For whoever has no [`Authority`] over an endpoint, the first waits as well, and failures don't count against it. So that
+//! it is left in peace all the same, after some of them in a row what such people asked for is given up, and told.
+//!
 //! # Never past a newer push
 //! One of which a newer push of the same tag is known for the endpoint is passed over, unless that is forced. It is
 //! looked for when the set is counted, and again right before each is sent.
@@ -24,9 +27,10 @@ use tracing::{info, warn};
 
 use super::{
     Dispatcher,
+    authority::{Authority, By},
     letters::{LettersError, Refused, Run},
     newer::Newer,
-    redeliver::{By, Redelivered, SendAgainError, letter_of},
+    redeliver::{Redelivered, SendAgainError, letter_of},
     replay::Gate,
 };
 use crate::{
@@ -48,6 +52,9 @@ const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// So often in a row what is to be sent can't be read before the rest is let go of.
 const READS_MAX: u32 = 60;
+
+/// After so many failures of the endpoint in a row, what doesn't count against it is not sent again.
+const IN_VAIN_MAX: u32 = 3;
 
 /// A delivery that was made, or given up on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,10 +87,13 @@ pub struct Counted {
 /// The place of a delivery in its endpoint's line: what another journal took goes first.
 type Place = (bool, Sequence, [u8; 16]);
 
+/// What waits for an endpoint, and how it is to go.
+type Line = BTreeMap<Place, (Order, Authority)>;
+
 /// What waits to be sent again. An endpoint that has a line has a task.
 #[derive(Debug)]
 pub(super) struct Again {
-    lines: Mutex<HashMap<EndpointId, BTreeMap<Place, Order>>>,
+    lines: Mutex<HashMap<EndpointId, Line>>,
     counting: Semaphore,
 }
 
@@ -97,7 +107,7 @@ impl Default for Again {
 }
 
 impl Again {
-    fn lines(&self) -> MutexGuard<'_, HashMap<EndpointId, BTreeMap<Place, Order>>> {
+    fn lines(&self) -> MutexGuard<'_, HashMap<EndpointId, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,7 +118,12 @@ impl Again {
     }
 
     /// All of these, or none; the endpoints that had no line before.
-    fn add(&self, items: Vec<(EndpointId, Place)>, order: Order) -> Result<Vec<EndpointId>, SendAgainError> {
+    fn add(
+        &self,
+        items: Vec<(EndpointId, Place)>,
+        order: Order,
+        authority: Authority,
+    ) -> Result<Vec<EndpointId>, SendAgainError> {
         let mut lines = self.lines();
         let waiting: usize = lines.values().map(BTreeMap::len).sum();
         if waiting + items.len() > WAITING_MAX {
@@ -117,19 +132,19 @@ impl Again {
         let mut begun = Vec::new();
         for (endpoint, place) in items {
             let line = lines.entry(endpoint.clone()).or_insert_with(|| {
-                begun.push(endpoint);
+                begun.push(endpoint.clone());
                 BTreeMap::new()
             });
-            line.insert(place, order);
+            line.insert(place, (order, authority.over(&endpoint)));
         }
         Ok(begun)
     }
 
     /// The first of an endpoint's line, which stays in it. Without one, the line has ended.
-    fn first(&self, endpoint: &EndpointId) -> Option<(Place, Order)> {
+    fn first(&self, endpoint: &EndpointId) -> Option<(Place, (Order, Authority))> {
         let mut lines = self.lines();
         let first = lines.get(endpoint)?.first_key_value();
-        let first = first.map(|(place, order)| (*place, *order));
+        let first = first.map(|(place, how)| (*place, *how));
         if first.is_none() {
             lines.remove(endpoint);
         }
@@ -140,6 +155,17 @@ impl Again {
         if let Some(line) = self.lines().get_mut(endpoint) {
             line.remove(place);
         }
+    }
+
+    /// Lets go of what those asked for who have no authority over the endpoint; how many it was.
+    fn give_up(&self, endpoint: &EndpointId) -> usize {
+        let mut lines = self.lines();
+        let Some(line) = lines.get_mut(endpoint) else {
+            return 0;
+        };
+        let before = line.len();
+        line.retain(|_, (_, authority)| *authority == Authority::Endpoint);
+        before - line.len()
     }
 
     /// Ends an endpoint's line; how many were left in it.
@@ -167,6 +193,7 @@ impl Dispatcher {
         wanted: Vec<Past>,
         order: Order,
         run: Run,
+        authority: Authority,
     ) -> Result<Counted, SendAgainError> {
         if wanted.len() > WAITING_MAX {
             return Err(SendAgainError::TooMany);
@@ -195,7 +222,7 @@ impl Dispatcher {
         if run == Run::Dry || items.is_empty() {
             return Ok(counted);
         }
-        for endpoint in again.add(items, order)? {
+        for endpoint in again.add(items, order, authority)? {
             let line = self.clone().run_line(endpoint);
             self.0.parts.tasks.spawn("redelivery", line);
         }
@@ -318,8 +345,10 @@ impl Dispatcher {
     /// Sends what stands in an endpoint's line, one after another, until there is nothing.
     async fn run_line(self, endpoint: EndpointId) {
         let (tasks, again) = (&self.0.parts.tasks, &self.0.again);
-        self.0.replays.asked(vec![endpoint.clone()]);
-        let (mut tally, mut unread) = (Tally::default(), 0);
+        let (mut tally, mut unread, mut in_vain) = (Tally::default(), 0, 0);
+        if let Some((_, (_, Authority::Endpoint))) = again.first(&endpoint) {
+            self.0.replays.asked(vec![endpoint.clone()]);
+        }
         let why = loop {
             if again.first(&endpoint).is_none() {
                 break None;
@@ -334,13 +363,13 @@ impl Dispatcher {
                 Gate::Closed => break Some("the endpoint is gone, or disabled"),
                 Gate::Stopping => break Some("shipbell stops"),
             };
-            let Some((place, order)) = again.first(&endpoint) else {
+            let Some((place, (order, authority))) = again.first(&endpoint) else {
                 break None;
             };
             let sent = tokio::select! {
                 biased;
                 () = tasks.hard().cancelled() => break Some("shipbell stops"),
-                sent = self.send_again(JournalId(place.2), place.1, &endpoint, order, By::Set(leave)) => sent,
+                sent = self.send_again(JournalId(place.2), place.1, &endpoint, order, By::Set(authority, leave)) => sent,
             };
             let wait = match &sent {
                 Err(SendAgainError::Letters(LettersError::Stopping)) => break Some("shipbell stops"),
@@ -368,6 +397,16 @@ impl Dispatcher {
             unread = 0;
             again.done(&endpoint, &place);
             tally.add(&sent);
+            in_vain = match &sent {
+                Ok(Redelivered::Sent(sent)) if sent.outcome.is_of_endpoint() => in_vain + 1,
+                Ok(Redelivered::Sent(_)) => 0,
+                _ => in_vain,
+            };
+            if in_vain >= IN_VAIN_MAX && authority == Authority::Repositories {
+                let left = again.give_up(&endpoint);
+                warn!(%endpoint, left, why = "the endpoint fails", "deliveries are not sent again that were asked for");
+                in_vain = 0;
+            }
         };
         let Tally {
             delivered,
@@ -398,53 +437,4 @@ impl Tally {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn items(endpoint: &str, numbers: std::ops::RangeInclusive<u64>) -> Vec<(EndpointId, Place)> {
-        let id = EndpointId::Named(endpoint.into());
-        numbers
-            .map(|number| (id.clone(), (true, Sequence::new(number).unwrap(), [7; 16])))
-            .collect()
-    }
-
-    #[test]
-    fn so_many_wait_of_all_together_and_a_set_that_has_no_room_is_refused_whole() {
-        let (again, ci) = (Again::default(), EndpointId::Named("ci".into()));
-        let begun = again.add(items("ci", 1..=9_998), Order::KeepNewest).unwrap();
-        assert_eq!(begun, std::slice::from_ref(&ci));
-        let refused = again.add(items("other", 1..=3), Order::KeepNewest).unwrap_err();
-        assert!(
-            matches!(refused, SendAgainError::Full { waiting: 9_998 }),
-            "{refused}"
-        );
-        assert!(again.first(&EndpointId::Named("other".into())).is_none());
-        let (place, _) = again.first(&ci).unwrap();
-        assert_eq!(place.1.get(), 1, "in the order of their pushes");
-        again.done(&ci, &place);
-        assert_eq!(again.first(&ci).unwrap().0.1.get(), 2);
-        assert_eq!(again.add(items("other", 1..=3), Order::Force).unwrap().len(), 1);
-        assert_eq!(again.end(&ci), 9_997);
-    }
-
-    #[test]
-    fn a_line_that_is_empty_has_ended_and_the_next_begins_another() {
-        let (again, ci) = (Again::default(), EndpointId::Named("ci".into()));
-        assert_eq!(again.add(items("ci", 5..=5), Order::KeepNewest).unwrap().len(), 1);
-        assert!(
-            again.add(items("ci", 3..=3), Order::Force).unwrap().is_empty(),
-            "it has a task"
-        );
-        let (place, order) = again.first(&ci).unwrap();
-        assert_eq!(
-            (place.1.get(), order),
-            (3, Order::Force),
-            "an older push goes first"
-        );
-        again.done(&ci, &place);
-        let (place, _) = again.first(&ci).unwrap();
-        again.done(&ci, &place);
-        assert!(again.first(&ci).is_none());
-        assert_eq!(again.add(items("ci", 6..=6), Order::Force).unwrap().len(), 1);
-    }
-}
+mod tests;

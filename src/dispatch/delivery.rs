@@ -5,7 +5,7 @@ use std::{ptr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Dispatcher, Ended, dying::Reason, retry::with_retry_after, which};
+use super::{Dispatcher, Ended, authority::Authority, dying::Reason, retry::with_retry_after, which};
 use crate::{
     catalog::{Attempt, Which},
     clock::Timestamp,
@@ -41,6 +41,26 @@ pub(super) struct Shipment<'a> {
     pub(super) journal: JournalId,
     pub(super) digest: &'a Digest,
     pub(super) sizes: &'a Sizes,
+    pub(super) counts: Counts,
+}
+
+/// What of an attempt the endpoint's state is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counts {
+    /// Whatever came of it.
+    Always,
+    /// That it succeeded.
+    Success,
+}
+
+impl Counts {
+    /// Of what is sent again with this authority, and nobody is owed.
+    pub(super) fn of(authority: Authority) -> Self {
+        match authority {
+            Authority::Endpoint => Self::Always,
+            Authority::Repositories => Self::Success,
+        }
+    }
 }
 
 /// An attempt that ended.
@@ -148,6 +168,7 @@ impl Dispatcher {
             journal: self.0.parts.journal.id(),
             digest: &content.digest,
             sizes: &content.sizes,
+            counts: Counts::Always,
         };
         // What was lent before the endpoint failed goes back without an attempt.
         let is_wanted = || queue.may_send(lease, Instant::now()) && !queue.is_outdated(repository, lease);
@@ -226,6 +247,7 @@ impl Dispatcher {
             journal,
             digest,
             sizes,
+            counts,
         } = shipment;
         let (repository, tag) = (&which.repository, which.tag.as_ref());
         let message = Message {
@@ -240,7 +262,8 @@ impl Dispatcher {
         let began_at = parts.steady.now();
         let delivery_id = webhook_id(*journal, which.sequence, &which.endpoint);
         let attempted = self.request(endpoint, &message, &delivery_id).await;
-        if !attempted.is_of_the_past {
+        let is_told = *counts == Counts::Always || matches!(attempted.outcome, Outcome::Delivered { .. });
+        if is_told && !attempted.is_of_the_past {
             parts
                 .states
                 .attempted(&which.endpoint, began_at, &attempted.outcome);

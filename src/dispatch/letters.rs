@@ -11,7 +11,7 @@ use std::{collections::HashMap, io};
 
 use tracing::info;
 
-use super::{Dispatcher, health::State, newer::Newer};
+use super::{Dispatcher, authority::Authority, health::State, newer::Newer};
 use crate::{
     push::EndpointId,
     settings::{
@@ -173,6 +173,9 @@ impl DeadLetters {
     /// another for each endpoint, at its pace, also after a restart. For an endpoint that is failing, paused or
     /// ignored, the first is sent at once, and the others once the endpoint is healthy.
     ///
+    /// Without the `authority` over an endpoint it is waited for, as for all that it is owed: a letter that is sent again
+    /// is owed once more, and how its attempts end counts.
+    ///
     /// Of several letters of one tag for one endpoint only the newest goes, unless forced.
     ///
     /// # Errors
@@ -182,6 +185,7 @@ impl DeadLetters {
         filter: LetterFilter,
         order: Order,
         run: Run,
+        authority: Authority,
     ) -> Result<Replayed, LettersError> {
         let (mut replayed, mut marks, mut after) = (Replayed::default(), Vec::new(), None);
         let mut refused: HashMap<EndpointId, (u64, String)> = HashMap::new();
@@ -237,6 +241,7 @@ impl DeadLetters {
             .with_settings(move |settings| settings.mark_letters(&marks, order))
             .await?;
         info!(letters = replayed.replayed, "dead letters are sent again");
+        endpoints.retain(|endpoint| authority.over(endpoint) == Authority::Endpoint);
         self.0.0.replays.asked(endpoints);
         Ok(replayed)
     }

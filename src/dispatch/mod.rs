@@ -49,6 +49,7 @@ use crate::{
 
 pub mod again;
 pub mod alerts;
+pub mod authority;
 mod backlog;
 mod delivery;
 mod dying;

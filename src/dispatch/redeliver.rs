@@ -17,12 +17,12 @@ use tracing::info;
 use super::{
     Dispatcher, Parts,
     again::WAITING_MAX,
-    delivery::Attempted,
+    authority::{Authority, By},
+    delivery::{Attempted, Counts},
     health::{Event, State},
     letters::LettersError,
     newer::Newer,
     of_letter,
-    replay::Leave,
     turn::Turn,
 };
 use crate::{
@@ -41,26 +41,6 @@ use crate::{
         sign::webhook_id,
     },
 };
-
-/// On whose behalf something is sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
-    /// Of somebody who waits for what comes of it; whether they may have an endpoint that fails tried at once.
-    Hand { may_hurry: bool },
-    /// Of a set, by this leave.
-    Set(Leave),
-}
-
-impl By {
-    /// How long its turn is waited for among what the endpoint's lanes send: there are rates of few in an hour, and sizes
-    /// grow old.
-    fn turn_within(self) -> Duration {
-        match self {
-            Self::Hand { .. } => Duration::from_secs(30),
-            Self::Set(_) => Duration::from_mins(10),
-        }
-    }
-}
 
 /// The tag of a test.
 pub const TEST_TAG: &str = "shipbell-test";
@@ -176,7 +156,8 @@ impl Dispatcher {
     /// Sends a delivery again, now, whether it was delivered, is a dead letter, or was superseded; of a push that
     /// `journal` took, or this one if `None`. Its `webhook-id` is the same. If it is a dead letter, it goes on 2xx. One
     /// that was refused and waits for its next attempt waits no longer, nor does one that is the next to be sent to an
-    /// endpoint that is failing or paused, if `may_hurry`: the endpoint is as well waited for on behalf of others.
+    /// endpoint that is failing or paused, if the `authority` is over that: the endpoint is as well waited for on behalf of
+    /// others. For the same reason a failure counts against it with that authority alone: nobody owed this attempt.
     ///
     /// # Errors
     /// See [`SendAgainError`]. A failed attempt is none.
@@ -186,13 +167,13 @@ impl Dispatcher {
         sequence: Sequence,
         endpoint: &EndpointId,
         order: Order,
-        may_hurry: bool,
+        authority: Authority,
     ) -> Result<Redelivered, SendAgainError> {
         let journal = journal.unwrap_or(self.0.parts.journal.id());
         self.receiver(endpoint)?;
         let _hand = self.0.by_hand.take(endpoint)?;
-        self.send_again(journal, sequence, endpoint, order, By::Hand { may_hurry })
-            .await
+        let by = By::Hand(authority.over(endpoint));
+        self.send_again(journal, sequence, endpoint, order, by).await
     }
 
     /// What an endpoint is set to that something can be sent to again.
@@ -219,7 +200,7 @@ impl Dispatcher {
         let is_own = journal == self.0.parts.journal.id();
         let queue = &self.0.parts.queue;
         if is_own && queue.owes(&letter.repository, endpoint, sequence) {
-            let may_hurry = matches!(by, By::Hand { may_hurry: true });
+            let may_hurry = by == By::Hand(Authority::Endpoint);
             return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
         let (sizes, turn) = self.sizes_and_turn(letter, &settings, by).await?;
@@ -238,7 +219,8 @@ impl Dispatcher {
         if !self.stands(&settings) || !self.may_go(by, endpoint) {
             return Err(SendAgainError::Busy);
         }
-        let attempted = self.send_letter(&settings, letter, &sizes, turn).await;
+        let counts = Counts::of(by.authority());
+        let attempted = self.send_letter(&settings, letter, (&sizes, counts), turn).await;
         drop(resending);
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
         match past {
@@ -255,8 +237,8 @@ impl Dispatcher {
     /// Whether the endpoint's state is no reason to wait. Somebody who asks for one delivery has it tried.
     fn may_go(&self, by: By, endpoint: &EndpointId) -> bool {
         match by {
-            By::Hand { .. } => true,
-            By::Set(leave) => leave.holds(self.0.parts.states.state(endpoint)),
+            By::Hand(_) => true,
+            By::Set(_, leave) => leave.holds(self.0.parts.states.state(endpoint)),
         }
     }
 

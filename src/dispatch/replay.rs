@@ -5,8 +5,8 @@
 //! endpoint is well but for that letter; refused, it is dead again. Either way it has the new reason. What was in flight
 //! when the process ended is sent again after the start, under the same `webhook-id`.
 //!
-//! While an endpoint is not healthy its letters wait. But the first one after somebody asked is sent all the same; and
-//! if the queue has nothing for the endpoint, so that nobody else would find out, one is sent whenever an attempt is
+//! While an endpoint is not healthy its letters wait. But the first one after somebody asked who decides over the endpoint
+//! is sent all the same; and if the queue has nothing for the endpoint, so that nobody else would find out, one is sent whenever an attempt is
 //! due.
 
 use std::{
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::{
     Dispatcher,
-    delivery::{Attempted, Shipment},
+    delivery::{Attempted, Counts, Shipment},
     health::State,
     lately::Lately,
     letters::LettersError,
@@ -300,7 +300,9 @@ impl Dispatcher {
             return Ok(true);
         }
         let was_well = !self.0.parts.states.is_failing(&endpoint.id);
-        let attempted = self.send_letter(endpoint, &kept.letter, &sizes, turn).await;
+        let attempted = self
+            .send_letter(endpoint, &kept.letter, (&sizes, Counts::Always), turn)
+            .await;
         drop(resending);
         if attempted.is_of_the_past && matches!(attempted.outcome, Outcome::Failed { .. }) {
             return Ok(true);
@@ -337,7 +339,7 @@ impl Dispatcher {
         &self,
         endpoint: &Endpoint,
         letter: &Letter,
-        sizes: &Sizes,
+        (sizes, counts): (&Sizes, Counts),
         turn: Option<Turn>,
     ) -> Attempted {
         let shipment = Shipment {
@@ -345,6 +347,7 @@ impl Dispatcher {
             journal: letter.journal,
             digest: &letter.digest,
             sizes,
+            counts,
         };
         let attempt = self.attempt(endpoint, &shipment);
         match turn {

@@ -149,6 +149,9 @@ impl States {
             warn!(%error, "states of endpoints that are gone are kept for now");
         }
         let saved = parts.settings.states()?;
+        for state in State::ALL {
+            parts.metrics.may_change_to(state.as_str());
+        }
         let states = Self(Arc::new(Shared {
             parts,
             inner: Mutex::default(),

@@ -38,6 +38,7 @@ use crate::{
 
 mod bounded;
 mod by_hand;
+mod deciding;
 mod dying;
 mod moved;
 mod refused;

@@ -141,6 +141,16 @@ pub enum Quiet {
 }
 
 impl Quiet {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Untagged,
+        Self::Referrers,
+        Self::Repository,
+        Self::ExcludedRepository,
+        Self::ExcludedTag,
+        Self::ExcludedActor,
+    ];
+
     /// As metrics say it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -173,6 +183,16 @@ pub enum Ignored {
 }
 
 impl Ignored {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Pull,
+        Self::Mount,
+        Self::NotAManifest,
+        Self::OtherAction,
+        Self::OtherHost,
+        Self::InvalidDelete,
+    ];
+
     /// As metrics say it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -36,6 +36,7 @@ use crate::{
 
 pub mod envelope;
 pub mod filter;
+mod foreseen;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod judge;
@@ -159,6 +160,7 @@ impl<I: Intake> Ingest<I> {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
+        foreseen::announce(&metrics);
         Self(Arc::new(Inner {
             path: options.path,
             ack_deadline: options.ack_deadline,

@@ -17,6 +17,7 @@ use super::*;
 use crate::{clock::Timestamp, listener, push::Change, telemetry::labels::ListenerName};
 
 mod bodies;
+mod foreseen;
 mod speakers;
 
 /// How long any of this may take before it counts as hung.

@@ -380,7 +380,7 @@ fn endpoints(names: &[&str]) -> Endpoints {
                 format: Format::Native,
                 headers: Vec::new(),
                 repositories: Arc::new(all.clone()),
-                tags: Arc::new(all.clone()),
+                tags: Arc::new(all.clone()).into(),
                 exclude_tags: Arc::default(),
                 batching: Arc::new(BATCHING),
                 rate: Rate { per_second: None },

@@ -95,7 +95,11 @@ impl Letter {
         let listed: usize = self.references.iter().map(reference_bytes).sum();
         let names =
             3 * self.repository.as_str().len() + self.tag.as_ref().map_or(0, |tag| 3 * tag.as_str().len());
-        (BASE + listed + names + self.event_id.len() + self.actor.len() + self.reason.len()) as u64
+        let endpoint = 4 * match &self.endpoint {
+            EndpointId::Named(name) => name.len(),
+            EndpointId::Repository(name) => name.as_str().len(),
+        };
+        (BASE + listed + names + endpoint + self.event_id.len() + self.actor.len() + self.reason.len()) as u64
     }
 }
 
@@ -192,7 +196,7 @@ pub struct LetterPage {
 pub struct LetterBounds {
     /// For how long, since they were given up on last.
     pub age_max: std::time::Duration,
-    /// Bytes of the whole of `settings.db` that are in use.
+    /// Bytes of `settings.db` that they may take.
     pub bytes_max: u64,
 }
 
@@ -203,6 +207,8 @@ pub struct LetterStats {
     pub letters: u64,
     /// Those that are to be sent again.
     pub replaying: u64,
-    /// Bytes of `settings.db` that are in use.
+    /// Bytes of `settings.db` that they take.
     pub bytes: u64,
+    /// Bytes of `settings.db` that are in use, by whatever.
+    pub used_bytes: u64,
 }

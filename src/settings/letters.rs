@@ -7,7 +7,7 @@
 //! A letter that can't be read is passed over and told, see [`kept`](super::kept): the others are found without it, and it
 //! goes when it is too old.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -17,6 +17,7 @@ use super::{
     letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterStats},
     listed::listed,
     sought::{LOOKED_THROUGH_MAX, Search},
+    weighed::used_bytes,
 };
 use crate::{
     clock::Timestamp,
@@ -26,46 +27,10 @@ use crate::{
 };
 
 /// Letters that are let go of in one transaction.
-const PRUNED_AT_ONCE: u32 = 500;
+const PRUNED_AT_ONCE: i64 = 500;
 
 /// Ids that are removed in one transaction.
 const REMOVED_AT_ONCE: usize = 2_000;
-
-/// What is known of the letters without looking.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    letters: AtomicU64,
-    replaying: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Tally {
-    /// Counts what is there.
-    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        let count = |sql: &str| connection.query_row(sql, (), |row| row.get::<_, i64>(0));
-        let tally = Self::default();
-        tally.add(
-            count("SELECT count(*) FROM dead_letters")?,
-            count("SELECT count(*) FROM replays")?,
-        );
-        tally.weigh(connection);
-        Ok(tally)
-    }
-
-    /// Takes note of what was committed.
-    pub(super) fn add(&self, letters: i64, replaying: i64) {
-        // Two's complement: adding a negative number wraps around to less.
-        self.letters.fetch_add(letters.cast_unsigned(), Ordering::Relaxed);
-        self.replaying
-            .fetch_add(replaying.cast_unsigned(), Ordering::Relaxed);
-    }
-
-    fn weigh(&self, connection: &Connection) {
-        if let Ok(bytes) = used_bytes(connection) {
-            self.bytes.store(bytes, Ordering::Relaxed);
-        }
-    }
-}
 
 impl Settings {
     /// Writes letters, all or none; a letter of the same push and endpoint gives way. Once this returns they survive
@@ -93,6 +58,8 @@ impl Settings {
     /// Lets go of some of the oldest letters if they are too old, or if there is no room for `coming` bytes more;
     /// for how many it was. None means that nothing is left to do.
     ///
+    /// For room no more go than it takes: those that were just written only if they are over by themselves.
+    ///
     /// # Errors
     /// The file can't be written.
     pub fn prune_letters(
@@ -102,35 +69,44 @@ impl Settings {
         now: Timestamp,
     ) -> Result<u64, AccessError> {
         let mut connection = self.connection();
-        let is_over = used_bytes(&connection)?.saturating_add(coming) > bounds.bytes_max;
-        let before = if is_over {
-            i64::MAX
-        } else {
-            now.before(bounds.age_max).unix_millis()
+        let before = now.before(bounds.age_max).unix_millis();
+        let room = bounds.bytes_max.saturating_sub(coming);
+        let tally = &self.0.tally;
+        let excess = |connection: &Connection| -> rusqlite::Result<u64> {
+            Ok(tally.of_letters(used_bytes(connection)?).saturating_sub(room))
         };
         let oldest: Option<i64> = connection
             .prepare_cached("SELECT died_ms FROM dead_letters ORDER BY died_ms LIMIT 1")?
             .query_row((), |row| row.get(0))
             .optional()?;
-        if oldest.is_none_or(|oldest| oldest >= before) {
+        let is_over = excess(&connection)? > 0;
+        if oldest.is_none_or(|oldest| oldest >= before && !is_over) {
             return Ok(0);
         }
         let transaction = connection.transaction()?;
-        let some = "(SELECT id FROM dead_letters WHERE died_ms < ?1 ORDER BY died_ms, id LIMIT ?2)";
-        let replays = transaction.execute(
-            &format!("DELETE FROM replays WHERE letter IN {some}"),
-            params![before, PRUNED_AT_ONCE],
-        )?;
-        let letters = transaction.execute(
-            &format!("DELETE FROM dead_letters WHERE id IN {some}"),
-            params![before, PRUNED_AT_ONCE],
-        )?;
+        let (mut letters, mut replays) = (0, 0);
+        while letters < PRUNED_AT_ONCE {
+            let ids = oldest_of(
+                &transaction,
+                before,
+                excess(&transaction)?,
+                PRUNED_AT_ONCE - letters,
+            )?;
+            if ids.is_empty() {
+                break;
+            }
+            for id in ids {
+                let (letter, replay) = remove(&transaction, id)?;
+                letters += letter;
+                replays += replay;
+            }
+        }
         let spans = "DELETE FROM letter_spans WHERE block < (SELECT min(id) FROM dead_letters) >> 10";
         transaction.execute(spans, ())?;
         transaction.commit()?;
-        self.0.tally.add(-count(letters), -count(replays));
-        self.0.tally.weigh(&connection);
-        Ok(letters as u64)
+        tally.add(-letters, -replays);
+        tally.weigh(&connection);
+        Ok(letters.cast_unsigned())
     }
 
     /// At most `limit` letters that are meant, newest first, of those older than the one of the number `after`. They may
@@ -266,10 +242,12 @@ impl Settings {
     #[must_use]
     pub fn letter_stats(&self) -> LetterStats {
         let tally = &self.0.tally;
+        let used = tally.used.load(Ordering::Relaxed);
         LetterStats {
             letters: tally.letters.load(Ordering::Relaxed),
             replaying: tally.replaying.load(Ordering::Relaxed),
-            bytes: tally.bytes.load(Ordering::Relaxed),
+            bytes: tally.of_letters(used),
+            used_bytes: used,
         }
     }
 
@@ -281,12 +259,23 @@ impl Settings {
     }
 }
 
-/// Bytes of the pages that hold something.
-fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
-    let bytes = pages.saturating_mul(pragma("page_size")?);
-    Ok(u64::try_from(bytes).unwrap_or_default())
+/// The oldest letters, at most so many: those given up on `before`, and as many more as may take the `excess`.
+fn oldest_of(connection: &Connection, before: i64, excess: u64, most: i64) -> rusqlite::Result<Vec<i64>> {
+    // What a letter takes, rather too much than too little: what was not enough is seen, and goes on.
+    let sql = "SELECT id, died_ms, 1000 + octet_length(listed) + 3 * octet_length(repository) + 3 * octet_length(tag) + \
+               4 * octet_length(endpoint) + octet_length(event_id) + octet_length(actor) + octet_length(reason) \
+               FROM dead_letters ORDER BY died_ms, id LIMIT ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([most])?;
+    let (mut ids, mut taken) = (Vec::new(), 0_u64);
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(1)? >= before && taken >= excess {
+            break;
+        }
+        ids.push(row.get(0)?);
+        taken = taken.saturating_add(u64::try_from(row.get::<_, i64>(2)?).unwrap_or_default());
+    }
+    Ok(ids)
 }
 
 /// Removes the letter of a push, if there is one, and its mark; how many of each it was.

@@ -43,6 +43,7 @@ mod schema;
 mod sought;
 mod states;
 mod webhooks;
+mod weighed;
 
 pub use counted::LetterCount;
 pub use cursor_key::CursorKey;
@@ -51,7 +52,7 @@ pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, Let
 pub use refusals::{RefusalKey, SavedRefusal};
 pub use replays::{Mark, Order};
 pub use states::{SavedState, SavedStreak};
-pub use webhooks::{Expected, SavedWebhook};
+pub use webhooks::{Expected, SavedWebhook, WebhookStats};
 
 /// The file's name in `data_dir`.
 pub const FILE: &str = "settings.db";
@@ -75,7 +76,7 @@ pub struct Settings(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Mutex<Connection>,
-    tally: letters::Tally,
+    tally: weighed::Tally,
     odd: kept::Odd,
     cursor_key: CursorKey,
 }
@@ -191,9 +192,9 @@ impl Settings {
             });
         }
         schema::migrate(&connection, version).map_err(|error| OpenError::from_sqlite(path, error))?;
-        let tally = letters::Tally::of(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
         let cursor_key =
             cursor_key::read_or_make(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
+        let tally = weighed::Tally::of(&connection).map_err(|error| OpenError::from_sqlite(path, error))?;
         Ok(Self(Arc::new(Inner {
             connection: Mutex::new(connection),
             tally,
@@ -247,12 +248,12 @@ impl Settings {
     /// # Errors
     /// The file can't be written.
     pub fn save(&self, states: &[(EndpointId, Option<SavedState>)]) -> Result<(), AccessError> {
-        let mut connection = self.connection();
-        let transaction = connection.transaction()?;
-        for (endpoint, state) in states {
-            states::put(&transaction, endpoint, state.as_ref())?;
-        }
-        Ok(transaction.commit()?)
+        self.write(|connection| {
+            for (endpoint, state) in states {
+                states::put(connection, endpoint, state.as_ref())?;
+            }
+            Ok(())
+        })
     }
 
     /// Takes note of the endpoints that there are, and lets go of the states of those that are long gone.
@@ -260,10 +261,7 @@ impl Settings {
     /// # Errors
     /// The file can't be written.
     pub fn prune(&self, known: &HashSet<EndpointId>, now: Timestamp) -> Result<(), AccessError> {
-        let mut connection = self.connection();
-        let transaction = connection.transaction()?;
-        states::prune(&transaction, known, now, UNKNOWN_KEPT, UNKNOWN_MAX)?;
-        Ok(transaction.commit()?)
+        self.write(|connection| Ok(states::prune(connection, known, now, UNKNOWN_KEPT, UNKNOWN_MAX)?))
     }
 
     /// The repositories' webhooks, in the order of their names.
@@ -279,10 +277,11 @@ impl Settings {
     /// # Errors
     /// The file can't be read or written.
     pub fn rotated(&self, now: Timestamp) -> Result<Vec<SavedWebhook>, AccessError> {
-        let mut connection = self.connection();
-        let transaction = connection.transaction()?;
-        let rotated = webhooks::rotated(&transaction, now)?;
-        transaction.commit()?;
+        let rotated =
+            |connection: &Connection| -> Result<_, AccessError> { Ok(webhooks::rotated(connection, now)?) };
+        let (rotated, bytes) = self.write(rotated)?;
+        let (before, after) = (WebhookStats { webhooks: 0, bytes }, WebhookStats::default());
+        self.0.tally.webhooks_changed(before, after);
         Ok(rotated)
     }
 
@@ -306,17 +305,27 @@ impl Settings {
         change: impl FnOnce(Option<SavedWebhook>) -> Result<Option<SavedWebhook>, E>,
     ) -> Result<Option<SavedWebhook>, E> {
         let failed = |error| E::from(AccessError(error));
-        let mut connection = self.connection();
-        let transaction = connection.transaction().map_err(failed)?;
-        let there = webhooks::one(&transaction, repository).map_err(failed)?;
-        let mut after = change(there)?;
-        if let Some(webhook) = &mut after {
-            webhook.version = webhooks::put(&transaction, webhook).map_err(failed)?;
-        } else {
-            webhooks::remove(&transaction, repository).map_err(failed)?;
-        }
-        transaction.commit().map_err(failed)?;
-        Ok(after)
+        let write = |connection: &Connection| -> Result<_, E> {
+            let stats = || webhooks::stats(connection, Some(repository)).map_err(failed);
+            let before = stats()?;
+            let there = webhooks::one(connection, repository).map_err(failed)?;
+            let mut after = change(there)?;
+            if let Some(webhook) = &mut after {
+                webhook.version = webhooks::put(connection, webhook).map_err(failed)?;
+            } else {
+                webhooks::remove(connection, repository).map_err(failed)?;
+            }
+            Ok((after, before, stats()?))
+        };
+        let (changed, before, after) = self.write(write)?;
+        self.0.tally.webhooks_changed(before, after);
+        Ok(changed)
+    }
+
+    /// How many webhooks there are, and what they take. Waits for nobody.
+    #[must_use]
+    pub fn webhook_stats(&self) -> WebhookStats {
+        self.0.tally.webhooks()
     }
 
     /// A transaction that was not committed is rolled back when it is dropped, by a panic too.

@@ -41,22 +41,23 @@ impl Settings {
     /// # Errors
     /// The file can't be read, or written.
     pub fn refusals(&self, journal: JournalId) -> Result<Vec<SavedRefusal>, AccessError> {
-        let connection = self.connection();
-        let mut odd: Vec<(i64, String)> = Vec::new();
-        connection.execute("DELETE FROM refusals WHERE journal <> ?1", [journal.to_string()])?;
-        let mut statement = connection.prepare("SELECT * FROM refusals ORDER BY sequence")?;
-        let mut rows = statement.query(())?;
-        let mut refusals = Vec::new();
-        while let Some(row) = rows.next()? {
-            match read(row) {
-                Ok(refusal) => refusals.push(refusal),
-                Err(_) => odd.push((row.get("sequence")?, row.get("endpoint")?)),
+        self.write(|connection| {
+            let mut odd: Vec<(i64, String)> = Vec::new();
+            connection.execute("DELETE FROM refusals WHERE journal <> ?1", [journal.to_string()])?;
+            let mut statement = connection.prepare("SELECT * FROM refusals ORDER BY sequence")?;
+            let mut rows = statement.query(())?;
+            let mut refusals = Vec::new();
+            while let Some(row) = rows.next()? {
+                match read(row) {
+                    Ok(refusal) => refusals.push(refusal),
+                    Err(_) => odd.push((row.get("sequence")?, row.get("endpoint")?)),
+                }
             }
-        }
-        for key in odd {
-            connection.execute("DELETE FROM refusals WHERE sequence = ?1 AND endpoint = ?2", key)?;
-        }
-        Ok(refusals)
+            for key in odd {
+                connection.execute("DELETE FROM refusals WHERE sequence = ?1 AND endpoint = ?2", key)?;
+            }
+            Ok(refusals)
+        })
     }
 
     /// Saves refused pushes of this journal, or that one waits no longer: all of it, or nothing.
@@ -68,12 +69,12 @@ impl Settings {
         journal: JournalId,
         refusals: &[(RefusalKey, Option<SavedRefusal>)],
     ) -> Result<(), AccessError> {
-        let mut connection = self.connection();
-        let transaction = connection.transaction()?;
-        for (key, refusal) in refusals {
-            put(&transaction, journal, key, refusal.as_ref())?;
-        }
-        Ok(transaction.commit()?)
+        self.write(|connection| {
+            for (key, refusal) in refusals {
+                put(connection, journal, key, refusal.as_ref())?;
+            }
+            Ok(())
+        })
     }
 }
 

@@ -224,3 +224,4 @@ mod letters;
 mod odd;
 mod replays;
 mod sought;
+mod weighed;

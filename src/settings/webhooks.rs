@@ -29,6 +29,35 @@ pub struct SavedWebhook {
     pub saved_by: String,
 }
 
+impl SavedWebhook {
+    /// What it takes, about.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 8);
+        let tags = self.tags.iter().map(|tag| tag.len() + 3);
+        let secrets = [
+            &self.secret,
+            &self.previous.as_ref().map(|(secret, _)| secret.clone()),
+        ];
+        let secrets = secrets.map(|secret| secret.as_ref().map_or(0, String::len));
+        let texts = [self.repository.as_str(), &self.url, &self.saved_by].map(str::len);
+        let bytes = headers.chain(tags).chain(secrets).chain(texts).sum::<usize>();
+        bytes as u64
+    }
+}
+
+/// How much there is of webhooks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WebhookStats {
+    /// How many there are.
+    pub webhooks: u64,
+    /// Bytes of what is kept of them.
+    pub bytes: u64,
+}
+
 impl std::fmt::Debug for SavedWebhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SavedWebhook")
@@ -79,6 +108,29 @@ pub(super) fn one(
     statement.query_row([repository.as_str()], read).optional()
 }
 
+/// How much there is: of one repository, or of all.
+pub(super) fn stats(
+    connection: &Connection,
+    repository: Option<&RepositoryName>,
+) -> rusqlite::Result<WebhookStats> {
+    let sql = "SELECT count(*), coalesce(sum(octet_length(repository) + octet_length(url) + \
+               coalesce(octet_length(secret), 0) + coalesce(octet_length(previous_secret), 0) + \
+               octet_length(headers) + octet_length(tags) + octet_length(saved_by)), 0) FROM repository_webhooks";
+    let read = |row: &Row<'_>| {
+        let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+        Ok(WebhookStats {
+            webhooks: number(0)?,
+            bytes: number(1)?,
+        })
+    };
+    match repository {
+        None => connection.query_row(sql, (), read),
+        Some(name) => connection
+            .prepare_cached(&format!("{sql} WHERE repository = ?1"))?
+            .query_row([name.as_str()], read),
+    }
+}
+
 /// Puts it there with a version of its own, which is returned.
 pub(super) fn put(connection: &Connection, webhook: &SavedWebhook) -> rusqlite::Result<u64> {
     let version = connection.query_row(
@@ -107,18 +159,20 @@ pub(super) fn put(connection: &Connection, webhook: &SavedWebhook) -> rusqlite::
     Ok(u64::try_from(version).unwrap_or_default())
 }
 
-/// Forgets the previous secrets whose time was over by `now`; whose they were, without them. Each has a version of its
+/// Forgets the previous secrets whose time was over by `now`; whose they were, without them, and how many bytes they had. Each has a version of its
 /// own from then on: it is shown otherwise than before.
-pub(super) fn rotated(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<SavedWebhook>> {
+pub(super) fn rotated(connection: &Connection, now: Timestamp) -> rusqlite::Result<(Vec<SavedWebhook>, u64)> {
     let sql = "SELECT * FROM repository_webhooks WHERE previous_until_ms <= ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([now.unix_millis()], read)?;
     let mut over: Vec<SavedWebhook> = rows.collect::<rusqlite::Result<_>>()?;
+    let mut forgotten = 0;
     for webhook in &mut over {
-        webhook.previous = None;
+        let previous = webhook.previous.take();
+        forgotten += previous.map_or(0, |(secret, _)| secret.len() as u64);
         webhook.version = put(connection, webhook)?;
     }
-    Ok(over)
+    Ok((over, forgotten))
 }
 
 pub(super) fn remove(connection: &Connection, repository: &RepositoryName) -> rusqlite::Result<bool> {

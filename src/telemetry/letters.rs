@@ -15,7 +15,7 @@ use super::labels::ReplayResult;
 pub struct LettersSample {
     /// Those that are kept.
     pub kept: u64,
-    /// Bytes of `settings.db` that are in use.
+    /// Bytes of `settings.db` that they take.
     pub bytes: u64,
     /// Pushes given up on whose letters are not written yet.
     pub waiting: u64,
@@ -46,12 +46,28 @@ struct ReplayLabels {
 }
 
 /// What is counted of dead letters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Letters {
     written: Counter,
     lost: Counter,
     removed: Counter,
     replays: Family<ReplayLabels, Counter>,
+}
+
+impl Default for Letters {
+    fn default() -> Self {
+        let replays = Family::<ReplayLabels, Counter>::default();
+        // There from the beginning: an increase is seen only of what was there before.
+        for &result in ReplayResult::ALL {
+            drop(replays.get_or_create(&ReplayLabels { result }));
+        }
+        Self {
+            written: Counter::default(),
+            lost: Counter::default(),
+            removed: Counter::default(),
+            replays,
+        }
+    }
 }
 
 impl Letters {
@@ -77,7 +93,7 @@ impl Letters {
 
     pub(super) fn register(&self, gauges: &LetterGauges, r: &mut Registry) {
         r.register("dead_letters", "Dead letters kept", gauges.kept.clone());
-        let help = "Bytes in use of the file that dead letters are kept in";
+        let help = "Bytes that dead letters take of settings.db";
         r.register_with_unit("dead_letters", help, Unit::Bytes, gauges.bytes.clone());
         let help = "Pushes given up on whose dead letters are not written yet";
         r.register("dead_letters_waiting", help, gauges.waiting.clone());

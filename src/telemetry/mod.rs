@@ -157,6 +157,7 @@ impl Metrics {
     #[must_use]
     pub fn new(clock: &Clock) -> Self {
         let mut inner = Inner::unregistered();
+        inner.begin();
         inner.register(clock);
         Self(Arc::new(inner))
     }
@@ -212,7 +213,12 @@ impl Metrics {
             .inc();
     }
 
-    /// So many events were judged like this. `reason` is from a fixed set; empty when the verdict says it all.
+    /// Envelopes may be answered so: an increase is seen only of what was there before.
+    pub fn may_answer(&self, answer: EnvelopeAnswer, reason: &'static str) {
+        drop(self.0.envelopes.get_or_create(&EnvelopeLabels { answer, reason }));
+    }
+
+    /// So many events were judged like this, none too. `reason` is from a fixed set; empty when the verdict says it all.
     pub fn event(&self, verdict: EventVerdict, reason: &'static str, count: u64) {
         self.0
             .events
@@ -268,14 +274,14 @@ impl Metrics {
             .inc();
     }
 
+    /// Endpoints may come into this state.
+    pub fn may_change_to(&self, state: &'static str) {
+        drop(self.0.endpoint_changes.get_or_create(&StateLabels { state }));
+    }
+
     /// A push was settled for an endpoint.
     pub fn settled(&self, how: Settlement) {
-        let how = match how {
-            Settlement::Delivered => "delivered",
-            Settlement::Superseded => "superseded",
-            Settlement::DeadLetter => "dead_letter",
-        };
-        self.0.settled.get_or_create(&SettledLabels { how }).inc();
+        self.0.settled.get_or_create(&SettledLabels::of(how)).inc();
     }
 
     /// What is counted of the configuration being read again.
@@ -313,7 +319,45 @@ impl Metrics {
     }
 }
 
+impl SettledLabels {
+    fn of(how: Settlement) -> Self {
+        let how = match how {
+            Settlement::Delivered => "delivered",
+            Settlement::Superseded => "superseded",
+            Settlement::DeadLetter => "dead_letter",
+        };
+        Self { how }
+    }
+}
+
 impl Inner {
+    /// Has what is counted be there from the beginning: an increase is seen only of what was there before. What depends on
+    /// others is told by them.
+    fn begin(&self) {
+        for &listener in ListenerName::ALL {
+            for &end in ConnectionEnd::ALL {
+                let labels = ConnectionLabels { listener, end };
+                drop(self.connections_ended.get_or_create(&labels));
+            }
+        }
+        for &number in SizeNumber::ALL {
+            drop(self.sizes_unknown.get_or_create(&SizeLabels { number }));
+        }
+        for &result in RegistryResult::ALL {
+            drop(self.registry_requests.get_or_create(&RegistryLabels { result }));
+        }
+        for &result in AttemptResult::ALL {
+            drop(self.attempts.get_or_create(&AttemptLabels { result }));
+        }
+        for how in [
+            Settlement::Delivered,
+            Settlement::Superseded,
+            Settlement::DeadLetter,
+        ] {
+            drop(self.settled.get_or_create(&SettledLabels::of(how)));
+        }
+    }
+
     fn unregistered() -> Self {
         Self {
             registry: Registry::default(),

@@ -27,6 +27,57 @@ fn gauges_are_sampled_at_each_scrape() {
 }
 
 #[test]
+fn what_is_counted_by_result_is_there_before_the_first_of_its_kind() {
+    fn each<T: Copy>(name: &str, label: &str, all: &[T], as_str: fn(T) -> &'static str) -> Vec<String> {
+        let line = |one: &T| format!("shipbell_{name}_total{{{label}=\"{}\"}} 0", as_str(*one));
+        all.iter().map(line).collect()
+    }
+    let text = metrics().encode();
+    let mut lines = each("attempts", "result", AttemptResult::ALL, AttemptResult::as_str);
+    lines.extend(each(
+        "registry_requests",
+        "result",
+        RegistryResult::ALL,
+        RegistryResult::as_str,
+    ));
+    lines.extend(each(
+        "sizes_unknown",
+        "number",
+        SizeNumber::ALL,
+        SizeNumber::as_str,
+    ));
+    lines.extend(each(
+        "dead_letter_replays",
+        "result",
+        labels::ReplayResult::ALL,
+        labels::ReplayResult::as_str,
+    ));
+    lines.extend(each(
+        "config_reloads",
+        "result",
+        ReloadResult::ALL,
+        ReloadResult::as_str,
+    ));
+    lines.extend(
+        ["delivered", "superseded", "dead_letter"]
+            .map(|how| format!("shipbell_settled_total{{how=\"{how}\"}} 0")),
+    );
+    lines.extend(ListenerName::ALL.iter().flat_map(|listener| {
+        let ends = ConnectionEnd::ALL.iter().map(|end| end.as_str());
+        ends.map(move |end| {
+            format!(
+                "shipbell_connections_ended_total{{listener=\"{}\",end=\"{end}\"}} 0",
+                listener.as_str()
+            )
+        })
+    }));
+    assert!(lines.len() > 40);
+    for line in lines {
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
+    }
+}
+
+#[test]
 fn the_text_is_openmetrics_with_base_units() {
     let metrics = metrics();
     metrics.connection_opened(ListenerName::Ingest);

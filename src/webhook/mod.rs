@@ -11,6 +11,7 @@ use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
+    glob::saved::Saved,
     image::{BlobType, Digest, RepositoryName, Tag},
     push::EndpointId,
     secret::Secret,
@@ -89,7 +90,7 @@ pub struct Endpoint {
     /// Which repositories it wants. Of a repository's own endpoint, that repository alone.
     pub repositories: Arc<GlobSet>,
     /// Which tags it wants.
-    pub tags: Arc<GlobSet>,
+    pub tags: Tags,
     /// Which of those it doesn't.
     pub exclude_tags: Arc<GlobSet>,
     /// Its batching, the general one overridden where it says so.
@@ -98,6 +99,30 @@ pub struct Endpoint {
     pub rate: Rate,
     /// What it takes to get there, where that is more than for others.
     pub way: Option<Arc<way::Way>>,
+}
+
+/// Patterns of tags.
+#[derive(Clone, Debug)]
+pub enum Tags {
+    /// An operator's, which the configuration holds, or those that many have in common.
+    Set(Arc<GlobSet>),
+    /// Those that somebody saved for a repository.
+    Saved(Saved),
+}
+
+impl Tags {
+    fn is_match(&self, tag: &str) -> bool {
+        match self {
+            Self::Set(set) => set.is_match(tag),
+            Self::Saved(saved) => saved.is_match(tag),
+        }
+    }
+}
+
+impl From<Arc<GlobSet>> for Tags {
+    fn from(set: Arc<GlobSet>) -> Self {
+        Self::Set(set)
+    }
 }
 
 impl Endpoint {
@@ -312,6 +337,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it is the endpoint that failed, for a while or for good.
+    #[must_use]
+    pub fn is_of_endpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                fault: Fault::Endpoint | Fault::Gone,
+                ..
+            }
+        )
+    }
+
     /// Whether it failed for what this machine had nothing left for.
     #[must_use]
     pub fn is_ours(&self) -> bool {
@@ -351,7 +388,7 @@ impl Endpoint {
             format: Format::Native,
             headers: Vec::new(),
             repositories: Arc::clone(&all),
-            tags: all,
+            tags: all.into(),
             exclude_tags: Arc::default(),
             batching: Arc::new(Batching {
                 window: Duration::ZERO,

@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use super::super::problem::Problem;
 use crate::{
+    dispatch::authority::Authority,
     glob::{Patterns, Seen},
     image::RepositoryName,
     push::EndpointId,
@@ -174,6 +175,16 @@ impl Who {
             return Ok(());
         }
         Err(self.refused("this is for admins of all repositories"))
+    }
+
+    /// Over which endpoints they decide, as far as that matters to what they send again.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        if self.may_administer() {
+            Authority::Endpoint
+        } else {
+            Authority::Repositories
+        }
     }
 
     #[expect(clippy::unused_self, reason = "somebody is refused")]

@@ -49,7 +49,8 @@ pub(in super::super) struct AgainView {
 ///
 /// They go in the order of their pushes, one at a time for each endpoint, at its pace, under the same `webhook-id`;
 /// each once, whatever comes of it. A restart forgets those that were not sent yet. Whoever may not change everything
-/// names one repository.
+/// names one repository; what they send to an operator's endpoint waits while that is not healthy, does not count against
+/// it when it fails, and is given up when the endpoint fails three times in a row.
 #[utoipa::path(
     post, path = "/api/v1/deliveries/redeliver", tag = "deliveries", operation_id = "redeliver_deliveries",
     params(
@@ -124,7 +125,10 @@ async fn redelivery_of(
     run: Run,
 ) -> Result<AgainView, Problem> {
     let order = order(query.force);
-    let counted = admin.parts().dispatcher.redeliver_all(wanted, order, run).await?;
+    let dispatcher = &admin.parts().dispatcher;
+    let counted = dispatcher
+        .redeliver_all(wanted, order, run, who.authority())
+        .await?;
     if run == Run::Real {
         info!(
             target: "shipbell::audit", by = %who.name, deliveries = counted.again, repository = query.repository,

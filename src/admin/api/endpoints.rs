@@ -18,6 +18,7 @@ use super::{
     seconds, veiled,
 };
 use crate::{
+    clock::Timestamp,
     config::endpoint_name,
     dispatch::health::{Event, State as Health},
     image::RepositoryName,
@@ -44,7 +45,8 @@ pub(in super::super) struct EndpointView {
     pub(in super::super) reason: Option<String>,
     /// Failures in a row that count.
     pub(in super::super) failures: u32,
-    /// When the next attempt may be made, if it is waited for.
+    /// When the next attempt may be made, if it is waited for; null, too, once that moment is over and nothing waits for it:
+    /// then it is made with the next push.
     pub(in super::super) next_attempt: Option<String>,
     /// How many pushes it is owed, as of a second ago; null for those who may not know where it is.
     pub(in super::super) queued_pushes: Option<u64>,
@@ -74,11 +76,22 @@ impl EndpointView {
             since: view.since.map(|since| since.to_string()),
             reason: super::named(&reason),
             failures: view.failures,
-            next_attempt: view.next_attempt.map(|at| at.to_string()),
+            next_attempt: next_attempt(admin, &endpoint.id, view.next_attempt).map(|at| at.to_string()),
             queued_pushes: owed.map(|owed| owed.map_or(0, |owed| owed.pushes)),
             oldest_age_s: oldest_at.map(|at| seconds(parts.clock.now().since(at))),
         }
     }
+}
+
+/// When an endpoint's next attempt may be made, if that is ahead, or something waits for it: else it is made with the next
+/// push, whenever that comes.
+pub(in super::super) fn next_attempt(
+    admin: &Admin,
+    id: &EndpointId,
+    planned: Option<Timestamp>,
+) -> Option<Timestamp> {
+    let parts = admin.parts();
+    planned.filter(|at| *at > parts.clock.now() || parts.owed.by(&parts.queue, id).is_some())
 }
 
 /// An endpoint's URL as it may be shown.

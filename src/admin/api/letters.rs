@@ -315,7 +315,9 @@ async fn replay_of(
     run: Run,
 ) -> Result<ReplayView, Problem> {
     let letters = admin.parts().dispatcher.dead_letters();
-    let replayed = letters.replay(filter, order(query.force), run).await?;
+    let replayed = letters
+        .replay(filter, order(query.force), run, who.authority())
+        .await?;
     if run == Run::Real {
         note(who, query, Some(replayed.replayed), "dead letters replayed");
     }

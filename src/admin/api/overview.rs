@@ -185,7 +185,7 @@ fn figures(admin: &Admin) -> Figures {
             history_bytes: history.bytes,
             history_waiting_bytes: history.waiting,
             history_problem: parts.history.trouble(),
-            settings_bytes: letters.bytes,
+            settings_bytes: letters.used_bytes,
             free_bytes,
             total_bytes,
         },

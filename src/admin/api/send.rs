@@ -113,6 +113,9 @@ pub(super) struct SendQuery {
 }
 
 /// Sends a delivery again, now: the same `webhook-id`, sizes anew. A dead letter that is taken this time goes.
+///
+/// One that is taken heals its endpoint. One that fails counts against an operator's endpoint only when an admin of all
+/// repositories sent it.
 #[utoipa::path(
     post, path = "/api/v1/deliveries/{id}/redeliver", tag = "deliveries", operation_id = "redeliver",
     params(
@@ -229,10 +232,8 @@ pub(in super::super) async fn redelivered(
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
     admin.parts().rates.allow(Act::Redelivery(endpoint.clone()))?;
     let dispatcher = &admin.parts().dispatcher;
-    // An operator's endpoint is waited for on behalf of all its repositories.
-    let may_hurry = matches!(endpoint, EndpointId::Repository(_)) || who.administer().is_ok();
     let again = dispatcher
-        .redeliver(journal, sequence, &endpoint, order(Some(force)), may_hurry)
+        .redeliver(journal, sequence, &endpoint, order(Some(force)), who.authority())
         .await;
     let sent = match again.map_err(|error| refusal(admin, &endpoint, error))? {
         Redelivered::Sent(sent) => *sent,

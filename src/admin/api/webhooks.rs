@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    super::{Admin, access::Who, draft::WebhookDraft, problem::Problem, webhooks::WebhookView},
+    super::{Admin, access::Who, draft::WebhookDraft, problem::Problem, rate::Act, webhooks::WebhookView},
     Params, body, etag, expected, is_wanted, repository,
 };
 use crate::settings::Expected;
@@ -78,10 +78,15 @@ pub(super) struct PutQuery {
             status = 201, body = WebhookView, description = "It had none before",
             headers(("ETag" = String, description = "What to send as If-Match")),
         ),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "There is no room for another: 200,000 webhooks, or 256 MiB of them"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "It was changed"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "The body is too large"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "It can't be used"),
         (status = 428, body = Problem, content_type = "application/problem+json", description = "If-Match is missing"),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "One who is no admin of all repositories saved 120 webhooks within a minute, or had them checked",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
     )
 )]
 pub(super) async fn put(
@@ -96,6 +101,7 @@ pub(super) async fn put(
     who.edit(&name)?;
     let draft: WebhookDraft = body(&bytes)?;
     let expected = expected(&headers)?;
+    may_save(&admin, &who)?;
     let webhooks = &admin.parts().webhooks;
     if query.dry_run.unwrap_or_default() {
         let (view, _) = webhooks.try_out(&name, draft, expected, &who.name).await?;
@@ -108,6 +114,14 @@ pub(super) async fn put(
         StatusCode::OK
     };
     Ok(answer(status, view))
+}
+
+/// Whether somebody may save another webhook so soon. Whoever may administer moves as many as there are.
+pub(in super::super) fn may_save(admin: &Admin, who: &Who) -> Result<(), Problem> {
+    if who.may_administer() {
+        return Ok(());
+    }
+    admin.parts().rates.allow(Act::Save(who.name.clone()))
 }
 
 /// Takes the repository's own webhook away. What it still owes becomes dead letters.
@@ -157,6 +171,10 @@ pub(in super::super) struct NewSecret {
         (status = 200, body = NewSecret, description = "The new secret, this once", headers(("ETag" = String, description = "What to send as If-Match"))),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "The repository has no webhook of its own, or not for who asks"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "It is not the one that `If-Match` means"),
+        (
+            status = 429, body = Problem, content_type = "application/problem+json", description = "One who is no admin of all repositories saved 120 webhooks within a minute",
+            headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
+        ),
     )
 )]
 pub(super) async fn rotate(
@@ -179,6 +197,7 @@ pub(in super::super) async fn rotated(
     name: &crate::image::RepositoryName,
     expected: Option<Expected>,
 ) -> Result<NewSecret, Problem> {
+    may_save(admin, who)?;
     let webhooks = &admin.parts().webhooks;
     let there = webhooks.get(name).await?;
     let there = there.ok_or_else(|| Problem::absent(format!("{name} has no webhook of its own")))?;

@@ -7,6 +7,8 @@ fn rules(proxied: bool) -> Rules {
         guard: Guard::default(),
         header_name: HeaderName::from_static("x-alin-webhook"),
         proxied,
+        repositories: GlobSet::empty(),
+        exclude_repositories: GlobSet::empty(),
     }
 }
 
@@ -69,6 +71,21 @@ fn a_masked_query_with_none_to_keep_is_refused_however_it_is_written() {
         check_url("https://hook.example.com/in?t=%E2%80%A6", &rules),
         Ok(())
     );
+}
+
+#[test]
+fn patterns_that_take_too_much_together_are_refused_with_what_would_be_right() {
+    let large = vec!["**a**b".repeat(42); 64];
+    let refused = check_tags(&large).unwrap_err();
+    let [error] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.pointer, "/tags");
+    assert!(error.detail.contains("fewer wildcards"), "{error:?}");
+    let usual: Vec<_> = (0..64).map(|n| format!("release-{n}.*")).collect();
+    assert_eq!(check_tags(&usual), Ok(()));
+    let wrong = check_tags(&["1.*".to_owned(), "[".to_owned()]).unwrap_err();
+    assert_eq!(wrong[0].pointer, "/tags/1");
 }
 
 #[tokio::test]

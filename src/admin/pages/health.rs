@@ -6,7 +6,10 @@ use super::{
     super::{
         Admin,
         access::Who,
-        api::{endpoints::EndpointView, veiled},
+        api::{
+            endpoints::{EndpointView, next_attempt},
+            veiled,
+        },
     },
     when::When,
 };
@@ -20,6 +23,8 @@ pub(super) struct Health {
     pub(super) since: Option<When>,
     pub(super) reason: String,
     pub(super) next: Option<When>,
+    /// Whether an attempt may be made, and there is nothing to make it with.
+    pub(super) is_due: bool,
 }
 
 impl Health {
@@ -27,11 +32,13 @@ impl Health {
     pub(super) fn of(admin: &Admin, who: &Who, id: &EndpointId) -> Self {
         let view = admin.parts().states.view(id);
         let now = admin.parts().clock.now();
+        let next = next_attempt(admin, id, view.next_attempt);
         Self {
+            is_due: next.is_none() && view.next_attempt.is_some(),
             state: view.state.as_str().to_owned(),
             since: view.since.map(|at| When::at(at, now)),
             reason: veiled::reason(who, id, view.reason),
-            next: view.next_attempt.map(|at| When::at(at, now)),
+            next: next.map(|at| When::at(at, now)),
         }
     }
 
@@ -42,6 +49,7 @@ impl Health {
             since: When::read(view.since.as_deref(), now),
             reason: view.reason.clone().unwrap_or_default(),
             next: When::read(view.next_attempt.as_deref(), now),
+            is_due: view.next_attempt.is_none() && matches!(&*view.state, "failing" | "paused"),
         }
     }
 

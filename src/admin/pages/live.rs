@@ -3,7 +3,8 @@
 //! A stream sends its parts at once. Whenever something was written down or an endpoint changed it looks at them again,
 //! though at most once a second, and sends those that are other ones; and in any case now and then: what was a moment
 //! ago is a minute ago now. Each time it is looked who it is and what may be seen. It ends with the login, by an event
-//! `ended`; when the process drains it just ends, and the browser asks again.
+//! `ended`; when the process drains, and after some minutes where a proxy says who somebody is, it just ends, and the
+//! browser asks again.
 
 use std::{
     convert::Infallible,
@@ -19,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt as _, stream::unfold};
 use http::{HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use tokio::{
@@ -304,6 +305,7 @@ fn stream(admin: Admin, asked: Asked, part: Part) -> Result<Response, Problem> {
         .ok_or_else(|| Problem::absent("streams are for the pages"))?;
     pass.is_ours()?;
     let room = admin.parts().streams.room(&pass.who()?.name)?;
+    let until = pass.until();
     let feed = Feed {
         written: admin.parts().history.changes(),
         states: admin.parts().states.changes(),
@@ -327,7 +329,18 @@ fn stream(admin: Admin, asked: Asked, part: Part) -> Result<Response, Problem> {
             HeaderValue::from_static("no"),
         ),
     ];
-    Ok((headers, Body::from_stream(unfold(feed, Feed::next))).into_response())
+    let events = ended_at(unfold(feed, Feed::next), until);
+    Ok((headers, Body::from_stream(events)).into_response())
+}
+
+/// A stream that ends at a moment, if not before.
+fn ended_at<T>(events: impl Stream<Item = T>, until: Option<Instant>) -> impl Stream<Item = T> {
+    events.take_until(async move {
+        match until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    })
 }
 
 pub(super) async fn overview(
@@ -438,6 +451,21 @@ pub(super) async fn letter(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_in_the_middle_of_a_wait_when_its_time_is_over() {
+        let beats = || {
+            unfold((), |()| async {
+                tokio::time::sleep(HEARTBEAT).await;
+                Some(((), ()))
+            })
+        };
+        let until = Instant::now() + HEARTBEAT * 3 + PAUSE;
+        assert_eq!(ended_at(beats(), Some(until)).count().await, 3);
+        assert_eq!(Instant::now(), until);
+        let endless = ended_at(beats(), None).take(1_000).count();
+        assert_eq!(endless.await, 1_000);
+    }
 
     #[test]
     fn each_line_is_data_and_an_empty_one_ends_no_event() {

@@ -16,7 +16,7 @@ use super::{
             self, Params,
             endpoints::set,
             send::{SentView, tested},
-            webhooks::rotated,
+            webhooks::{may_save, rotated},
         },
         draft::FieldError,
         problem::Problem,
@@ -177,18 +177,25 @@ fn at_url(page: &str) -> String {
     format!("{page}#url")
 }
 
-/// The way to the page of a webhook that was saved, which says so once, and what should be known of its URL.
+/// The way to the page of a webhook that was saved, which says so once, and what should be known of its URL. That the
+/// configuration leaves the repository out stands on the page in any case.
 fn saved(admin: &Admin, visitor: &Visitor, name: &RepositoryName, warnings: &[FieldError]) -> Response {
     let state = admin.parts().states.state(&EndpointId::Repository(name.clone()));
-    let Some(warning) = warnings.first() else {
-        return shown_with(admin, visitor, name, saved_words(state));
+    let is_left_out = admin.parts().webhooks.left_out(name).is_some();
+    let words = if is_left_out {
+        "Saved, but nothing is sent: see its state."
+    } else {
+        saved_words(state)
+    };
+    let Some(warning) = warnings.iter().find(|warning| warning.pointer == "/url") else {
+        return shown_with(admin, visitor, name, words);
     };
     let (notes, path) = (&admin.parts().notes, href(name.as_str()));
-    let words = sentence(&format!("Saved, but {}", warning.detail));
-    let warning = notes.leave(&visitor.who.name, &at_url(&path), words);
+    let about = sentence(&format!("Saved, but {}", warning.detail));
+    let warning = notes.leave(&visitor.who.name, &at_url(&path), about);
     let note = match state {
-        Health::Healthy | Health::Failing => "Saved, but look at the URL.",
-        stopped => saved_words(stopped),
+        Health::Healthy | Health::Failing if !is_left_out => "Saved, but look at the URL.",
+        _ => words,
     };
     let note = notes.leave(&visitor.who.name, &path, note);
     Redirect::to(&link(&path, &[("note", &note), ("warning", &warning)])).into_response()
@@ -206,6 +213,12 @@ pub(super) async fn save(
     let mut typed = WebhookForm::typed(&fields);
     if !typed.version.is_empty() {
         version(&fields)?;
+    }
+    if let Err(error) = may_save(&admin, &visitor.who) {
+        let mut shown = RepositoryPage::of(&admin, &visitor, &name).await?;
+        shown.problem = sentence(&error.detail);
+        shown.mend(typed);
+        return Ok(refused(&error, &shown));
     }
     let webhooks = &admin.parts().webhooks;
     let put = match typed.draft() {

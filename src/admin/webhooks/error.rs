@@ -16,6 +16,8 @@ pub enum ChangeError {
     Changed,
     /// There is none.
     Absent,
+    /// There are too many, or they take too much: a sentence.
+    Full(String),
     /// It could not be saved; nothing was changed.
     Unsaved(String),
     /// The webhook is saved and in effect. How its endpoint is, healed, enabled or disabled, is so from now on too, but
@@ -32,6 +34,7 @@ impl fmt::Display for ChangeError {
             }
             Self::Unconditional => f.write_str("the repository has a webhook already"),
             Self::Changed => f.write_str("somebody changed it meanwhile"),
+            Self::Full(sentence) => f.write_str(sentence),
             Self::Absent => f.write_str("the repository has no webhook of its own"),
             Self::Unsaved(error) => write!(f, "it could not be saved, and nothing was changed: {error}"),
             Self::Unwritten(error) => write!(

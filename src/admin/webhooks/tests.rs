@@ -16,6 +16,12 @@ use crate::{
     webhook::{Coalesce, guard::Guard},
 };
 
+mod room;
+
+fn globs(patterns: &[&str]) -> GlobSet {
+    GlobSet::new(patterns.iter().map(|text| glob::parse(text).unwrap())).unwrap()
+}
+
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -62,8 +68,11 @@ impl Stage {
                 guard: Guard::default(),
                 header_name: HeaderName::from_static("x-alin-webhook"),
                 proxied: false,
+                repositories: globs(&["**"]),
+                exclude_repositories: globs(&["team/tmp-*"]),
             },
             defaults,
+            room: Room::default(),
             history: History::none(),
             clock,
         });
@@ -186,4 +195,33 @@ async fn a_name_that_does_not_resolve_is_saved_with_a_warning_unless_a_proxy_res
     Arc::get_mut(&mut stage.webhooks.0).unwrap().parts.rules.proxied = true;
     let proxied = stage.put(draft("https://nobody.invalid/hook")).await;
     assert!(proxied.warnings.is_empty(), "{proxied:?}");
+}
+
+#[tokio::test]
+async fn whoever_saves_a_webhook_of_a_repository_that_the_filter_leaves_out_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::start(&folder);
+    let name = "team/tmp-1".parse().unwrap();
+    let draft = || WebhookDraft {
+        url: Some("https://93.184.216.34/hook".to_owned()),
+        ..WebhookDraft::default()
+    };
+    let tried = stage
+        .webhooks
+        .try_out(&name, draft(), None, "ann")
+        .await
+        .unwrap()
+        .0;
+    let saved = stage.webhooks.put(&name, draft(), None, "ann").await.unwrap().0;
+    for view in [tried, saved] {
+        let [warning] = &view.warnings[..] else {
+            panic!("one warning: {view:?}");
+        };
+        assert_eq!(warning.pointer, "/repository");
+        assert!(
+            warning.detail.starts_with("filter.exclude_repositories"),
+            "{warning:?}"
+        );
+    }
+    assert!(stage.put(draft()).await.warnings.is_empty());
 }

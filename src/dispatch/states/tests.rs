@@ -64,7 +64,9 @@ fn state(states: &States) -> State {
 
 fn told(states: &States, state: State) -> bool {
     let sample = format!("shipbell_endpoint_changes_total{{state=\"{state}\"}}");
-    states.0.parts.metrics.encode().contains(&sample)
+    let text = states.0.parts.metrics.encode();
+    let count = text.lines().find_map(|line| line.strip_prefix(&sample));
+    count.unwrap_or_else(|| panic!("no {sample} in\n{text}")) != " 0"
 }
 
 #[tokio::test(start_paused = true)]

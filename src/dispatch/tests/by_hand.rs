@@ -2,6 +2,7 @@
 
 use super::{
     again::Past,
+    authority::Authority,
     letters::{LettersError, Run},
     redeliver::{Redelivered, SendAgainError},
     replays::{sequence, with_letters},
@@ -22,7 +23,9 @@ pub(super) async fn with_a_letter_whose_turn_is_not_yet(
     let per_second = Some(per_second);
     let stage = Stage::start(folder, vec![endpoint("ci", &hook.url, Rate { per_second })]).await;
     let (first, ci) = (sequence(1), named("ci"));
-    let sent = stage.dispatcher.redeliver(None, first, &ci, Order::Force, true);
+    let sent = stage
+        .dispatcher
+        .redeliver(None, first, &ci, Order::Force, Authority::Endpoint);
     sent.await.unwrap();
     stage
 }
@@ -36,7 +39,7 @@ async fn a_delivery_is_sent_again_by_hand_whether_it_was_delivered_or_died() {
     let ci = named("ci");
     let again = async |number, order| match stage
         .dispatcher
-        .redeliver(None, sequence(number), &ci, order, true)
+        .redeliver(None, sequence(number), &ci, order, Authority::Endpoint)
         .await?
     {
         Redelivered::Sent(sent) => Ok(*sent),
@@ -146,7 +149,7 @@ async fn what_is_stopped_by_hand_before_its_turn_is_not_sent_again() {
     hook.answer(200);
     let before = hook.came().len();
     let (dispatcher, ci) = (&stage.dispatcher, named("ci"));
-    let mut again = Box::pin(dispatcher.redeliver(None, sequence(1), &ci, Order::Force, true));
+    let mut again = Box::pin(dispatcher.redeliver(None, sequence(1), &ci, Order::Force, Authority::Endpoint));
     // It is on its way to its turn, or there.
     for _ in 0..3 {
         let step = tokio::time::timeout(Duration::from_millis(100), &mut again).await;
@@ -173,12 +176,14 @@ async fn somebody_may_send_to_an_endpoint_by_hand_while_a_set_goes_to_it() {
         endpoint: named("ci"),
     };
     let all = [1, 2, 3].map(past).to_vec();
-    let counted = dispatcher.redeliver_all(all, Order::KeepNewest, Run::Real).await;
+    let counted = dispatcher
+        .redeliver_all(all, Order::KeepNewest, Run::Real, Authority::Endpoint)
+        .await;
     assert_eq!(counted.unwrap().again, 3);
     hook.wait_for(before + 1).await;
     // The set's first is on its way still.
     let test = dispatcher.test(&ci, None);
-    let same = dispatcher.redeliver(None, sequence(1), &ci, Order::KeepNewest, true);
+    let same = dispatcher.redeliver(None, sequence(1), &ci, Order::KeepNewest, Authority::Endpoint);
     assert!(matches!(same.await, Err(SendAgainError::Busy)), "its own is");
     let answer = async {
         hook.wait_for(before + 2).await;
@@ -195,7 +200,8 @@ async fn nothing_is_sent_again_that_has_not_its_turn_when_the_process_is_to_end(
     let (folder, hook) = (folder(), Hook::start(404).await);
     let stage = with_a_letter_whose_turn_is_not_yet(&folder, &hook, 0.02).await;
     let (dispatcher, ci, before) = (stage.dispatcher.clone(), named("ci"), hook.came().len());
-    let mut second = Box::pin(dispatcher.redeliver(None, sequence(2), &ci, Order::Force, true));
+    let mut second =
+        Box::pin(dispatcher.redeliver(None, sequence(2), &ci, Order::Force, Authority::Endpoint));
     let step = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
     assert!(step.is_err(), "{step:?}");
     let (ended, ()) = tokio::join!(second, stage.stop());
@@ -212,7 +218,8 @@ async fn what_is_discarded_before_its_turn_is_not_sent_again() {
     let (folder, hook) = (folder(), Hook::start(404).await);
     let stage = with_a_letter_whose_turn_is_not_yet(&folder, &hook, 1.0).await;
     let (dispatcher, ci, before) = (&stage.dispatcher, named("ci"), hook.came().len());
-    let mut second = Box::pin(dispatcher.redeliver(None, sequence(2), &ci, Order::Force, true));
+    let mut second =
+        Box::pin(dispatcher.redeliver(None, sequence(2), &ci, Order::Force, Authority::Endpoint));
     let step = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
     assert!(step.is_err(), "{step:?}");
     assert_eq!(stage.letters().discard(all()).await.unwrap(), 2);

@@ -127,7 +127,12 @@ async fn what_is_owed_by_an_endpoint_that_is_gone_becomes_letters() {
     }
     let replayed = stage
         .letters()
-        .replay(all(), crate::settings::Order::Force, letters::Run::Real)
+        .replay(
+            all(),
+            crate::settings::Order::Force,
+            letters::Run::Real,
+            authority::Authority::Endpoint,
+        )
         .await;
     let replayed = replayed.unwrap();
     assert_eq!((replayed.matched, replayed.replayed), (5, 0));
@@ -163,10 +168,9 @@ async fn a_clock_set_forward_by_years_takes_no_letter_with_it_and_old_ones_go_al
         let mut write_another = async || {
             let number = numbers.next().unwrap();
             let repository = format!("a{number}");
-            let at = stage.metric("shipbell_dead_letters_written_total");
             stage.take(vec![push(&repository, "v1", &["ci"])]).await;
             eventually("written", async || {
-                stage.metric("shipbell_dead_letters_written_total") > at
+                stage.metric("shipbell_dead_letters_written_total") >= number
             })
             .await;
             stage.letters().stats().letters == number

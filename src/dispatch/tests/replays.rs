@@ -1,6 +1,7 @@
 //! Dead letters sent again, and let go of.
 
 use super::{
+    authority::Authority,
     letters::{Replayed, Run},
     redeliver::Redelivered,
     *,
@@ -21,7 +22,11 @@ pub(super) async fn with_letters(folder: &TempDir, hook: &Hook, rate: Rate, tags
 }
 
 async fn replay(stage: &Stage, order: Order) -> Replayed {
-    stage.letters().replay(all(), order, Run::Real).await.unwrap()
+    stage
+        .letters()
+        .replay(all(), order, Run::Real, Authority::Endpoint)
+        .await
+        .unwrap()
 }
 
 pub(super) fn sequence(number: u64) -> Sequence {
@@ -38,7 +43,7 @@ async fn letters_go_out_in_order_at_the_endpoints_pace_under_the_same_ids_and_ar
     let before = hook.came();
     let dry = stage
         .letters()
-        .replay(all(), Order::KeepNewest, Run::Dry)
+        .replay(all(), Order::KeepNewest, Run::Dry, Authority::Endpoint)
         .await
         .unwrap();
     assert_eq!((dry.matched, dry.replayed, dry.passed_over), (5, 5, 0));
@@ -153,9 +158,13 @@ async fn a_newer_push_waits_for_the_older_one_of_its_tag_that_is_being_sent_agai
         let again = async {
             if by_hand {
                 let ci = named("ci");
-                let sent = stage
-                    .dispatcher
-                    .redeliver(None, sequence(1), &ci, Order::KeepNewest, true);
+                let sent = stage.dispatcher.redeliver(
+                    None,
+                    sequence(1),
+                    &ci,
+                    Order::KeepNewest,
+                    Authority::Endpoint,
+                );
                 assert!(matches!(sent.await, Ok(Redelivered::Sent(_))));
             } else {
                 assert_eq!(replay(&stage, Order::KeepNewest).await.replayed, 1);

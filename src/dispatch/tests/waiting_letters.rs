@@ -2,6 +2,7 @@
 
 use super::{
     again::Past,
+    authority::Authority,
     by_hand::with_a_letter_whose_turn_is_not_yet,
     letters::Run,
     replays::{sequence, with_letters},
@@ -35,7 +36,7 @@ async fn replay(stage: &Stage, tag: &str) {
     };
     let replayed = stage
         .letters()
-        .replay(filter, Order::KeepNewest, Run::Real)
+        .replay(filter, Order::KeepNewest, Run::Real, Authority::Endpoint)
         .await
         .unwrap();
     assert_eq!(replayed.replayed, 1, "{replayed:?}");
@@ -86,7 +87,8 @@ async fn what_waits_for_its_turn_is_not_sent_to_an_endpoint_that_fails_meanwhile
                 sequence: sequence(1),
                 endpoint: ci.clone(),
             };
-            let again = dispatcher.redeliver_all(vec![past], Order::KeepNewest, Run::Real);
+            let again =
+                dispatcher.redeliver_all(vec![past], Order::KeepNewest, Run::Real, Authority::Endpoint);
             assert_eq!(again.await.unwrap().again, 1);
         } else {
             replay(&stage, "1").await;
@@ -99,7 +101,7 @@ async fn what_waits_for_its_turn_is_not_sent_to_an_endpoint_that_fails_meanwhile
         let retry_after = Some(Duration::from_hours(1));
         stage.happens(&ci, Verdict::Failed { retry_after });
         // Who sends by hand does so whatever the state, and comes behind it.
-        let sent = dispatcher.redeliver(None, sequence(2), &ci, Order::KeepNewest, true);
+        let sent = dispatcher.redeliver(None, sequence(2), &ci, Order::KeepNewest, Authority::Endpoint);
         sent.await.unwrap();
         let images = hook.images().split_off(before);
         assert_eq!(images, ["acme/app:2"], "a set: {is_set}");
@@ -119,7 +121,7 @@ async fn a_set_waits_for_a_history_that_cannot_be_read_for_a_while() {
     let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, Rate { per_second })]).await;
     let (dispatcher, ci) = (&stage.dispatcher, named("ci"));
     let by_hand = async |number| {
-        let sent = dispatcher.redeliver(None, sequence(number), &ci, Order::Force, true);
+        let sent = dispatcher.redeliver(None, sequence(number), &ci, Order::Force, Authority::Endpoint);
         sent.await.unwrap()
     };
     by_hand(1).await;
@@ -128,7 +130,7 @@ async fn a_set_waits_for_a_history_that_cannot_be_read_for_a_while() {
         sequence: sequence(3),
         endpoint: ci.clone(),
     };
-    let again = dispatcher.redeliver_all(vec![past], Order::Force, Run::Real);
+    let again = dispatcher.redeliver_all(vec![past], Order::Force, Run::Real, Authority::Endpoint);
     assert_eq!(again.await.unwrap().again, 1);
     eventually("it waits for its turn", async || {
         !dispatcher.0.replays.is_asked(&ci)

@@ -210,3 +210,26 @@ fn no_call_and_no_form_changes_anything_for_who_may_not() {
         }
     }
 }
+
+#[test]
+fn whoever_may_not_administer_saves_so_many_webhooks_a_minute() {
+    let stage = Stage::start();
+    let editor = Api::at(stage.shipbell.admin_port()).bearer(EDITOR);
+    let webhook = json!({"url": "https://93.184.216.34/hook"});
+    let path = format!("{}?dry_run=true", webhook_of(OWN));
+    for _ in 0..120 {
+        let tried = editor.put(&path, &webhook);
+        assert_eq!(tried.status, 200, "{}", tried.text());
+    }
+    let refused = editor.set(OWN, &webhook);
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(
+        refused.text().contains("at most 120 webhooks a minute"),
+        "{}",
+        refused.text()
+    );
+    let admin = stage.admin();
+    for _ in 0..121 {
+        assert_eq!(admin.put(&path, &webhook).status, 200);
+    }
+}

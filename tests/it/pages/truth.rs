@@ -384,3 +384,74 @@ fn what_was_not_looked_through_to_its_end_is_not_said_to_have_nothing() {
     );
     assert!(!letters.contains("rel=\"next\""), "{letters}");
 }
+
+#[test]
+fn an_endpoint_that_fails_and_is_owed_nothing_is_tried_with_the_next_push() {
+    let is_well = Arc::new(AtomicBool::new(true));
+    let told = Arc::clone(&is_well);
+    let receiver =
+        Receiver::scripted(move |_| Answer::Status(if told.load(Ordering::Acquire) { 200 } else { 503 }));
+    let config = own().with("batch.window = '0s'\n[delivery]\nretry_schedule = ['200ms']\njitter = 0.0");
+    let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    push(&shipbell, "acme/app", "1");
+    let one = id(&delivery(&api, "acme/app", "delivered"));
+    is_well.store(false, Ordering::Release);
+    let again = api.post(&format!("/api/v1/deliveries/{one}/redeliver"));
+    assert_eq!(again.json()["status"], 503, "{}", again.text());
+    let is_over = || {
+        let endpoint = api.json("/api/v1/endpoints/ci");
+        (endpoint["state"] == "failing" && endpoint["next_attempt"].is_null()).then_some(())
+    };
+    eventually("the moment is over", SOON, is_over);
+    let page = browser.page("/endpoints");
+    assert!(page.contains(">with the next push<"), "{page}");
+    let page = browser.page("/endpoints/ci");
+    assert!(
+        page.contains("The next attempt is made with the next push"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_repository_that_the_filter_leaves_out_says_that_nothing_is_sent() {
+    let receiver = Receiver::start();
+    let shipbell = Shipbell::start(own().with("filter.exclude_repositories = ['acme/tmp-*']"));
+    let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
+    let saved = |path: &str| {
+        let fields = [
+            ("url", receiver.url("/hook")),
+            ("tags", "**".to_owned()),
+            ("enabled", "yes".to_owned()),
+        ];
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let answer = browser.submit(path, &fields);
+        assert_eq!(answer.status, 303, "{}", answer.text());
+        browser.page(answer.header("location").unwrap())
+    };
+    let why = "filter.exclude_repositories in the configuration leaves this repository out: nothing is sent.";
+    let page = saved("/repositories/acme%2Ftmp-1");
+    assert!(
+        page.contains("Saved, but nothing is sent") && !page.contains("The next push goes there"),
+        "{page}"
+    );
+    assert!(page.to_lowercase().contains(why), "{page}");
+    assert!(
+        browser
+            .page("/repositories/acme%2Ftmp-2")
+            .to_lowercase()
+            .contains(why),
+        "before it is saved, too"
+    );
+    let page = saved("/repositories/acme%2Fapp");
+    assert!(
+        page.contains("The next push goes there") && !page.to_lowercase().contains(why),
+        "{page}"
+    );
+    let set = api.set("acme/tmp-3", &json!({"url": receiver.url("/hook")}));
+    assert_eq!(set.status, 201, "{}", set.text());
+    assert_eq!(set.json()["warnings"][0]["pointer"], "/repository");
+}

@@ -17,7 +17,7 @@ use super::super::{
     },
     endpoint::{Transition, address, transitions},
     health::Health,
-    href,
+    href, sentence,
     table::Table,
     when::When,
 };
@@ -36,6 +36,8 @@ pub(in super::super) struct StatePart {
     href: String,
     there: Option<There>,
     may_edit: bool,
+    /// Why nothing is sent, whatever the webhook is.
+    left_out: Option<String>,
     /// Whether the page has another one in its form.
     is_another: bool,
 }
@@ -118,6 +120,7 @@ impl RepositoryParts {
                 href: href(name.as_str()),
                 there: there.as_ref().map(|webhook| There::of(admin, who, name, webhook)),
                 may_edit: who.may_edit(name.as_str()),
+                left_out: (admin.parts().webhooks.left_out(name)).map(|left_out| sentence(&left_out.detail)),
                 is_another: version.is_some_and(|version| version != current),
             },
             changes: match &there {
