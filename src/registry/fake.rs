@@ -126,6 +126,11 @@ impl Fake {
         self.contents().hanging = Some(format!("/v2/{repository}/"));
     }
 
+    /// The same for what begins with that path; nothing hangs any more when it is empty.
+    pub(crate) fn hang_at(&self, path: &str) {
+        self.contents().hanging = Some(path.to_owned()).filter(|path| !path.is_empty());
+    }
+
     /// From now on requests are taken and never answered, or answered again.
     pub(crate) fn silent(&self, silent: bool) {
         self.contents().silent = silent;

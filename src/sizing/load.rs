@@ -2,11 +2,15 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 
 use tokio::time::{Instant, sleep};
 
-use super::manifests::{Call, Manifests, Unavailable};
+use super::{
+    asking::{Call, Unavailable},
+    manifests::Manifests,
+    unreadable::Part,
+};
 use crate::image::{Digest, Tag};
 
 /// How far the reading has come. It belongs to whoever reads; when its deadline cuts it, the next one
@@ -17,6 +21,13 @@ pub(super) struct Progress {
     list: Option<(u64, Vec<Tag>)>,
     /// What each tag names; `None` when the registry no longer has it.
     named: HashMap<Tag, Option<Digest>>,
+}
+
+/// How often a tag that the registry fails at is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    One,
+    Some,
 }
 
 /// So many tags are asked for without waiting whether events name them.
@@ -59,11 +70,7 @@ impl Manifests {
             Some((read_at, list)) if read_at == emptied => list,
             _ => {
                 progress.named.clear();
-                self.has_listed.store(true, Ordering::Relaxed);
-                let request = || self.client.tags(&call.name);
-                // A registry whose tags can't be listed at all: not a repository without tags.
-                let tags = self.ask(call, request).await?;
-                tags.ok_or(crate::registry::RegistryError::NotFound)?
+                self.list(call).await?
             }
         };
         let open = |progress: &Progress| -> Vec<Tag> {
@@ -76,37 +83,75 @@ impl Manifests {
         }
         let open = open(&progress);
         progress.list = Some((emptied, list));
-        let mut answers = stream::iter(open)
-            .map(async |tag| {
-                let is_told = repository.ledger().is_told(&tag);
-                let digest = if is_told {
-                    None
-                } else {
-                    self.resolve(call, &tag).await?
-                };
-                Ok::<_, Unavailable>((tag, digest))
-            })
-            .buffer_unordered(self.client.concurrency());
-        while let Some((tag, digest)) = answers.try_next().await? {
-            progress.named.insert(tag, digest);
-        }
+        self.resolve_all(call, open, &mut progress.named).await?;
         let Progress { named, .. } = std::mem::take(&mut *progress);
         let named = named.into_iter().filter_map(|(tag, digest)| Some((tag, digest?)));
         repository.ledger().complete(emptied, named);
         Ok(())
     }
 
-    /// What the tag names. Its manifest comes with the answer and is kept.
-    async fn resolve(&self, call: &Call, tag: &Tag) -> Result<Option<Digest>, Unavailable> {
+    async fn list(&self, call: &Call) -> Result<Vec<Tag>, Unavailable> {
+        self.has_listed.store(true, Ordering::Relaxed);
+        let request = || self.client.tags(&call.name);
+        // A registry whose tags can't be listed at all: not a repository without tags.
+        let tags = self.ask(call, &Part::Tags, request).await?;
+        let tags = tags.ok_or(crate::registry::RegistryError::NotFound)?;
+        call.repository.ledger().unreadable.forget(&Part::Tags);
+        Ok(tags)
+    }
+
+    /// Asks for what the tags name. Those that the registry fails at come last: what is known of the others stays.
+    async fn resolve_all(
+        &self,
+        call: &Call,
+        open: Vec<Tag>,
+        named: &mut HashMap<Tag, Option<Digest>>,
+    ) -> Result<(), Unavailable> {
+        // While one is left alone the number can't be had, whatever the others name.
+        for tag in &open {
+            call.readable(&Part::Tag(tag.clone()))?;
+        }
+        let mut failed = Vec::new();
+        let mut answers = stream::iter(open)
+            .map(async |tag| {
+                let answer = self.resolve(call, &tag, Tries::One).await;
+                (tag, answer)
+            })
+            .buffer_unordered(self.client.concurrency());
+        while let Some((tag, answer)) = answers.next().await {
+            match answer {
+                Ok(digest) => drop(named.insert(tag, digest)),
+                Err(Unavailable::Unreadable { .. }) => failed.push(tag),
+                Err(error) => return Err(error),
+            }
+        }
+        for tag in failed {
+            let digest = self.resolve(call, &tag, Tries::Some).await?;
+            named.insert(tag, digest);
+        }
+        Ok(())
+    }
+
+    /// What the tag names, unless an event told that meanwhile. Its manifest comes with the answer and is kept.
+    async fn resolve(&self, call: &Call, tag: &Tag, tries: Tries) -> Result<Option<Digest>, Unavailable> {
+        if call.repository.ledger().is_told(tag) {
+            return Ok(None);
+        }
+        let part = Part::Tag(tag.clone());
         let request = || self.client.manifest_by_tag(&call.name, tag);
-        let Some(raw) = self.ask(call, request).await? else {
+        let answer = match tries {
+            Tries::One => self.ask_once(call, &part, request).await?,
+            Tries::Some => self.ask(call, &part, request).await?,
+        };
+        let Some(raw) = answer else {
             return Ok(None);
         };
         let digest = raw.digest.clone();
         if !self.knows(&digest) {
-            let content = self.content(call, raw).await?;
+            let content = self.content(call, &part, raw).await?;
             self.insert(digest.clone(), content);
         }
+        call.repository.ledger().unreadable.forget(&part);
         Ok(Some(digest))
     }
 }

@@ -10,7 +10,8 @@
 //! - Foreign and non-distributable layers count in no size and stay in `layers`; attestations
 //!   (`platform.os` is `unknown`) count in sizes and are not in `layers`.
 //!
-//! A number that can't be had is left out. Nothing is estimated.
+//! A number that can't be had is left out. Nothing is estimated. One tag or manifest that the registry fails at while it
+//! answers otherwise costs the numbers that need it, and nobody's time: it is left alone for minutes.
 //!
 //! # What it costs
 //! An event that lists its references costs no request. A manifest is fetched once, by whoever needs it
@@ -43,6 +44,7 @@ use crate::{
     webhook::{Layer, Sizes},
 };
 
+mod asking;
 mod content;
 mod health;
 mod instances;
@@ -53,12 +55,14 @@ mod repositories;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
+use asking::{Call, Unavailable};
 use content::Content;
 use health::PROBE_TIMEOUT;
 pub use health::Reach;
 use instances::{Instances, Speaker};
-use manifests::{Call, Manifests, Standing, Unavailable};
+use manifests::{Manifests, Standing};
 use repositories::Repositories;
 
 /// How much is kept in memory.
