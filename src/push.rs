@@ -140,6 +140,13 @@ pub enum Change {
         /// The tag that was removed.
         tag: Tag,
     },
+    /// The manifest is there, whatever was known of it before.
+    Held {
+        /// In this repository.
+        repository: RepositoryName,
+        /// What was pushed.
+        digest: Digest,
+    },
     /// The manifest or blob is gone, and with it every tag that named it.
     Deleted {
         /// In this repository.

@@ -112,14 +112,19 @@ impl Arrival {
         }
     }
 
-    /// What it changes in its repository when nobody is to be told: its tag, if it has one.
+    /// What it changes in its repository when nobody is to be told. Without a tag, and although it lists nothing: the
+    /// manifest is there, and may have been deleted before.
     #[must_use]
-    pub fn into_change(self) -> Option<Change> {
-        Some(Change::Tagged {
-            tag: self.tag?,
-            repository: self.repository,
-            digest: self.digest,
-        })
+    pub fn into_change(self) -> Change {
+        let (repository, digest) = (self.repository, self.digest);
+        match self.tag {
+            Some(tag) => Change::Tagged {
+                repository,
+                tag,
+                digest,
+            },
+            None => Change::Held { repository, digest },
+        }
     }
 }
 

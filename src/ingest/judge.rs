@@ -149,15 +149,13 @@ impl Judged {
 
     fn add_quiet(&mut self, arrival: Arrival, rule: &'static str, intake: &impl Intake) {
         self.count(EventVerdict::SizesOnly, rule);
-        // Also where it lists nothing: the manifest is there, and may have been deleted before.
         intake.learn(
-            &arrival.repository,
             &arrival.digest,
             arrival.media_type,
             arrival.manifest_size,
             &arrival.references,
         );
-        self.items.extend(arrival.into_change().map(Item::Change));
+        self.items.push(Item::Change(arrival.into_change()));
     }
 
     fn refuse(&mut self, why: Refused, raw: &str) {

@@ -99,6 +99,7 @@ impl Ledger {
                     },
                 );
             }
+            Change::Held { digest, .. } => self.hold(digest, self.version),
             Change::Deleted { digest, .. } => {
                 let seen = self.manifests.entry(digest.clone()).or_default();
                 seen.delete(self.version);

@@ -19,8 +19,7 @@
 //! events alone move them, and its size is a sum over what is in memory.
 //!
 //! # Invariants
-//! - [`Sizing::apply`] and [`Sizing::learn`] are called in the order in which events came, and neither
-//!   waits for anything but a short lock.
+//! - [`Sizing::apply`] is called in the order in which events came, and waits for nothing but a short lock.
 //! - [`Sizing::size`] looks at the repository when it is called, not when its future is first polled: all
 //!   images of a batch see the same moment.
 //! - No lock is held across an await, but for the ones that make one of many fetch for all.
@@ -121,11 +120,12 @@ impl Sizing {
         }))
     }
 
-    /// Applies a change, in its turn among all that the registry told; a tagged push is
-    /// [`Change::Tagged`].
+    /// Applies a change, in its turn among all that the registry told; a push is [`Change::Tagged`], or [`Change::Held`]
+    /// without a tag.
     pub fn apply(&self, change: &Change) {
         let (Change::Tagged { repository, .. }
         | Change::Untagged { repository, .. }
+        | Change::Held { repository, .. }
         | Change::Deleted { repository, .. }
         | Change::RepositoryDeleted { repository }) = change;
         let known = self.0.repositories.get(repository);
@@ -133,29 +133,16 @@ impl Sizing {
         self.0.repositories.weigh(&known);
     }
 
-    /// Takes what an event tells of a pushed manifest, with or without a tag, so that it need not be asked
-    /// for: that the repository has it and, where `references` tell, what it holds.
+    /// Takes what an event tells of what a manifest holds, where `references` tell, so that it need not be asked for. That
+    /// is so in any repository and at any time; that this one has it now is [`Change::Held`].
     pub fn learn(
         &self,
-        repository: &RepositoryName,
         digest: &Digest,
         media_type: MediaType,
         manifest_size: u64,
         references: &[Reference],
     ) {
-        self.hold(repository, digest);
         self.0.learn(digest, media_type, manifest_size, references);
-    }
-
-    /// Takes note that a manifest was pushed, and so is in the repository, whatever was known of it before.
-    pub fn hold(&self, repository: &RepositoryName, digest: &Digest) {
-        let known = self.0.repositories.get(repository);
-        {
-            let mut ledger = known.ledger();
-            let version = ledger.version();
-            ledger.hold(digest, version);
-        }
-        self.0.repositories.weigh(&known);
     }
 
     /// Takes note of which process of the registry speaks, before what it says is applied.

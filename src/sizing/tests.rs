@@ -70,6 +70,13 @@ fn untagged(tag: &str) -> Change {
     }
 }
 
+fn held(digest: &Digest) -> Change {
+    Change::Held {
+        repository: repository(),
+        digest: digest.clone(),
+    }
+}
+
 fn deleted(digest: &Digest) -> Change {
     Change::Deleted {
         repository: repository(),
@@ -210,12 +217,12 @@ async fn an_index_whose_children_were_told_needs_one_request() {
     bench.fake.put(&repository(), &child);
     let told = pushed_with_references(&child);
     bench.sizing.learn(
-        &repository(),
         &told.digest,
         told.media_type,
         told.manifest_size,
         &told.references,
     );
+    bench.sizing.apply(&held(&told.digest));
     bench.push("v1", &index);
     let sizes = bench.size(pushed(&index)).await;
     assert_eq!(sizes.image_size, Some(101));
@@ -293,7 +300,6 @@ async fn a_child_known_from_another_repository_is_looked_for_in_this_one() {
     let index = Made::index(&[(&child, "linux")]);
     let told = pushed_with_references(&child);
     bench.sizing.learn(
-        &other(),
         &told.digest,
         told.media_type,
         told.manifest_size,
@@ -305,9 +311,7 @@ async fn a_child_known_from_another_repository_is_looked_for_in_this_one() {
     assert_eq!(sizes.repository_size, Some(index.bytes()), "but it isn't here");
 
     bench.fake.put(&repository(), &child);
-    bench
-        .sizing
-        .learn(&repository(), &told.digest, told.media_type, 0, &[]);
+    bench.sizing.apply(&held(&told.digest));
     let sizes = bench.size(pushed(&index)).await;
     assert_eq!(sizes.repository_size, Some(11 + child.bytes() + index.bytes()));
 }
@@ -326,9 +330,7 @@ async fn a_deleted_child_no_longer_counts_until_it_is_pushed_again() {
         bench.size(pushed(&index)).await.repository_size,
         Some(index.bytes())
     );
-    bench
-        .sizing
-        .learn(&repository(), &child.digest, child.media_type, 0, &[]);
+    bench.sizing.apply(&held(&child.digest));
     assert_eq!(bench.size(pushed(&index)).await.repository_size, whole);
 }
 

@@ -153,7 +153,7 @@ async fn what_was_pushed_and_comes_within_the_deadline_is_waited_for() {
     let bench = Bench::start().await;
     let child = Made::image(("x", 5), &[]);
     let index = Made::index(&[(&child, "linux")]);
-    bench.sizing.hold(&repository(), &child.digest);
+    bench.sizing.apply(&held(&child.digest));
     bench.push("new", &index);
     bench.fake.remove(&repository(), &index.digest);
     let sizes = bench.size(pushed(&index));
@@ -196,7 +196,7 @@ async fn a_registry_that_lags_once_is_asked_again_after_a_while() {
     let index = Made::index(&[(&child, "linux")]);
     bench.push("known", &known);
     bench.size(pushed(&known)).await;
-    bench.sizing.hold(&repository(), &child.digest);
+    bench.sizing.apply(&held(&child.digest));
     bench.push("new", &index);
     // One of what was pushed, and then the other, is not there yet.
     for lagging in [&index, &child] {

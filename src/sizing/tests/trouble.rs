@@ -288,7 +288,7 @@ async fn a_manifest_that_the_registry_fails_at_is_left_alone_until_it_is_pushed_
     let sizes = bench.size(pushed(&other)).await;
     assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
     bench.fake.hook(|_| None);
-    bench.sizing.hold(&repository(), &child.digest);
+    bench.sizing.apply(&held(&child.digest));
     let all = Some(6 + child.bytes() + index.bytes() + other.bytes());
     let sizes = bench.size(pushed(&index)).await;
     assert_eq!((sizes.image_size, sizes.repository_size), (Some(5), all));
