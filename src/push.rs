@@ -161,6 +161,15 @@ pub enum Change {
     },
 }
 
+/// A change as an event told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The registry's event id; empty when it had none. What comes again with it moves nothing.
+    pub event_id: String,
+    /// What it told.
+    pub change: Change,
+}
+
 #[cfg(test)]
 impl Push {
     /// A push for a test: just now, of a digest made of the tag, owed by endpoints of these names.
@@ -198,7 +207,7 @@ pub enum Item {
     /// To be made durable and delivered.
     Push(Push),
     /// To be applied to sizes, in its place among the pushes.
-    Change(Change),
+    Change(Notice),
 }
 
 /// The [rule](Dropped::rule) of a push that passed the filter, and that no endpoint wants.

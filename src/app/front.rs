@@ -84,19 +84,20 @@ pub(super) fn apply(
     let mut orphans = Orphans::new();
     for applied in applied {
         match applied {
-            Applied::Change(change) => sizing.apply(change),
+            Applied::Change(told) => sizing.apply_once(&told.event_id, &told.change),
             Applied::Push(durable) => {
                 // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;
                 let (repository, digest) = (push.repository.clone(), push.digest.clone());
-                sizing.apply(&match push.tag.clone() {
+                let change = match push.tag.clone() {
                     Some(tag) => Change::Tagged {
                         repository,
                         tag,
                         digest,
                     },
                     None => Change::Held { repository, digest },
-                });
+                };
+                sizing.apply_once(&push.event_id, &change);
                 orphans.extend(queue.apply(durable, endpoints, now));
                 history.taken(durable);
             }

@@ -16,7 +16,7 @@ use super::envelope::{Descriptor, Event, Target};
 use crate::{
     clock::Timestamp,
     image::{Digest, InvalidName, MediaType, RepositoryName, Tag},
-    push::{Change, EndpointId, Push, Reference},
+    push::{Change, EndpointId, Notice, Push, Reference},
 };
 
 /// What the filter lets through.
@@ -115,15 +115,19 @@ impl Arrival {
     /// What it changes in its repository when nobody is to be told. Without a tag, and although it lists nothing: the
     /// manifest is there, and may have been deleted before.
     #[must_use]
-    pub fn into_change(self) -> Change {
+    pub fn into_change(self) -> Notice {
         let (repository, digest) = (self.repository, self.digest);
-        match self.tag {
+        let change = match self.tag {
             Some(tag) => Change::Tagged {
                 repository,
                 tag,
                 digest,
             },
             None => Change::Held { repository, digest },
+        };
+        Notice {
+            event_id: self.event_id,
+            change,
         }
     }
 }

@@ -106,7 +106,7 @@ fn check(judged: &Judged, raws: &[&str]) {
     for item in &judged.items {
         match item {
             Item::Push(push) => check_push(push),
-            Item::Change(change) => check_change(change),
+            Item::Change(told) => check_change(&told.change),
         }
     }
 }

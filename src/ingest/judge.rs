@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    push::{Dropped, Item, NOBODY_OWES},
+    push::{Dropped, Item, NOBODY_OWES, Notice},
     telemetry::labels::EventVerdict,
 };
 
@@ -129,7 +129,8 @@ impl Judged {
             }
             Verdict::Change(change) => {
                 self.count(EventVerdict::Change, "");
-                self.items.push(Item::Change(change));
+                let event_id = bounded_id(&event.id);
+                self.items.push(Item::Change(Notice { event_id, change }));
             }
             Verdict::Ignore(why) => {
                 // Pulls, mounts and blobs are many, and nobody expects a webhook for them.

@@ -57,9 +57,11 @@ impl FakeIntake {
                 assert_eq!(push.owed, [EndpointId::Named("ci".into())]);
                 format!("{}:{}", push.repository, push.tag.as_ref().unwrap())
             }
-            Item::Change(Change::Tagged { repository, tag, .. }) => format!("~{repository}:{tag}"),
-            Item::Change(Change::Held { repository, .. }) => format!("~{repository}@"),
-            Item::Change(change) => format!("~{change:?}"),
+            Item::Change(told) => match &told.change {
+                Change::Tagged { repository, tag, .. } => format!("~{repository}:{tag}"),
+                Change::Held { repository, .. } => format!("~{repository}@"),
+                change => format!("~{change:?}"),
+            },
         };
         taken
             .iter()

@@ -43,6 +43,7 @@ use crate::{
     webhook::{Layer, Sizes},
 };
 
+mod applied;
 mod asking;
 mod content;
 mod health;
@@ -56,6 +57,7 @@ mod seen;
 mod tests;
 mod unreadable;
 
+use applied::Applied;
 use asking::{Call, Unavailable};
 use content::Content;
 use health::PROBE_TIMEOUT;
@@ -107,6 +109,7 @@ struct Inner {
     manifests: Manifests,
     repositories: Repositories,
     instances: Instances,
+    applied: Applied,
 }
 
 impl Sizing {
@@ -117,6 +120,7 @@ impl Sizing {
             manifests: Manifests::new(registry, options.manifest_bytes_max),
             repositories: Repositories::new(options.repositories_max, options.entries_max),
             instances: Instances::default(),
+            applied: Applied::default(),
         }))
     }
 
@@ -131,6 +135,14 @@ impl Sizing {
         let known = self.0.repositories.get(repository);
         known.ledger().apply(change);
         self.0.repositories.weigh(&known);
+    }
+
+    /// The same of an event of that id, unless it was applied a while ago. The registry sends one again when the answer
+    /// came late; to delete a tag once more that was pushed meanwhile would be wrong.
+    pub fn apply_once(&self, event_id: &str, change: &Change) {
+        if self.0.applied.is_news(event_id) {
+            self.apply(change);
+        }
     }
 
     /// Takes what an event tells of what a manifest holds, where `references` tell, so that it need not be asked for. That

@@ -371,3 +371,28 @@ async fn the_first_process_that_is_heard_has_all_asked_for_anew_only_if_tags_wer
         "what was told is kept"
     );
 }
+
+#[tokio::test]
+async fn an_event_that_comes_again_moves_nothing() {
+    let bench = Bench::start().await;
+    let (old, new) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("kept", &old);
+    bench.push("v1", &old);
+    bench.size(pushed(&old)).await;
+    bench.fake.put(&repository(), &new);
+    bench.sizing.apply_once("quiet", &tagged("v2", &old.digest));
+    bench.sizing.apply_once("gone", &untagged("v1"));
+    for tag in ["v1", "v2"] {
+        bench.sizing.apply(&tagged(tag, &new.digest));
+    }
+    let size = async || bench.size(pushed(&old)).await.repository_size;
+    let both = Some(6 + old.bytes() + new.bytes());
+    assert_eq!(size().await, both);
+    bench.sizing.apply_once("gone", &untagged("v1"));
+    bench.sizing.apply_once("quiet", &tagged("v2", &old.digest));
+    assert_eq!(size().await, both);
+    // Another one does.
+    bench.sizing.apply_once("gone, then", &untagged("v1"));
+    bench.sizing.apply_once("again", &untagged("v2"));
+    assert_eq!(size().await, Some(1 + old.bytes()));
+}
