@@ -82,11 +82,15 @@ impl Manifests {
             quiet(call).await;
         }
         let open = open(&progress);
-        progress.list = Some((emptied, list));
+        // What an event told stays told.
+        progress.list = Some((emptied, open.clone()));
+        let kept = open.len() + progress.named.len();
+        repository.loading.store(kept, Ordering::Relaxed);
         self.resolve_all(call, open, &mut progress.named).await?;
         let Progress { named, .. } = std::mem::take(&mut *progress);
         let named = named.into_iter().filter_map(|(tag, digest)| Some((tag, digest?)));
         repository.ledger().complete(emptied, named);
+        repository.loading.store(0, Ordering::Relaxed);
         Ok(())
     }
 

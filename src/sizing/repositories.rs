@@ -17,6 +17,8 @@ pub(super) struct Repository {
     ledger: Mutex<Ledger>,
     /// Held by whoever reads the list of tags.
     pub(super) load: tokio::sync::Mutex<Progress>,
+    /// Tags that the reading keeps.
+    pub(super) loading: AtomicUsize,
     used_at: AtomicU64,
     weight: AtomicUsize,
 }
@@ -79,7 +81,7 @@ impl Repositories {
 
     /// Takes note of how much the repository keeps now.
     pub(super) fn weigh(&self, repository: &Repository) {
-        let weight = repository.ledger().len();
+        let weight = repository.ledger().len() + repository.loading.load(Ordering::Relaxed);
         let before = repository.weight.swap(weight, Ordering::Relaxed);
         if weight <= before {
             return;
@@ -116,6 +118,12 @@ impl Repositories {
             by_name.retain(|_, repository| Some(repository.used_at.load(Ordering::Relaxed)) > last_forgotten);
         }
         self.entries.store(entries, Ordering::Relaxed);
+    }
+
+    /// Tags and manifests that are counted.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
     }
 
     fn by_name(&self) -> MutexGuard<'_, HashMap<RepositoryName, Arc<Repository>>> {

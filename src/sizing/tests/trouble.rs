@@ -102,6 +102,8 @@ async fn a_reading_cut_by_its_deadline_is_taken_up_where_it_was() {
     bench.fake.hang_at("/v2/acme/app/manifests/v10");
     let first = bench.size_by(pushed_with_references(&image), 500).await;
     assert_eq!(first.repository_size, None);
+    let entries = bench.sizing.0.repositories.entries();
+    assert!(entries >= 20, "{entries}: what was read so far is in the account");
     bench.fake.hang_at("");
     bench.fake.take_asked();
     let second = bench.size(pushed_with_references(&image)).await;
