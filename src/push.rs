@@ -154,6 +154,11 @@ pub enum Change {
         /// What was removed.
         digest: Digest,
     },
+    /// Something may have happened to any of its tags: what they name is to be asked for.
+    Doubted {
+        /// This repository.
+        repository: RepositoryName,
+    },
     /// The whole repository is gone.
     RepositoryDeleted {
         /// This repository.

@@ -154,7 +154,9 @@ fn check_change(change: &Change) {
         Change::Held { repository, digest } | Change::Deleted { repository, digest } => {
             check_names(repository, None, Some(digest));
         }
-        Change::RepositoryDeleted { repository } => check_names(repository, None, None),
+        Change::Doubted { repository } | Change::RepositoryDeleted { repository } => {
+            check_names(repository, None, None);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Intake,
     envelope::{Envelope, Event, Unreadable},
-    filter::{Arrival, Filter, Ignored, Verdict, bounded_id, cut},
+    filter::{Arrival, Filter, Ignored, Verdict, bounded_id, cut, doubted},
 };
 use crate::{
     clock::Timestamp,
@@ -136,6 +136,11 @@ impl Judged {
                 // Pulls, mounts and blobs are many, and nobody expects a webhook for them.
                 if event.action == "push" && !event.target.tag.is_empty() {
                     drop_by(why.as_str());
+                }
+                if let Some(change) = doubted(event).filter(|_| !is_ours) {
+                    // To doubt it again does no harm: the id would take the place of another's.
+                    let event_id = String::new();
+                    self.items.push(Item::Change(Notice { event_id, change }));
                 }
                 self.count(EventVerdict::Ignored, why.as_str());
             }

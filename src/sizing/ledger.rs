@@ -8,7 +8,7 @@
 //! digest voids every tag that named it before, those that a list under way is yet to tell included, and
 //! none written after.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
@@ -33,7 +33,13 @@ pub(super) struct Ledger {
     is_complete: bool,
     /// How often the whole repository was deleted.
     emptied: u64,
+    /// When it was last heard that something may have happened that was not told, until a list tells all of it.
+    doubted_at: Option<Instant>,
 }
+
+/// A list that is read so soon after a doubt may lack what was the reason for it: a push is told before its tag is
+/// written.
+const SHOWS_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 struct Told {
@@ -67,11 +73,28 @@ impl Default for Ledger {
             unreadable: Unreadable::default(),
             is_complete: false,
             emptied: 0,
+            doubted_at: None,
         }
     }
 }
 
 impl Ledger {
+    /// One of which nothing is known, because something may have happened at `now` that was not told.
+    pub(super) fn doubted(now: Instant) -> Self {
+        Self {
+            doubted_at: Some(now),
+            ..Self::default()
+        }
+    }
+
+    /// Has the list read anew if the last one may have come too early. What events told since stays.
+    pub(super) fn reopen_if_doubted(&mut self) {
+        if self.is_complete && self.doubted_at.is_some() {
+            self.tags.retain(|_, told| told.at > 0);
+            self.is_complete = false;
+        }
+    }
+
     /// Applies what an event told.
     pub(super) fn apply(&mut self, change: &Change) {
         self.version += 1;
@@ -104,6 +127,8 @@ impl Ledger {
                 let seen = self.manifests.entry(digest.clone()).or_default();
                 seen.delete(self.version);
             }
+            // Nothing that was known holds: there is another ledger then.
+            Change::Doubted { .. } => {}
             Change::RepositoryDeleted { .. } => {
                 // An empty repository is known as a whole, without any list.
                 self.tags.clear();
@@ -111,6 +136,7 @@ impl Ledger {
                 self.unreadable.clear();
                 self.is_complete = true;
                 self.emptied += 1;
+                self.doubted_at = None;
             }
         }
     }
@@ -232,8 +258,13 @@ impl Ledger {
         self.tags.contains_key(tag)
     }
 
-    /// Takes what the list told, read when the repository had been deleted `emptied` times.
-    pub(super) fn complete(&mut self, emptied: u64, listed: impl IntoIterator<Item = (Tag, Digest)>) {
+    /// Takes what the list told, read at `read_at` when the repository had been deleted `emptied` times.
+    pub(super) fn complete(
+        &mut self,
+        emptied: u64,
+        read_at: Instant,
+        listed: impl IntoIterator<Item = (Tag, Digest)>,
+    ) {
         if self.is_complete || self.emptied != emptied {
             return;
         }
@@ -247,6 +278,9 @@ impl Ledger {
         }
         self.tags.retain(|_, told| told.digest.is_some());
         self.is_complete = true;
+        self.doubted_at = self
+            .doubted_at
+            .filter(|doubted_at| read_at < *doubted_at + SHOWS_AFTER);
     }
 
     /// How many tags and manifests are kept.

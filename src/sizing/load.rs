@@ -17,8 +17,8 @@ use crate::image::{Digest, Tag};
 /// goes on from here, so that even a repository too large for one deadline is known in the end.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The list, and how often the repository had been deleted when it was read.
-    list: Option<(u64, Vec<Tag>)>,
+    /// The list, when it was read, and how often the repository had been deleted then.
+    list: Option<(u64, Instant, Vec<Tag>)>,
     /// What each tag names; `None` when the registry no longer has it.
     named: HashMap<Tag, Option<Digest>>,
 }
@@ -66,11 +66,11 @@ impl Manifests {
             return Ok(());
         }
         let emptied = repository.ledger().emptied();
-        let list = match progress.list.take() {
-            Some((read_at, list)) if read_at == emptied => list,
+        let (read_at, list) = match progress.list.take() {
+            Some((deleted, read_at, list)) if deleted == emptied => (read_at, list),
             _ => {
                 progress.named.clear();
-                self.list(call).await?
+                (Instant::now(), self.list(call).await?)
             }
         };
         let open = |progress: &Progress| -> Vec<Tag> {
@@ -83,13 +83,13 @@ impl Manifests {
         }
         let open = open(&progress);
         // What an event told stays told.
-        progress.list = Some((emptied, open.clone()));
+        progress.list = Some((emptied, read_at, open.clone()));
         let kept = open.len() + progress.named.len();
         repository.loading.store(kept, Ordering::Relaxed);
         self.resolve_all(call, open, &mut progress.named).await?;
         let Progress { named, .. } = std::mem::take(&mut *progress);
         let named = named.into_iter().filter_map(|(tag, digest)| Some((tag, digest?)));
-        repository.ledger().complete(emptied, named);
+        repository.ledger().complete(emptied, read_at, named);
         repository.loading.store(0, Ordering::Relaxed);
         Ok(())
     }

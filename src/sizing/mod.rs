@@ -16,7 +16,8 @@
 //! # What it costs
 //! An event that lists its references costs no request. A manifest is fetched once, by whoever needs it
 //! first. A repository's tags are listed and looked at once, when its size is first wanted; from then on
-//! events alone move them, and its size is a sum over what is in memory.
+//! events alone move them, and its size is a sum over what is in memory. Unless it is [doubted](Change::Doubted): then all
+//! tags are looked at again.
 //!
 //! # Invariants
 //! - [`Sizing::apply`] is called in the order in which events came, and waits for nothing but a short lock.
@@ -127,10 +128,15 @@ impl Sizing {
     /// Applies a change, in its turn among all that the registry told; a push is [`Change::Tagged`], or [`Change::Held`]
     /// without a tag.
     pub fn apply(&self, change: &Change) {
+        if let Change::Doubted { repository } = change {
+            self.0.repositories.doubt(repository, Instant::now());
+            return;
+        }
         let (Change::Tagged { repository, .. }
         | Change::Untagged { repository, .. }
         | Change::Held { repository, .. }
         | Change::Deleted { repository, .. }
+        | Change::Doubted { repository }
         | Change::RepositoryDeleted { repository }) = change;
         let known = self.0.repositories.get(repository);
         known.ledger().apply(change);
@@ -212,7 +218,11 @@ impl Sizing {
             );
         }
         let known = inner.repositories.get(repository);
-        let snapshot = known.ledger().snapshot(Instant::now());
+        let snapshot = {
+            let mut ledger = known.ledger();
+            ledger.reopen_if_doubted();
+            ledger.snapshot(Instant::now())
+        };
         let call = Call {
             name: repository.clone(),
             repository: known,

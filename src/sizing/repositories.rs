@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use tokio::time::Instant;
+
 use super::{ledger::Ledger, load::Progress};
 use crate::image::RepositoryName;
 
@@ -71,6 +73,19 @@ impl Repositories {
     /// The repository of that name, if it is in memory. That is no use of it.
     pub(super) fn peek(&self, name: &RepositoryName) -> Option<Arc<Repository>> {
         self.by_name().get(name).map(Arc::clone)
+    }
+
+    /// Forgets what is known of the repository, whose tags may all name something else since `now`. What is being sized
+    /// goes on. One that is not in memory is asked for anyway.
+    pub(super) fn doubt(&self, name: &RepositoryName, now: Instant) {
+        if let Some(known) = self.by_name().get_mut(name) {
+            let used_at = known.used_at.load(Ordering::Relaxed);
+            *known = Arc::new(Repository {
+                ledger: Mutex::new(Ledger::doubted(now)),
+                used_at: AtomicU64::new(used_at),
+                ..Repository::default()
+            });
+        }
     }
 
     /// Forgets all.

@@ -48,7 +48,7 @@ impl Ledger {
 
     fn listed(&mut self, list: &[(&str, &str)]) {
         let list = list.iter().map(|(name, content)| (tag(name), digest(content)));
-        self.complete(self.emptied(), list);
+        self.complete(self.emptied(), Instant::now(), list);
     }
 
     /// The contents among `a` to `e` that are tagged as of `snapshot`.
@@ -117,7 +117,7 @@ fn a_deleted_repository_is_known_to_be_empty_and_a_list_under_way_is_void() {
     let emptied = ledger.emptied();
     ledger.wiped();
     ledger.tagged("v2", "b");
-    ledger.complete(emptied, [(tag("v3"), digest("c"))]);
+    ledger.complete(emptied, Instant::now(), [(tag("v3"), digest("c"))]);
     assert!(ledger.is_complete());
     assert_eq!(ledger.now(), "b");
     assert_eq!(

@@ -396,3 +396,38 @@ async fn an_event_that_comes_again_moves_nothing() {
     bench.sizing.apply_once("again", &untagged("v2"));
     assert_eq!(size().await, Some(1 + old.bytes()));
 }
+
+#[tokio::test]
+async fn a_repository_that_is_doubted_is_asked_for_anew_and_no_other() {
+    let bench = Bench::start().await;
+    let (known, lost) = with_a_tag_that_no_event_told(&bench).await;
+    bench.fake.put(&other(), &known);
+    bench.fake.tag(&other(), "v1", &known.digest);
+    let elsewhere = async || {
+        let images = vec![pushed(&known)];
+        bench.sizing.size(&other(), images, soon()).await[0].repository_size
+    };
+    let size = async || bench.size(pushed(&known)).await.repository_size;
+    let (one, both) = (Some(1 + known.bytes()), Some(6 + known.bytes() + lost.bytes()));
+    assert_eq!(elsewhere().await, one);
+    bench.sizing.apply(&Change::Doubted {
+        repository: repository(),
+    });
+    bench.fake.take_asked();
+    assert_eq!(elsewhere().await, one);
+    assert_eq!(bench.fake.calls(), 0);
+    assert_eq!(size().await, both);
+
+    // The list may have come too early: the event comes before its tag is written.
+    let late = Made::image(("late", 7), &[]);
+    bench.fake.put(&repository(), &late);
+    bench.fake.tag(&repository(), "late", &late.digest);
+    bench.fake.untag(&repository(), "lost");
+    bench.sizing.apply(&untagged("lost"));
+    pass(Duration::from_secs(5)).await;
+    let all = Some(8 + known.bytes() + late.bytes());
+    assert_eq!(size().await, all);
+    bench.fake.take_asked();
+    assert_eq!(size().await, all);
+    assert_eq!(bench.fake.calls(), 0, "and no longer");
+}
