@@ -1,7 +1,7 @@
 //! Manifests, each fetched once: from memory, else from the registry.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -9,11 +9,11 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use quick_cache::{Weighter, sync::Cache};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     asking::{Call, Unavailable},
-    content::{Blob, Content, Parts, Reached},
+    content::{Blob, Content, Parts, Reached, Tree},
     health::Health,
     seen::Presence,
     unreadable::Part,
@@ -70,7 +70,7 @@ pub(super) enum Standing {
     Tagged,
     /// An index lists it, or it was pushed once: it may be gone.
     Listed,
-    /// It does not matter: only what it says is wanted.
+    /// It does not matter: only what it says is wanted, of what was pushed.
     Any,
 }
 
@@ -165,6 +165,10 @@ impl Manifests {
         let known = match fetched.map_or_else(|_| Err(None), |fetched| fetched.map_err(Some)) {
             Ok(known) => known,
             Err(guard) => {
+                // Whoever had the turn before may have found that it is not there.
+                if let Some(found) = self.at_hand(call, digest, standing) {
+                    return Ok(found);
+                }
                 let request = || self.client.manifest(&call.name, digest);
                 let Some(raw) = self.ask_for(call, digest, request).await? else {
                     return Ok(call.miss(digest, asked_at));
@@ -248,42 +252,51 @@ impl Manifests {
             .await
     }
 
-    /// All manifests below `root`, itself included.
-    pub(super) async fn tree(
-        &self,
-        call: &Call,
-        root: &Digest,
-    ) -> Result<HashMap<Digest, Arc<Content>>, Unavailable> {
-        let (mut tree, mut bytes) = (HashMap::new(), 0);
-        let mut level = vec![root.clone()];
+    /// All manifests below `root`, itself included, as far as they are had by the call's deadline; and why one is not.
+    pub(super) async fn tree(&self, call: &Call, root: &Digest) -> (Tree, Option<Unavailable>) {
+        let (mut tree, mut bytes, mut failure) = (Tree::new(), 0, None);
+        let limit = |what| (Tree::new(), Some(Unavailable::Limit(what)));
+        let (mut level, mut level_standing) = (vec![root.clone()], Standing::Any);
         for _ in 0..DEPTH_MAX {
             if level.is_empty() {
-                return Ok(tree);
+                return (tree, failure);
             }
+            let standing = level_standing;
             if tree.len() + level.len() > IMAGE_MANIFESTS_MAX {
-                return Err(Unavailable::Limit("the image has too many manifests"));
+                return limit("the image has too many manifests");
             }
             let mut found = stream::iter(level)
                 .map(async |digest| {
-                    let found = self.look_up(call, &digest, Standing::Any).await?;
-                    Ok::<_, Unavailable>((digest, found.content().ok_or(Unavailable::Incomplete)?))
+                    let found = timeout_at(call.deadline, self.look_up(call, &digest, standing)).await;
+                    (digest, found.unwrap_or(Err(Unavailable::Late)))
                 })
                 .buffer_unordered(self.client.concurrency());
             let mut next = HashSet::new();
-            while let Some((digest, content)) = found.try_next().await? {
-                bytes += content.weight();
-                if bytes > IMAGE_BYTES_MAX {
-                    return Err(Unavailable::Limit("the image's manifests are too large"));
-                }
-                next.extend(content.children().cloned());
-                tree.insert(digest, content);
+            while let Some((digest, found)) = found.next().await {
+                let error = match found {
+                    Ok(Found::Content(content)) => {
+                        bytes += content.weight();
+                        if bytes > IMAGE_BYTES_MAX {
+                            return limit("the image's manifests are too large");
+                        }
+                        next.extend(content.children().cloned());
+                        tree.insert(digest, Some(content));
+                        continue;
+                    }
+                    Ok(Found::Gone) if standing == Standing::Listed => {
+                        tree.insert(digest, None);
+                        continue;
+                    }
+                    Ok(Found::Gone | Found::Missing) => Unavailable::Incomplete,
+                    Err(error) => error,
+                };
+                failure.get_or_insert(error);
             }
-            level = next
-                .into_iter()
-                .filter(|digest| !tree.contains_key(digest))
-                .collect();
+            let is_new = |digest: &Digest| !tree.contains_key(digest);
+            level = next.into_iter().filter(is_new).collect();
+            level_standing = Standing::Listed;
         }
-        Err(Unavailable::Limit("the image's indexes are nested too deep"))
+        limit("the image's indexes are nested too deep")
     }
 
     /// Everything reachable from `roots`. What the registry does not have counts nothing.

@@ -10,6 +10,9 @@
 //! - Foreign and non-distributable layers count in no size and stay in `layers`; attestations
 //!   (`platform.os` is `unknown`) count in sizes and are not in `layers`.
 //!
+//! All of it is what the registry has: what an index lists that surely isn't there, since the registry says so and nobody
+//! pushed it, or it was deleted, counts nothing in any of them, and has no layers to show.
+//!
 //! A number that can't be had is left out. Nothing is estimated. One tag or manifest that the registry fails at while it
 //! answers otherwise costs the numbers that need it, and nobody's time: it is left alone for minutes.
 //!
@@ -251,11 +254,7 @@ impl Inner {
         if images.is_empty() {
             return Vec::new();
         }
-        let of_images = join_all(
-            images
-                .iter()
-                .map(|image| by_deadline(call, self.image(call, image))),
-        );
+        let of_images = join_all(images.iter().map(|image| self.image(call, image)));
         let of_repository = self.repository(call, images);
         let (of_images, of_repository) = join(of_images, of_repository).await;
         self.repositories.weigh(&call.repository);
@@ -263,24 +262,27 @@ impl Inner {
         of_images
             .into_iter()
             .zip(of_repository)
-            .map(|(image, repository_size)| {
-                let (image_size, layers) = image.unzip();
-                Sizes {
-                    image_size,
-                    layers: layers.unwrap_or_default().into(),
-                    repository_size,
-                }
+            .map(|((image_size, layers), repository_size)| Sizes {
+                image_size,
+                layers: layers.unwrap_or_default().into(),
+                repository_size,
             })
             .collect()
     }
 
-    async fn image(&self, call: &Call, image: &ImageToSize) -> Result<(u64, Vec<Layer>), Unavailable> {
+    /// The image's size and its layers, each if it is had by the call's deadline.
+    async fn image(&self, call: &Call, image: &ImageToSize) -> (Option<u64>, Option<Vec<Layer>>) {
         let told = Content::from_event(image.media_type, image.manifest_size, &image.references);
-        let sizes = match told {
-            Some(content) => content::single_image_sizes(&content),
-            None => content::image_sizes(&image.digest, &self.manifests.tree(call, &image.digest).await?),
+        let (sizes, failure) = if let Some(content) = told {
+            (content::single_image_sizes(&content), None)
+        } else {
+            let (tree, failure) = self.manifests.tree(call, &image.digest).await;
+            (content::image_sizes(&image.digest, &tree), failure)
         };
-        sizes.ok_or(Unavailable::Incomplete)
+        if sizes.0.is_none() || sizes.1.is_none() {
+            call.fail(failure.unwrap_or(Unavailable::Incomplete));
+        }
+        sizes
     }
 
     /// The repository's size with each of the images.

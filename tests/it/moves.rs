@@ -37,8 +37,7 @@ impl Stage {
     /// storage comes to.
     fn assert_size_with(&self, image: &Image, tag: &str) {
         self.registry.put(image, REPOSITORY, tag, &[]);
-        self.shipbell
-            .take(envelope::of(&[push(&image.manifest, tag)]));
+        self.shipbell.take(envelope::of(&[push(&image.manifest, tag)]));
         self.assert_size(image, tag);
     }
 
