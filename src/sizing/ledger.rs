@@ -13,6 +13,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    roots::Roots,
     seen::{Presence, Seen},
     unreadable::{Part, Unreadable},
 };
@@ -31,6 +32,8 @@ pub(super) struct Ledger {
     /// What the registry fails at.
     pub(super) unreadable: Unreadable,
     is_complete: bool,
+    /// What the tags name, as long as it is complete.
+    roots: Roots,
     /// How often the whole repository was deleted.
     emptied: u64,
     /// When it was last heard that something may have happened that was not told, until a list tells all of it.
@@ -53,13 +56,22 @@ pub(super) struct Snapshot {
     as_of: u64,
     at: Instant,
     emptied: u64,
-    roots: Roots,
+    tagged: Tagged,
+}
+
+impl Snapshot {
+    /// All that was tagged, if that is known.
+    pub(super) fn roots(&self) -> Option<&Roots> {
+        match &self.tagged {
+            Tagged::All(roots) => Some(roots),
+            Tagged::Told(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
-enum Roots {
-    /// All that was tagged; a digest may stand there more than once.
-    All(Vec<Digest>),
+enum Tagged {
+    All(Roots),
     /// The list was not read yet: only what events had told.
     Told(HashMap<Tag, Option<Digest>>),
 }
@@ -72,6 +84,7 @@ impl Default for Ledger {
             manifests: HashMap::new(),
             unreadable: Unreadable::default(),
             is_complete: false,
+            roots: Roots::default(),
             emptied: 0,
             doubted_at: None,
         }
@@ -100,18 +113,21 @@ impl Ledger {
         self.version += 1;
         match change {
             Change::Tagged { tag, digest, .. } => {
-                self.tags.insert(
-                    tag.clone(),
-                    Told {
-                        digest: Some(digest.clone()),
-                        at: self.version,
-                    },
-                );
+                let told = Told {
+                    digest: Some(digest.clone()),
+                    at: self.version,
+                };
+                let before = self.tags.insert(tag.clone(), told);
+                if self.is_complete {
+                    self.unroot(before);
+                    self.roots.add(digest);
+                }
                 self.unreadable.forget(&Part::Tag(tag.clone()));
                 self.hold(digest, self.version);
             }
             Change::Untagged { tag, .. } if self.is_complete => {
-                self.tags.remove(tag);
+                let before = self.tags.remove(tag);
+                self.unroot(before);
             }
             Change::Untagged { tag, .. } => {
                 self.tags.insert(
@@ -126,6 +142,7 @@ impl Ledger {
             Change::Deleted { digest, .. } => {
                 let seen = self.manifests.entry(digest.clone()).or_default();
                 seen.delete(self.version);
+                self.roots.remove_all(digest);
             }
             // Nothing that was known holds: there is another ledger then.
             Change::Doubted { .. } => {}
@@ -134,6 +151,7 @@ impl Ledger {
                 self.tags.clear();
                 self.manifests.clear();
                 self.unreadable.clear();
+                self.roots = Roots::default();
                 self.is_complete = true;
                 self.emptied += 1;
                 self.doubted_at = None;
@@ -148,8 +166,7 @@ impl Ledger {
 
     /// How many tags there are, once the list was read, but for those that name what was deleted.
     pub(super) fn tag_count(&self) -> Option<usize> {
-        let live = self.tags.values().filter(|told| self.live(told).is_some());
-        self.is_complete.then(|| live.count())
+        self.is_complete.then(|| self.roots.tags())
     }
 
     /// The manifest is there, or was at `version`. Where the registry failed at it, it may have been written anew.
@@ -203,13 +220,22 @@ impl Ledger {
             .filter(|digest| !self.is_void(digest, told.at))
     }
 
+    /// A tag no longer names what it did.
+    fn unroot(&mut self, before: Option<Told>) {
+        if let Some(before) = before
+            && let Some(digest) = self.live(&before).cloned()
+        {
+            self.roots.remove(&digest);
+        }
+    }
+
     /// The repository as it is at `now`, as far as it is known.
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         let live = |told: &Told| self.live(told).cloned();
-        let roots = if self.is_complete {
-            Roots::All(self.tags.values().filter_map(live).collect())
+        let tagged = if self.is_complete {
+            Tagged::All(self.roots.clone())
         } else {
-            Roots::Told(
+            Tagged::Told(
                 self.tags
                     .iter()
                     .map(|(tag, told)| (tag.clone(), live(told)))
@@ -220,7 +246,7 @@ impl Ledger {
             as_of: self.version,
             at: now,
             emptied: self.emptied,
-            roots,
+            tagged,
         }
     }
 
@@ -230,10 +256,10 @@ impl Ledger {
     /// Where the list was read after that moment, a tag that was written in between is left out: the list
     /// can't tell what it named before, most often nothing.
     pub(super) fn roots(&self, snapshot: &Snapshot) -> Option<Vec<Digest>> {
-        let told = match &snapshot.roots {
-            Roots::All(digests) => return Some(digests.clone()),
-            Roots::Told(_) if self.emptied != snapshot.emptied => return None,
-            Roots::Told(told) => told,
+        let told = match &snapshot.tagged {
+            Tagged::All(roots) => return Some(roots.iter().cloned().collect()),
+            Tagged::Told(_) if self.emptied != snapshot.emptied => return None,
+            Tagged::Told(told) => told,
         };
         let listed = self.tags.iter().filter_map(|(tag, known)| {
             let digest = known.digest.as_ref()?;
@@ -278,6 +304,11 @@ impl Ledger {
         }
         self.tags.retain(|_, told| told.digest.is_some());
         self.is_complete = true;
+        let mut roots = Roots::default();
+        for digest in self.tags.values().filter_map(|told| self.live(told)) {
+            roots.add(digest);
+        }
+        self.roots = roots;
         self.doubted_at = self
             .doubted_at
             .filter(|doubted_at| read_at < *doubted_at + SHOWS_AFTER);

@@ -56,7 +56,9 @@ mod ledger;
 mod load;
 mod manifests;
 mod repositories;
+mod roots;
 mod seen;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod unreadable;
@@ -69,13 +71,14 @@ pub use health::Reach;
 use instances::{Instances, Speaker};
 use manifests::{Manifests, Standing};
 use repositories::Repositories;
+use sums::Sums;
 
 /// How much is kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Repositories whose tags are known; the ones not used for longest are forgotten.
     pub repositories_max: usize,
-    /// Tags and manifests' whereabouts, over all repositories. One takes about 100 bytes.
+    /// Tags and manifests' whereabouts, over all repositories. One takes about 150 bytes.
     pub entries_max: usize,
     /// Manifests' contents, in bytes.
     pub manifest_bytes_max: u64,
@@ -114,6 +117,7 @@ struct Inner {
     repositories: Repositories,
     instances: Instances,
     applied: Applied,
+    sums: Sums,
 }
 
 impl Sizing {
@@ -125,6 +129,7 @@ impl Sizing {
             repositories: Repositories::new(options.repositories_max, options.entries_max),
             instances: Instances::default(),
             applied: Applied::default(),
+            sums: Sums::default(),
         }))
     }
 
@@ -289,11 +294,22 @@ impl Inner {
     async fn repository(&self, call: &Call, images: &[ImageToSize]) -> Vec<Option<u64>> {
         let tagged = async {
             self.manifests.load(call).await?;
-            let roots = call.repository.ledger().roots(&call.snapshot);
-            let roots = roots.ok_or(Unavailable::Deleted)?;
-            self.manifests.reach(call, roots, Standing::Tagged).await
+            let count = match call.snapshot.roots() {
+                Some(roots) => roots.len(),
+                None => call.repository.ledger().tag_count().unwrap_or_default(),
+            };
+            let place = self.sums.place(count).await;
+            let roots = if let Some(roots) = call.snapshot.roots() {
+                roots.iter().cloned().collect()
+            } else {
+                let roots = call.repository.ledger().roots(&call.snapshot);
+                roots.ok_or(Unavailable::Deleted)?
+            };
+            let tagged = self.manifests.reach(call, roots, Standing::Tagged).await?;
+            Ok((place, tagged))
         };
-        let Some(tagged) = by_deadline(call, tagged).await else {
+        // The place is had until the sum is let go.
+        let Some((_place, tagged)) = by_deadline(call, tagged).await else {
             return vec![None; images.len()];
         };
         let tagged_size = tagged.total();

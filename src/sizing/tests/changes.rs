@@ -431,3 +431,46 @@ async fn a_repository_that_is_doubted_is_asked_for_anew_and_no_other() {
     assert_eq!(size().await, all);
     assert_eq!(bench.fake.calls(), 0, "and no longer");
 }
+
+#[tokio::test]
+async fn a_sum_over_many_tags_waits_for_its_place_and_one_over_few_does_not() {
+    let bench = Bench::start().await;
+    let few = Made::image(("c", 1), &[]);
+    bench.sizing.apply(&Change::RepositoryDeleted {
+        repository: repository(),
+    });
+    bench.push("v1", &few);
+    let many: Vec<_> = (0..1_001).map(|number| digest_of(&format!("{number}"))).collect();
+    for (number, digest) in many.iter().enumerate() {
+        bench.sizing.apply(&Change::Tagged {
+            repository: other(),
+            tag: format!("v{number}").parse().unwrap(),
+            digest: digest.clone(),
+        });
+
+        bench.fake.tag(&other(), &format!("v{number}"), digest);
+    }
+    let sums = &bench.sizing.0.sums;
+    let places = [sums.place(usize::MAX).await, sums.place(usize::MAX).await];
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let large = bench.sizing.size(&other(), vec![pushed(&few)], deadline);
+    assert_eq!(large.await[0].repository_size, None);
+    let asked = bench.fake.take_asked();
+    let is_of_a_tag = |asked: &registry::fake::Asked| {
+        many.iter()
+            .any(|digest| asked.path.ends_with(&digest.to_string()))
+    };
+    assert!(!asked.iter().any(is_of_a_tag), "it waits");
+    let small = bench.size(pushed(&few)).await;
+    assert_eq!(small.repository_size, Some(1 + few.bytes()));
+    drop(places);
+    bench
+        .sizing
+        .size(
+            &other(),
+            vec![pushed(&few)],
+            Instant::now() + Duration::from_secs(2),
+        )
+        .await;
+    assert!(bench.fake.take_asked().iter().any(is_of_a_tag));
+}
