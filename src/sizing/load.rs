@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     asking::{Call, Unavailable},
     manifests::Manifests,
+    repositories::Repository,
     unreadable::Part,
 };
 use crate::image::{Digest, Tag};
@@ -21,6 +22,20 @@ pub(super) struct Progress {
     list: Option<(u64, Instant, Vec<Tag>)>,
     /// What each tag names; `None` when the registry no longer has it.
     named: HashMap<Tag, Option<Digest>>,
+}
+
+impl Progress {
+    /// The tags of the list that are still to be asked for. No other is kept: what was told or answered stays so.
+    fn narrow(&mut self, repository: &Repository) -> Vec<Tag> {
+        let Some((.., list)) = &mut self.list else {
+            return Vec::new();
+        };
+        // The lock is had for each, so that nobody waits for all.
+        list.retain(|tag| !self.named.contains_key(tag) && !repository.ledger().is_told(tag));
+        let kept = list.len() + self.named.len();
+        repository.loading.store(kept, Ordering::Relaxed);
+        list.clone()
+    }
 }
 
 /// How often a tag that the registry fails at is tried.
@@ -66,29 +81,23 @@ impl Manifests {
             return Ok(());
         }
         let emptied = repository.ledger().emptied();
-        let (read_at, list) = match progress.list.take() {
-            Some((deleted, read_at, list)) if deleted == emptied => (read_at, list),
-            _ => {
-                progress.named.clear();
-                (Instant::now(), self.list(call).await?)
-            }
-        };
-        let open = |progress: &Progress| -> Vec<Tag> {
-            let ledger = repository.ledger();
-            let is_open = |tag: &&Tag| !progress.named.contains_key(*tag) && !ledger.is_told(tag);
-            list.iter().filter(is_open).cloned().collect()
-        };
-        if open(&progress).len() > OPEN_AT_ONCE_MAX {
+        if !matches!(progress.list, Some((deleted, ..)) if deleted == emptied) {
+            *progress = Progress::default();
+            let read_at = Instant::now();
+            progress.list = Some((emptied, read_at, self.list(call).await?));
+        }
+        // While one is left alone the number can't be had, whatever the others name.
+        for tag in progress.narrow(repository) {
+            call.readable(&Part::Tag(tag))?;
+        }
+        if progress.narrow(repository).len() > OPEN_AT_ONCE_MAX {
             quiet(call).await;
         }
-        let open = open(&progress);
-        // What an event told stays told.
-        progress.list = Some((emptied, read_at, open.clone()));
-        let kept = open.len() + progress.named.len();
-        repository.loading.store(kept, Ordering::Relaxed);
+        let open = progress.narrow(repository);
         self.resolve_all(call, open, &mut progress.named).await?;
-        let Progress { named, .. } = std::mem::take(&mut *progress);
+        let Progress { list, named } = std::mem::take(&mut *progress);
         let named = named.into_iter().filter_map(|(tag, digest)| Some((tag, digest?)));
+        let read_at = list.map_or_else(Instant::now, |(_, read_at, _)| read_at);
         repository.ledger().complete(emptied, read_at, named);
         repository.loading.store(0, Ordering::Relaxed);
         Ok(())
@@ -111,10 +120,6 @@ impl Manifests {
         open: Vec<Tag>,
         named: &mut HashMap<Tag, Option<Digest>>,
     ) -> Result<(), Unavailable> {
-        // While one is left alone the number can't be had, whatever the others name.
-        for tag in &open {
-            call.readable(&Part::Tag(tag.clone()))?;
-        }
         let mut failed = Vec::new();
         let mut answers = stream::iter(open)
             .map(async |tag| {

@@ -311,3 +311,28 @@ async fn a_registry_whose_storage_is_away_is_waited_for_although_it_is_there() {
     let size = Some(1 + image.bytes());
     assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), size));
 }
+
+#[tokio::test]
+async fn many_tags_that_the_registry_fails_at_cost_nobodys_time_either() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("new", &image);
+    for number in 0..200 {
+        bench
+            .fake
+            .tag(&repository(), &format!("old{number}"), &image.digest);
+    }
+    bench.fake.hook(|asked| {
+        let is_old = asked.path.starts_with("/v2/acme/app/manifests/old");
+        is_old.then(|| respond(500, &[], ""))
+    });
+    for (longest_ms, most) in [(8_000, 900), (150, 0)] {
+        let began = Instant::now();
+        let sizes = bench.size(pushed(&image)).await;
+        assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(longest_ms), "{took:?}");
+        let asked = bench.fake.take_asked().len();
+        assert!(asked <= most, "{asked}");
+    }
+}
