@@ -140,6 +140,13 @@ pub enum Change {
         /// The tag that was removed.
         tag: Tag,
     },
+    /// The manifest is there, whatever was known of it before.
+    Held {
+        /// In this repository.
+        repository: RepositoryName,
+        /// What was pushed.
+        digest: Digest,
+    },
     /// The manifest or blob is gone, and with it every tag that named it.
     Deleted {
         /// In this repository.
@@ -147,11 +154,25 @@ pub enum Change {
         /// What was removed.
         digest: Digest,
     },
+    /// Something may have happened to any of its tags: what they name is to be asked for.
+    Doubted {
+        /// This repository.
+        repository: RepositoryName,
+    },
     /// The whole repository is gone.
     RepositoryDeleted {
         /// This repository.
         repository: RepositoryName,
     },
+}
+
+/// A change as an event told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The registry's event id; empty when it had none. What comes again with it moves nothing.
+    pub event_id: String,
+    /// What it told.
+    pub change: Change,
 }
 
 #[cfg(test)]
@@ -191,7 +212,7 @@ pub enum Item {
     /// To be made durable and delivered.
     Push(Push),
     /// To be applied to sizes, in its place among the pushes.
-    Change(Change),
+    Change(Notice),
 }
 
 /// The [rule](Dropped::rule) of a push that passed the filter, and that no endpoint wants.

@@ -36,16 +36,8 @@ impl Intake for Front {
         owing
     }
 
-    fn learn(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        media_type: MediaType,
-        manifest_size: u64,
-        references: &[Reference],
-    ) {
-        self.sizing
-            .learn(repository, digest, media_type, manifest_size, references);
+    fn learn(&self, digest: &Digest, media_type: MediaType, manifest_size: u64, references: &[Reference]) {
+        self.sizing.learn(digest, media_type, manifest_size, references);
     }
 
     fn heard_from(&self, instance: &str) {
@@ -92,21 +84,20 @@ pub(super) fn apply(
     let mut orphans = Orphans::new();
     for applied in applied {
         match applied {
-            Applied::Change(change) => sizing.apply(change),
+            Applied::Change(told) => sizing.apply_once(&told.event_id, &told.change),
             Applied::Push(durable) => {
                 // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;
-                match push.tag.clone() {
-                    Some(tag) => {
-                        let (repository, digest) = (push.repository.clone(), push.digest.clone());
-                        sizing.apply(&Change::Tagged {
-                            repository,
-                            tag,
-                            digest,
-                        });
-                    }
-                    None => sizing.hold(&push.repository, &push.digest),
-                }
+                let (repository, digest) = (push.repository.clone(), push.digest.clone());
+                let change = match push.tag.clone() {
+                    Some(tag) => Change::Tagged {
+                        repository,
+                        tag,
+                        digest,
+                    },
+                    None => Change::Held { repository, digest },
+                };
+                sizing.apply_once(&push.event_id, &change);
                 orphans.extend(queue.apply(durable, endpoints, now));
                 history.taken(durable);
             }

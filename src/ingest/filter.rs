@@ -6,7 +6,7 @@
 //! | push of one that it doesn't | [`Verdict::SizesOnly`] |
 //! | push of one with an invalid name | [`Verdict::Invalid`] |
 //! | delete | [`Verdict::Change`] |
-//! | anything else: blobs, mounts, pulls (our own come back to us), another registry's | [`Verdict::Ignore`] |
+//! | anything else: blobs, mounts, pulls (our own come back to us), another host's | [`Verdict::Ignore`] |
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use super::envelope::{Descriptor, Event, Target};
 use crate::{
     clock::Timestamp,
     image::{Digest, InvalidName, MediaType, RepositoryName, Tag},
-    push::{Change, EndpointId, Push, Reference},
+    push::{Change, EndpointId, Notice, Push, Reference},
 };
 
 /// What the filter lets through.
@@ -112,14 +112,23 @@ impl Arrival {
         }
     }
 
-    /// What it changes in its repository when nobody is to be told: its tag, if it has one.
+    /// What it changes in its repository when nobody is to be told. Without a tag, and although it lists nothing: the
+    /// manifest is there, and may have been deleted before.
     #[must_use]
-    pub fn into_change(self) -> Option<Change> {
-        Some(Change::Tagged {
-            tag: self.tag?,
-            repository: self.repository,
-            digest: self.digest,
-        })
+    pub fn into_change(self) -> Notice {
+        let (repository, digest) = (self.repository, self.digest);
+        let change = match self.tag {
+            Some(tag) => Change::Tagged {
+                repository,
+                tag,
+                digest,
+            },
+            None => Change::Held { repository, digest },
+        };
+        Notice {
+            event_id: self.event_id,
+            change,
+        }
     }
 }
 
@@ -176,7 +185,7 @@ pub enum Ignored {
     NotAManifest,
     /// An action that we don't know, or none.
     OtherAction,
-    /// It comes from a host that is not in `registry.accept_hosts`.
+    /// It comes from a host that is not in `registry.accept_hosts`. Its repository may be [in doubt](Change::Doubted).
     OtherHost,
     /// A delete of something with an invalid name: there was nothing of that name.
     InvalidDelete,
@@ -380,6 +389,18 @@ fn reference(descriptor: &Descriptor<'_>) -> Option<Reference> {
         digest: descriptor.digest.parse().ok()?,
         has_urls: descriptor.has_urls,
     })
+}
+
+/// What an event of another host comes to. The host may be another name of this store's, and then one of the repository's
+/// tags is another now; or another store's, and then not. The registry knows.
+pub(super) fn doubted(event: &Event<'_>) -> Option<Change> {
+    let may_move_a_tag = match &*event.action {
+        "push" => MediaType::parse(&event.target.media_type).is_some(),
+        "delete" => true,
+        _ => false,
+    };
+    let repository = event.target.repository.parse().ok().filter(|_| may_move_a_tag)?;
+    Some(Change::Doubted { repository })
 }
 
 fn judge_delete(target: &Target<'_>) -> Verdict {

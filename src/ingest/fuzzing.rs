@@ -29,15 +29,8 @@ impl Intake for Owing {
         vec![EndpointId::Named("ci".into())]
     }
 
-    fn learn(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        _: MediaType,
-        _: u64,
-        references: &[Reference],
-    ) {
-        check_names(repository, None, Some(digest));
+    fn learn(&self, digest: &Digest, _: MediaType, _: u64, references: &[Reference]) {
+        assert_eq!(digest.to_string().parse().as_ref(), Ok(digest));
         references.iter().for_each(check_reference);
     }
 
@@ -113,7 +106,7 @@ fn check(judged: &Judged, raws: &[&str]) {
     for item in &judged.items {
         match item {
             Item::Push(push) => check_push(push),
-            Item::Change(change) => check_change(change),
+            Item::Change(told) => check_change(&told.change),
         }
     }
 }
@@ -158,8 +151,12 @@ fn check_change(change: &Change) {
             digest,
         } => check_names(repository, Some(tag), Some(digest)),
         Change::Untagged { repository, tag } => check_names(repository, Some(tag), None),
-        Change::Deleted { repository, digest } => check_names(repository, None, Some(digest)),
-        Change::RepositoryDeleted { repository } => check_names(repository, None, None),
+        Change::Held { repository, digest } | Change::Deleted { repository, digest } => {
+            check_names(repository, None, Some(digest));
+        }
+        Change::Doubted { repository } | Change::RepositoryDeleted { repository } => {
+            check_names(repository, None, None);
+        }
     }
 }
 

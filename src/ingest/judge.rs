@@ -3,11 +3,11 @@
 use super::{
     Intake,
     envelope::{Envelope, Event, Unreadable},
-    filter::{Arrival, Filter, Ignored, Verdict, bounded_id, cut},
+    filter::{Arrival, Filter, Ignored, Verdict, bounded_id, cut, doubted},
 };
 use crate::{
     clock::Timestamp,
-    push::{Dropped, Item, NOBODY_OWES},
+    push::{Dropped, Item, NOBODY_OWES, Notice},
     telemetry::labels::EventVerdict,
 };
 
@@ -129,12 +129,18 @@ impl Judged {
             }
             Verdict::Change(change) => {
                 self.count(EventVerdict::Change, "");
-                self.items.push(Item::Change(change));
+                let event_id = bounded_id(&event.id);
+                self.items.push(Item::Change(Notice { event_id, change }));
             }
             Verdict::Ignore(why) => {
                 // Pulls, mounts and blobs are many, and nobody expects a webhook for them.
                 if event.action == "push" && !event.target.tag.is_empty() {
                     drop_by(why.as_str());
+                }
+                if let Some(change) = doubted(event).filter(|_| !is_ours) {
+                    // To doubt it again does no harm: the id would take the place of another's.
+                    let event_id = String::new();
+                    self.items.push(Item::Change(Notice { event_id, change }));
                 }
                 self.count(EventVerdict::Ignored, why.as_str());
             }
@@ -149,15 +155,13 @@ impl Judged {
 
     fn add_quiet(&mut self, arrival: Arrival, rule: &'static str, intake: &impl Intake) {
         self.count(EventVerdict::SizesOnly, rule);
-        // Also where it lists nothing: the manifest is there, and may have been deleted before.
         intake.learn(
-            &arrival.repository,
             &arrival.digest,
             arrival.media_type,
             arrival.manifest_size,
             &arrival.references,
         );
-        self.items.extend(arrival.into_change().map(Item::Change));
+        self.items.push(Item::Change(arrival.into_change()));
     }
 
     fn refuse(&mut self, why: Refused, raw: &str) {

@@ -55,15 +55,9 @@ pub trait Intake: Clone + Send + Sync + 'static {
     /// Who owes a push of `tag` in `repository`, as the endpoints stand now.
     fn owing(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Vec<EndpointId>;
 
-    /// Tells of a manifest whose references are known although no push of it is taken. Must not wait.
-    fn learn(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        media_type: MediaType,
-        manifest_size: u64,
-        references: &[Reference],
-    );
+    /// Tells what a manifest says of which no push is taken: that holds wherever it is, and whenever it came. That it was
+    /// pushed is a change, and has its turn. Must not wait.
+    fn learn(&self, digest: &Digest, media_type: MediaType, manifest_size: u64, references: &[Reference]);
 
     /// Tells which process of the registry that is listened to speaks, before it is told what it says. Must not wait.
     fn heard_from(&self, instance: &str) {

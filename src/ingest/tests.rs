@@ -58,8 +58,11 @@ impl FakeIntake {
                 assert_eq!(push.owed, [EndpointId::Named("ci".into())]);
                 format!("{}:{}", push.repository, push.tag.as_ref().unwrap())
             }
-            Item::Change(Change::Tagged { repository, tag, .. }) => format!("~{repository}:{tag}"),
-            Item::Change(change) => format!("~{change:?}"),
+            Item::Change(told) => match &told.change {
+                Change::Tagged { repository, tag, .. } => format!("~{repository}:{tag}"),
+                Change::Held { repository, .. } => format!("~{repository}@"),
+                change => format!("~{change:?}"),
+            },
         };
         taken
             .iter()
@@ -77,8 +80,8 @@ impl Intake for FakeIntake {
             .collect()
     }
 
-    fn learn(&self, _: &RepositoryName, _: &Digest, _: MediaType, _: u64, references: &[Reference]) {
-        // That it is there, and what it lists.
+    fn learn(&self, _: &Digest, _: MediaType, _: u64, references: &[Reference]) {
+        // What it is, and what it lists.
         self.0.learned.fetch_add(1 + references.len(), Ordering::Relaxed);
     }
 
@@ -282,7 +285,11 @@ async fn an_envelopes_items_are_taken_together_in_order_and_what_nobody_owes_mov
     let taken = served.intake.taken();
     assert_eq!(taken.len(), 1);
     let untagged = r"~Untagged { repository: acme/app, tag: old }";
-    assert_eq!(taken[0], ["acme/b:2", untagged, "~other/c:3", "acme/a:1"]);
+    let (child, bare) = ("~acme/child@", "~acme/bare@");
+    assert_eq!(
+        taken[0],
+        ["acme/b:2", untagged, "~other/c:3", child, "acme/a:1", bare]
+    );
     assert_eq!(
         served.intake.0.learned.load(Ordering::Relaxed),
         5,

@@ -22,8 +22,9 @@ use crate::push::{Item, Sequence};
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
 pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// A change counts by so many of these bytes: of a repository of 255 letters and a tag of 128 it takes about as many.
-pub(super) const CHANGE_BYTES: usize = 512;
+/// A change counts by so many of these bytes: of a repository of 255 letters, a tag and an id of 128 each it takes about as
+/// many.
+pub(super) const CHANGE_BYTES: usize = 640;
 
 /// Appends that may wait.
 pub(super) const WAITING_APPENDS_MAX: usize = 65_536;

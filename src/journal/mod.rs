@@ -73,7 +73,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     clock::Clock,
-    push::{Change, Item, Pair, Push, Sequence, Settlement},
+    push::{Item, Notice, Pair, Push, Sequence, Settlement},
 };
 
 mod ahead;
@@ -210,7 +210,7 @@ pub enum Applied {
     /// A push became durable.
     Push(Durable),
     /// A change's turn has come.
-    Change(Change),
+    Change(Notice),
 }
 
 /// How large the journal and its files may get.

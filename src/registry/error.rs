@@ -95,6 +95,18 @@ impl RegistryError {
         }
     }
 
+    /// Whether this may be how the registry fails at what it was asked for alone. One that asks us to wait has too much to do.
+    #[must_use]
+    pub fn may_be_of_one(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                status: 500..=599,
+                retry_after: None,
+            }
+        )
+    }
+
     /// Whether it was asked in a way that it does not take.
     pub(super) fn is_bad_request(&self) -> bool {
         matches!(self, Self::Status { status: 400, .. })

@@ -65,6 +65,7 @@ struct Contents {
     hook: Option<Hook>,
     silent: bool,
     hanging: Option<String>,
+    path: String,
 }
 
 /// The registry; it goes when this does.
@@ -126,9 +127,19 @@ impl Fake {
         self.contents().hanging = Some(format!("/v2/{repository}/"));
     }
 
+    /// The same for what begins with that path; nothing hangs any more when it is empty.
+    pub(crate) fn hang_at(&self, path: &str) {
+        self.contents().hanging = Some(path.to_owned()).filter(|path| !path.is_empty());
+    }
+
     /// From now on requests are taken and never answered, or answered again.
     pub(crate) fn silent(&self, silent: bool) {
         self.contents().silent = silent;
+    }
+
+    /// From now on it is at that path, and doesn't know it.
+    pub(crate) fn is_at(&self, path: &str) {
+        self.contents().path = path.to_owned();
     }
 
     pub(crate) fn pages(&self, page_tags: usize, links: Links) {
@@ -245,7 +256,8 @@ fn unknown(code: &str) -> Answer {
 
 impl Contents {
     fn serve(&self, address: SocketAddr, asked: &Asked) -> Answer {
-        let Some(path) = asked.path.strip_prefix("/v2/") else {
+        let inside = asked.path.strip_prefix(&self.path);
+        let Some(path) = inside.and_then(|path| path.strip_prefix("/v2/")) else {
             return respond(404, &[], "");
         };
         if path.is_empty() {

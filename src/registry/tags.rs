@@ -82,7 +82,7 @@ impl Client {
             };
         }
         let response = self.successful(response).await?;
-        let next = next_page(url, response.headers())?;
+        let next = next_page(&self.0.base, url, response.headers())?;
         let body = read_capped(response, PAGE_BYTES_MAX, self.0.timeout).await?;
         let page: Page =
             serde_json::from_slice(&body).map_err(|error| RegistryError::Malformed(error.to_string()))?;
@@ -99,8 +99,9 @@ impl Client {
 }
 
 /// Where the next page is: at the path and query that the registry names, and always at the origin that was asked. A
-/// registry that knows itself by another name than its proxy's says that one.
-fn next_page(url: &Url, headers: &http::HeaderMap) -> Result<Option<Url>, RegistryError> {
+/// registry that knows itself by another name than its proxy's says that one; and where its proxy has it at a path, that of
+/// `base`, it may know nothing of that.
+fn next_page(base: &Url, url: &Url, headers: &http::HeaderMap) -> Result<Option<Url>, RegistryError> {
     let Some(target) = headers
         .get_all(header::LINK)
         .iter()
@@ -115,7 +116,12 @@ fn next_page(url: &Url, headers: &http::HeaderMap) -> Result<Option<Url>, Regist
         return Err(malformed("at no URL that a registry can have"));
     }
     let mut next = url.clone();
-    next.set_path(named.path());
+    if named.path().starts_with(base.path()) {
+        next.set_path(named.path());
+    } else {
+        let base = base.path().trim_end_matches('/');
+        next.set_path(&format!("{base}{}", named.path()));
+    }
     next.set_query(named.query());
     Ok(Some(next))
 }

@@ -156,6 +156,25 @@ async fn tags_are_gathered_over_pages_named_relatively_or_absolutely() {
 }
 
 #[tokio::test]
+async fn the_next_page_is_at_the_registrys_path_whether_it_knows_that_or_not() {
+    let fake = Fake::start().await;
+    fake.is_at("/registry");
+    let url = format!("{}/registry", fake.url());
+    let client = Client::new(Options {
+        url: url.parse().unwrap(),
+        ..fake.options()
+    })
+    .unwrap();
+    fake.tag(&repository(), "a", &image().digest);
+    fake.tag(&repository(), "b", &image().digest);
+    for links in [Links::Relative, Links::Absolute, Links::At(url)] {
+        fake.pages(1, links);
+        let tags = client.tags(&repository()).await.unwrap();
+        assert_eq!(tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_is_said_to_be_elsewhere_is_asked_for_at_the_registry() {
     let (fake, stranger) = (Fake::start().await, Fake::start().await);
     fake.tag(&repository(), "a", &image().digest);

@@ -1,6 +1,9 @@
 //! What a manifest holds, as sizes see it, and the sums over it. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     image::{BlobType, Digest, MediaType},
@@ -189,22 +192,23 @@ fn is_layer(media_type: &str) -> bool {
     media_type.contains(".layer.") || media_type.contains(".rootfs.")
 }
 
-/// `image_size` and `layers` of the image `root`, given all manifests below it. `None` when one of them
-/// or a size is missing: nothing is invented.
-pub(super) fn image_sizes(
-    root: &Digest,
-    manifests: &HashMap<Digest, std::sync::Arc<Content>>,
-) -> Option<(u64, Vec<Layer>)> {
+/// The manifests below an image, itself included. `None` is one that the registry surely does not have; one that is not here
+/// can't be had.
+pub(super) type Tree = HashMap<Digest, Option<Arc<Content>>>;
+
+/// `image_size` and `layers` of the image `root`, each if it can be had: nothing is invented. What the registry does not have
+/// counts nothing.
+pub(super) fn image_sizes(root: &Digest, tree: &Tree) -> (Option<u64>, Option<Vec<Layer>>) {
     let mut sum = ImageSum::default();
-    sum.add(root, manifests, Shown::Yes)?;
-    Some((sum.bytes, sum.layers))
+    sum.add(root, tree, Shown::Yes);
+    (sum.bytes, sum.layers)
 }
 
 /// `image_size` and `layers` of an image that is no index.
-pub(super) fn single_image_sizes(content: &Content) -> Option<(u64, Vec<Layer>)> {
+pub(super) fn single_image_sizes(content: &Content) -> (Option<u64>, Option<Vec<Layer>>) {
     let mut sum = ImageSum::default();
-    sum.add_content(content, &HashMap::new(), Shown::Yes)?;
-    Some((sum.bytes, sum.layers))
+    sum.add_content(content, &Tree::new(), Shown::Yes);
+    (sum.bytes, sum.layers)
 }
 
 /// Whether layers are shown: an attestation's are not.
@@ -214,40 +218,54 @@ enum Shown {
     No,
 }
 
-#[derive(Default)]
 struct ImageSum {
     visited: HashSet<(Digest, Shown)>,
     counted: HashSet<Digest>,
     shown: HashSet<Digest>,
-    bytes: u64,
-    layers: Vec<Layer>,
+    /// Until something is missing.
+    bytes: Option<u64>,
+    /// Until something that is shown is missing.
+    layers: Option<Vec<Layer>>,
+}
+
+impl Default for ImageSum {
+    fn default() -> Self {
+        Self {
+            visited: HashSet::new(),
+            counted: HashSet::new(),
+            shown: HashSet::new(),
+            bytes: Some(0),
+            layers: Some(Vec::new()),
+        }
+    }
 }
 
 impl ImageSum {
-    fn add(
-        &mut self,
-        digest: &Digest,
-        manifests: &HashMap<Digest, std::sync::Arc<Content>>,
-        shown: Shown,
-    ) -> Option<()> {
+    fn add(&mut self, digest: &Digest, tree: &Tree, shown: Shown) {
         if !self.visited.insert((digest.clone(), shown)) {
-            return Some(());
+            return;
         }
-        self.add_content(manifests.get(digest)?, manifests, shown)
+        match tree.get(digest) {
+            Some(Some(content)) => self.add_content(content, tree, shown),
+            Some(None) => {}
+            None => {
+                self.bytes = None;
+                if shown == Shown::Yes {
+                    self.layers = None;
+                }
+            }
+        }
     }
 
-    fn add_content(
-        &mut self,
-        content: &Content,
-        manifests: &HashMap<Digest, std::sync::Arc<Content>>,
-        shown: Shown,
-    ) -> Option<()> {
+    fn add_content(&mut self, content: &Content, tree: &Tree, shown: Shown) {
         match &content.parts {
             Parts::Image { config, layers } => {
-                config.iter().try_for_each(|blob| self.count(blob))?;
+                if let Some(config) = config {
+                    self.count(config);
+                }
                 for layer in layers {
-                    self.count(layer)?;
-                    self.show(layer, shown)?;
+                    self.count(layer);
+                    self.show(layer, shown);
                 }
             }
             Parts::Index(entries) => {
@@ -258,37 +276,39 @@ impl ImageSum {
                             is_attestation,
                         } => {
                             let shown = if *is_attestation { Shown::No } else { shown };
-                            self.add(digest, manifests, shown)?;
+                            self.add(digest, tree, shown);
                         }
                         Entry::Blob(blob) => {
-                            self.count(blob)?;
+                            self.count(blob);
                             if is_layer(&blob.media_type) {
-                                self.show(blob, shown)?;
+                                self.show(blob, shown);
                             }
                         }
                     }
                 }
             }
         }
-        Some(())
     }
 
-    fn count(&mut self, blob: &Blob) -> Option<()> {
+    fn count(&mut self, blob: &Blob) {
         if !blob.is_foreign && self.counted.insert(blob.digest.clone()) {
-            self.bytes = self.bytes.checked_add(blob.size?)?;
+            let sum = self.bytes.zip(blob.size);
+            self.bytes = sum.and_then(|(sum, size)| sum.checked_add(size));
         }
-        Some(())
     }
 
-    fn show(&mut self, blob: &Blob, shown: Shown) -> Option<()> {
-        if shown == Shown::Yes && self.shown.insert(blob.digest.clone()) {
-            self.layers.push(Layer {
-                digest: blob.digest.clone(),
-                size: blob.size?,
-                media_type: blob.media_type.clone(),
-            });
+    fn show(&mut self, blob: &Blob, shown: Shown) {
+        if shown == Shown::No || !self.shown.insert(blob.digest.clone()) {
+            return;
         }
-        Some(())
+        match (blob.size, &mut self.layers) {
+            (Some(size), Some(layers)) => layers.push(Layer {
+                digest: blob.digest.clone(),
+                size,
+                media_type: blob.media_type.clone(),
+            }),
+            _ => self.layers = None,
+        }
     }
 }
 

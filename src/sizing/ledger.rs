@@ -8,11 +8,15 @@
 //! digest voids every tag that named it before, those that a list under way is yet to tell included, and
 //! none written after.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::seen::{Presence, Seen};
+use super::{
+    roots::Roots,
+    seen::{Presence, Seen},
+    unreadable::{Part, Unreadable},
+};
 use crate::{
     image::{Digest, Tag},
     push::Change,
@@ -25,10 +29,20 @@ pub(super) struct Ledger {
     /// Until the list is read, `None` stands for a tag that is known to be gone.
     tags: HashMap<Tag, Told>,
     manifests: HashMap<Digest, Seen>,
+    /// What the registry fails at.
+    pub(super) unreadable: Unreadable,
     is_complete: bool,
+    /// What the tags name, as long as it is complete.
+    roots: Roots,
     /// How often the whole repository was deleted.
     emptied: u64,
+    /// When it was last heard that something may have happened that was not told, until a list tells all of it.
+    doubted_at: Option<Instant>,
 }
+
+/// A list that is read so soon after a doubt may lack what was the reason for it: a push is told before its tag is
+/// written.
+const SHOWS_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 struct Told {
@@ -42,13 +56,22 @@ pub(super) struct Snapshot {
     as_of: u64,
     at: Instant,
     emptied: u64,
-    roots: Roots,
+    tagged: Tagged,
+}
+
+impl Snapshot {
+    /// All that was tagged, if that is known.
+    pub(super) fn roots(&self) -> Option<&Roots> {
+        match &self.tagged {
+            Tagged::All(roots) => Some(roots),
+            Tagged::Told(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
-enum Roots {
-    /// All that was tagged; a digest may stand there more than once.
-    All(Vec<Digest>),
+enum Tagged {
+    All(Roots),
     /// The list was not read yet: only what events had told.
     Told(HashMap<Tag, Option<Digest>>),
 }
@@ -59,29 +82,52 @@ impl Default for Ledger {
             version: 1,
             tags: HashMap::new(),
             manifests: HashMap::new(),
+            unreadable: Unreadable::default(),
             is_complete: false,
+            roots: Roots::default(),
             emptied: 0,
+            doubted_at: None,
         }
     }
 }
 
 impl Ledger {
+    /// One of which nothing is known, because something may have happened at `now` that was not told.
+    pub(super) fn doubted(now: Instant) -> Self {
+        Self {
+            doubted_at: Some(now),
+            ..Self::default()
+        }
+    }
+
+    /// Has the list read anew if the last one may have come too early. What events told since stays.
+    pub(super) fn reopen_if_doubted(&mut self) {
+        if self.is_complete && self.doubted_at.is_some() {
+            self.tags.retain(|_, told| told.at > 0);
+            self.is_complete = false;
+        }
+    }
+
     /// Applies what an event told.
     pub(super) fn apply(&mut self, change: &Change) {
         self.version += 1;
         match change {
             Change::Tagged { tag, digest, .. } => {
-                self.tags.insert(
-                    tag.clone(),
-                    Told {
-                        digest: Some(digest.clone()),
-                        at: self.version,
-                    },
-                );
+                let told = Told {
+                    digest: Some(digest.clone()),
+                    at: self.version,
+                };
+                let before = self.tags.insert(tag.clone(), told);
+                if self.is_complete {
+                    self.unroot(before);
+                    self.roots.add(digest);
+                }
+                self.unreadable.forget(&Part::Tag(tag.clone()));
                 self.hold(digest, self.version);
             }
             Change::Untagged { tag, .. } if self.is_complete => {
-                self.tags.remove(tag);
+                let before = self.tags.remove(tag);
+                self.unroot(before);
             }
             Change::Untagged { tag, .. } => {
                 self.tags.insert(
@@ -92,16 +138,23 @@ impl Ledger {
                     },
                 );
             }
+            Change::Held { digest, .. } => self.hold(digest, self.version),
             Change::Deleted { digest, .. } => {
                 let seen = self.manifests.entry(digest.clone()).or_default();
                 seen.delete(self.version);
+                self.roots.remove_all(digest);
             }
+            // Nothing that was known holds: there is another ledger then.
+            Change::Doubted { .. } => {}
             Change::RepositoryDeleted { .. } => {
                 // An empty repository is known as a whole, without any list.
                 self.tags.clear();
                 self.manifests.clear();
+                self.unreadable.clear();
+                self.roots = Roots::default();
                 self.is_complete = true;
                 self.emptied += 1;
+                self.doubted_at = None;
             }
         }
     }
@@ -113,12 +166,12 @@ impl Ledger {
 
     /// How many tags there are, once the list was read, but for those that name what was deleted.
     pub(super) fn tag_count(&self) -> Option<usize> {
-        let live = self.tags.values().filter(|told| self.live(told).is_some());
-        self.is_complete.then(|| live.count())
+        self.is_complete.then(|| self.roots.tags())
     }
 
-    /// The manifest is there, or was at `version`.
+    /// The manifest is there, or was at `version`. Where the registry failed at it, it may have been written anew.
     pub(super) fn hold(&mut self, digest: &Digest, version: u64) {
+        self.unreadable.forget(&Part::Manifest(digest.clone()));
         self.manifests.entry(digest.clone()).or_default().hold(version);
     }
 
@@ -167,13 +220,22 @@ impl Ledger {
             .filter(|digest| !self.is_void(digest, told.at))
     }
 
+    /// A tag no longer names what it did.
+    fn unroot(&mut self, before: Option<Told>) {
+        if let Some(before) = before
+            && let Some(digest) = self.live(&before).cloned()
+        {
+            self.roots.remove(&digest);
+        }
+    }
+
     /// The repository as it is at `now`, as far as it is known.
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         let live = |told: &Told| self.live(told).cloned();
-        let roots = if self.is_complete {
-            Roots::All(self.tags.values().filter_map(live).collect())
+        let tagged = if self.is_complete {
+            Tagged::All(self.roots.clone())
         } else {
-            Roots::Told(
+            Tagged::Told(
                 self.tags
                     .iter()
                     .map(|(tag, told)| (tag.clone(), live(told)))
@@ -184,7 +246,7 @@ impl Ledger {
             as_of: self.version,
             at: now,
             emptied: self.emptied,
-            roots,
+            tagged,
         }
     }
 
@@ -194,10 +256,10 @@ impl Ledger {
     /// Where the list was read after that moment, a tag that was written in between is left out: the list
     /// can't tell what it named before, most often nothing.
     pub(super) fn roots(&self, snapshot: &Snapshot) -> Option<Vec<Digest>> {
-        let told = match &snapshot.roots {
-            Roots::All(digests) => return Some(digests.clone()),
-            Roots::Told(_) if self.emptied != snapshot.emptied => return None,
-            Roots::Told(told) => told,
+        let told = match &snapshot.tagged {
+            Tagged::All(roots) => return Some(roots.iter().cloned().collect()),
+            Tagged::Told(_) if self.emptied != snapshot.emptied => return None,
+            Tagged::Told(told) => told,
         };
         let listed = self.tags.iter().filter_map(|(tag, known)| {
             let digest = known.digest.as_ref()?;
@@ -222,8 +284,13 @@ impl Ledger {
         self.tags.contains_key(tag)
     }
 
-    /// Takes what the list told, read when the repository had been deleted `emptied` times.
-    pub(super) fn complete(&mut self, emptied: u64, listed: impl IntoIterator<Item = (Tag, Digest)>) {
+    /// Takes what the list told, read at `read_at` when the repository had been deleted `emptied` times.
+    pub(super) fn complete(
+        &mut self,
+        emptied: u64,
+        read_at: Instant,
+        listed: impl IntoIterator<Item = (Tag, Digest)>,
+    ) {
         if self.is_complete || self.emptied != emptied {
             return;
         }
@@ -237,234 +304,21 @@ impl Ledger {
         }
         self.tags.retain(|_, told| told.digest.is_some());
         self.is_complete = true;
+        let mut roots = Roots::default();
+        for digest in self.tags.values().filter_map(|told| self.live(told)) {
+            roots.add(digest);
+        }
+        self.roots = roots;
+        self.doubted_at = self
+            .doubted_at
+            .filter(|doubted_at| read_at < *doubted_at + SHOWS_AFTER);
     }
 
     /// How many tags and manifests are kept.
     pub(super) fn len(&self) -> usize {
-        self.tags.len() + self.manifests.len()
+        self.tags.len() + self.manifests.len() + self.unreadable.len()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::sizing::seen::{BELIEVED_FIRST, BELIEVED_MAX, GONE_AFTER};
-
-    fn digest(name: &str) -> Digest {
-        Digest::sha256(name.as_bytes())
-    }
-
-    fn tag(name: &str) -> Tag {
-        name.parse().unwrap()
-    }
-
-    fn repository() -> crate::image::RepositoryName {
-        "acme/app".parse().unwrap()
-    }
-
-    impl Ledger {
-        fn tagged(&mut self, name: &str, content: &str) {
-            self.apply(&Change::Tagged {
-                repository: repository(),
-                tag: tag(name),
-                digest: digest(content),
-            });
-        }
-
-        fn untagged(&mut self, name: &str) {
-            self.apply(&Change::Untagged {
-                repository: repository(),
-                tag: tag(name),
-            });
-        }
-
-        fn deleted(&mut self, content: &str) {
-            self.apply(&Change::Deleted {
-                repository: repository(),
-                digest: digest(content),
-            });
-        }
-
-        fn wiped(&mut self) {
-            self.apply(&Change::RepositoryDeleted {
-                repository: repository(),
-            });
-        }
-
-        fn listed(&mut self, list: &[(&str, &str)]) {
-            let list = list.iter().map(|(name, content)| (tag(name), digest(content)));
-            self.complete(self.emptied(), list);
-        }
-
-        /// The contents among `a` to `e` that are tagged as of `snapshot`.
-        fn names(&self, snapshot: &Snapshot) -> String {
-            let roots = self.roots(snapshot).unwrap();
-            ["a", "b", "c", "d", "e"]
-                .into_iter()
-                .filter(|name| roots.contains(&digest(name)))
-                .collect()
-        }
-
-        fn now(&self) -> String {
-            self.names(&self.snapshot(Instant::now()))
-        }
-    }
-
-    #[test]
-    fn an_event_wins_over_the_list_whichever_came_first() {
-        let mut ledger = Ledger::default();
-        ledger.tagged("moved", "b");
-        ledger.untagged("removed");
-        ledger.tagged("unlisted", "c");
-        ledger.listed(&[("moved", "a"), ("removed", "e"), ("old", "d")]);
-        assert_eq!(ledger.now(), "bcd");
-        ledger.tagged("old", "a");
-        ledger.untagged("unlisted");
-        assert_eq!(ledger.now(), "ab");
-    }
-
-    #[test]
-    fn a_retag_leaves_the_old_digest_only_where_another_tag_names_it() {
-        let mut ledger = Ledger::default();
-        ledger.listed(&[("v1", "a"), ("v2", "a"), ("v3", "b")]);
-        ledger.tagged("v1", "c");
-        assert_eq!(ledger.now(), "abc");
-        ledger.tagged("v2", "c");
-        assert_eq!(ledger.now(), "bc");
-    }
-
-    #[test]
-    fn a_deleted_digest_takes_every_tag_that_named_it_and_none_written_later() {
-        let mut ledger = Ledger::default();
-        ledger.tagged("told", "a");
-        ledger.listed(&[("listed", "a"), ("other", "b")]);
-        ledger.deleted("a");
-        assert_eq!(ledger.now(), "b");
-        ledger.tagged("again", "a");
-        assert_eq!(ledger.now(), "ab");
-        ledger.untagged("again");
-        assert_eq!(ledger.now(), "b", "the old tags stay gone");
-    }
-
-    #[test]
-    fn a_digest_deleted_before_or_while_the_list_is_read_is_not_listed() {
-        let mut ledger = Ledger::default();
-        ledger.deleted("a");
-        ledger.listed(&[("v1", "a"), ("v2", "b")]);
-        assert_eq!(ledger.now(), "b");
-    }
-
-    #[test]
-    fn a_deleted_repository_is_known_to_be_empty_and_a_list_under_way_is_void() {
-        let mut ledger = Ledger::default();
-        ledger.tagged("v1", "a");
-        let before = ledger.snapshot(Instant::now());
-        let emptied = ledger.emptied();
-        ledger.wiped();
-        ledger.tagged("v2", "b");
-        ledger.complete(emptied, [(tag("v3"), digest("c"))]);
-        assert!(ledger.is_complete());
-        assert_eq!(ledger.now(), "b");
-        assert_eq!(
-            ledger.roots(&before),
-            None,
-            "what else it had can't be known any more"
-        );
-    }
-
-    #[test]
-    fn a_snapshot_keeps_what_was_there_when_it_was_taken() {
-        let mut ledger = Ledger::default();
-        ledger.listed(&[("v1", "a"), ("v2", "b")]);
-        let snapshot = ledger.snapshot(Instant::now());
-        ledger.tagged("v1", "c");
-        ledger.deleted("b");
-        ledger.wiped();
-        assert_eq!(ledger.names(&snapshot), "ab");
-    }
-
-    #[test]
-    fn a_snapshot_older_than_the_list_leaves_out_what_was_written_since() {
-        let mut ledger = Ledger::default();
-        ledger.tagged("v1", "a");
-        let snapshot = ledger.snapshot(Instant::now());
-        ledger.tagged("v2", "b");
-        ledger.tagged("v1", "c");
-        ledger.listed(&[("v1", "c"), ("v2", "b"), ("v3", "d")]);
-        assert_eq!(ledger.names(&snapshot), "ad");
-        assert_eq!(ledger.now(), "bcd");
-    }
-
-    #[test]
-    fn a_manifest_is_held_or_gone_by_what_was_told_last() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        let a = digest("a");
-        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Unknown);
-        ledger.hold(&a, ledger.version());
-        let before = ledger.snapshot(now);
-        assert_eq!(ledger.presence(&a, &before), Presence::Held);
-        let asked_at = ledger.version();
-        ledger.deleted("a");
-        ledger.hold(&a, asked_at);
-        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Gone);
-        assert_eq!(ledger.presence(&a, &before), Presence::Held, "it was, then");
-        let asked_at = ledger.version();
-        ledger.tagged("v1", "a");
-        ledger.miss(&a, asked_at, now);
-        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Held);
-    }
-
-    #[test]
-    fn a_registry_that_lacks_what_was_pushed_is_believed_for_a_while_and_then_longer() {
-        let (mut ledger, mut now) = (Ledger::default(), Instant::now());
-        let a = digest("a");
-        ledger.listed(&[]);
-        ledger.tagged("v1", "a");
-        assert!(ledger.is_expected(&a));
-        let mut believed = BELIEVED_FIRST;
-        for _ in 0..12 {
-            ledger.miss(&a, ledger.version(), now);
-            // Whoever asks at the same time is told the same.
-            ledger.miss(&a, ledger.version(), now);
-            let for_now = if believed < GONE_AFTER {
-                Presence::Missing
-            } else {
-                Presence::Gone
-            };
-            for (passed, presence) in [
-                (Duration::ZERO, for_now),
-                (believed.mul_f64(0.999), for_now),
-                (believed, Presence::Unknown),
-            ] {
-                let snapshot = ledger.snapshot(now + passed);
-                assert_eq!(ledger.presence(&a, &snapshot), presence, "{passed:?}");
-                assert_eq!(ledger.tagged_presence(&a, &snapshot), presence, "{passed:?}");
-                assert_eq!(ledger.names(&snapshot), "a", "a tag names it all the same");
-                assert!(ledger.is_missed(&a) && !ledger.is_expected(&a));
-            }
-            now += believed;
-            believed = (believed * 2).min(BELIEVED_MAX);
-        }
-        assert_eq!(believed, BELIEVED_MAX);
-        ledger.hold(&a, ledger.version());
-        assert_eq!(ledger.presence(&a, &ledger.snapshot(now)), Presence::Held);
-        assert!(!ledger.is_missed(&a));
-    }
-
-    #[test]
-    fn what_was_never_pushed_and_is_not_there_is_gone_and_asked_for_now_and_then() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        let a = digest("a");
-        ledger.listed(&[("v1", "a")]);
-        assert_eq!(ledger.tagged_presence(&a, &ledger.snapshot(now)), Presence::Held);
-        ledger.miss(&a, ledger.version(), now);
-        let snapshot = ledger.snapshot(now + BELIEVED_MAX / 2);
-        assert_eq!(ledger.presence(&a, &snapshot), Presence::Gone);
-        assert_eq!(ledger.tagged_presence(&a, &snapshot), Presence::Gone);
-        assert!(!ledger.is_missed(&a));
-        let later = ledger.snapshot(now + BELIEVED_MAX);
-        assert_eq!(ledger.presence(&a, &later), Presence::Unknown);
-    }
-}
+mod tests;

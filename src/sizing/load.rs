@@ -2,21 +2,47 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 
 use tokio::time::{Instant, sleep};
 
-use super::manifests::{Call, Manifests, Unavailable};
+use super::{
+    asking::{Call, Unavailable},
+    manifests::Manifests,
+    repositories::Repository,
+    unreadable::Part,
+};
 use crate::image::{Digest, Tag};
 
 /// How far the reading has come. It belongs to whoever reads; when its deadline cuts it, the next one
 /// goes on from here, so that even a repository too large for one deadline is known in the end.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The list, and how often the repository had been deleted when it was read.
-    list: Option<(u64, Vec<Tag>)>,
+    /// The list, when it was read, and how often the repository had been deleted then.
+    list: Option<(u64, Instant, Vec<Tag>)>,
     /// What each tag names; `None` when the registry no longer has it.
     named: HashMap<Tag, Option<Digest>>,
+}
+
+impl Progress {
+    /// The tags of the list that are still to be asked for. No other is kept: what was told or answered stays so.
+    fn narrow(&mut self, repository: &Repository) -> Vec<Tag> {
+        let Some((.., list)) = &mut self.list else {
+            return Vec::new();
+        };
+        // The lock is had for each, so that nobody waits for all.
+        list.retain(|tag| !self.named.contains_key(tag) && !repository.ledger().is_told(tag));
+        let kept = list.len() + self.named.len();
+        repository.loading.store(kept, Ordering::Relaxed);
+        list.clone()
+    }
+}
+
+/// How often a tag that the registry fails at is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    One,
+    Some,
 }
 
 /// So many tags are asked for without waiting whether events name them.
@@ -55,58 +81,86 @@ impl Manifests {
             return Ok(());
         }
         let emptied = repository.ledger().emptied();
-        let list = match progress.list.take() {
-            Some((read_at, list)) if read_at == emptied => list,
-            _ => {
-                progress.named.clear();
-                self.has_listed.store(true, Ordering::Relaxed);
-                let request = || self.client.tags(&call.name);
-                // A registry whose tags can't be listed at all: not a repository without tags.
-                let tags = self.ask(call, request).await?;
-                tags.ok_or(crate::registry::RegistryError::NotFound)?
-            }
-        };
-        let open = |progress: &Progress| -> Vec<Tag> {
-            let ledger = repository.ledger();
-            let is_open = |tag: &&Tag| !progress.named.contains_key(*tag) && !ledger.is_told(tag);
-            list.iter().filter(is_open).cloned().collect()
-        };
-        if open(&progress).len() > OPEN_AT_ONCE_MAX {
+        if !matches!(progress.list, Some((deleted, ..)) if deleted == emptied) {
+            *progress = Progress::default();
+            let read_at = Instant::now();
+            progress.list = Some((emptied, read_at, self.list(call).await?));
+        }
+        // While one is left alone the number can't be had, whatever the others name.
+        for tag in progress.narrow(repository) {
+            call.readable(&Part::Tag(tag))?;
+        }
+        if progress.narrow(repository).len() > OPEN_AT_ONCE_MAX {
             quiet(call).await;
         }
-        let open = open(&progress);
-        progress.list = Some((emptied, list));
-        let mut answers = stream::iter(open)
-            .map(async |tag| {
-                let is_told = repository.ledger().is_told(&tag);
-                let digest = if is_told {
-                    None
-                } else {
-                    self.resolve(call, &tag).await?
-                };
-                Ok::<_, Unavailable>((tag, digest))
-            })
-            .buffer_unordered(self.client.concurrency());
-        while let Some((tag, digest)) = answers.try_next().await? {
-            progress.named.insert(tag, digest);
-        }
-        let Progress { named, .. } = std::mem::take(&mut *progress);
+        let open = progress.narrow(repository);
+        self.resolve_all(call, open, &mut progress.named).await?;
+        let Progress { list, named } = std::mem::take(&mut *progress);
         let named = named.into_iter().filter_map(|(tag, digest)| Some((tag, digest?)));
-        repository.ledger().complete(emptied, named);
+        let read_at = list.map_or_else(Instant::now, |(_, read_at, _)| read_at);
+        repository.ledger().complete(emptied, read_at, named);
+        repository.loading.store(0, Ordering::Relaxed);
         Ok(())
     }
 
-    /// What the tag names. Its manifest comes with the answer and is kept.
-    async fn resolve(&self, call: &Call, tag: &Tag) -> Result<Option<Digest>, Unavailable> {
+    async fn list(&self, call: &Call) -> Result<Vec<Tag>, Unavailable> {
+        self.has_listed.store(true, Ordering::Relaxed);
+        let request = || self.client.tags(&call.name);
+        // A registry whose tags can't be listed at all: not a repository without tags.
+        let tags = self.ask(call, &Part::Tags, request).await?;
+        let tags = tags.ok_or(crate::registry::RegistryError::NotFound)?;
+        call.repository.ledger().unreadable.forget(&Part::Tags);
+        Ok(tags)
+    }
+
+    /// Asks for what the tags name. Those that the registry fails at come last: what is known of the others stays.
+    async fn resolve_all(
+        &self,
+        call: &Call,
+        open: Vec<Tag>,
+        named: &mut HashMap<Tag, Option<Digest>>,
+    ) -> Result<(), Unavailable> {
+        let mut failed = Vec::new();
+        let mut answers = stream::iter(open)
+            .map(async |tag| {
+                let answer = self.resolve(call, &tag, Tries::One).await;
+                (tag, answer)
+            })
+            .buffer_unordered(self.client.concurrency());
+        while let Some((tag, answer)) = answers.next().await {
+            match answer {
+                Ok(digest) => drop(named.insert(tag, digest)),
+                Err(Unavailable::Unreadable { .. }) => failed.push(tag),
+                Err(error) => return Err(error),
+            }
+        }
+        for tag in failed {
+            let digest = self.resolve(call, &tag, Tries::Some).await?;
+            named.insert(tag, digest);
+        }
+        Ok(())
+    }
+
+    /// What the tag names, unless an event told that meanwhile. Its manifest comes with the answer and is kept.
+    async fn resolve(&self, call: &Call, tag: &Tag, tries: Tries) -> Result<Option<Digest>, Unavailable> {
+        if call.repository.ledger().is_told(tag) {
+            return Ok(None);
+        }
+        let part = Part::Tag(tag.clone());
         let request = || self.client.manifest_by_tag(&call.name, tag);
-        let Some(raw) = self.ask(call, request).await? else {
+        let answer = match tries {
+            Tries::One => self.ask_once(call, &part, request).await?,
+            Tries::Some => self.ask(call, &part, request).await?,
+        };
+        let Some(raw) = answer else {
             return Ok(None);
         };
         let digest = raw.digest.clone();
         if !self.knows(&digest) {
-            let content = self.content(call, raw).await?;
+            let content = self.content(call, &part, raw).await?;
             self.insert(digest.clone(), content);
         }
+        call.repository.ledger().unreadable.forget(&part);
         Ok(Some(digest))
     }
 }

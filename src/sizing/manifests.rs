@@ -1,29 +1,26 @@
 //! Manifests, each fetched once: from memory, else from the registry.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use quick_cache::{Weighter, sync::Cache};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    content::{Blob, Content, Parts, Reached},
-    health::{Health, PROBE_TIMEOUT},
-    ledger::Snapshot,
-    repositories::Repository,
+    asking::{Call, Unavailable},
+    content::{Blob, Content, Parts, Reached, Tree},
+    health::Health,
     seen::Presence,
+    unreadable::Part,
 };
 use crate::{
-    image::{Digest, RepositoryName},
-    registry::{Client, Disposition, Manifest, RawManifest, RegistryError, SCHEMA1_LAYER},
+    image::Digest,
+    registry::{Client, Manifest, RawManifest, RegistryError, SCHEMA1_LAYER},
 };
 
 /// How deep indexes may be nested.
@@ -41,62 +38,11 @@ const REACHED_MAX: usize = 2_000_000;
 /// After how many manifests a long sum lets others run.
 const SUM_STEP: usize = 1024;
 
-/// The first pause between two tries; it doubles.
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-
-/// The longest pause between two tries.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
-/// How long a registry that lags behind its own events is waited for: what was deleted meanwhile without an event would
-/// hold up a batch for as long.
-const LAGS_MAX: Duration = Duration::from_secs(5);
-
-/// So long before the deadline it is given up that it has a manifest in time, and noted.
-const GIVEN_UP_BEFORE: Duration = Duration::from_millis(200);
-
 /// How long a manifest is waited for that is being fetched for somebody else: it may be for a repository for which the
 /// registry hangs.
 const FETCHED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Why a number can't be had. Cheap to clone.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum Unavailable {
-    #[error("the registry is known to be down")]
-    Down,
-    #[error("the deadline has passed")]
-    Late,
-    #[error("a manifest of the image is not in the registry")]
-    Incomplete,
-    #[error("the repository was deleted meanwhile")]
-    Deleted,
-    #[error("{0}")]
-    Limit(&'static str),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-}
-
-/// One batch being sized: which repository, as of when, and until when.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) name: RepositoryName,
-    pub(super) repository: Arc<Repository>,
-    pub(super) snapshot: Snapshot,
-    pub(super) since: Instant,
-    pub(super) deadline: Instant,
-    /// Whether a request was sent for it.
-    pub(super) has_asked: AtomicBool,
-    /// Whether nobody was there to answer one.
-    pub(super) has_met_silence: AtomicBool,
-    /// The first failure that cost it a number.
-    pub(super) failure: Mutex<Option<Unavailable>>,
-}
-
 impl Call {
-    pub(super) fn fail(&self, error: Unavailable) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
-    }
-
     /// Whether the repository has the manifest, as far as is known.
     fn presence(&self, digest: &Digest, standing: Standing) -> Presence {
         match standing {
@@ -124,7 +70,7 @@ pub(super) enum Standing {
     Tagged,
     /// An index lists it, or it was pushed once: it may be gone.
     Listed,
-    /// It does not matter: only what it says is wanted.
+    /// It does not matter: only what it says is wanted, of what was pushed.
     Any,
 }
 
@@ -199,81 +145,6 @@ impl Manifests {
         self.cache.peek(digest).map_or(0, |content| content.weight())
     }
 
-    /// Asks the registry until it answers or won't; `None` when it does not have it. Goes on until it is
-    /// dropped, unless the registry asks for a pause that ends after the deadline.
-    pub(super) async fn ask<T, F>(
-        &self,
-        call: &Call,
-        request: impl Fn() -> F,
-    ) -> Result<Option<T>, Unavailable>
-    where
-        F: Future<Output = Result<T, RegistryError>>,
-    {
-        let mut backoff = BACKOFF_FIRST;
-        loop {
-            let probe = self.client.probe(&call.name, PROBE_TIMEOUT);
-            if !self.health.admits(probe).await {
-                return Err(Unavailable::Down);
-            }
-            call.has_asked.store(true, Ordering::Relaxed);
-            let answer = request().await;
-            self.health.note(&answer);
-            let error = match answer {
-                Ok(answer) => return Ok(Some(answer)),
-                Err(error) => error,
-            };
-            if error.is_silence() {
-                call.has_met_silence.store(true, Ordering::Relaxed);
-                // Whether that goes for others too: an answer to this says that it doesn't.
-                if !self.health.was_answered_since(call.since) {
-                    let probe = self.client.probe(&call.name, PROBE_TIMEOUT);
-                    self.health.note(&probe.await);
-                }
-            }
-            match error.disposition() {
-                Disposition::Gone => return Ok(None),
-                Disposition::GiveUp => return Err(error.into()),
-                Disposition::Retry { after } => {
-                    let after = after.unwrap_or_default();
-                    if call.deadline.saturating_duration_since(Instant::now()) < after {
-                        return Err(error.into());
-                    }
-                    tokio::time::sleep(after.max(backoff)).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
-            }
-        }
-    }
-
-    /// The same for a manifest that was pushed: a registry that lags behind its own events is asked again for some seconds,
-    /// and no longer than until shortly before the deadline.
-    async fn ask_for<T, F>(
-        &self,
-        call: &Call,
-        digest: &Digest,
-        request: impl Fn() -> F,
-    ) -> Result<Option<T>, Unavailable>
-    where
-        F: Future<Output = Result<T, RegistryError>>,
-    {
-        let mut backoff = BACKOFF_FIRST;
-        let last = call
-            .deadline
-            .checked_sub(GIVEN_UP_BEFORE)
-            .unwrap_or(call.deadline);
-        let until = last.min(Instant::now() + LAGS_MAX);
-        loop {
-            let answer = self.ask(call, &request).await?;
-            // It may have been deleted meanwhile, or found missing by somebody else.
-            let is_over = answer.is_some() || !call.repository.ledger().is_expected(digest);
-            if is_over || until <= Instant::now() + backoff {
-                return Ok(answer);
-            }
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
-    }
-
     /// What is known of the manifest without a request; `None` if that is too little.
     fn at_hand(&self, call: &Call, digest: &Digest, standing: Standing) -> Option<Found> {
         match call.presence(digest, standing) {
@@ -294,12 +165,18 @@ impl Manifests {
         let known = match fetched.map_or_else(|_| Err(None), |fetched| fetched.map_err(Some)) {
             Ok(known) => known,
             Err(guard) => {
+                // Whoever had the turn before may have found that it is not there.
+                if let Some(found) = self.at_hand(call, digest, standing) {
+                    return Ok(found);
+                }
                 let request = || self.client.manifest(&call.name, digest);
                 let Some(raw) = self.ask_for(call, digest, request).await? else {
                     return Ok(call.miss(digest, asked_at));
                 };
-                let content = Arc::new(self.content(call, raw).await?);
+                let part = Part::Manifest(digest.clone());
+                let content = Arc::new(self.content(call, &part, raw).await?);
                 let mut ledger = call.repository.ledger();
+                ledger.unreadable.forget(&part);
                 if standing != Standing::Tagged || ledger.is_missed(digest) {
                     ledger.hold(digest, asked_at);
                 }
@@ -332,13 +209,20 @@ impl Manifests {
     }
 
     /// What a fetched manifest says; for schema 1, with its blobs' sizes.
-    pub(super) async fn content(&self, call: &Call, raw: RawManifest) -> Result<Content, Unavailable> {
+    pub(super) async fn content(
+        &self,
+        call: &Call,
+        part: &Part,
+        raw: RawManifest,
+    ) -> Result<Content, Unavailable> {
         let parts = match raw.parse()? {
             Manifest::Image { config, layers } => {
                 Parts::image(Some(config.into()), layers.into_iter().map(Into::into))
             }
             Manifest::Index { children } => Parts::index(children.into_iter().map(Into::into)),
-            Manifest::Schema1 { layers } => Parts::image(None, self.schema1_layers(call, layers).await?),
+            Manifest::Schema1 { layers } => {
+                Parts::image(None, self.schema1_layers(call, part, layers).await?)
+            }
         };
         Ok(Content {
             bytes: raw.content.len() as u64,
@@ -348,13 +232,18 @@ impl Manifests {
 
     /// Schema 1 lists the newest layer first, which is the manifest's order and so stays, and states no size:
     /// each is asked for, once.
-    async fn schema1_layers(&self, call: &Call, layers: Vec<Digest>) -> Result<Vec<Blob>, Unavailable> {
+    async fn schema1_layers(
+        &self,
+        call: &Call,
+        part: &Part,
+        layers: Vec<Digest>,
+    ) -> Result<Vec<Blob>, Unavailable> {
         let mut seen = HashSet::new();
         let once = layers.into_iter().filter(|layer| seen.insert(layer.clone()));
         stream::iter(once.collect::<Vec<_>>())
             .map(async |digest| {
                 let size = self
-                    .ask(call, || self.client.blob_size(&call.name, &digest))
+                    .ask(call, part, || self.client.blob_size(&call.name, &digest))
                     .await?;
                 Ok(Blob::new(digest, size, SCHEMA1_LAYER.into(), false))
             })
@@ -363,42 +252,51 @@ impl Manifests {
             .await
     }
 
-    /// All manifests below `root`, itself included.
-    pub(super) async fn tree(
-        &self,
-        call: &Call,
-        root: &Digest,
-    ) -> Result<HashMap<Digest, Arc<Content>>, Unavailable> {
-        let (mut tree, mut bytes) = (HashMap::new(), 0);
-        let mut level = vec![root.clone()];
+    /// All manifests below `root`, itself included, as far as they are had by the call's deadline; and why one is not.
+    pub(super) async fn tree(&self, call: &Call, root: &Digest) -> (Tree, Option<Unavailable>) {
+        let (mut tree, mut bytes, mut failure) = (Tree::new(), 0, None);
+        let limit = |what| (Tree::new(), Some(Unavailable::Limit(what)));
+        let (mut level, mut level_standing) = (vec![root.clone()], Standing::Any);
         for _ in 0..DEPTH_MAX {
             if level.is_empty() {
-                return Ok(tree);
+                return (tree, failure);
             }
+            let standing = level_standing;
             if tree.len() + level.len() > IMAGE_MANIFESTS_MAX {
-                return Err(Unavailable::Limit("the image has too many manifests"));
+                return limit("the image has too many manifests");
             }
             let mut found = stream::iter(level)
                 .map(async |digest| {
-                    let found = self.look_up(call, &digest, Standing::Any).await?;
-                    Ok::<_, Unavailable>((digest, found.content().ok_or(Unavailable::Incomplete)?))
+                    let found = timeout_at(call.deadline, self.look_up(call, &digest, standing)).await;
+                    (digest, found.unwrap_or(Err(Unavailable::Late)))
                 })
                 .buffer_unordered(self.client.concurrency());
             let mut next = HashSet::new();
-            while let Some((digest, content)) = found.try_next().await? {
-                bytes += content.weight();
-                if bytes > IMAGE_BYTES_MAX {
-                    return Err(Unavailable::Limit("the image's manifests are too large"));
-                }
-                next.extend(content.children().cloned());
-                tree.insert(digest, content);
+            while let Some((digest, found)) = found.next().await {
+                let error = match found {
+                    Ok(Found::Content(content)) => {
+                        bytes += content.weight();
+                        if bytes > IMAGE_BYTES_MAX {
+                            return limit("the image's manifests are too large");
+                        }
+                        next.extend(content.children().cloned());
+                        tree.insert(digest, Some(content));
+                        continue;
+                    }
+                    Ok(Found::Gone) if standing == Standing::Listed => {
+                        tree.insert(digest, None);
+                        continue;
+                    }
+                    Ok(Found::Gone | Found::Missing) => Unavailable::Incomplete,
+                    Err(error) => error,
+                };
+                failure.get_or_insert(error);
             }
-            level = next
-                .into_iter()
-                .filter(|digest| !tree.contains_key(digest))
-                .collect();
+            let is_new = |digest: &Digest| !tree.contains_key(digest);
+            level = next.into_iter().filter(is_new).collect();
+            level_standing = Standing::Listed;
         }
-        Err(Unavailable::Limit("the image's indexes are nested too deep"))
+        limit("the image's indexes are nested too deep")
     }
 
     /// Everything reachable from `roots`. What the registry does not have counts nothing.

@@ -10,16 +10,20 @@
 //! - Foreign and non-distributable layers count in no size and stay in `layers`; attestations
 //!   (`platform.os` is `unknown`) count in sizes and are not in `layers`.
 //!
-//! A number that can't be had is left out. Nothing is estimated.
+//! All of it is what the registry has: what an index lists that surely isn't there, since the registry says so and nobody
+//! pushed it, or it was deleted, counts nothing in any of them, and has no layers to show.
+//!
+//! A number that can't be had is left out. Nothing is estimated. One tag or manifest that the registry fails at while it
+//! answers otherwise costs the numbers that need it, and nobody's time: it is left alone for minutes.
 //!
 //! # What it costs
 //! An event that lists its references costs no request. A manifest is fetched once, by whoever needs it
 //! first. A repository's tags are listed and looked at once, when its size is first wanted; from then on
-//! events alone move them, and its size is a sum over what is in memory.
+//! events alone move them, and its size is a sum over what is in memory. Unless it is [doubted](Change::Doubted): then all
+//! tags are looked at again.
 //!
 //! # Invariants
-//! - [`Sizing::apply`] and [`Sizing::learn`] are called in the order in which events came, and neither
-//!   waits for anything but a short lock.
+//! - [`Sizing::apply`] is called in the order in which events came, and waits for nothing but a short lock.
 //! - [`Sizing::size`] looks at the repository when it is called, not when its future is first polled: all
 //!   images of a batch see the same moment.
 //! - No lock is held across an await, but for the ones that make one of many fetch for all.
@@ -43,6 +47,8 @@ use crate::{
     webhook::{Layer, Sizes},
 };
 
+mod applied;
+mod asking;
 mod content;
 mod health;
 mod instances;
@@ -50,23 +56,29 @@ mod ledger;
 mod load;
 mod manifests;
 mod repositories;
+mod roots;
 mod seen;
+mod sums;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
+use applied::Applied;
+use asking::{Call, Unavailable};
 use content::Content;
 use health::PROBE_TIMEOUT;
 pub use health::Reach;
 use instances::{Instances, Speaker};
-use manifests::{Call, Manifests, Standing, Unavailable};
+use manifests::{Manifests, Standing};
 use repositories::Repositories;
+use sums::Sums;
 
 /// How much is kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Repositories whose tags are known; the ones not used for longest are forgotten.
     pub repositories_max: usize,
-    /// Tags and manifests' whereabouts, over all repositories. One takes about 100 bytes.
+    /// Tags and manifests' whereabouts, over all repositories. One takes about 150 bytes.
     pub entries_max: usize,
     /// Manifests' contents, in bytes.
     pub manifest_bytes_max: u64,
@@ -104,6 +116,8 @@ struct Inner {
     manifests: Manifests,
     repositories: Repositories,
     instances: Instances,
+    applied: Applied,
+    sums: Sums,
 }
 
 impl Sizing {
@@ -114,44 +128,47 @@ impl Sizing {
             manifests: Manifests::new(registry, options.manifest_bytes_max),
             repositories: Repositories::new(options.repositories_max, options.entries_max),
             instances: Instances::default(),
+            applied: Applied::default(),
+            sums: Sums::default(),
         }))
     }
 
-    /// Applies a change, in its turn among all that the registry told; a tagged push is
-    /// [`Change::Tagged`].
+    /// Applies a change, in its turn among all that the registry told; a push is [`Change::Tagged`], or [`Change::Held`]
+    /// without a tag.
     pub fn apply(&self, change: &Change) {
+        if let Change::Doubted { repository } = change {
+            self.0.repositories.doubt(repository, Instant::now());
+            return;
+        }
         let (Change::Tagged { repository, .. }
         | Change::Untagged { repository, .. }
+        | Change::Held { repository, .. }
         | Change::Deleted { repository, .. }
+        | Change::Doubted { repository }
         | Change::RepositoryDeleted { repository }) = change;
         let known = self.0.repositories.get(repository);
         known.ledger().apply(change);
         self.0.repositories.weigh(&known);
     }
 
-    /// Takes what an event tells of a pushed manifest, with or without a tag, so that it need not be asked
-    /// for: that the repository has it and, where `references` tell, what it holds.
+    /// The same of an event of that id, unless it was applied a while ago. The registry sends one again when the answer
+    /// came late; to delete a tag once more that was pushed meanwhile would be wrong.
+    pub fn apply_once(&self, event_id: &str, change: &Change) {
+        if self.0.applied.is_news(event_id) {
+            self.apply(change);
+        }
+    }
+
+    /// Takes what an event tells of what a manifest holds, where `references` tell, so that it need not be asked for. That
+    /// is so in any repository and at any time; that this one has it now is [`Change::Held`].
     pub fn learn(
         &self,
-        repository: &RepositoryName,
         digest: &Digest,
         media_type: MediaType,
         manifest_size: u64,
         references: &[Reference],
     ) {
-        self.hold(repository, digest);
         self.0.learn(digest, media_type, manifest_size, references);
-    }
-
-    /// Takes note that a manifest was pushed, and so is in the repository, whatever was known of it before.
-    pub fn hold(&self, repository: &RepositoryName, digest: &Digest) {
-        let known = self.0.repositories.get(repository);
-        {
-            let mut ledger = known.ledger();
-            let version = ledger.version();
-            ledger.hold(digest, version);
-        }
-        self.0.repositories.weigh(&known);
     }
 
     /// Takes note of which process of the registry speaks, before what it says is applied.
@@ -209,7 +226,11 @@ impl Sizing {
             );
         }
         let known = inner.repositories.get(repository);
-        let snapshot = known.ledger().snapshot(Instant::now());
+        let snapshot = {
+            let mut ledger = known.ledger();
+            ledger.reopen_if_doubted();
+            ledger.snapshot(Instant::now())
+        };
         let call = Call {
             name: repository.clone(),
             repository: known,
@@ -238,11 +259,7 @@ impl Inner {
         if images.is_empty() {
             return Vec::new();
         }
-        let of_images = join_all(
-            images
-                .iter()
-                .map(|image| by_deadline(call, self.image(call, image))),
-        );
+        let of_images = join_all(images.iter().map(|image| self.image(call, image)));
         let of_repository = self.repository(call, images);
         let (of_images, of_repository) = join(of_images, of_repository).await;
         self.repositories.weigh(&call.repository);
@@ -250,35 +267,49 @@ impl Inner {
         of_images
             .into_iter()
             .zip(of_repository)
-            .map(|(image, repository_size)| {
-                let (image_size, layers) = image.unzip();
-                Sizes {
-                    image_size,
-                    layers: layers.unwrap_or_default().into(),
-                    repository_size,
-                }
+            .map(|((image_size, layers), repository_size)| Sizes {
+                image_size,
+                layers: layers.unwrap_or_default().into(),
+                repository_size,
             })
             .collect()
     }
 
-    async fn image(&self, call: &Call, image: &ImageToSize) -> Result<(u64, Vec<Layer>), Unavailable> {
+    /// The image's size and its layers, each if it is had by the call's deadline.
+    async fn image(&self, call: &Call, image: &ImageToSize) -> (Option<u64>, Option<Vec<Layer>>) {
         let told = Content::from_event(image.media_type, image.manifest_size, &image.references);
-        let sizes = match told {
-            Some(content) => content::single_image_sizes(&content),
-            None => content::image_sizes(&image.digest, &self.manifests.tree(call, &image.digest).await?),
+        let (sizes, failure) = if let Some(content) = told {
+            (content::single_image_sizes(&content), None)
+        } else {
+            let (tree, failure) = self.manifests.tree(call, &image.digest).await;
+            (content::image_sizes(&image.digest, &tree), failure)
         };
-        sizes.ok_or(Unavailable::Incomplete)
+        if sizes.0.is_none() || sizes.1.is_none() {
+            call.fail(failure.unwrap_or(Unavailable::Incomplete));
+        }
+        sizes
     }
 
     /// The repository's size with each of the images.
     async fn repository(&self, call: &Call, images: &[ImageToSize]) -> Vec<Option<u64>> {
         let tagged = async {
             self.manifests.load(call).await?;
-            let roots = call.repository.ledger().roots(&call.snapshot);
-            let roots = roots.ok_or(Unavailable::Deleted)?;
-            self.manifests.reach(call, roots, Standing::Tagged).await
+            let count = match call.snapshot.roots() {
+                Some(roots) => roots.len(),
+                None => call.repository.ledger().tag_count().unwrap_or_default(),
+            };
+            let place = self.sums.place(count).await;
+            let roots = if let Some(roots) = call.snapshot.roots() {
+                roots.iter().cloned().collect()
+            } else {
+                let roots = call.repository.ledger().roots(&call.snapshot);
+                roots.ok_or(Unavailable::Deleted)?
+            };
+            let tagged = self.manifests.reach(call, roots, Standing::Tagged).await?;
+            Ok((place, tagged))
         };
-        let Some(tagged) = by_deadline(call, tagged).await else {
+        // The place is had until the sum is let go.
+        let Some((_place, tagged)) = by_deadline(call, tagged).await else {
             return vec![None; images.len()];
         };
         let tagged_size = tagged.total();

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use tokio::time::Instant;
+
 use super::{ledger::Ledger, load::Progress};
 use crate::image::RepositoryName;
 
@@ -17,6 +19,8 @@ pub(super) struct Repository {
     ledger: Mutex<Ledger>,
     /// Held by whoever reads the list of tags.
     pub(super) load: tokio::sync::Mutex<Progress>,
+    /// Tags that the reading keeps.
+    pub(super) loading: AtomicUsize,
     used_at: AtomicU64,
     weight: AtomicUsize,
 }
@@ -71,6 +75,19 @@ impl Repositories {
         self.by_name().get(name).map(Arc::clone)
     }
 
+    /// Forgets what is known of the repository, whose tags may all name something else since `now`. What is being sized
+    /// goes on. One that is not in memory is asked for anyway.
+    pub(super) fn doubt(&self, name: &RepositoryName, now: Instant) {
+        if let Some(known) = self.by_name().get_mut(name) {
+            let used_at = known.used_at.load(Ordering::Relaxed);
+            *known = Arc::new(Repository {
+                ledger: Mutex::new(Ledger::doubted(now)),
+                used_at: AtomicU64::new(used_at),
+                ..Repository::default()
+            });
+        }
+    }
+
     /// Forgets all.
     pub(super) fn clear(&self) {
         self.by_name().clear();
@@ -79,7 +96,7 @@ impl Repositories {
 
     /// Takes note of how much the repository keeps now.
     pub(super) fn weigh(&self, repository: &Repository) {
-        let weight = repository.ledger().len();
+        let weight = repository.ledger().len() + repository.loading.load(Ordering::Relaxed);
         let before = repository.weight.swap(weight, Ordering::Relaxed);
         if weight <= before {
             return;
@@ -116,6 +133,12 @@ impl Repositories {
             by_name.retain(|_, repository| Some(repository.used_at.load(Ordering::Relaxed)) > last_forgotten);
         }
         self.entries.store(entries, Ordering::Relaxed);
+    }
+
+    /// Tags and manifests that are counted.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
     }
 
     fn by_name(&self) -> MutexGuard<'_, HashMap<RepositoryName, Arc<Repository>>> {

@@ -58,6 +58,8 @@ mod letters;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod moves;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod own_states;

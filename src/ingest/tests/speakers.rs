@@ -1,6 +1,7 @@
 //! Which process of the registry speaks, and whether it is heard.
 
 use super::*;
+use crate::{push::Notice, telemetry::labels::EventVerdict};
 
 #[tokio::test]
 async fn it_is_told_which_process_of_the_registry_speaks() {
@@ -32,4 +33,28 @@ fn what_another_registry_tells_is_not_heard() {
     let body = envelope(&[pull("theirs"), pull("ours")]);
     judge::judge(body.as_bytes(), &filter, &intake, now()).unwrap();
     assert_eq!(*intake.0.heard_from.lock().unwrap(), ["of ours"]);
+}
+
+#[test]
+fn what_is_pushed_and_deleted_by_another_name_casts_doubt_on_its_repository_alone() {
+    let filter = Filter::new(filter::Options {
+        accept_hosts: vec!["ours".to_owned()],
+        ..everything()
+    });
+    let intake = FakeIntake::default();
+    let by_another_name = |event: String| event.replacen('{', r#"{"request":{"host":"theirs"},"#, 1);
+    let delete = r#"{"id":"d","action":"delete","target":{"repository":"acme/app","tag":"1"}}"#.to_owned();
+    let blob = event("acme/app", "").replace("image.manifest.v1+json", "image.layer.v1.tar");
+    let pull = event("acme/app", "").replace("push", "pull");
+    let events = [event("acme/app", "1"), delete, blob, pull, event("Invalid", "1")];
+    let body = envelope(&events.map(by_another_name));
+    let judged = judge::judge(body.as_bytes(), &filter, &intake, now()).unwrap();
+    let doubted = Item::Change(Notice {
+        event_id: String::new(),
+        change: Change::Doubted {
+            repository: "acme/app".parse().unwrap(),
+        },
+    });
+    assert_eq!(judged.items, [doubted.clone(), doubted]);
+    assert_eq!(judged.tally, [(EventVerdict::Ignored, "accept_hosts", 5)]);
 }

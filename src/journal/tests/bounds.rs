@@ -188,8 +188,7 @@ fn more_than_may_wait_is_refused() {
 fn changes_take_their_part_of_what_may_wait() {
     let hand = open(&Faulty::new());
     let changes = || vec![Item::Change(change()); inbox::WAITING_BYTES_MAX / 2 / inbox::CHANGE_BYTES];
-    let answers =
-        [changes(), changes(), vec![Item::Change(change())]].map(|items| hand.journal.append(items));
+    let answers = [changes(), changes(), changes()].map(|items| hand.journal.append(items));
     let told = answers.map(FutureExt::now_or_never);
     assert!(
         matches!(told, [None, None, Some(Err(AppendError::Busy { .. }))]),
@@ -209,7 +208,7 @@ fn how_long_nothing_has_been_answered_is_known_whoever_gives_up_waiting() {
     let second = hand.journal.append(vec![Item::Push(push(2))]);
     assert_eq!(still(&hand), Some(7));
     // One that is refused is no answer of the disk's.
-    let large = vec![Item::Change(change()); inbox::WAITING_BYTES_MAX / inbox::CHANGE_BYTES];
+    let large = vec![Item::Change(change()); inbox::WAITING_BYTES_MAX.div_ceil(inbox::CHANGE_BYTES)];
     assert!(hand.journal.append(large).now_or_never().is_some());
     assert_eq!(still(&hand), Some(7));
     hand.turn();

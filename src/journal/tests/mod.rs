@@ -21,7 +21,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     image::{Digest, MediaType, RepositoryName},
-    push::{EndpointId, Reference},
+    push::{Change, EndpointId, Reference},
 };
 
 mod bounds;
@@ -292,9 +292,12 @@ fn owed(durable: &Durable) -> Owed {
     }
 }
 
-fn change() -> Change {
-    Change::RepositoryDeleted {
-        repository: "acme/app".parse().unwrap(),
+fn change() -> Notice {
+    Notice {
+        event_id: String::new(),
+        change: Change::RepositoryDeleted {
+            repository: "acme/app".parse().unwrap(),
+        },
     }
 }
 

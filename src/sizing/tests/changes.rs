@@ -153,7 +153,7 @@ async fn what_was_pushed_and_comes_within_the_deadline_is_waited_for() {
     let bench = Bench::start().await;
     let child = Made::image(("x", 5), &[]);
     let index = Made::index(&[(&child, "linux")]);
-    bench.sizing.hold(&repository(), &child.digest);
+    bench.sizing.apply(&held(&child.digest));
     bench.push("new", &index);
     bench.fake.remove(&repository(), &index.digest);
     let sizes = bench.size(pushed(&index));
@@ -196,7 +196,7 @@ async fn a_registry_that_lags_once_is_asked_again_after_a_while() {
     let index = Made::index(&[(&child, "linux")]);
     bench.push("known", &known);
     bench.size(pushed(&known)).await;
-    bench.sizing.hold(&repository(), &child.digest);
+    bench.sizing.apply(&held(&child.digest));
     bench.push("new", &index);
     // One of what was pushed, and then the other, is not there yet.
     for lagging in [&index, &child] {
@@ -370,4 +370,107 @@ async fn the_first_process_that_is_heard_has_all_asked_for_anew_only_if_tags_wer
         Some(6 + known.bytes() + lost.bytes()),
         "what was told is kept"
     );
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_moves_nothing() {
+    let bench = Bench::start().await;
+    let (old, new) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("kept", &old);
+    bench.push("v1", &old);
+    bench.size(pushed(&old)).await;
+    bench.fake.put(&repository(), &new);
+    bench.sizing.apply_once("quiet", &tagged("v2", &old.digest));
+    bench.sizing.apply_once("gone", &untagged("v1"));
+    for tag in ["v1", "v2"] {
+        bench.sizing.apply(&tagged(tag, &new.digest));
+    }
+    let size = async || bench.size(pushed(&old)).await.repository_size;
+    let both = Some(6 + old.bytes() + new.bytes());
+    assert_eq!(size().await, both);
+    bench.sizing.apply_once("gone", &untagged("v1"));
+    bench.sizing.apply_once("quiet", &tagged("v2", &old.digest));
+    assert_eq!(size().await, both);
+    // Another one does.
+    bench.sizing.apply_once("gone, then", &untagged("v1"));
+    bench.sizing.apply_once("again", &untagged("v2"));
+    assert_eq!(size().await, Some(1 + old.bytes()));
+}
+
+#[tokio::test]
+async fn a_repository_that_is_doubted_is_asked_for_anew_and_no_other() {
+    let bench = Bench::start().await;
+    let (known, lost) = with_a_tag_that_no_event_told(&bench).await;
+    bench.fake.put(&other(), &known);
+    bench.fake.tag(&other(), "v1", &known.digest);
+    let elsewhere = async || {
+        let images = vec![pushed(&known)];
+        bench.sizing.size(&other(), images, soon()).await[0].repository_size
+    };
+    let size = async || bench.size(pushed(&known)).await.repository_size;
+    let (one, both) = (Some(1 + known.bytes()), Some(6 + known.bytes() + lost.bytes()));
+    assert_eq!(elsewhere().await, one);
+    bench.sizing.apply(&Change::Doubted {
+        repository: repository(),
+    });
+    bench.fake.take_asked();
+    assert_eq!(elsewhere().await, one);
+    assert_eq!(bench.fake.calls(), 0);
+    assert_eq!(size().await, both);
+
+    // The list may have come too early: the event comes before its tag is written.
+    let late = Made::image(("late", 7), &[]);
+    bench.fake.put(&repository(), &late);
+    bench.fake.tag(&repository(), "late", &late.digest);
+    bench.fake.untag(&repository(), "lost");
+    bench.sizing.apply(&untagged("lost"));
+    pass(Duration::from_secs(5)).await;
+    let all = Some(8 + known.bytes() + late.bytes());
+    assert_eq!(size().await, all);
+    bench.fake.take_asked();
+    assert_eq!(size().await, all);
+    assert_eq!(bench.fake.calls(), 0, "and no longer");
+}
+
+#[tokio::test]
+async fn a_sum_over_many_tags_waits_for_its_place_and_one_over_few_does_not() {
+    let bench = Bench::start().await;
+    let few = Made::image(("c", 1), &[]);
+    bench.sizing.apply(&Change::RepositoryDeleted {
+        repository: repository(),
+    });
+    bench.push("v1", &few);
+    let many: Vec<_> = (0..1_001).map(|number| digest_of(&format!("{number}"))).collect();
+    for (number, digest) in many.iter().enumerate() {
+        bench.sizing.apply(&Change::Tagged {
+            repository: other(),
+            tag: format!("v{number}").parse().unwrap(),
+            digest: digest.clone(),
+        });
+
+        bench.fake.tag(&other(), &format!("v{number}"), digest);
+    }
+    let sums = &bench.sizing.0.sums;
+    let places = [sums.place(usize::MAX).await, sums.place(usize::MAX).await];
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let large = bench.sizing.size(&other(), vec![pushed(&few)], deadline);
+    assert_eq!(large.await[0].repository_size, None);
+    let asked = bench.fake.take_asked();
+    let is_of_a_tag = |asked: &registry::fake::Asked| {
+        many.iter()
+            .any(|digest| asked.path.ends_with(&digest.to_string()))
+    };
+    assert!(!asked.iter().any(is_of_a_tag), "it waits");
+    let small = bench.size(pushed(&few)).await;
+    assert_eq!(small.repository_size, Some(1 + few.bytes()));
+    drop(places);
+    bench
+        .sizing
+        .size(
+            &other(),
+            vec![pushed(&few)],
+            Instant::now() + Duration::from_secs(2),
+        )
+        .await;
+    assert!(bench.fake.take_asked().iter().any(is_of_a_tag));
 }

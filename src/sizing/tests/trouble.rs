@@ -1,6 +1,7 @@
 //! Registries that fail, refuse, are slow, or are down.
 
 use super::*;
+use crate::sizing::unreadable::LEFT_ALONE_FIRST;
 
 #[tokio::test]
 async fn a_list_that_is_said_to_go_on_elsewhere_is_read_at_the_registry() {
@@ -98,13 +99,12 @@ async fn a_reading_cut_by_its_deadline_is_taken_up_where_it_was() {
     }
     let image = Made::image(("c0", 1), &[]);
     // From the eleventh tag on nothing is answered, once.
-    bench.fake.hook(|asked| match asked.path.as_str() {
-        path if path.ends_with("/manifests/v10") => Some(respond(503, &[], "")),
-        _ => None,
-    });
+    bench.fake.hang_at("/v2/acme/app/manifests/v10");
     let first = bench.size_by(pushed_with_references(&image), 500).await;
     assert_eq!(first.repository_size, None);
-    bench.fake.hook(|_| None);
+    let entries = bench.sizing.0.repositories.entries();
+    assert!(entries >= 20, "{entries}: what was read so far is in the account");
+    bench.fake.hang_at("");
     bench.fake.take_asked();
     let second = bench.size(pushed_with_references(&image)).await;
     assert_eq!(second.repository_size, Some(expected));
@@ -213,4 +213,126 @@ async fn a_manifest_that_hangs_for_one_repository_is_fetched_for_another() {
         sizes = sizes => sizes,
     };
     assert_eq!(sizes[0].image_size, Some(30));
+}
+
+/// That path is answered with 500, and all others as ever.
+fn failing(path: String) -> impl Fn(&registry::fake::Asked) -> Option<registry::fake::Answer> {
+    move |asked| (asked.path == path).then(|| respond(500, &[], r#"{"errors":[{"code":"UNKNOWN"}]}"#))
+}
+
+#[tokio::test]
+async fn a_tag_that_the_registry_fails_at_costs_its_repositorys_number_and_nobodys_time() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    let mut all = 1 + image.bytes();
+    for number in 0..20_u64 {
+        let other = Made::image((&format!("c{number}"), 2), &[]);
+        bench.fake.put(&repository(), &other);
+        bench
+            .fake
+            .tag(&repository(), &format!("v{number:02}"), &other.digest);
+        all += 2 + other.bytes();
+    }
+    bench.push("new", &image);
+    bench.fake.hook(failing("/v2/acme/app/manifests/v03".to_owned()));
+    let began = Instant::now();
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+
+    bench.fake.take_asked();
+    let began = Instant::now();
+    let sizes = bench.size(pushed(&image)).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(bench.fake.calls(), 0, "it is left alone");
+
+    bench.fake.hook(|_| None);
+    pass(LEFT_ALONE_FIRST).await;
+    assert_eq!(bench.size(pushed(&image)).await.repository_size, Some(all));
+    assert_eq!(bench.fake.calls(), 1, "what the others name was kept");
+}
+
+#[tokio::test]
+async fn a_tag_that_the_registry_fails_at_counts_as_soon_as_it_is_pushed() {
+    let bench = Bench::start().await;
+    let (image, new) = (Made::image(("c", 1), &[]), Made::image(("x", 5), &[]));
+    bench.push("v1", &image);
+    bench.fake.tag(&repository(), "broken", &image.digest);
+    bench
+        .fake
+        .hook(failing("/v2/acme/app/manifests/broken".to_owned()));
+    assert_eq!(bench.size(pushed(&image)).await.repository_size, None);
+    bench.push("broken", &new);
+    let both = Some(6 + image.bytes() + new.bytes());
+    assert_eq!(bench.size(pushed(&new)).await.repository_size, both);
+}
+
+#[tokio::test]
+async fn a_manifest_that_the_registry_fails_at_is_left_alone_until_it_is_pushed_again() {
+    let bench = Bench::start().await;
+    let (child, other) = (Made::image(("x", 5), &[]), Made::image(("c", 1), &[]));
+    let index = Made::index(&[(&child, "linux")]);
+    bench.fake.put(&repository(), &child);
+    bench.push("other", &other);
+    bench.push("v1", &index);
+    bench
+        .fake
+        .hook(failing(format!("/v2/acme/app/manifests/{}", child.digest)));
+    for calls in [None, Some(0)] {
+        let began = Instant::now();
+        let sizes = bench.size(pushed(&index)).await;
+        assert_eq!((sizes.image_size, sizes.repository_size), (None, None));
+        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+        let asked = bench.fake.take_asked();
+        assert!(calls.is_none_or(|calls| asked.len() == calls), "{asked:?}");
+    }
+    let sizes = bench.size(pushed(&other)).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+    bench.fake.hook(|_| None);
+    bench.sizing.apply(&held(&child.digest));
+    let all = Some(6 + child.bytes() + index.bytes() + other.bytes());
+    let sizes = bench.size(pushed(&index)).await;
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(5), all));
+}
+
+#[tokio::test]
+async fn a_registry_whose_storage_is_away_is_waited_for_although_it_is_there() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    bench.fake.tag(&repository(), "v2", &image.digest);
+    let back = Instant::now() + Duration::from_secs(4);
+    bench.fake.hook(move |asked| {
+        let is_away = Instant::now() < back && asked.path != "/v2/";
+        is_away.then(|| respond(500, &[], ""))
+    });
+    let sizes = bench.size(pushed(&image)).await;
+    let size = Some(1 + image.bytes());
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), size));
+}
+
+#[tokio::test]
+async fn many_tags_that_the_registry_fails_at_cost_nobodys_time_either() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("new", &image);
+    for number in 0..200 {
+        bench
+            .fake
+            .tag(&repository(), &format!("old{number}"), &image.digest);
+    }
+    bench.fake.hook(|asked| {
+        let is_old = asked.path.starts_with("/v2/acme/app/manifests/old");
+        is_old.then(|| respond(500, &[], ""))
+    });
+    for (longest_ms, most) in [(8_000, 900), (150, 0)] {
+        let began = Instant::now();
+        let sizes = bench.size(pushed(&image)).await;
+        assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), None));
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(longest_ms), "{took:?}");
+        let asked = bench.fake.take_asked().len();
+        assert!(asked <= most, "{asked}");
+    }
 }
