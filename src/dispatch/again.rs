@@ -14,7 +14,7 @@
 //! looked for when the set is counted, and again right before each is sent.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -31,7 +31,7 @@ use super::{
     letters::{LettersError, Refused, Run},
     newer::Newer,
     redeliver::{Redelivered, SendAgainError, letter_of},
-    replay::Gate,
+    replay::{Gate, Leave},
 };
 use crate::{
     catalog::Reader,
@@ -50,7 +50,7 @@ const LOOKED_AT_ONCE: usize = 1_000;
 /// The wait while somebody else sends to the endpoint by hand, or files can't be read.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
-/// So often in a row what is to be sent can't be read before the rest is let go of.
+/// So often in a row what is to be sent can't be read before it is let go of, and so is the rest if the next can't either.
 const READS_MAX: u32 = 60;
 
 /// After so many failures of the endpoint in a row, what doesn't count against it is not sent again.
@@ -151,6 +151,25 @@ impl Again {
         first
     }
 
+    /// Whether something of it was asked for by somebody who decides over the endpoint.
+    fn is_decided(&self, endpoint: &EndpointId) -> bool {
+        let lines = self.lines();
+        let line = lines.get(endpoint);
+        line.is_some_and(|line| {
+            line.values()
+                .any(|(_, authority)| *authority == Authority::Endpoint)
+        })
+    }
+
+    /// What goes next by that leave: an endpoint that is tried for once is tried for those who decide over it.
+    fn next(&self, endpoint: &EndpointId, leave: Leave) -> Option<(Place, (Order, Authority))> {
+        let lines = self.lines();
+        let mut line = lines.get(endpoint)?.iter();
+        let next =
+            line.find(|(_, (_, authority))| leave == Leave::Healthy || *authority == Authority::Endpoint);
+        next.map(|(place, how)| (*place, *how))
+    }
+
     fn done(&self, endpoint: &EndpointId, place: &Place) {
         if let Some(line) = self.lines().get_mut(endpoint) {
             line.remove(place);
@@ -222,7 +241,13 @@ impl Dispatcher {
         if run == Run::Dry || items.is_empty() {
             return Ok(counted);
         }
-        for endpoint in again.add(items, order, authority)? {
+        let decided = items.iter().map(|(endpoint, _)| endpoint);
+        let decided = decided.filter(|endpoint| authority.over(endpoint) == Authority::Endpoint);
+        let decided: BTreeSet<EndpointId> = decided.cloned().collect();
+        let begun = again.add(items, order, authority)?;
+        // Also for lines that are there, which may wait.
+        self.0.replays.asked(decided.into_iter().collect());
+        for endpoint in begun {
             let line = self.clone().run_line(endpoint);
             self.0.parts.tasks.spawn("redelivery", line);
         }
@@ -346,9 +371,6 @@ impl Dispatcher {
     async fn run_line(self, endpoint: EndpointId) {
         let (tasks, again) = (&self.0.parts.tasks, &self.0.again);
         let (mut tally, mut unread, mut in_vain) = (Tally::default(), 0, 0);
-        if let Some((_, (_, Authority::Endpoint))) = again.first(&endpoint) {
-            self.0.replays.asked(vec![endpoint.clone()]);
-        }
         let why = loop {
             if again.first(&endpoint).is_none() {
                 break None;
@@ -356,15 +378,15 @@ impl Dispatcher {
             let gate = tokio::select! {
                 biased;
                 () = tasks.hard().cancelled() => Gate::Stopping,
-                gate = self.wait_for_endpoint(&endpoint) => gate,
+                gate = self.wait_for_endpoint(&endpoint, || again.is_decided(&endpoint)) => gate,
             };
             let leave = match gate {
                 Gate::Open(leave) => leave,
                 Gate::Closed => break Some("the endpoint is gone, or disabled"),
                 Gate::Stopping => break Some("shipbell stops"),
             };
-            let Some((place, (order, authority))) = again.first(&endpoint) else {
-                break None;
+            let Some((place, (order, authority))) = again.next(&endpoint, leave) else {
+                continue;
             };
             let sent = tokio::select! {
                 biased;
@@ -381,6 +403,8 @@ impl Dispatcher {
                     self.complain(error);
                     Some(BUSY_WAIT)
                 }
+                // Perhaps it is this one that can't, and none else.
+                Err(SendAgainError::Letters(_) | SendAgainError::History(_)) if unread == READS_MAX => None,
                 Err(SendAgainError::Letters(_) | SendAgainError::History(_)) => {
                     break Some("they can't be read");
                 }
@@ -394,7 +418,8 @@ impl Dispatcher {
                 let _ = tasks.soft().run_until_cancelled(sleep(wait)).await;
                 continue;
             }
-            unread = 0;
+            let is_unread = matches!(sent, Err(SendAgainError::Letters(_) | SendAgainError::History(_)));
+            unread = if is_unread { unread + 1 } else { 0 };
             again.done(&endpoint, &place);
             tally.add(&sent);
             in_vain = match &sent {

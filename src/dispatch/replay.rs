@@ -227,7 +227,8 @@ impl Dispatcher {
         if self.next_letter(id).await?.is_none() {
             return Ok(false);
         }
-        let (gate, endpoint) = (self.wait_for_endpoint(id).await, self.0.parts.endpoints.get(id));
+        let gate = self.wait_for_endpoint(id, || true).await;
+        let endpoint = self.0.parts.endpoints.get(id);
         if gate == Gate::Stopping {
             return Ok(false);
         }
@@ -402,8 +403,9 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Waits until a letter may be sent to the endpoint.
-    pub(super) async fn wait_for_endpoint(&self, id: &EndpointId) -> Gate {
+    /// Waits until something may be sent to the endpoint that it isn't owed. Only for those who `decide` over it is one tried
+    /// that fails.
+    pub(super) async fn wait_for_endpoint(&self, id: &EndpointId, decide: impl Fn() -> bool + Sync) -> Gate {
         let parts = &self.0.parts;
         let (mut states, mut asked) = (parts.states.changes(), self.0.replays.changed.subscribe());
         loop {
@@ -421,6 +423,7 @@ impl Dispatcher {
                     return Gate::Open(Leave::Healthy);
                 }
                 State::Held => None,
+                _ if !decide() => None,
                 State::Failing | State::Paused | State::Ignored => {
                     if self.0.replays.take_asked(id) {
                         return Gate::Open(Leave::Once);

@@ -158,7 +158,11 @@ impl Turns {
         let least = self.per_host.saturating_mul(2);
         let has_room = |waiting: &AtomicUsize, free: usize, most: usize| {
             // What a host may always have is no reason to fill all there is.
-            let least = if free > most / 8 { least.min(most / 4) } else { 0 };
+            let least = if free > most / 8 {
+                least.min((most / 4).max(1))
+            } else {
+                0
+            };
             waiting.load(Ordering::Acquire) < (free / SHARE).max(least)
         };
         let failing = self.failing.load(Ordering::Acquire);

@@ -3,7 +3,10 @@
 
 use std::{fmt, sync::Arc};
 
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{
+    DefaultHashBuilder, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 use regex_automata::{
     Input,
     meta::{Config, Regex},
@@ -41,7 +44,20 @@ impl Weighter<Arc<[String]>, Arc<Regex>> for Bytes {
 
 impl Kept {
     fn within(bytes_max: u64) -> Self {
-        Self(Arc::new(Cache::with_weighter(KEPT, bytes_max, Bytes)))
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(KEPT)
+            .weight_capacity(bytes_max)
+            // Of several, each would keep nothing that is larger than its part.
+            .shards(1)
+            .build();
+        let cache = options.map_or_else(
+            |_| Cache::with_weighter(KEPT, bytes_max, Bytes),
+            |options| {
+                let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+                Cache::with_options(options, Bytes, hasher, lifecycle)
+            },
+        );
+        Self(Arc::new(cache))
     }
 }
 
@@ -105,7 +121,10 @@ enum Unusable {
 fn compile(patterns: &[String], bytes_max: usize) -> Result<Regex, Unusable> {
     let globs = patterns.iter().filter_map(|text| parse(text).ok());
     let texts: Vec<_> = globs.map(|glob| glob.regex().to_owned()).collect();
-    let config = Config::new().nfa_size_limit(Some(bytes_max)).hybrid(false);
+    let config = Config::new()
+        .nfa_size_limit(Some(bytes_max))
+        .hybrid(false)
+        .dfa(false);
     // As the library itself has them.
     let syntax = syntax::Config::new().utf8(false).dot_matches_new_line(true);
     let compiled = Regex::builder()

@@ -72,7 +72,13 @@ impl Backlog {
             let before = std::mem::replace(before, record.sequence.get());
             Some(record.len(before))
         });
-        self.records.reserve_exact(lengths.sum());
+        let all = lengths.sum();
+        if self.records.is_empty() {
+            self.records.reserve_exact(all);
+        } else {
+            // They may come in many parts.
+            self.records.reserve(all);
+        }
     }
 
     /// Adds a push to the open window. Its sequence number is higher than all before.

@@ -225,14 +225,16 @@ impl Endpoints {
     /// Who owes a push of `tag` in `repository`: the operator's that want it, then the repository's own.
     #[must_use]
     pub fn owing(&self, repository: &RepositoryName, tag: Option<&Tag>) -> Vec<EndpointId> {
-        let set = self.read();
-        let own = set.by_id.get(&EndpointId::Repository(repository.clone()));
-        set.named
-            .iter()
-            .chain(own)
-            .filter(|endpoint| endpoint.wants(repository, tag))
-            .map(|endpoint| endpoint.id.clone())
-            .collect()
+        let wants = |endpoint: &&Arc<Endpoint>| endpoint.wants(repository, tag);
+        let (mut owing, own) = {
+            let set = self.read();
+            let own = set.by_id.get(&EndpointId::Repository(repository.clone()));
+            let named = set.named.iter().filter(wants).map(|endpoint| endpoint.id.clone());
+            (named.collect::<Vec<_>>(), own.cloned())
+        };
+        // Its patterns may have to be compiled first: nobody waits for that.
+        owing.extend(own.iter().filter(wants).map(|endpoint| endpoint.id.clone()));
+        owing
     }
 
     /// The endpoints that want pushes of `repository`, whatever the tag.

@@ -96,7 +96,7 @@ true
 {{- $letters := include "shipbell.bytes" ($delivery.dead_letters_max | default "1GiB") -}}
 {{- $history := include "shipbell.bytes" ($delivery.history_max | default "1GiB") -}}
 {{- if and $journal $letters $history -}}
-{{- printf "%.0f" (addf $journal $letters (mulf 3 $history) (mulf 64 1048576)) -}}
+{{- printf "%.0f" (addf $journal $letters (mulf 3 $history) (mulf 320 1048576)) -}}
 {{- end -}}
 {{- end }}
 

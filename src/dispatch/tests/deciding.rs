@@ -96,3 +96,45 @@ async fn their_letters_wait_for_an_operators_endpoint_that_fails() {
     stage.wait_for_letters(0).await;
     stage.stop().await;
 }
+
+#[tokio::test]
+async fn their_sets_wait_for_an_operators_endpoint_that_fails_and_those_of_who_decides_do_not() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = with_letters(&folder, &hook, UNPACED, &["1", "2", "3", "4"]).await;
+    let (before, dispatcher, ci) = (hook.came().len(), &stage.dispatcher, named("ci"));
+    stage.happens(&ci, Verdict::Failed { retry_after: None });
+    hook.answer(503);
+    let set = async |numbers: &[u64], authority| {
+        let past = |number: &u64| Past {
+            journal: None,
+            sequence: sequence(*number),
+            endpoint: named("ci"),
+        };
+        let past = numbers.iter().map(past).collect();
+        let again = dispatcher.redeliver_all(past, Order::KeepNewest, Run::Real, authority);
+        assert_eq!(again.await.unwrap().again, numbers.len() as u64);
+    };
+    set(&[1, 2], Authority::Repositories).await;
+    // An attempt is due, and the endpoint is owed nothing.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_hours(2)).await;
+    tokio::time::resume();
+    again(&stage, 4, Authority::Repositories).await;
+    assert_eq!(hook.images().split_off(before), ["acme/app:4"]);
+    // Behind theirs, and it goes all the same.
+    set(&[3], Authority::Endpoint).await;
+    let came = hook.wait_for(before + 2).await;
+    assert_eq!(came.last().unwrap().image, "acme/app:3");
+    let is_over = async || !dispatcher.is_sent_again(None, sequence(3), &named("ci"));
+    eventually("it was sent once", is_over).await;
+    hook.answer(200);
+    dispatcher
+        .0
+        .parts
+        .states
+        .happen(&ci, Event::Enabled, "by the test");
+    stage.wait_for_letters(2).await;
+    let images = hook.images().split_off(before + 2);
+    assert_eq!(images, ["acme/app:1", "acme/app:2"]);
+    stage.stop().await;
+}

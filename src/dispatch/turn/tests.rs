@@ -309,6 +309,9 @@ async fn failing_endpoints_of_one_host_leave_room_for_those_of_others_where_ther
     let held: Vec<_> = (0..8).map_while(|_| join("a:80")).collect();
     assert!((2..8).contains(&held.len()), "{}", held.len());
     assert!(join("b:80").is_some());
+    for places in 1..=3 {
+        assert!(Turns::new(places, 16).join("a:80", true, LANES_MAX).is_some());
+    }
 }
 
 #[tokio::test(start_paused = true)]
