@@ -29,7 +29,7 @@ use crate::{
     journal,
     lifecycle::Tasks,
     listener::{Body, BodyError, Hangup, Listener},
-    push::{Dropped, EndpointId, Item, Reference},
+    push::{Change, Dropped, EndpointId, Item, Reference},
     secret::Secret,
     telemetry::{Metrics, labels::EnvelopeAnswer, log::Throttle},
 };
@@ -287,8 +287,11 @@ impl<I: Intake> Inner<I> {
             bad,
         } = judged;
         if !items.is_empty() {
+            // What comes from another host has nobody wait: without it a size may be an old one, as without the event.
+            let is_needed = items.iter().any(|item| !is_doubt(item));
             match timeout(self.ack_deadline, self.intake.take(items)).await {
                 Ok(Ok(())) => {}
+                _ if !is_needed => {}
                 Ok(Err(error)) => {
                     return Err(Unavailable {
                         reason: error.reason(),
@@ -389,6 +392,10 @@ fn cut_reason(error: &BodyError) -> &'static str {
         BodyError::Cut(_) => "client",
         BodyError::Evicted => "evicted",
     }
+}
+
+fn is_doubt(item: &Item) -> bool {
+    matches!(item, Item::Change(notice) if matches!(notice.change, Change::Doubted { .. }))
 }
 
 #[cfg(test)]

@@ -148,7 +148,11 @@ fn everything() -> filter::Options {
 }
 
 fn serve(options: Options, listener: listener::Options) -> Served {
-    let filter = Filter::new(everything());
+    serve_filtered(options, listener, everything())
+}
+
+fn serve_filtered(options: Options, listener: listener::Options, filter: filter::Options) -> Served {
+    let filter = Filter::new(filter);
     let clock = Clock::from_fn(now);
     let metrics = Metrics::new(&clock);
     let folder = tempfile::tempdir().unwrap();

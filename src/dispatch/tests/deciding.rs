@@ -121,7 +121,8 @@ async fn their_sets_wait_for_an_operators_endpoint_that_fails_and_those_of_who_d
     tokio::time::resume();
     again(&stage, 4, Authority::Repositories).await;
     assert_eq!(hook.images().split_off(before), ["acme/app:4"]);
-    // Behind theirs, and it goes all the same.
+    // None is planned; behind theirs, it goes all the same.
+    stage.happens(&ci, Verdict::Gone);
     set(&[3], Authority::Endpoint).await;
     let came = hook.wait_for(before + 2).await;
     assert_eq!(came.last().unwrap().image, "acme/app:3");

@@ -35,6 +35,27 @@ fn what_another_registry_tells_is_not_heard() {
     assert_eq!(*intake.0.heard_from.lock().unwrap(), ["of ours"]);
 }
 
+#[tokio::test]
+async fn what_comes_by_another_name_alone_is_answered_202_also_while_nothing_can_be_made_durable() {
+    let filter = filter::Options {
+        accept_hosts: vec!["ours".to_owned()],
+        ..everything()
+    };
+    let ack_deadline = Duration::from_millis(100);
+    let options = Options {
+        ack_deadline,
+        ..options()
+    };
+    let served = serve_filtered(options, plain(), filter);
+    let by =
+        |host: &str| event("acme/app", "1").replacen('{', &format!(r#"{{"request":{{"host":"{host}"}},"#), 1);
+    for mood in [Mood::Full, Mood::Broken, Mood::NeverAnswers] {
+        served.intake.is_now(mood);
+        assert_eq!(served.post(&envelope(&[by("theirs")])).await, 202);
+        assert_eq!(served.post(&envelope(&[by("theirs"), by("ours")])).await, 503);
+    }
+}
+
 #[test]
 fn what_is_pushed_and_deleted_by_another_name_casts_doubt_on_its_repository_alone() {
     let filter = Filter::new(filter::Options {
