@@ -37,7 +37,10 @@ use std::{
 };
 
 use futures_util::future::{join, join_all};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -71,7 +74,6 @@ pub use health::Reach;
 use instances::{Instances, Speaker};
 use manifests::{Manifests, Standing};
 use repositories::Repositories;
-use sums::Sums;
 
 /// How much is kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +119,6 @@ struct Inner {
     repositories: Repositories,
     instances: Instances,
     applied: Applied,
-    sums: Sums,
 }
 
 impl Sizing {
@@ -129,7 +130,6 @@ impl Sizing {
             repositories: Repositories::new(options.repositories_max, options.entries_max),
             instances: Instances::default(),
             applied: Applied::default(),
-            sums: Sums::default(),
         }))
     }
 
@@ -290,21 +290,35 @@ impl Inner {
         sizes
     }
 
+    /// What was tagged at the call's moment, and a place for the sum over it.
+    async fn roots<'a>(
+        &self,
+        call: &'a Call,
+    ) -> Result<(Option<SemaphorePermit<'a>>, Vec<Digest>), Unavailable> {
+        let sums = &call.repository.sums;
+        if let Some(roots) = call.snapshot.roots() {
+            let place = sums.place(roots.len()).await;
+            return Ok((place, roots.iter().cloned().collect()));
+        }
+        loop {
+            self.manifests.load(call).await?;
+            let count = call.repository.ledger().tag_count();
+            let place = sums.place(count.unwrap_or_default()).await;
+            let ledger = call.repository.ledger();
+            if let Some(roots) = ledger.roots(&call.snapshot) {
+                return Ok((place, roots));
+            }
+            if ledger.is_complete() {
+                return Err(Unavailable::Deleted);
+            }
+            // It was doubted meanwhile: its list is to be read anew.
+        }
+    }
+
     /// The repository's size with each of the images.
     async fn repository(&self, call: &Call, images: &[ImageToSize]) -> Vec<Option<u64>> {
         let tagged = async {
-            self.manifests.load(call).await?;
-            let count = match call.snapshot.roots() {
-                Some(roots) => roots.len(),
-                None => call.repository.ledger().tag_count().unwrap_or_default(),
-            };
-            let place = self.sums.place(count).await;
-            let roots = if let Some(roots) = call.snapshot.roots() {
-                roots.iter().cloned().collect()
-            } else {
-                let roots = call.repository.ledger().roots(&call.snapshot);
-                roots.ok_or(Unavailable::Deleted)?
-            };
+            let (place, roots) = self.roots(call).await?;
             let tagged = self.manifests.reach(call, roots, Standing::Tagged).await?;
             Ok((place, tagged))
         };

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ledger::Ledger, load::Progress};
+use super::{ledger::Ledger, load::Progress, sums::Sums};
 use crate::image::RepositoryName;
 
 /// One repository.
@@ -21,6 +21,8 @@ pub(super) struct Repository {
     pub(super) load: tokio::sync::Mutex<Progress>,
     /// Tags that the reading keeps.
     pub(super) loading: AtomicUsize,
+    /// Places of the sums over it.
+    pub(super) sums: Sums,
     used_at: AtomicU64,
     weight: AtomicUsize,
 }
