@@ -250,15 +250,15 @@ impl Ledger {
         }
     }
 
-    /// What was tagged at the moment of `snapshot`; `None` when that can't be told any more, because the
-    /// list was not read before the repository was deleted. Only for a ledger that is complete.
+    /// What was tagged at the moment of `snapshot`; `None` when that can't be told any more, because the list was not read
+    /// before the repository was deleted, or not yet, because it is to be read anew.
     ///
     /// Where the list was read after that moment, a tag that was written in between is left out: the list
     /// can't tell what it named before, most often nothing.
     pub(super) fn roots(&self, snapshot: &Snapshot) -> Option<Vec<Digest>> {
         let told = match &snapshot.tagged {
             Tagged::All(roots) => return Some(roots.iter().cloned().collect()),
-            Tagged::Told(_) if self.emptied != snapshot.emptied => return None,
+            Tagged::Told(_) if !self.is_complete || self.emptied != snapshot.emptied => return None,
             Tagged::Told(told) => told,
         };
         let listed = self.tags.iter().filter_map(|(tag, known)| {
