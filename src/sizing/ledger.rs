@@ -38,10 +38,14 @@ pub(super) struct Ledger {
     emptied: u64,
     /// When it was last heard that something may have happened that was not told, until a list tells all of it.
     doubted_at: Option<Instant>,
+    /// The version from which on events and answers came after that.
+    doubted_version: u64,
+    /// When the list was last found to be in need of another reading.
+    reopened_at: Option<Instant>,
 }
 
 /// A list that is read so soon after a doubt may lack what was the reason for it: a push is told before its tag is
-/// written.
+/// written. One reading follows another no sooner either, however many doubts there are.
 const SHOWS_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
@@ -87,25 +91,38 @@ impl Default for Ledger {
             roots: Roots::default(),
             emptied: 0,
             doubted_at: None,
+            doubted_version: 0,
+            reopened_at: None,
         }
     }
 }
 
 impl Ledger {
-    /// One of which nothing is known, because something may have happened at `now` that was not told.
-    pub(super) fn doubted(now: Instant) -> Self {
-        Self {
-            doubted_at: Some(now),
-            ..Self::default()
+    /// Something may have happened at `now` that was not told. A reading under way goes on: the next one tells.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.version += 1;
+        self.doubted_at = Some(now);
+        self.doubted_version = self.version;
+    }
+
+    /// Has the list read anew if it was read before a doubt, or too soon after.
+    pub(super) fn reopen_if_doubted(&mut self, now: Instant) {
+        let is_soon = |reopened_at| now < reopened_at + SHOWS_AFTER;
+        if self.is_complete && self.doubted_at.is_some() && !self.reopened_at.is_some_and(is_soon) {
+            self.is_complete = false;
+            self.reopened_at = Some(now);
+            self.forget_doubted();
         }
     }
 
-    /// Has the list read anew if the last one may have come too early. What events told since stays.
-    pub(super) fn reopen_if_doubted(&mut self) {
-        if self.is_complete && self.doubted_at.is_some() {
-            self.tags.retain(|_, told| told.at > 0);
-            self.is_complete = false;
+    /// Forgets what was known before the last doubt, as a list is about to be read. What events told since stays.
+    pub(super) fn forget_doubted(&mut self) {
+        if self.is_complete || self.doubted_at.is_none() {
+            return;
         }
+        let since = self.doubted_version;
+        self.tags.retain(|_, told| told.at >= since);
+        self.manifests.retain(|_, seen| seen.newest() >= since);
     }
 
     /// Applies what an event told.
@@ -144,7 +161,7 @@ impl Ledger {
                 seen.delete(self.version);
                 self.roots.remove_all(digest);
             }
-            // Nothing that was known holds: there is another ledger then.
+            // It is a matter of time, too.
             Change::Doubted { .. } => {}
             Change::RepositoryDeleted { .. } => {
                 // An empty repository is known as a whole, without any list.

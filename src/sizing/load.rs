@@ -25,6 +25,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Whether a list was read that is still of use.
+    pub(super) fn has_list(&self) -> bool {
+        self.list.is_some()
+    }
+
     /// The tags of the list that are still to be asked for. No other is kept: what was told or answered stays so.
     fn narrow(&mut self, repository: &Repository) -> Vec<Tag> {
         let Some((.., list)) = &mut self.list else {
@@ -83,6 +88,7 @@ impl Manifests {
         let emptied = repository.ledger().emptied();
         if !matches!(progress.list, Some((deleted, ..)) if deleted == emptied) {
             *progress = Progress::default();
+            repository.ledger().forget_doubted();
             let read_at = Instant::now();
             progress.list = Some((emptied, read_at, self.list(call).await?));
         }

@@ -20,7 +20,7 @@
 //! An event that lists its references costs no request. A manifest is fetched once, by whoever needs it
 //! first. A repository's tags are listed and looked at once, when its size is first wanted; from then on
 //! events alone move them, and its size is a sum over what is in memory. Unless it is [doubted](Change::Doubted): then all
-//! tags are looked at again.
+//! tags are looked at again, once in some seconds at most; a reading under way is not cut short by it.
 //!
 //! # Invariants
 //! - [`Sizing::apply`] is called in the order in which events came, and waits for nothing but a short lock.
@@ -137,7 +137,9 @@ impl Sizing {
     /// without a tag.
     pub fn apply(&self, change: &Change) {
         if let Change::Doubted { repository } = change {
-            self.0.repositories.doubt(repository, Instant::now());
+            if let Some(known) = self.0.repositories.peek(repository) {
+                known.doubt(Instant::now());
+            }
             return;
         }
         let (Change::Tagged { repository, .. }
@@ -227,9 +229,9 @@ impl Sizing {
         }
         let known = inner.repositories.get(repository);
         let snapshot = {
-            let mut ledger = known.ledger();
-            ledger.reopen_if_doubted();
-            ledger.snapshot(Instant::now())
+            let (mut ledger, now) = (known.ledger(), Instant::now());
+            ledger.reopen_if_doubted(now);
+            ledger.snapshot(now)
         };
         let call = Call {
             name: repository.clone(),

@@ -31,6 +31,16 @@ impl Repository {
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Its tags may all name something else since `now`. What is being sized or read goes on.
+    pub(super) fn doubt(&self, now: Instant) {
+        let is_read = self.load.try_lock().map_or(true, |progress| progress.has_list());
+        let mut ledger = self.ledger();
+        ledger.doubt(now);
+        if !is_read {
+            ledger.forget_doubted();
+        }
+    }
 }
 
 /// All of them, by name. When they outgrow the bounds, the ones not used for longest are forgotten: the
@@ -77,23 +87,12 @@ impl Repositories {
         self.by_name().get(name).map(Arc::clone)
     }
 
-    /// Forgets what is known of the repository, whose tags may all name something else since `now`. What is being sized
-    /// goes on. One that is not in memory is asked for anyway.
-    pub(super) fn doubt(&self, name: &RepositoryName, now: Instant) {
-        if let Some(known) = self.by_name().get_mut(name) {
-            let used_at = known.used_at.load(Ordering::Relaxed);
-            *known = Arc::new(Repository {
-                ledger: Mutex::new(Ledger::doubted(now)),
-                used_at: AtomicU64::new(used_at),
-                ..Repository::default()
-            });
-        }
-    }
-
     /// Forgets all.
     pub(super) fn clear(&self) {
-        self.by_name().clear();
+        let forgotten = std::mem::take(&mut *self.by_name());
         self.entries.store(0, Ordering::Relaxed);
+        // Nobody waits for the lock while it is let go.
+        drop(forgotten);
     }
 
     /// Takes note of how much the repository keeps now.

@@ -96,6 +96,12 @@ impl Seen {
         self.gone_at
     }
 
+    /// The version of the last that is known of it.
+    pub(super) fn newest(&self) -> u64 {
+        let missed_at = self.missed.map_or(0, |missed| missed.at);
+        self.held_at.max(self.gone_at).max(missed_at)
+    }
+
     /// Whether it was there at the version `as_of`, as far as is known at `now`.
     pub(super) fn presence(&self, as_of: u64, now: Instant) -> Presence {
         if self.gone_at > self.held_at && self.gone_at <= as_of {
