@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     roots::Roots,
-    seen::{Presence, Seen},
+    seen::{GONE_AFTER, Presence, Seen},
     unreadable::{Part, Unreadable},
 };
 use crate::{
@@ -40,6 +40,10 @@ pub(super) struct Ledger {
     doubted_at: Option<Instant>,
     /// The version from which on events and answers came after that.
     doubted_version: u64,
+    /// Since when events are heard and remembered; `None` for ever.
+    heard_since: Option<Instant>,
+    /// How often an event told of what may move a tag.
+    moves: u64,
     /// When the list was last found to be in need of another reading.
     reopened_at: Option<Instant>,
 }
@@ -92,6 +96,8 @@ impl Default for Ledger {
             emptied: 0,
             doubted_at: None,
             doubted_version: 0,
+            heard_since: Some(Instant::now()),
+            moves: 0,
             reopened_at: None,
         }
     }
@@ -123,11 +129,13 @@ impl Ledger {
         let since = self.doubted_version;
         self.tags.retain(|_, told| told.at >= since);
         self.manifests.retain(|_, seen| seen.newest() >= since);
+        self.heard_since = self.doubted_at;
     }
 
     /// Applies what an event told.
     pub(super) fn apply(&mut self, change: &Change) {
         self.version += 1;
+        self.moves += u64::from(!matches!(change, Change::Held { .. }));
         match change {
             Change::Tagged { tag, digest, .. } => {
                 let told = Told {
@@ -171,6 +179,7 @@ impl Ledger {
                 self.roots = Roots::default();
                 self.is_complete = true;
                 self.emptied += 1;
+                self.heard_since = None;
                 self.doubted_at = None;
             }
         }
@@ -179,6 +188,11 @@ impl Ledger {
     /// The version up to which events are applied.
     pub(super) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// How often an event told of what may move a tag.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// How many tags there are, once the list was read, but for those that name what was deleted.
@@ -192,12 +206,12 @@ impl Ledger {
         self.manifests.entry(digest.clone()).or_default().hold(version);
     }
 
-    /// The registry, asked at `version`, answers that it does not have the manifest.
+    /// The registry, asked at `version`, answers that it does not have the manifest. That nobody pushed it is sure only
+    /// once any push of it would have been heard.
     pub(super) fn miss(&mut self, digest: &Digest, version: u64, now: Instant) {
-        self.manifests
-            .entry(digest.clone())
-            .or_default()
-            .miss(version, now);
+        let would_be_heard = self.heard_since.is_none_or(|since| now >= since + GONE_AFTER);
+        let seen = self.manifests.entry(digest.clone()).or_default();
+        seen.miss(version, now, would_be_heard);
     }
 
     /// Whether the manifest was pushed, and nobody found it missing: the registry has it, or will have it in a moment.

@@ -53,7 +53,7 @@ enum Tries {
 /// So many tags are asked for without waiting whether events name them.
 const OPEN_AT_ONCE_MAX: usize = 64;
 
-/// A repository of which nothing was told for so long is quiet.
+/// A repository in which no tag was told to move for so long is quiet.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// How long a repository is waited for to become quiet, and which part of the time there is.
@@ -66,9 +66,9 @@ async fn quiet(call: &Call) {
     let wait = call.deadline.saturating_duration_since(Instant::now()) / QUIET_WAIT_PART;
     let end = Instant::now() + wait.min(QUIET_WAIT_MAX);
     while Instant::now() + QUIET <= end {
-        let version = call.repository.ledger().version();
+        let moves = call.repository.ledger().moves();
         sleep(QUIET).await;
-        if call.repository.ledger().version() == version {
+        if call.repository.ledger().moves() == moves {
             return;
         }
     }

@@ -11,7 +11,8 @@
 //!   (`platform.os` is `unknown`) count in sizes and are not in `layers`.
 //!
 //! All of it is what the registry has: what an index lists that surely isn't there, since the registry says so and nobody
-//! pushed it, or it was deleted, counts nothing in any of them, and has no layers to show.
+//! pushed it, or it was deleted, counts nothing in any of them, and has no layers to show. That nobody pushed it is known once
+//! the repository's events were heard for 10 minutes; until then the numbers are left out.
 //!
 //! A number that can't be had is left out. Nothing is estimated. One tag or manifest that the registry fails at while it
 //! answers otherwise costs the numbers that need it, and nobody's time: it is left alone for minutes.

@@ -250,8 +250,12 @@ fn a_registry_that_lacks_what_was_pushed_is_believed_for_a_while_and_then_longer
 #[test]
 fn what_was_never_pushed_and_is_not_there_is_gone_and_asked_for_now_and_then() {
     let (mut ledger, now) = (Ledger::default(), Instant::now());
-    let a = digest("a");
+    let (a, early) = (digest("a"), digest("early"));
     ledger.listed(&[("v1", "a")]);
+    ledger.miss(&early, ledger.version(), now);
+    let presence = ledger.presence(&early, &ledger.snapshot(now));
+    assert_eq!(presence, Presence::Missing, "it may have been pushed before");
+    let now = now + GONE_AFTER;
     assert_eq!(ledger.tagged_presence(&a, &ledger.snapshot(now)), Presence::Held);
     ledger.miss(&a, ledger.version(), now);
     let snapshot = ledger.snapshot(now + BELIEVED_MAX / 2);
