@@ -21,6 +21,8 @@ pub(super) struct Repository {
     pub(super) load: tokio::sync::Mutex<Progress>,
     /// Tags that the reading keeps.
     pub(super) loading: AtomicUsize,
+    /// When the registry last told what this one has, or that it doesn't have it: its storage was read for that.
+    read_at: Mutex<Option<Instant>>,
     /// Places of the sums over it.
     pub(super) sums: Sums,
     used_at: AtomicU64,
@@ -30,6 +32,17 @@ pub(super) struct Repository {
 impl Repository {
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The registry told what it has, or that it doesn't have it.
+    pub(super) fn note_read(&self) {
+        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it did so since.
+    pub(super) fn was_read_since(&self, since: Instant) -> bool {
+        let read_at = *self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        read_at.is_some_and(|read_at| read_at >= since)
     }
 
     /// Its tags may all name something else since `now`. What is being sized or read goes on.
