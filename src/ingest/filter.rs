@@ -392,11 +392,13 @@ fn reference(descriptor: &Descriptor<'_>) -> Option<Reference> {
 }
 
 /// What an event of another host comes to. The host may be another name of this store's, and then one of the repository's
-/// tags is another now; or another store's, and then not. The registry knows.
+/// tags is another now; or another store's, and then not. The registry knows. A push without a tag moves none, nor does what
+/// happens to a blob, where the event says that it is one.
 pub(super) fn doubted(event: &Event<'_>) -> Option<Change> {
+    let is_manifest = MediaType::parse(&event.target.media_type).is_some();
     let may_move_a_tag = match &*event.action {
-        "push" => MediaType::parse(&event.target.media_type).is_some(),
-        "delete" => true,
+        "push" => is_manifest && !event.target.tag.is_empty(),
+        "delete" => is_manifest || event.target.media_type.is_empty(),
         _ => false,
     };
     let repository = event.target.repository.parse().ok().filter(|_| may_move_a_tag)?;

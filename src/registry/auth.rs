@@ -303,10 +303,10 @@ impl Auth {
             // A realm that isn't there is a wrong answer of the registry's, not an image that is gone.
             StatusCode::NOT_FOUND => return Err(unauthorized("its token service is not where it says")),
             status => {
-                return Err(RegistryError::from_status(
-                    status,
-                    retry_after(response.headers()),
-                ));
+                return Err(RegistryError::TokenService {
+                    status: status.as_u16(),
+                    retry_after: retry_after(response.headers()),
+                });
             }
         }
         let body = read_capped(response, TOKEN_ANSWER_BYTES_MAX, self.timeout).await?;

@@ -46,6 +46,14 @@ pub enum RegistryError {
         /// How long it asked us to wait.
         retry_after: Option<Duration>,
     },
+    /// The same of the token service that the registry sends us to: it says nothing of what was asked for.
+    #[error("the registry's token service answered with status {status}")]
+    TokenService {
+        /// The status.
+        status: u16,
+        /// How long it asked us to wait.
+        retry_after: Option<Duration>,
+    },
     /// An answer that can't be understood.
     #[error("the registry's answer can't be understood: {0}")]
     Malformed(String),
@@ -75,11 +83,16 @@ impl RegistryError {
             Self::Status {
                 status: 408 | 429 | 500..=599,
                 retry_after,
+            }
+            | Self::TokenService {
+                status: 408 | 429 | 500..=599,
+                retry_after,
             } => Disposition::Retry { after: *retry_after },
             Self::Unauthorized(_)
             | Self::TooLarge { .. }
             | Self::DigestMismatch { .. }
             | Self::Status { .. }
+            | Self::TokenService { .. }
             | Self::Malformed(_) => Disposition::GiveUp,
         }
     }
@@ -90,7 +103,9 @@ impl RegistryError {
     pub fn is_silence(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Timeout(_) | Self::Stranger => true,
-            Self::Status { status, .. } => matches!(status, 500..=599),
+            Self::Status { status, .. } | Self::TokenService { status, .. } => {
+                matches!(status, 500..=599)
+            }
             _ => false,
         }
     }
@@ -152,12 +167,20 @@ mod tests {
             status,
             retry_after: None,
         };
+        let token_service = |status| RegistryError::TokenService {
+            status,
+            retry_after: None,
+        };
+        assert!(status(500).may_be_of_one() && !token_service(500).may_be_of_one());
+        assert!(token_service(500).is_silence());
         for (error, expected) in [
             (RegistryError::Unreachable(String::new()), retry),
             (RegistryError::Timeout(Duration::ZERO), retry),
             (status(429), retry),
             (status(500), retry),
             (status(503), retry),
+            (token_service(503), retry),
+            (token_service(400), Disposition::GiveUp),
             (status(400), Disposition::GiveUp),
             (status(301), Disposition::GiveUp),
             (RegistryError::NotFound, Disposition::Gone),

@@ -152,7 +152,7 @@ impl Manifests {
             call.has_asked.store(true, Ordering::Relaxed);
             let asked_at = Instant::now();
             let answer = request().await;
-            self.health.note_read(&answer);
+            self.note_read(call, &answer);
             let error = match answer {
                 Ok(answer) => return Ok(Some(answer)),
                 Err(error) => error,
@@ -189,17 +189,26 @@ impl Manifests {
         }
     }
 
-    /// Whether the registry, which just failed at a question asked at `since`, reads what it is asked for otherwise: some
-    /// answer of it came since, or one comes of a blob that nobody need have. That it is there at all says too little: it
-    /// may be its storage that is away.
-    async fn reads_otherwise(&self, call: &Call, since: Instant) -> bool {
-        if !self.health.has_read_since(since) {
-            let nothing = Digest::sha256(b"");
-            let asked = timeout(ANSWERS_WITHIN, self.client.blob_size(&call.name, &nothing)).await;
-            self.health
-                .note_read(&asked.unwrap_or(Err(RegistryError::Timeout(ANSWERS_WITHIN))));
+    /// Takes note of how a request for something that the repository has or doesn't have ended.
+    fn note_read<T>(&self, call: &Call, answer: &Result<T, RegistryError>) {
+        self.health.note(answer);
+        if matches!(answer, Ok(_) | Err(RegistryError::NotFound)) {
+            call.repository.note_read();
         }
-        self.health.has_read_since(since)
+    }
+
+    /// Whether the registry, which just failed at a question asked at `since`, reads what else it is asked for of this
+    /// repository: some answer of it came since, or one comes of a blob that nobody need have. That it is there at all says
+    /// too little, and so does another repository, to which other rights and another storage may belong.
+    async fn reads_otherwise(&self, call: &Call, since: Instant) -> bool {
+        if !call.repository.was_read_since(since) {
+            let nothing = Digest::sha256(b"");
+            // Without an answer by then it may not have been asked: its turn among our own requests may not have come.
+            if let Ok(answer) = timeout(ANSWERS_WITHIN, self.client.blob_size(&call.name, &nothing)).await {
+                self.note_read(call, &answer);
+            }
+        }
+        call.repository.was_read_since(since)
     }
 
     /// The same as [`Manifests::ask`] for a manifest that was pushed: a registry that lags behind its own events is asked

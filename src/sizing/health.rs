@@ -43,8 +43,6 @@ pub(super) struct Health {
 #[derive(Debug, Default)]
 struct State {
     answered_at: Option<Instant>,
-    /// When it last told what it has, or that it doesn't have it: its storage was read for that.
-    read_at: Option<Instant>,
     /// When a request was last left without an answer, and what came instead.
     missed: Option<(Instant, RegistryError)>,
     /// When it was last found silent, if it is known to be down.
@@ -97,14 +95,6 @@ impl Health {
         }
     }
 
-    /// The same of a request for something that it has or doesn't have.
-    pub(super) fn note_read<T>(&self, answer: &Result<T, RegistryError>) {
-        self.note(answer);
-        if matches!(answer, Ok(_) | Err(RegistryError::NotFound)) {
-            self.state().read_at = Some(Instant::now());
-        }
-    }
-
     /// A new process of the registry tells of something. Not for each event: where the registry can reach us and we can't
     /// reach it, everybody would wait for a try of his own.
     pub(super) fn heard(&self) {
@@ -128,11 +118,6 @@ impl Health {
     pub(super) fn was_answered_since(&self, since: Instant) -> bool {
         let answered_at = self.state().answered_at;
         answered_at.is_some_and(|answered_at| answered_at >= since)
-    }
-
-    /// Whether the registry told anybody since what it has.
-    pub(super) fn has_read_since(&self, since: Instant) -> bool {
-        self.state().read_at.is_some_and(|read_at| read_at >= since)
     }
 
     /// A batch that began at `since` waited until its deadline for requests of its own.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     roots::Roots,
-    seen::{Presence, Seen},
+    seen::{GONE_AFTER, Presence, Seen},
     unreadable::{Part, Unreadable},
 };
 use crate::{
@@ -38,10 +38,18 @@ pub(super) struct Ledger {
     emptied: u64,
     /// When it was last heard that something may have happened that was not told, until a list tells all of it.
     doubted_at: Option<Instant>,
+    /// The version from which on events and answers came after that.
+    doubted_version: u64,
+    /// Since when events are heard and remembered; `None` for ever.
+    heard_since: Option<Instant>,
+    /// How often an event told of what may move a tag.
+    moves: u64,
+    /// When the list was last found to be in need of another reading.
+    reopened_at: Option<Instant>,
 }
 
 /// A list that is read so soon after a doubt may lack what was the reason for it: a push is told before its tag is
-/// written.
+/// written. One reading follows another no sooner either, however many doubts there are.
 const SHOWS_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
@@ -87,30 +95,47 @@ impl Default for Ledger {
             roots: Roots::default(),
             emptied: 0,
             doubted_at: None,
+            doubted_version: 0,
+            heard_since: Some(Instant::now()),
+            moves: 0,
+            reopened_at: None,
         }
     }
 }
 
 impl Ledger {
-    /// One of which nothing is known, because something may have happened at `now` that was not told.
-    pub(super) fn doubted(now: Instant) -> Self {
-        Self {
-            doubted_at: Some(now),
-            ..Self::default()
+    /// Something may have happened at `now` that was not told. A reading under way goes on: the next one tells.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.version += 1;
+        self.doubted_at = Some(now);
+        self.doubted_version = self.version;
+    }
+
+    /// Has the list read anew if it was read before a doubt, or too soon after.
+    pub(super) fn reopen_if_doubted(&mut self, now: Instant) {
+        let is_soon = |reopened_at| now < reopened_at + SHOWS_AFTER;
+        if self.is_complete && self.doubted_at.is_some() && !self.reopened_at.is_some_and(is_soon) {
+            self.is_complete = false;
+            self.reopened_at = Some(now);
+            self.forget_doubted();
         }
     }
 
-    /// Has the list read anew if the last one may have come too early. What events told since stays.
-    pub(super) fn reopen_if_doubted(&mut self) {
-        if self.is_complete && self.doubted_at.is_some() {
-            self.tags.retain(|_, told| told.at > 0);
-            self.is_complete = false;
+    /// Forgets what was known before the last doubt, as a list is about to be read. What events told since stays.
+    pub(super) fn forget_doubted(&mut self) {
+        if self.is_complete || self.doubted_at.is_none() {
+            return;
         }
+        let since = self.doubted_version;
+        self.tags.retain(|_, told| told.at >= since);
+        self.manifests.retain(|_, seen| seen.newest() >= since);
+        self.heard_since = self.doubted_at;
     }
 
     /// Applies what an event told.
     pub(super) fn apply(&mut self, change: &Change) {
         self.version += 1;
+        self.moves += u64::from(!matches!(change, Change::Held { .. }));
         match change {
             Change::Tagged { tag, digest, .. } => {
                 let told = Told {
@@ -144,7 +169,7 @@ impl Ledger {
                 seen.delete(self.version);
                 self.roots.remove_all(digest);
             }
-            // Nothing that was known holds: there is another ledger then.
+            // It is a matter of time, too.
             Change::Doubted { .. } => {}
             Change::RepositoryDeleted { .. } => {
                 // An empty repository is known as a whole, without any list.
@@ -154,6 +179,7 @@ impl Ledger {
                 self.roots = Roots::default();
                 self.is_complete = true;
                 self.emptied += 1;
+                self.heard_since = None;
                 self.doubted_at = None;
             }
         }
@@ -162,6 +188,11 @@ impl Ledger {
     /// The version up to which events are applied.
     pub(super) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// How often an event told of what may move a tag.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// How many tags there are, once the list was read, but for those that name what was deleted.
@@ -175,12 +206,12 @@ impl Ledger {
         self.manifests.entry(digest.clone()).or_default().hold(version);
     }
 
-    /// The registry, asked at `version`, answers that it does not have the manifest.
+    /// The registry, asked at `version`, answers that it does not have the manifest. That nobody pushed it is sure only
+    /// once any push of it would have been heard.
     pub(super) fn miss(&mut self, digest: &Digest, version: u64, now: Instant) {
-        self.manifests
-            .entry(digest.clone())
-            .or_default()
-            .miss(version, now);
+        let would_be_heard = self.heard_since.is_none_or(|since| now >= since + GONE_AFTER);
+        let seen = self.manifests.entry(digest.clone()).or_default();
+        seen.miss(version, now, would_be_heard);
     }
 
     /// Whether the manifest was pushed, and nobody found it missing: the registry has it, or will have it in a moment.
@@ -250,15 +281,15 @@ impl Ledger {
         }
     }
 
-    /// What was tagged at the moment of `snapshot`; `None` when that can't be told any more, because the
-    /// list was not read before the repository was deleted. Only for a ledger that is complete.
+    /// What was tagged at the moment of `snapshot`; `None` when that can't be told any more, because the list was not read
+    /// before the repository was deleted, or not yet, because it is to be read anew.
     ///
     /// Where the list was read after that moment, a tag that was written in between is left out: the list
     /// can't tell what it named before, most often nothing.
     pub(super) fn roots(&self, snapshot: &Snapshot) -> Option<Vec<Digest>> {
         let told = match &snapshot.tagged {
             Tagged::All(roots) => return Some(roots.iter().cloned().collect()),
-            Tagged::Told(_) if self.emptied != snapshot.emptied => return None,
+            Tagged::Told(_) if !self.is_complete || self.emptied != snapshot.emptied => return None,
             Tagged::Told(told) => told,
         };
         let listed = self.tags.iter().filter_map(|(tag, known)| {

@@ -25,6 +25,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Whether a list was read that is still of use.
+    pub(super) fn has_list(&self) -> bool {
+        self.list.is_some()
+    }
+
     /// The tags of the list that are still to be asked for. No other is kept: what was told or answered stays so.
     fn narrow(&mut self, repository: &Repository) -> Vec<Tag> {
         let Some((.., list)) = &mut self.list else {
@@ -48,7 +53,7 @@ enum Tries {
 /// So many tags are asked for without waiting whether events name them.
 const OPEN_AT_ONCE_MAX: usize = 64;
 
-/// A repository of which nothing was told for so long is quiet.
+/// A repository in which no tag was told to move for so long is quiet.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// How long a repository is waited for to become quiet, and which part of the time there is.
@@ -61,9 +66,9 @@ async fn quiet(call: &Call) {
     let wait = call.deadline.saturating_duration_since(Instant::now()) / QUIET_WAIT_PART;
     let end = Instant::now() + wait.min(QUIET_WAIT_MAX);
     while Instant::now() + QUIET <= end {
-        let version = call.repository.ledger().version();
+        let moves = call.repository.ledger().moves();
         sleep(QUIET).await;
-        if call.repository.ledger().version() == version {
+        if call.repository.ledger().moves() == moves {
             return;
         }
     }
@@ -83,6 +88,7 @@ impl Manifests {
         let emptied = repository.ledger().emptied();
         if !matches!(progress.list, Some((deleted, ..)) if deleted == emptied) {
             *progress = Progress::default();
+            repository.ledger().forget_doubted();
             let read_at = Instant::now();
             progress.list = Some((emptied, read_at, self.list(call).await?));
         }

@@ -11,7 +11,8 @@
 //!   (`platform.os` is `unknown`) count in sizes and are not in `layers`.
 //!
 //! All of it is what the registry has: what an index lists that surely isn't there, since the registry says so and nobody
-//! pushed it, or it was deleted, counts nothing in any of them, and has no layers to show.
+//! pushed it, or it was deleted, counts nothing in any of them, and has no layers to show. That nobody pushed it is known once
+//! the repository's events were heard for 10 minutes; until then the numbers are left out.
 //!
 //! A number that can't be had is left out. Nothing is estimated. One tag or manifest that the registry fails at while it
 //! answers otherwise costs the numbers that need it, and nobody's time: it is left alone for minutes.
@@ -20,7 +21,7 @@
 //! An event that lists its references costs no request. A manifest is fetched once, by whoever needs it
 //! first. A repository's tags are listed and looked at once, when its size is first wanted; from then on
 //! events alone move them, and its size is a sum over what is in memory. Unless it is [doubted](Change::Doubted): then all
-//! tags are looked at again.
+//! tags are looked at again, once in some seconds at most; a reading under way is not cut short by it.
 //!
 //! # Invariants
 //! - [`Sizing::apply`] is called in the order in which events came, and waits for nothing but a short lock.
@@ -37,7 +38,10 @@ use std::{
 };
 
 use futures_util::future::{join, join_all};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -71,7 +75,6 @@ pub use health::Reach;
 use instances::{Instances, Speaker};
 use manifests::{Manifests, Standing};
 use repositories::Repositories;
-use sums::Sums;
 
 /// How much is kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +120,6 @@ struct Inner {
     repositories: Repositories,
     instances: Instances,
     applied: Applied,
-    sums: Sums,
 }
 
 impl Sizing {
@@ -129,7 +131,6 @@ impl Sizing {
             repositories: Repositories::new(options.repositories_max, options.entries_max),
             instances: Instances::default(),
             applied: Applied::default(),
-            sums: Sums::default(),
         }))
     }
 
@@ -137,7 +138,9 @@ impl Sizing {
     /// without a tag.
     pub fn apply(&self, change: &Change) {
         if let Change::Doubted { repository } = change {
-            self.0.repositories.doubt(repository, Instant::now());
+            if let Some(known) = self.0.repositories.peek(repository) {
+                known.doubt(Instant::now());
+            }
             return;
         }
         let (Change::Tagged { repository, .. }
@@ -227,9 +230,9 @@ impl Sizing {
         }
         let known = inner.repositories.get(repository);
         let snapshot = {
-            let mut ledger = known.ledger();
-            ledger.reopen_if_doubted();
-            ledger.snapshot(Instant::now())
+            let (mut ledger, now) = (known.ledger(), Instant::now());
+            ledger.reopen_if_doubted(now);
+            ledger.snapshot(now)
         };
         let call = Call {
             name: repository.clone(),
@@ -290,21 +293,35 @@ impl Inner {
         sizes
     }
 
+    /// What was tagged at the call's moment, and a place for the sum over it.
+    async fn roots<'a>(
+        &self,
+        call: &'a Call,
+    ) -> Result<(Option<SemaphorePermit<'a>>, Vec<Digest>), Unavailable> {
+        let sums = &call.repository.sums;
+        if let Some(roots) = call.snapshot.roots() {
+            let place = sums.place(roots.len()).await;
+            return Ok((place, roots.iter().cloned().collect()));
+        }
+        loop {
+            self.manifests.load(call).await?;
+            let count = call.repository.ledger().tag_count();
+            let place = sums.place(count.unwrap_or_default()).await;
+            let ledger = call.repository.ledger();
+            if let Some(roots) = ledger.roots(&call.snapshot) {
+                return Ok((place, roots));
+            }
+            if ledger.is_complete() {
+                return Err(Unavailable::Deleted);
+            }
+            // It was doubted meanwhile: its list is to be read anew.
+        }
+    }
+
     /// The repository's size with each of the images.
     async fn repository(&self, call: &Call, images: &[ImageToSize]) -> Vec<Option<u64>> {
         let tagged = async {
-            self.manifests.load(call).await?;
-            let count = match call.snapshot.roots() {
-                Some(roots) => roots.len(),
-                None => call.repository.ledger().tag_count().unwrap_or_default(),
-            };
-            let place = self.sums.place(count).await;
-            let roots = if let Some(roots) = call.snapshot.roots() {
-                roots.iter().cloned().collect()
-            } else {
-                let roots = call.repository.ledger().roots(&call.snapshot);
-                roots.ok_or(Unavailable::Deleted)?
-            };
+            let (place, roots) = self.roots(call).await?;
             let tagged = self.manifests.reach(call, roots, Standing::Tagged).await?;
             Ok((place, tagged))
         };

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ledger::Ledger, load::Progress};
+use super::{ledger::Ledger, load::Progress, sums::Sums};
 use crate::image::RepositoryName;
 
 /// One repository.
@@ -21,6 +21,10 @@ pub(super) struct Repository {
     pub(super) load: tokio::sync::Mutex<Progress>,
     /// Tags that the reading keeps.
     pub(super) loading: AtomicUsize,
+    /// When the registry last told what this one has, or that it doesn't have it: its storage was read for that.
+    read_at: Mutex<Option<Instant>>,
+    /// Places of the sums over it.
+    pub(super) sums: Sums,
     used_at: AtomicU64,
     weight: AtomicUsize,
 }
@@ -28,6 +32,27 @@ pub(super) struct Repository {
 impl Repository {
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The registry told what it has, or that it doesn't have it.
+    pub(super) fn note_read(&self) {
+        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it did so since.
+    pub(super) fn was_read_since(&self, since: Instant) -> bool {
+        let read_at = *self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        read_at.is_some_and(|read_at| read_at >= since)
+    }
+
+    /// Its tags may all name something else since `now`. What is being sized or read goes on.
+    pub(super) fn doubt(&self, now: Instant) {
+        let is_read = self.load.try_lock().map_or(true, |progress| progress.has_list());
+        let mut ledger = self.ledger();
+        ledger.doubt(now);
+        if !is_read {
+            ledger.forget_doubted();
+        }
     }
 }
 
@@ -75,23 +100,12 @@ impl Repositories {
         self.by_name().get(name).map(Arc::clone)
     }
 
-    /// Forgets what is known of the repository, whose tags may all name something else since `now`. What is being sized
-    /// goes on. One that is not in memory is asked for anyway.
-    pub(super) fn doubt(&self, name: &RepositoryName, now: Instant) {
-        if let Some(known) = self.by_name().get_mut(name) {
-            let used_at = known.used_at.load(Ordering::Relaxed);
-            *known = Arc::new(Repository {
-                ledger: Mutex::new(Ledger::doubted(now)),
-                used_at: AtomicU64::new(used_at),
-                ..Repository::default()
-            });
-        }
-    }
-
     /// Forgets all.
     pub(super) fn clear(&self) {
-        self.by_name().clear();
+        let forgotten = std::mem::take(&mut *self.by_name());
         self.entries.store(0, Ordering::Relaxed);
+        // Nobody waits for the lock while it is let go.
+        drop(forgotten);
     }
 
     /// Takes note of how much the repository keeps now.

@@ -3,7 +3,8 @@
 //! Events tell that it was pushed and that it was deleted, and the registry, when it is asked, whether it has it. What
 //! events tell holds. The registry's "no" is believed for a while only: a mirror, or a storage that is copied, lags behind
 //! its own events, and may lack for a moment what nobody spoke of. While it lacks what was pushed, and that is not long
-//! ago, sizes would be too small; after many times it is taken to be gone.
+//! ago, sizes would be too small; after many times it is taken to be gone. So it is with what nobody spoke of, for as long as a
+//! push of it may have been before we listened.
 
 use std::time::Duration;
 
@@ -68,14 +69,14 @@ impl Seen {
         self.is_pushed() && self.missed.is_none()
     }
 
-    /// The registry does not have it: asked at `version`, and answered at `now`.
-    pub(super) fn miss(&mut self, version: u64, now: Instant) {
+    /// The registry does not have it: asked at `version`, and answered at `now`. Whether a push of it would be known.
+    pub(super) fn miss(&mut self, version: u64, now: Instant, would_be_heard: bool) {
         let is_known = self.held_at > version || self.gone_at > self.held_at;
         if is_known || self.missed.is_some_and(|missed| now < missed.until) {
             return;
         }
         let pause = match self.missed {
-            _ if !self.is_pushed() => BELIEVED_MAX,
+            _ if !self.is_pushed() && would_be_heard => BELIEVED_MAX,
             None => BELIEVED_FIRST,
             Some(missed) => (missed.pause * 2).min(BELIEVED_MAX),
         };
@@ -94,6 +95,12 @@ impl Seen {
     /// The version at which it was deleted; 0 if it never was.
     pub(super) fn gone_at(&self) -> u64 {
         self.gone_at
+    }
+
+    /// The version of the last that is known of it.
+    pub(super) fn newest(&self) -> u64 {
+        let missed_at = self.missed.map_or(0, |missed| missed.at);
+        self.held_at.max(self.gone_at).max(missed_at)
     }
 
     /// Whether it was there at the version `as_of`, as far as is known at `now`.

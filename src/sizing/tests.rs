@@ -4,7 +4,11 @@ use std::{sync::atomic::AtomicUsize, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{health::PROBE_PAUSE, seen::BELIEVED_FIRST, *};
+use super::{
+    health::PROBE_PAUSE,
+    seen::{BELIEVED_FIRST, GONE_AFTER},
+    *,
+};
 use crate::{
     image::Tag,
     registry::{
@@ -292,6 +296,7 @@ async fn a_child_known_from_another_repository_is_looked_for_in_this_one() {
         &told.references,
     );
     bench.push("v1", &index);
+    pass(GONE_AFTER).await;
     let sizes = bench.size(pushed(&index)).await;
     let numbers = (sizes.image_size, sizes.repository_size);
     assert_eq!(numbers, (Some(0), Some(index.bytes())), "it isn't here");

@@ -67,7 +67,17 @@ fn what_is_pushed_and_deleted_by_another_name_casts_doubt_on_its_repository_alon
     let delete = r#"{"id":"d","action":"delete","target":{"repository":"acme/app","tag":"1"}}"#.to_owned();
     let blob = event("acme/app", "").replace("image.manifest.v1+json", "image.layer.v1.tar");
     let pull = event("acme/app", "").replace("push", "pull");
-    let events = [event("acme/app", "1"), delete, blob, pull, event("Invalid", "1")];
+    let no_blob = blob.replace("push", "delete");
+    let untagged = event("acme/app", "");
+    let events = [
+        event("acme/app", "1"),
+        delete,
+        blob,
+        no_blob,
+        untagged,
+        pull,
+        event("Invalid", "1"),
+    ];
     let body = envelope(&events.map(by_another_name));
     let judged = judge::judge(body.as_bytes(), &filter, &intake, now()).unwrap();
     let doubted = Item::Change(Notice {
@@ -77,5 +87,5 @@ fn what_is_pushed_and_deleted_by_another_name_casts_doubt_on_its_repository_alon
         },
     });
     assert_eq!(judged.items, [doubted.clone(), doubted]);
-    assert_eq!(judged.tally, [(EventVerdict::Ignored, "accept_hosts", 5)]);
+    assert_eq!(judged.tally, [(EventVerdict::Ignored, "accept_hosts", 7)]);
 }

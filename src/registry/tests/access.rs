@@ -234,7 +234,7 @@ async fn a_realm_that_refuses_redirects_or_fails_ends_in_its_own_error() {
         ),
         (
             Box::new(move |_| Some(respond(307, &[("location", &location)], ""))),
-            |error| matches!(error, RegistryError::Status { status: 307, .. }),
+            |error| matches!(error, RegistryError::TokenService { status: 307, .. }),
         ),
         (
             Box::new(|_| Some(respond(200, &[], vec![b' '; 100_000]))),

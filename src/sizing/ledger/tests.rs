@@ -128,6 +128,47 @@ fn a_deleted_repository_is_known_to_be_empty_and_a_list_under_way_is_void() {
 }
 
 #[test]
+fn a_list_that_is_to_be_read_anew_tells_nothing_until_it_is() {
+    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    ledger.tagged("v1", "a");
+    let before = ledger.snapshot(now);
+    ledger.listed(&[("v1", "a"), ("v2", "b")]);
+    assert_eq!(ledger.names(&before), "ab");
+    ledger.doubt(now);
+    ledger.reopen_if_doubted(now);
+    assert_eq!(ledger.roots(&before), None);
+    ledger.listed(&[("v1", "a"), ("v2", "b")]);
+    assert_eq!(ledger.names(&before), "ab");
+}
+
+#[test]
+fn a_doubt_has_what_was_known_before_it_told_anew_and_not_too_often() {
+    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    ledger.tagged("v1", "a");
+    ledger.deleted("b");
+    ledger.listed(&[("v3", "e")]);
+    ledger.doubt(now);
+    ledger.tagged("v2", "c");
+    ledger.reopen_if_doubted(now);
+    assert!(!ledger.is_complete());
+    ledger.listed(&[("v1", "b"), ("v2", "d")]);
+    assert_eq!(ledger.now(), "bc", "only what was told since is known better");
+    ledger.doubt(now);
+    for (passed, is_reopened) in [(SHOWS_AFTER / 2, false), (SHOWS_AFTER, true)] {
+        ledger.reopen_if_doubted(now + passed);
+        assert_eq!(!ledger.is_complete(), is_reopened);
+    }
+    // One that is being read goes on, and is read anew afterwards.
+    ledger.tagged("v4", "d");
+    ledger.doubt(now + SHOWS_AFTER);
+    ledger.reopen_if_doubted(now + SHOWS_AFTER * 9);
+    assert!(ledger.is_told(&tag("v4")));
+    ledger.listed(&[]);
+    ledger.reopen_if_doubted(now + SHOWS_AFTER * 9);
+    assert!(!ledger.is_complete() && !ledger.is_told(&tag("v4")));
+}
+
+#[test]
 fn a_snapshot_keeps_what_was_there_when_it_was_taken() {
     let mut ledger = Ledger::default();
     ledger.listed(&[("v1", "a"), ("v2", "b")]);
@@ -209,8 +250,12 @@ fn a_registry_that_lacks_what_was_pushed_is_believed_for_a_while_and_then_longer
 #[test]
 fn what_was_never_pushed_and_is_not_there_is_gone_and_asked_for_now_and_then() {
     let (mut ledger, now) = (Ledger::default(), Instant::now());
-    let a = digest("a");
+    let (a, early) = (digest("a"), digest("early"));
     ledger.listed(&[("v1", "a")]);
+    ledger.miss(&early, ledger.version(), now);
+    let presence = ledger.presence(&early, &ledger.snapshot(now));
+    assert_eq!(presence, Presence::Missing, "it may have been pushed before");
+    let now = now + GONE_AFTER;
     assert_eq!(ledger.tagged_presence(&a, &ledger.snapshot(now)), Presence::Held);
     ledger.miss(&a, ledger.version(), now);
     let snapshot = ledger.snapshot(now + BELIEVED_MAX / 2);

@@ -19,12 +19,35 @@ async fn what_the_registry_surely_does_not_have_counts_nothing_in_any_number() {
         // Another repository has it: that is no help here.
         bench.fake.put(&other(), &missing);
         bench.push("v1", &index);
+        let sizes = bench.size(pushed(&index)).await;
+        assert_eq!((sizes.image_size, sizes.repository_size), (None, None));
+        pass(GONE_AFTER).await;
         for _ in 0..2 {
             let sizes = bench.size(pushed(&index)).await;
             assert_eq!(sizes.image_size, Some(11));
             assert_eq!(names(&sizes), layers(&[("l1", 10)]));
             assert_eq!(sizes.repository_size, Some(11 + there.bytes() + index.bytes()));
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_counts_nothing_at_once_if_it_was_deleted_or_all_was_heard() {
+    for is_emptied in [true, false] {
+        let bench = Bench::start().await;
+        let (index, there, missing) = sparse("linux");
+        bench.sizing.apply(&if is_emptied {
+            Change::RepositoryDeleted {
+                repository: repository(),
+            }
+        } else {
+            deleted(&missing.digest)
+        });
+        bench.fake.put(&repository(), &there);
+        bench.push("v1", &index);
+        let sizes = bench.size(pushed(&index)).await;
+        assert_eq!(sizes.image_size, Some(11));
+        assert_eq!(sizes.repository_size, Some(11 + there.bytes() + index.bytes()));
     }
 }
 

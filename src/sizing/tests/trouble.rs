@@ -313,6 +313,28 @@ async fn a_registry_whose_storage_is_away_is_waited_for_although_it_is_there() {
 }
 
 #[tokio::test]
+async fn what_is_read_of_another_repository_says_nothing_of_this_one() {
+    let bench = Bench::start().await;
+    let image = Made::image(("c", 1), &[]);
+    bench.push("v1", &image);
+    let back = Instant::now() + Duration::from_secs(3);
+    bench.fake.hook(move |asked| {
+        let is_away = Instant::now() < back && asked.path.starts_with("/v2/acme/app/");
+        is_away.then(|| respond(500, &[], ""))
+    });
+    let others = async {
+        while Instant::now() < back {
+            let absent = Made::image(("x", back.duration_since(Instant::now()).as_secs()), &[]);
+            bench.sizing.size(&other(), vec![pushed(&absent)], soon()).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (sizes, ()) = join(bench.size(pushed(&image)), others).await;
+    let size = Some(1 + image.bytes());
+    assert_eq!((sizes.image_size, sizes.repository_size), (Some(1), size));
+}
+
+#[tokio::test]
 async fn many_tags_that_the_registry_fails_at_cost_nobodys_time_either() {
     let bench = Bench::start().await;
     let image = Made::image(("c", 1), &[]);
