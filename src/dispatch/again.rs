@@ -423,7 +423,10 @@ impl Dispatcher {
             again.done(&endpoint, &place);
             tally.add(&sent);
             in_vain = match &sent {
-                Ok(Redelivered::Sent(sent)) if sent.outcome.is_of_endpoint() => in_vain + 1,
+                // Of those alone that are given up for it.
+                Ok(Redelivered::Sent(sent)) if sent.outcome.is_of_endpoint() => {
+                    in_vain + u32::from(authority == Authority::Repositories)
+                }
                 Ok(Redelivered::Sent(_)) => 0,
                 _ => in_vain,
             };

@@ -104,6 +104,14 @@ impl Default for Ledger {
 }
 
 impl Ledger {
+    /// A new one; events of its repository are heard since then, and none was forgotten.
+    pub(super) fn heard_since(since: Instant) -> Self {
+        Self {
+            heard_since: Some(since),
+            ..Self::default()
+        }
+    }
+
     /// Something may have happened at `now` that was not told. A reading under way goes on: the next one tells.
     pub(super) fn doubt(&mut self, now: Instant) {
         self.version += 1;

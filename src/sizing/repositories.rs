@@ -61,6 +61,8 @@ impl Repository {
 #[derive(Debug)]
 pub(super) struct Repositories {
     by_name: Mutex<HashMap<RepositoryName, Arc<Repository>>>,
+    /// Since when nothing was forgotten of what events told. Locked last.
+    heard_since: Mutex<Instant>,
     names_max: usize,
     entries_max: usize,
     /// Counts uses: the newest has the highest.
@@ -73,6 +75,7 @@ impl Repositories {
     pub(super) fn new(names_max: usize, entries_max: usize) -> Self {
         Self {
             by_name: Mutex::default(),
+            heard_since: Mutex::new(Instant::now()),
             names_max,
             entries_max,
             uses: AtomicU64::new(0),
@@ -83,9 +86,18 @@ impl Repositories {
     /// The repository of that name.
     pub(super) fn get(&self, name: &RepositoryName) -> Arc<Repository> {
         let mut by_name = self.by_name();
-        let repository = match by_name.get(name) {
-            Some(known) => Arc::clone(known),
-            None => Arc::clone(by_name.entry(name.clone()).or_default()),
+        let repository = if let Some(known) = by_name.get(name) {
+            Arc::clone(known)
+        } else {
+            let repository = Repository {
+                ledger: Mutex::new(Ledger::heard_since(*self.heard_since())),
+                ..Repository::default()
+            };
+            Arc::clone(
+                by_name
+                    .entry(name.clone())
+                    .or_insert_with(|| Arc::new(repository)),
+            )
         };
         let use_number = self.uses.fetch_add(1, Ordering::Relaxed);
         repository.used_at.store(use_number, Ordering::Relaxed);
@@ -102,7 +114,11 @@ impl Repositories {
 
     /// Forgets all.
     pub(super) fn clear(&self) {
-        let forgotten = std::mem::take(&mut *self.by_name());
+        let forgotten = {
+            let mut by_name = self.by_name();
+            *self.heard_since() = Instant::now();
+            std::mem::take(&mut *by_name)
+        };
         self.entries.store(0, Ordering::Relaxed);
         // Nobody waits for the lock while it is let go.
         drop(forgotten);
@@ -144,6 +160,7 @@ impl Repositories {
                 names -= 1;
                 entries -= weight;
             }
+            *self.heard_since() = Instant::now();
             by_name.retain(|_, repository| Some(repository.used_at.load(Ordering::Relaxed)) > last_forgotten);
         }
         self.entries.store(entries, Ordering::Relaxed);
@@ -155,6 +172,10 @@ impl Repositories {
         self.entries.load(Ordering::Relaxed)
     }
 
+    fn heard_since(&self) -> MutexGuard<'_, Instant> {
+        self.heard_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn by_name(&self) -> MutexGuard<'_, HashMap<RepositoryName, Arc<Repository>>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,7 +183,10 @@ impl Repositories {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::seen::{GONE_AFTER, Presence},
+        *,
+    };
     use crate::{image::Digest, push::Change};
 
     fn name(number: usize) -> RepositoryName {
@@ -191,6 +215,29 @@ mod tests {
         assert_eq!(kept.len(), 12);
         assert!(kept.contains_key(&name(0)) && kept.contains_key(&name(16)));
         assert!(!kept.contains_key(&name(1)) && !kept.contains_key(&name(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_repository_that_is_new_it_is_known_since_when_nothing_was_forgotten() {
+        let (repositories, digest) = (Repositories::new(4, 1_000_000), Digest::sha256(b"child"));
+        let is_gone = |number| {
+            let (repository, now) = (repositories.get(&name(number)), Instant::now());
+            let mut ledger = repository.ledger();
+            ledger.miss(&digest, 1, now);
+            let snapshot = ledger.snapshot(now);
+            matches!(ledger.presence(&digest, &snapshot), Presence::Gone)
+        };
+        assert!(!is_gone(0), "it may have been pushed before");
+        tokio::time::advance(GONE_AFTER).await;
+        assert!(is_gone(1));
+        for number in 2..6 {
+            repositories.get(&name(number));
+        }
+        assert!(!is_gone(6), "some were forgotten");
+        tokio::time::advance(GONE_AFTER).await;
+        assert!(is_gone(7));
+        repositories.clear();
+        assert!(!is_gone(8));
     }
 
     #[test]
