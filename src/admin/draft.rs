@@ -145,9 +145,9 @@ impl Rules {
     pub(super) fn leave_out(&self, repository: &RepositoryName) -> Option<FieldError> {
         let name = repository.as_str();
         let detail = if !self.repositories.is_match(name) {
-            "filter.repositories in the configuration doesn't have this repository: nothing is sent"
+            "what is pushed here is not among filter.repositories: nothing is sent"
         } else if self.exclude_repositories.is_match(name) {
-            "filter.exclude_repositories in the configuration leaves this repository out: nothing is sent"
+            "what is pushed here is left out by filter.exclude_repositories: nothing is sent"
         } else {
             return None;
         };

@@ -120,20 +120,8 @@ impl Manifests {
         answer
     }
 
-    /// The same, but that the registry fails at this alone is told the first time, and not noted.
-    pub(super) async fn ask_once<T, F>(
-        &self,
-        call: &Call,
-        part: &Part,
-        request: impl Fn() -> F,
-    ) -> Result<Option<T>, Unavailable>
-    where
-        F: Future<Output = Result<T, RegistryError>>,
-    {
-        self.ask_times(call, part, 1, request).await
-    }
-
-    async fn ask_times<T, F>(
+    /// The same, but that the registry fails at this alone is told after so many times, and not noted.
+    pub(super) async fn ask_times<T, F>(
         &self,
         call: &Call,
         part: &Part,

@@ -155,7 +155,7 @@ impl Manifests {
         let part = Part::Tag(tag.clone());
         let request = || self.client.manifest_by_tag(&call.name, tag);
         let answer = match tries {
-            Tries::One => self.ask_once(call, &part, request).await?,
+            Tries::One => self.ask_times(call, &part, 1, request).await?,
             Tries::Some => self.ask(call, &part, request).await?,
         };
         let Some(raw) = answer else {

@@ -139,3 +139,41 @@ async fn their_sets_wait_for_an_operators_endpoint_that_fails_and_those_of_who_d
     assert_eq!(images, ["acme/app:1", "acme/app:2"]);
     stage.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_of_who_decides_gives_nothing_up_of_those_who_do_not() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = with_letters(&folder, &hook, UNPACED, &["1", "2", "3", "4", "5", "6", "7"]).await;
+    let (dispatcher, ci) = (&stage.dispatcher, named("ci"));
+    stage.happens(&ci, Verdict::Gone);
+    hook.answer(503);
+    let set = async |numbers: std::ops::RangeInclusive<u64>, authority| {
+        let past = |number| Past {
+            journal: None,
+            sequence: sequence(number),
+            endpoint: named("ci"),
+        };
+        let past = numbers.map(past).collect();
+        let again = dispatcher.redeliver_all(past, Order::KeepNewest, Run::Real, authority);
+        again.await.unwrap();
+    };
+    let is_over = |number| {
+        let ci = named("ci");
+        async move || !dispatcher.is_sent_again(None, sequence(number), &ci)
+    };
+    set(1..=4, Authority::Repositories).await;
+    for number in 5..=7 {
+        set(number..=number, Authority::Endpoint).await;
+        eventually("it was sent", is_over(number)).await;
+    }
+    let before = hook.came().len();
+    dispatcher
+        .0
+        .parts
+        .states
+        .happen(&ci, Event::Enabled, "by the test");
+    eventually("given up", is_over(4)).await;
+    let images = hook.images().split_off(before);
+    assert_eq!(images, ["acme/app:1", "acme/app:2", "acme/app:3"]);
+    stage.stop().await;
+}

@@ -432,23 +432,20 @@ fn a_repository_that_the_filter_leaves_out_says_that_nothing_is_sent() {
         assert_eq!(answer.status, 303, "{}", answer.text());
         browser.page(answer.header("location").unwrap())
     };
-    let why = "filter.exclude_repositories in the configuration leaves this repository out: nothing is sent.";
+    let why = "What is pushed here is left out by filter.exclude_repositories: nothing is sent.";
     let page = saved("/repositories/acme%2Ftmp-1");
     assert!(
         page.contains("Saved, but nothing is sent") && !page.contains("The next push goes there"),
         "{page}"
     );
-    assert!(page.to_lowercase().contains(why), "{page}");
+    assert!(page.contains(why), "{page}");
     assert!(
-        browser
-            .page("/repositories/acme%2Ftmp-2")
-            .to_lowercase()
-            .contains(why),
+        browser.page("/repositories/acme%2Ftmp-2").contains(why),
         "before it is saved, too"
     );
     let page = saved("/repositories/acme%2Fapp");
     assert!(
-        page.contains("The next push goes there") && !page.to_lowercase().contains(why),
+        page.contains("The next push goes there") && !page.contains(why),
         "{page}"
     );
     let set = api.set("acme/tmp-3", &json!({"url": receiver.url("/hook")}));
