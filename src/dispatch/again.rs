@@ -1,13 +1,15 @@
 //! Sends a whole set of past deliveries again, delivered ones and dead letters alike: in the order of their pushes, one
 //! at a time for each endpoint, at its pace, in turns with what its lanes send.
 //!
-//! Nothing of it is owed, so it waits in memory, at most [`WAITING_MAX`] of all endpoints together. Each is sent once,
+//! Nothing of it is owed, so it waits in memory, at most [`WAITING_MAX`] of all endpoints together and as many more that
+//! others than administrators asked for. Each is sent once,
 //! whatever comes of it, and exactly as one that is sent again by hand: a dead letter that is taken goes, one that is
 //! not taken stays. While an endpoint is not healthy, the first goes all the same and the others wait. A restart
 //! forgets what was not sent yet, and says so.
 //!
 //! For whoever has no [`Authority`] over an endpoint, the first waits as well, and failures don't count against it. So that
-//! it is left in peace all the same, after some of them in a row what such people asked for is given up, and told.
+//! it is left in peace all the same, after some of them in a row what such people asked for is given up, and told; so it
+//! is when the endpoint was not healthy for a day, for nothing may be owed that would heal it. They have room of their own.
 //!
 //! # Never past a newer push
 //! One of which a newer push of the same tag is known for the endpoint is passed over, unless that is forced. It is
@@ -21,7 +23,7 @@ use std::{
 
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -41,7 +43,8 @@ use crate::{
     webhook::Outcome,
 };
 
-/// Deliveries that wait to be sent again, of all endpoints together. So many may be asked for at once, too.
+/// Deliveries that wait to be sent again, of all endpoints together, for each authority by which that was asked. So many
+/// may be asked for at once, too.
 pub const WAITING_MAX: usize = 10_000;
 
 /// Deliveries that are looked at in one go.
@@ -55,6 +58,9 @@ const READS_MAX: u32 = 60;
 
 /// After so many failures of the endpoint in a row, what doesn't count against it is not sent again.
 const IN_VAIN_MAX: u32 = 3;
+
+/// For so long what doesn't count against an endpoint waits until that is healthy.
+const UNHEALTHY_MAX: Duration = Duration::from_hours(24);
 
 /// A delivery that was made, or given up on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +93,7 @@ pub struct Counted {
 /// The place of a delivery in its endpoint's line: what another journal took goes first.
 type Place = (bool, Sequence, [u8; 16]);
 
-/// What waits for an endpoint, and how it is to go.
+/// What waits for an endpoint, how it is to go, and by which authority that was asked.
 type Line = BTreeMap<Place, (Order, Authority)>;
 
 /// What waits to be sent again. An endpoint that has a line has a task.
@@ -125,7 +131,8 @@ impl Again {
         authority: Authority,
     ) -> Result<Vec<EndpointId>, SendAgainError> {
         let mut lines = self.lines();
-        let waiting: usize = lines.values().map(BTreeMap::len).sum();
+        let waiting = lines.values().flat_map(BTreeMap::values);
+        let waiting = waiting.filter(|(_, asked)| *asked == authority).count();
         if waiting + items.len() > WAITING_MAX {
             return Err(SendAgainError::Full { waiting });
         }
@@ -135,7 +142,7 @@ impl Again {
                 begun.push(endpoint.clone());
                 BTreeMap::new()
             });
-            line.insert(place, (order, authority.over(&endpoint)));
+            line.insert(place, (order, authority));
         }
         Ok(begun)
     }
@@ -157,7 +164,7 @@ impl Again {
         let line = lines.get(endpoint);
         line.is_some_and(|line| {
             line.values()
-                .any(|(_, authority)| *authority == Authority::Endpoint)
+                .any(|(_, authority)| authority.over(endpoint) == Authority::Endpoint)
         })
     }
 
@@ -165,9 +172,10 @@ impl Again {
     fn next(&self, endpoint: &EndpointId, leave: Leave) -> Option<(Place, (Order, Authority))> {
         let lines = self.lines();
         let mut line = lines.get(endpoint)?.iter();
-        let next =
-            line.find(|(_, (_, authority))| leave == Leave::Healthy || *authority == Authority::Endpoint);
-        next.map(|(place, how)| (*place, *how))
+        let next = line.find(|(_, (_, authority))| {
+            leave == Leave::Healthy || authority.over(endpoint) == Authority::Endpoint
+        });
+        next.map(|(place, (order, authority))| (*place, (*order, authority.over(endpoint))))
     }
 
     fn done(&self, endpoint: &EndpointId, place: &Place) {
@@ -183,7 +191,7 @@ impl Again {
             return 0;
         };
         let before = line.len();
-        line.retain(|_, (_, authority)| *authority == Authority::Endpoint);
+        line.retain(|_, (_, authority)| authority.over(endpoint) == Authority::Endpoint);
         before - line.len()
     }
 
@@ -371,6 +379,7 @@ impl Dispatcher {
     async fn run_line(self, endpoint: EndpointId) {
         let (tasks, again) = (&self.0.parts.tasks, &self.0.again);
         let (mut tally, mut unread, mut in_vain) = (Tally::default(), 0, 0);
+        let mut give_up_at = Instant::now() + UNHEALTHY_MAX;
         let why = loop {
             if again.first(&endpoint).is_none() {
                 break None;
@@ -379,12 +388,20 @@ impl Dispatcher {
                 biased;
                 () = tasks.hard().cancelled() => Gate::Stopping,
                 gate = self.wait_for_endpoint(&endpoint, || again.is_decided(&endpoint)) => gate,
+                () = sleep_until(give_up_at) => {
+                    self.give_up_sets(&endpoint, "the endpoint was not healthy for a day");
+                    give_up_at += UNHEALTHY_MAX;
+                    continue;
+                }
             };
             let leave = match gate {
                 Gate::Open(leave) => leave,
                 Gate::Closed => break Some("the endpoint is gone, or disabled"),
                 Gate::Stopping => break Some("shipbell stops"),
             };
+            if leave == Leave::Healthy {
+                give_up_at = Instant::now() + UNHEALTHY_MAX;
+            }
             let Some((place, (order, authority))) = again.next(&endpoint, leave) else {
                 continue;
             };
@@ -431,8 +448,7 @@ impl Dispatcher {
                 _ => in_vain,
             };
             if in_vain >= IN_VAIN_MAX && authority == Authority::Repositories {
-                let left = again.give_up(&endpoint);
-                warn!(%endpoint, left, why = "the endpoint fails", "deliveries are not sent again that were asked for");
+                self.give_up_sets(&endpoint, "the endpoint fails");
                 in_vain = 0;
             }
         };
@@ -444,10 +460,21 @@ impl Dispatcher {
         } = tally;
         info!(%endpoint, delivered, failed, passed_over, not_possible, "deliveries were sent again");
         if let Some(why) = why {
-            let left = again.end(&endpoint);
-            warn!(%endpoint, left, why, "deliveries are not sent again that were asked for");
+            left_out(&endpoint, again.end(&endpoint), why);
         }
     }
+
+    /// Gives up what those asked for who have no authority over the endpoint.
+    fn give_up_sets(&self, endpoint: &EndpointId, why: &str) {
+        let left = self.0.again.give_up(endpoint);
+        if left > 0 {
+            left_out(endpoint, left, why);
+        }
+    }
+}
+
+fn left_out(endpoint: &EndpointId, left: usize, why: &str) {
+    warn!(%endpoint, left, why, "deliveries are not sent again that were asked for");
 }
 
 impl Tally {

@@ -24,6 +24,21 @@ fn so_many_wait_of_all_together_and_a_set_that_has_no_room_is_refused_whole() {
         "{refused}"
     );
     assert!(again.first(&EndpointId::Named("other".into())).is_none());
+    let theirs = again.add(
+        items("theirs", 1..=10_000),
+        Order::KeepNewest,
+        Authority::Repositories,
+    );
+    assert_eq!(theirs.unwrap().len(), 1, "of whom nobody else has less room");
+    let refused = again.add(
+        items("theirs", 10_001..=10_001),
+        Order::KeepNewest,
+        Authority::Repositories,
+    );
+    assert!(
+        matches!(refused, Err(SendAgainError::Full { waiting: 10_000 })),
+        "{refused:?}"
+    );
     let (place, _) = again.first(&ci).unwrap();
     assert_eq!(place.1.get(), 1, "in the order of their pushes");
     again.done(&ci, &place);

@@ -177,3 +177,36 @@ async fn what_fails_of_who_decides_gives_nothing_up_of_those_who_do_not() {
     assert_eq!(images, ["acme/app:1", "acme/app:2", "acme/app:3"]);
     stage.stop().await;
 }
+
+#[tokio::test]
+async fn their_sets_wait_a_day_for_an_endpoint_that_is_not_healthy() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = with_letters(&folder, &hook, UNPACED, &["1", "2"]).await;
+    let (before, dispatcher, ci) = (hook.came().len(), &stage.dispatcher, named("ci"));
+    stage.happens(&ci, Verdict::Gone);
+    let past = |number| Past {
+        journal: None,
+        sequence: sequence(number),
+        endpoint: named("ci"),
+    };
+    let set = dispatcher.redeliver_all(
+        vec![past(1), past(2)],
+        Order::KeepNewest,
+        Run::Real,
+        Authority::Repositories,
+    );
+    assert_eq!(set.await.unwrap().again, 2);
+    tokio::task::yield_now().await;
+    let later = async |hours| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_hours(hours)).await;
+        tokio::time::resume();
+        tokio::task::yield_now().await;
+        dispatcher.is_sent_again(None, sequence(2), &ci)
+    };
+    assert!(later(23).await, "they wait");
+    assert!(!later(2).await, "and then no longer");
+    assert_eq!(hook.came().len(), before);
+    assert_eq!(stage.letters().stats().letters, 2, "letters stay");
+    stage.stop().await;
+}
