@@ -134,7 +134,7 @@ const SOUGHT_BYTES_MAX: usize = 64;
 /// What is looked for at once.
 struct Sought {
     beginnings: Option<AhoCorasick>,
-    /// The secrets of each beginning, as [`fold`] writes them.
+    /// The secrets of each beginning, as [`fold`] writes them, in the order of their bytes.
     whole: Vec<Vec<Vec<u8>>>,
 }
 
@@ -145,13 +145,14 @@ impl Sought {
             // One that has escapes itself may be unescaped in the answer.
             for plain in [Plain::as_it_is(secret).text, Plain::unescaped(secret).text] {
                 let beginning = plain.get(..SOUGHT_BYTES_MAX).unwrap_or(&plain).to_vec();
-                let whole = by_beginning.entry(beginning).or_default();
-                if plain.len() >= SECRET_BYTES_MIN && !whole.contains(&plain) {
-                    whole.push(plain);
+                if plain.len() >= SECRET_BYTES_MIN {
+                    by_beginning.entry(beginning).or_default().push(plain);
                 }
             }
         }
-        by_beginning.retain(|_, whole| !whole.is_empty());
+        for whole in by_beginning.values_mut() {
+            whole.sort_unstable();
+        }
         let beginnings = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .kind(Some(AhoCorasickKind::NoncontiguousNFA))
@@ -172,15 +173,24 @@ impl Sought {
         while let Some(beginning) = beginnings.find(Input::new(&plain.text).range(at..)) {
             let whole = self.whole.get(beginning.pattern().as_usize());
             let text = plain.text.get(beginning.start()..).unwrap_or_default();
-            let lengths = whole.into_iter().flatten().map(|secret| {
-                let pairs = secret.iter().zip(text);
-                pairs.take_while(|(secret, text)| secret == text).count()
-            });
-            at = beginning.start() + lengths.max().unwrap_or_default().max(beginning.len());
+            let said = whole.map_or(0, |secrets| said_of(secrets, text));
+            at = beginning.start() + said.max(beginning.len());
             found.push(plain.origin(beginning.start())..plain.origin(at));
         }
         found
     }
+}
+
+/// How many of its bytes the front of `text` has of the secret that it has most of. In their order that is one of the two
+/// between which the text would stand: there may be thousands.
+fn said_of(secrets: &[Vec<u8>], text: &[u8]) -> usize {
+    let place = secrets.partition_point(|secret| secret.as_slice() < text);
+    let neighbours = secrets.iter().skip(place.saturating_sub(1)).take(2);
+    let said = neighbours.map(|secret| {
+        let pairs = secret.iter().zip(text);
+        pairs.take_while(|(secret, text)| secret == text).count()
+    });
+    said.max().unwrap_or_default()
 }
 
 /// A text as secrets are looked for in it.
@@ -336,12 +346,38 @@ mod tests {
     }
 
     #[test]
+    fn of_secrets_that_begin_alike_the_one_is_masked_that_is_said_furthest() {
+        let beginning = "0123456789".repeat(7);
+        let ends = ["", "a", "abc", "abcdefg", "abd", "b", "bcd", "bce", "z"];
+        let secrets: Vec<_> = ends.map(|end| format!("{beginning}{end}").into_bytes()).into();
+        let mask = Mask {
+            secrets: secrets.iter().rev().cloned().collect(),
+        };
+        for (end, left) in [
+            (".", "."),
+            ("abcd!", "!"),
+            ("abce", "e"),
+            ("abd", ""),
+            ("abz", "z"),
+            ("ac", "c"),
+            ("bcf", "f"),
+            ("c", "c"),
+            ("zz", "z"),
+            ("", ""),
+        ] {
+            let masked = mask.apply(&Bytes::from(format!("<{beginning}{end}")));
+            assert_eq!(masked, format!("<[masked]{left}"), "{end}");
+        }
+    }
+
+    #[test]
     fn what_somebody_else_says_is_looked_through_once_however_much_it_resembles_their_secrets() {
         // What it took before was the product: minutes, of a thread that others need.
         let secrets = (0..32).map(|number| format!("{}{number:02}", "a".repeat(4_000)).into_bytes());
         let parts = (0..10_000).map(|number| format!("aaaaaaaa{number:04}").into_bytes());
+        let alike = (0..100_000).map(|number| format!("{}{number:06}", "a".repeat(64)).into_bytes());
         let mask = Mask {
-            secrets: secrets.chain(parts).collect(),
+            secrets: secrets.chain(parts).chain(alike).collect(),
         };
         let text = Bytes::from("a".repeat(64 << 10));
         assert!(mask.apply(&text).len() < text.len());
