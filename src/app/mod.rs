@@ -41,7 +41,7 @@ use crate::{
         filter::Filter,
         quarantine::{self, Quarantine},
     },
-    journal::{self, Health, Journal, Opened},
+    journal::{self, EndedLately, Health, Journal, Opened},
     lifecycle::Tasks,
     listener::Listener,
     ops::{self, Readiness},
@@ -135,7 +135,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let Opened {
         journal,
         mut writer,
-        notes,
+        mut notes,
         report,
     } = opened;
     let (segments, commits) = (report.segments, report.commits);
@@ -150,7 +150,8 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let defaults = Defaults::new(config.batch, config.delivery.rate);
     let settings = admin::open_settings(config, commits > 0, (&endpoints, &defaults), &clock).await?;
     let tasks = Tasks::new();
-    let history = start_history(config, &tasks, &journal, &endpoints, &clock).await?;
+    let ended = notes.take_ended();
+    let history = start_history(config, &tasks, (&journal, ended), &endpoints, &clock).await?;
     let parts = health::Parts {
         clock: clock.clone(),
         steady: steady.clone(),
@@ -282,7 +283,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
 async fn start_history(
     config: &Config,
     tasks: &Tasks,
-    journal: &Journal,
+    (journal, ended): (&Journal, EndedLately),
     endpoints: &Endpoints,
     clock: &Clock,
 ) -> Result<History, RunError> {
@@ -294,7 +295,8 @@ async fn start_history(
     let history = started.map_err(RunError::System)?;
     let (telling, journal, file) = (history.clone(), journal.clone(), data_dir.join(catalog::FILE));
     // Before anything else is told.
-    let restored = tokio::task::spawn_blocking(move || catalog::restore(&telling, &journal, &file)).await;
+    let restore = move || catalog::restore(&telling, &journal, &file, &ended);
+    let restored = tokio::task::spawn_blocking(restore).await;
     restored.map_err(|error| RunError::System(io::Error::other(error)))?;
     Ok(history)
 }

@@ -111,6 +111,8 @@ pub(super) enum Entry<'a> {
     Changed(#[serde(borrow)] Changed<'a>),
     /// A push is owed that became durable before the start, which may stand there.
     Restored(#[serde(borrow)] Taken<'a>),
+    /// It ended before the start, as a word of the column `state` says; when, and why, is not known. It may stand there.
+    Settled(#[serde(borrow)] Place<'a>, &'a str),
 }
 
 /// A delivery.

@@ -110,6 +110,7 @@ impl<'a> Gathered<'a> {
             Entry::Buried(sequence, endpoint, end) => self.buried(*sequence, endpoint, end),
             Entry::Known(name) => self.known(name),
             Entry::Restored(taken) => self.restored(taken),
+            Entry::Settled(place, how) => self.settled(place, how),
             Entry::Changed(changed) => {
                 self.rows += transitions::write(self.connection, changed)?;
                 Ok(())
@@ -246,6 +247,20 @@ impl<'a> Gathered<'a> {
         };
         self.owed((push, place.endpoint), place, None)?.ends(end);
         self.rows += 1;
+        Ok(())
+    }
+
+    /// The delivery ended, unless it is known how, or it is not there.
+    fn settled(&mut self, place: &'a Place<'a>, how: &'a str) -> rusqlite::Result<()> {
+        let Some(push) = self.origin.row(place.sequence) else {
+            return Ok(());
+        };
+        if let Some(delivery) = self.delivery((push, place.endpoint))?
+            && delivery.is_open
+        {
+            delivery.is_settled(how);
+            self.rows += 1;
+        }
         Ok(())
     }
 

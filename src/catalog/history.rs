@@ -128,6 +128,13 @@ impl History {
         line.tell(&Entry::Restored(Taken::of(durable, &digest, &owed)));
     }
 
+    /// A delivery ended before the start; that may be known already, and better.
+    pub(super) fn settled(&self, which: &Which, how: Settlement) {
+        let Some(line) = self.line() else { return };
+        let endpoint = which.endpoint.to_string();
+        line.tell(&Entry::Settled(Place::of(which, &endpoint), word(how)));
+    }
+
     /// Bytes of what was told and is neither written down nor put aside.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.line().map_or(0, Line::memory_bytes)

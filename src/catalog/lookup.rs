@@ -127,6 +127,22 @@ impl Reader {
         read().map_err(|error| explain(&self.path, &error))
     }
 
+    /// Whether it is not known of a push how it ended, for anybody who owed it.
+    ///
+    /// # Errors
+    /// The file is damaged or can't be read.
+    pub(super) fn has_open(&self, journal: JournalId, sequence: Sequence) -> Result<bool, ReadError> {
+        let read = || {
+            let Some(push) = self.push(journal, sequence)? else {
+                return Ok(false);
+            };
+            let sql = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE push = ?1 AND state IN ('pending', 'unknown'))";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_row([push], |row| row.get(0))
+        };
+        read().map_err(|error| explain(&self.path, &error))
+    }
+
     /// The row of a push; `None` if nothing of its journal was written down here.
     fn push(&self, journal: JournalId, sequence: Sequence) -> rusqlite::Result<Option<i64>> {
         let number = self.number(journal)?;

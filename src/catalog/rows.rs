@@ -84,8 +84,12 @@ pub(super) struct Delivery<'a> {
     pub(super) image_size: Option<i64>,
     pub(super) layers: Option<i64>,
     pub(super) repository_size: Option<i64>,
-    /// How it ended, if it did within the batch.
-    end: Option<&'a End<'a>>,
+    /// Whether it is pending, or it is not known how it ended.
+    pub(super) is_open: bool,
+    /// How it ended, as the column `state` says it, if the batch tells; then when and why as well, as far as it does.
+    how: Option<&'a str>,
+    ended_at: Option<i64>,
+    reason: Option<&'a str>,
     /// The place of its newest attempt, if that is of the batch.
     pub(super) newest: Option<usize>,
 }
@@ -158,15 +162,18 @@ impl<'a> Delivery<'a> {
             image_size: None,
             layers: None,
             repository_size: None,
-            end: None,
+            is_open: true,
+            how: None,
+            ended_at: None,
+            reason: None,
             newest: None,
         }
     }
 
     /// The one in the file.
     pub(super) fn read(connection: &Connection, key: Key<'_>) -> rusqlite::Result<Option<Self>> {
-        let sql = "SELECT attempts, next_at, image_size, layers, repository_size FROM deliveries \
-                   WHERE push = ?1 AND endpoint = ?2";
+        let sql = "SELECT attempts, next_at, image_size, layers, repository_size, state IN ('pending', 'unknown') \
+                   FROM deliveries WHERE push = ?1 AND endpoint = ?2";
         let read = connection
             .prepare_cached(sql)?
             .query_row(params![key.0, key.1], |row| {
@@ -177,7 +184,10 @@ impl<'a> Delivery<'a> {
                     image_size: row.get(2)?,
                     layers: row.get(3)?,
                     repository_size: row.get(4)?,
-                    end: None,
+                    is_open: row.get(5)?,
+                    how: None,
+                    ended_at: None,
+                    reason: None,
                     newest: None,
                 })
             });
@@ -185,8 +195,13 @@ impl<'a> Delivery<'a> {
     }
 
     pub(super) fn ends(&mut self, end: &'a End<'a>) {
-        self.next_at = None;
-        self.end = Some(end);
+        self.is_settled(end.how);
+        (self.ended_at, self.reason) = (Some(end.at), end.reason);
+    }
+
+    /// It ended; of when and why nothing is known.
+    pub(super) fn is_settled(&mut self, how: &'a str) {
+        (self.is_open, self.next_at, self.how) = (false, None, Some(how));
     }
 
     pub(super) fn write(
@@ -205,9 +220,7 @@ impl<'a> Delivery<'a> {
             &self.layers,
             &self.repository_size,
         ];
-        let how = self.end.map_or("pending", |end| end.how);
-        let (at, reason) = (self.end.map(|end| end.at), self.end.and_then(|end| end.reason));
-        let ended: [&dyn ToSql; 3] = [&how, &at, &reason];
+        let ended: [&dyn ToSql; 3] = [&self.how.unwrap_or("pending"), &self.ended_at, &self.reason];
         let run = |sql, values: &mut dyn Iterator<Item = &dyn ToSql>| -> rusqlite::Result<()> {
             connection
                 .prepare_cached(sql)?
@@ -222,7 +235,7 @@ impl<'a> Delivery<'a> {
                 .map(|sequence| webhook_id(origin.journal, sequence, &EndpointId::named(endpoint)));
             let whose: [&dyn ToSql; 2] = [&repository, &id.unwrap_or_default()];
             run(sql, &mut counted.into_iter().chain(ended).chain(whose))
-        } else if self.end.is_some() {
+        } else if self.how.is_some() {
             let sql = "UPDATE deliveries SET attempts = ?3, next_at = ?4, image_size = ?5, layers = ?6, \
                        repository_size = ?7, state = ?8, ended_at = ?9, reason = ?10 \
                        WHERE push = ?1 AND endpoint = ?2";

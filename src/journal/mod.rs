@@ -82,6 +82,7 @@ mod chain;
 mod codec;
 mod cut;
 mod delivered;
+mod ended;
 mod error;
 mod examine;
 mod extract;
@@ -136,6 +137,7 @@ mod verify;
 mod writer;
 
 pub use cut::Cut;
+pub use ended::{EndedLately, EndedPush};
 pub use error::{AppendError, OpenError, ToolError, repair_command};
 pub use examine::{Finding, Progress, SegmentFigures, Torn};
 pub use hand_over::{OwedBy, OwedPush, OwedRun};

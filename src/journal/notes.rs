@@ -13,6 +13,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::{
     codec::{Decoder, put_sized, put_varint},
     delivered::Delivered,
+    ended::EndedLately,
+    live::Standing,
     record::{self, Addresses, RecordError},
     strands::{Strand, Strands},
 };
@@ -36,6 +38,7 @@ pub struct Notes {
     pub(super) without: Vec<Sequence>,
     /// Which of them were delivered.
     pub(super) delivered: Delivered,
+    ended: EndedLately,
     bytes: Vec<u8>,
 }
 
@@ -128,10 +131,19 @@ impl Notes {
         delivered
     }
 
-    /// Notes how a push ended.
-    pub(super) fn settled(&mut self, pair: Pair, how: Settlement) {
+    /// Takes what is noted of how pushes ended last.
+    #[must_use]
+    pub fn take_ended(&mut self) -> EndedLately {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Notes how a pair ended, and where its push stands, if that was owed until then.
+    pub(super) fn settled(&mut self, pair: Pair, how: Settlement, standing: Option<Standing>) {
         if how == Settlement::Delivered {
             self.delivered.add(pair, self.first);
+        }
+        if let Some(standing) = standing {
+            self.ended.add(pair, how, standing);
         }
     }
 }

@@ -252,7 +252,7 @@ impl Recovery<'_> {
                 }
                 // Settled already, some of them: to settle it twice changes nothing.
                 Ok(Record::Settled(pair, how)) => {
-                    replay.notes.settled(pair, how);
+                    replay.note_end(pair, how);
                     backlog.push(seed, pair, how);
                 }
                 _ => {}

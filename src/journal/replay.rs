@@ -8,7 +8,7 @@ use super::{
     record::{Addresses, RecordError},
     segment::SegmentHeader,
 };
-use crate::push::Sequence;
+use crate::push::{Pair, Sequence, Settlement};
 
 /// The state of the journal after the commits replayed so far.
 #[derive(Debug)]
@@ -62,11 +62,11 @@ impl Replay {
                 self.take_push(push, addresses).map_err(|error| (offset, error))
             }
             Told::Settled(pair, how) => {
+                if pair.sequence < self.next_sequence {
+                    self.note_end(pair, how);
+                }
                 // A settlement outlives its push: then there is nothing to settle.
                 self.live.settle(pair);
-                if pair.sequence < self.next_sequence {
-                    self.notes.settled(pair, how);
-                }
                 Ok(())
             }
             Told::EventId(key, taken_at) => {
@@ -74,6 +74,12 @@ impl Replay {
                 Ok(())
             }
         })
+    }
+
+    /// Notes how a pair ended that is owed still.
+    pub(super) fn note_end(&mut self, pair: Pair, how: Settlement) {
+        let standing = self.live.find(pair.sequence).map(|push| push.standing);
+        self.notes.settled(pair, how, standing);
     }
 
     fn take_push(&mut self, push: ToldPush, addresses: Option<Addresses<'_>>) -> Result<(), RecordError> {

@@ -197,6 +197,7 @@ fn some() -> impl Strategy<Value = Vec<Entry<'static>>> {
         4 => (place(), attempted()).prop_map(|(place, attempted)| Entry::Attempted(place, attempted)),
         3 => (place(), at()).prop_map(|(place, at)| Entry::Waits(place, at)),
         3 => (place(), end()).prop_map(|(place, end)| Entry::Ended(place, end)),
+        2 => (place(), end()).prop_map(|(place, end)| Entry::Settled(place, end.how)),
         2 => (sequences(), select(&ENDPOINTS), end())
             .prop_map(|(sequence, endpoint, end)| Entry::Buried(sequence, endpoint, end)),
         1 => select(&REPOSITORIES).prop_map(Entry::Known),

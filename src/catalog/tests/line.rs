@@ -327,6 +327,7 @@ proptest! {
                 sequence: number, repository: a, tag: b, digest: c, media_type: d, manifest_size: number,
                 listed: 3, at: time, event_id: e, actor: f, owed: vec![a],
             }),
+            Entry::Settled(place, d),
         ];
         let frames: Vec<u8> = entries.iter().flat_map(overflow::frame).collect();
         let mut rest = &frames[..];

@@ -32,6 +32,7 @@ pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry<'_>) 
         Entry::Known(name) => sink.known(name),
         Entry::Changed(changed) => transitions::write(connection, changed),
         Entry::Restored(taken) => sink.restored(taken),
+        Entry::Settled(place, how) => sink.settled(place, how),
     }
 }
 
@@ -234,6 +235,13 @@ impl Sink<'_> {
             }
             ended => Ok(ended),
         }
+    }
+
+    fn settled(&self, place: &Place<'_>, how: &str) -> rusqlite::Result<u64> {
+        let sql = "UPDATE deliveries SET state = ?3, next_at = NULL \
+                   WHERE push = ?1 AND endpoint = ?2 AND state IN ('pending', 'unknown')";
+        let values = params![self.origin.row(place.sequence), place.endpoint, how];
+        Ok(self.connection.prepare_cached(sql)?.execute(values)? as u64)
     }
 
     fn end(&self, push: i64, endpoint: &str, end: &End<'_>) -> rusqlite::Result<u64> {
