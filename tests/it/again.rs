@@ -101,6 +101,31 @@ fn a_newer_push_that_was_delivered_right_before_a_kill_is_known_after_it() {
 }
 
 #[test]
+fn what_came_just_now_is_known_and_sent_again_at_once() {
+    let (receiver, _) = receiver(200);
+    let shipbell = Shipbell::start(config(&receiver.url("/hook")));
+    let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
+    for number in 1..=5 {
+        let tag = number.to_string();
+        push(&shipbell, "acme/app", &tag);
+        let story = api.get(&format!("/api/v1/why?image=acme/app:{tag}"));
+        assert_eq!(story.status, 200, "{}", story.text());
+        let came = receiver.wait_for_image(&format!("acme/app:{tag}"), SOON);
+        let id = came.last().unwrap().id();
+        let again = format!("/api/v1/deliveries/{id}/redeliver");
+        // Its answer may be under way.
+        let sent = eventually("it is over", SOON, || {
+            let sent = api.post(&again);
+            (sent.status != 409).then_some(sent)
+        });
+        assert_eq!(sent.status, 200, "{}", sent.text());
+        assert_eq!(api.get(&format!("/api/v1/deliveries/{id}")).status, 200);
+    }
+    let id = "msg_00000000000000000000000000000000";
+    assert_eq!(api.get(&format!("/api/v1/deliveries/{id}")).status, 404);
+}
+
+#[test]
 fn what_a_filter_finds_goes_again_in_order_and_never_past_a_newer_push() {
     let (receiver, status) = receiver(200);
     let mut shipbell = Shipbell::start(config(&receiver.url("/hook")));

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, cursors::List, problem::Problem},
-    Page, Paging, Params, history, named, veiled,
+    Page, Paging, Params, history, history_just_now, named, veiled,
 };
 pub(in super::super) use crate::catalog::DELIVERY_STATES as STATES;
 use crate::{
@@ -261,7 +261,7 @@ pub(in super::super) async fn found(
     id: &str,
 ) -> Result<(PushStory, DeliveryStory), Problem> {
     let wanted = id.to_owned();
-    let found = history(admin, move |reader| reader.delivery_of(&wanted)).await?;
+    let found = history_just_now(admin, move |reader| reader.delivery_of(&wanted)).await?;
     let found = found.filter(|(push, _)| who.may_see(&push.repository));
     let (push, mut delivery) =
         found.ok_or_else(|| Problem::absent(format!("the history knows of no delivery with the id {id}")))?;

@@ -14,7 +14,10 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header, request};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::spawn_blocking;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 use utoipa::{
     OpenApi, ToSchema,
     openapi::{
@@ -321,6 +324,33 @@ pub(super) async fn history<T: Default + Send + 'static>(
         .await
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(read?)
+}
+
+/// For so long somebody waits for what happened just now: what is told to the history is written down a moment later, which
+/// takes longer while much happens.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
+/// The same, for what may have happened just now: what is not found is looked for again as long as there is something that
+/// was told and isn't written down, and for two seconds at most.
+pub(super) async fn history_just_now<T: Send + 'static>(
+    admin: &Admin,
+    read: impl Fn(&mut Reader) -> Result<Option<T>, crate::catalog::ReadError> + Clone + Send + 'static,
+) -> Result<Option<T>, Problem> {
+    let (told, until) = (&admin.parts().history, Instant::now() + TOLD_WITHIN);
+    let mut written = told.changes();
+    loop {
+        if let Some(written) = &mut written {
+            written.mark_unchanged();
+        }
+        let is_late = told.stats().waiting > 0;
+        let found = history(admin, read.clone()).await?;
+        let Some(written) = written.as_mut().filter(|_| found.is_none() && is_late) else {
+            return Ok(found);
+        };
+        if !matches!(timeout_at(until, written.changed()).await, Ok(Ok(()))) {
+            return Ok(None);
+        }
+    }
 }
 
 /// Runs `work` where it may block.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{Admin, access::Who, problem::Problem, rate::Act},
-    Params, history, named, order,
+    Params, history_just_now, named, order,
     schemas::EndpointState,
     seconds, veiled,
 };
@@ -216,7 +216,7 @@ pub(in super::super) async fn redelivered(
     force: bool,
 ) -> Result<Again, Problem> {
     let wanted = id.to_owned();
-    let found = history(admin, move |reader| {
+    let found = history_just_now(admin, move |reader| {
         let Some((push, delivery)) = reader.delivery_of(&wanted)? else {
             return Ok(None);
         };

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     super::{Admin, access::Who, problem::Problem},
-    Params, history, veiled,
+    Params, history_just_now, veiled,
 };
 use crate::catalog::{Sought, Stories, json::StoriesDocument};
 
@@ -46,16 +46,16 @@ pub(super) async fn why(
     };
     let readings = readings(asked.trim(), &admin.parts().public_host);
     let readings = readings.map_err(|error| Problem::parameter(name, error))?;
-    let mut found = history(&admin, move |reader| {
+    let found = history_just_now(&admin, move |reader| {
         for sought in &readings {
             let stories = reader.stories(sought, None, STORIES_MAX)?;
             if !stories.pushes.is_empty() || !stories.dropped.is_empty() {
-                return Ok(stories);
+                return Ok(Some(stories));
             }
         }
-        Ok(Stories::default())
-    })
-    .await?;
+        Ok(None)
+    });
+    let mut found: Stories = found.await?.unwrap_or_default();
     found.pushes.retain(|push| who.may_see(&push.repository));
     for delivery in found.pushes.iter_mut().flat_map(|push| &mut push.deliveries) {
         veiled::delivery(&admin, &who, delivery);
