@@ -170,7 +170,7 @@ fn has_a_meaning(name: &HeaderName) -> bool {
 impl Alerts {
     pub(super) fn read(section: &mut Section<'_>, guard: &Guard) -> Self {
         Self {
-            url: section.secret_url("url", |text| units::webhook_url(text, guard).map(drop)),
+            url: section.webhook_url("url", guard),
         }
     }
 }

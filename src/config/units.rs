@@ -173,6 +173,11 @@ pub(super) fn webhook_url(text: &str, guard: &Guard) -> Result<Url, String> {
     Ok(url)
 }
 
+/// What can be sent to at all.
+pub(super) fn target(text: &str) -> Result<(), String> {
+    Target::parse(text).map(drop).map_err(|error| error.to_string())
+}
+
 /// A server's base: no query, no user-info.
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
     let url = http_url(text, "http://127.0.0.1:5000")?;

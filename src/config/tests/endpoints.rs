@@ -211,6 +211,40 @@ fn a_secret_comes_from_one_place_and_its_file_is_read_at_once() {
 }
 
 #[test]
+fn what_a_file_says_that_would_not_be_taken_at_a_start_keeps_what_it_said_before() {
+    const OTHER: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("url", "https://ci/?t=1\n");
+    write("secret", SECRET);
+    write("previous", OTHER);
+    let config = load(&format!(
+        "[[endpoints]]\nname = \"a\"\nurl_file = \"{}\"\nsecret_file = \"{}\"\nprevious_secret_file = \"{}\"\n",
+        path("url"),
+        path("secret"),
+        path("previous"),
+    ));
+    let endpoint = config.endpoints.first().unwrap();
+    let now = |secret: &crate::secret::Secret| secret.get().unwrap().expose_secret().to_owned();
+    let all = || {
+        let signing = [&endpoint.secret, &endpoint.previous_secret];
+        let [secret, previous] = signing.map(|secret| now(secret.as_ref().unwrap()));
+        [now(&endpoint.url), secret, previous]
+    };
+    for torn in ["", "http", "whsec_MDEy"] {
+        for name in ["url", "secret", "previous"] {
+            write(name, torn);
+        }
+        assert_eq!(all(), ["https://ci/?t=1", SECRET, OTHER], "{torn:?}");
+    }
+    write("url", "https://ci/?t=2\n");
+    write("secret", OTHER);
+    write("previous", SECRET);
+    assert_eq!(all(), ["https://ci/?t=2", OTHER, SECRET]);
+}
+
+#[test]
 fn a_certificate_and_its_key_come_together() {
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
