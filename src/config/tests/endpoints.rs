@@ -171,6 +171,14 @@ fn a_header_in_a_file_is_read_at_once_and_is_set_nowhere_else() {
 }
 
 #[test]
+fn the_public_host_is_as_it_is_written_and_hosts_of_events_are_in_lower_case() {
+    let config =
+        load("[registry]\npublic_host = \"Hub.Example:5000\"\naccept_hosts = [\"Hub.Example:5000\"]");
+    assert_eq!(config.registry.public_host.as_deref(), Some("Hub.Example:5000"));
+    assert_eq!(config.registry.accept_hosts, ["hub.example:5000"]);
+}
+
+#[test]
 fn a_secret_comes_from_one_place_and_its_file_is_read_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
