@@ -88,7 +88,7 @@ pub struct Alerts {
 impl Delivery {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let waits = Duration::from_millis(1)..=WAIT_MAX;
-        let kept = Duration::from_hours(1)..=Duration::from_hours(24 * 3_660);
+        let kept = Duration::from_secs(1)..=Duration::from_hours(24 * 3_660);
         let much = 1 << 20..=16 << 40;
         let delivery = Self {
             timeout: section
