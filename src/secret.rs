@@ -66,9 +66,9 @@ impl Secret {
         }
     }
 
-    /// The secret as it stands now. A file is read again when it changed. One that can't be read any more, is empty, or
-    /// doesn't hold what it should, as one that is being written, keeps its last value, and the log says so once. If it
-    /// has none yet, what the file holds is told as it is.
+    /// The secret as it stands now. A file is read again when it changed. One that can't be read any more, or doesn't hold
+    /// what it should, as one that is being written, keeps its last value, and the log says so once. If it has none yet,
+    /// what the file holds is told as it is.
     ///
     /// # Errors
     /// The file can't be read and never could, is larger than [`SECRET_FILE_BYTES_MAX`], or is not UTF-8.
@@ -82,14 +82,14 @@ impl Secret {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((versions, value)) = &mut *last else {
             let value = read(path)?;
-            if sound(&value, check).is_ok() {
+            if check(value.expose_secret()).is_ok() {
                 *last = Some((Versions::of(stamps), value.clone()));
             }
             return Ok(value);
         };
         if versions.are_due(stamps, now) {
             let read = read(path).map_err(|error| error.to_string());
-            match read.and_then(|text| sound(&text, check).map(|()| text)) {
+            match read.and_then(|text| check(text.expose_secret()).map(|()| text)) {
                 Ok(text) => (*versions, *value) = (Versions::of(stamps), text),
                 Err(error) if versions.refuse(stamps, now) => {
                     warn!(file = %path.display(), error, "a secret's file can't be used, and what it held before is");
@@ -115,15 +115,6 @@ fn read(path: &Path) -> io::Result<SecretString> {
     let mut text = fs::read_to_string(path)?;
     text.truncate(text.trim_end_matches(['\n', '\r']).len());
     Ok(SecretString::from(text))
-}
-
-/// Whether a file holds what it should. One that is written in place is empty first.
-fn sound(text: &SecretString, check: Check) -> Result<(), String> {
-    let text = text.expose_secret();
-    if text.trim().is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    check(text)
 }
 
 impl fmt::Debug for Secret {
@@ -157,7 +148,11 @@ mod tests {
     fn a_file_that_is_being_written_keeps_what_it_held() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let secret = Secret::file(&path);
+        let check: Check = |text| match text.trim() {
+            "" => Err("it is empty".to_owned()),
+            _ => Ok(()),
+        };
+        let (secret, any) = (Secret::checked_file(&path, check), Secret::file(&path));
         let now = || secret.get().unwrap().expose_secret().to_owned();
         fs::write(&path, "\n").unwrap();
         assert_eq!(now(), "", "there was nothing before");
@@ -166,6 +161,11 @@ mod tests {
         for empty in ["", "\n", " \r\n"] {
             fs::write(&path, empty).unwrap();
             assert_eq!(now(), "first", "{empty:?}");
+            assert_eq!(
+                any.get().unwrap().expose_secret().trim(),
+                "",
+                "without a form, that is it"
+            );
         }
         fs::write(&path, "second\n").unwrap();
         assert_eq!(now(), "second");

@@ -27,6 +27,9 @@ const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 const NO_HEADER_VALUE: &str = "a header's value is one line of printable characters";
 
+/// Of what is shown to us: whoever empties such a file wants nobody let in by it any more.
+const ANYTHING: Check = |_| Ok(());
+
 impl Section<'_> {
     /// A file of PEM certificates to trust, at least one.
     pub(super) fn authorities(&mut self, key: &str) -> Option<PathBuf> {
@@ -70,17 +73,22 @@ impl Section<'_> {
         })
     }
 
-    /// Secrets in files, one each, each readable now.
-    pub(super) fn secret_files(&mut self, key: &str, check: Check) -> Option<Vec<Secret>> {
-        self.strings(key, |text| secret_file(text, check, check))
+    /// Secrets that are shown to us, in files, one each, each readable now.
+    pub(super) fn shown_files(&mut self, key: &str, check: Check) -> Option<Vec<Secret>> {
+        self.strings(key, |text| secret_file(text, ANYTHING, check))
     }
 
-    /// A secret in a file, readable now.
-    pub(super) fn secret_file(&mut self, key: &str, check: Check) -> Option<Secret> {
-        self.optional(key, |text| secret_file(text, check, check))
+    /// A secret that is shown to us, in a file, readable now.
+    pub(super) fn shown_file(&mut self, key: &str, check: Check) -> Option<Secret> {
+        self.optional(key, |text| secret_file(text, ANYTHING, check))
     }
 
-    /// A secret: `key` itself, or the file that `<key>_file` names. Not both.
+    /// A secret that is shown to us: `key` itself, or the file that `<key>_file` names. Not both.
+    pub(super) fn shown_secret(&mut self, key: &str, check: Check) -> Option<Secret> {
+        self.twins(key, Shown::Secret, ANYTHING, check)
+    }
+
+    /// A secret that we use: `key` itself, or the file that `<key>_file` names. Not both.
     pub(super) fn secret(&mut self, key: &str, check: Check) -> Option<Secret> {
         self.twins(key, Shown::Secret, check, check)
     }
