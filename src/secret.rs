@@ -6,9 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+use tracing::warn;
 
-use crate::stamp::Stamp;
+use crate::stamp::{Stamp, Versions};
 
 /// The most bytes that a secret's file may have: far above any token, far below any accident.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -23,9 +25,14 @@ enum Source {
     Inline(SecretString),
     File {
         path: PathBuf,
-        last: Mutex<Option<(Stamp, SecretString)>>,
+        check: Check,
+        /// What it held last that was sound, and in which version.
+        last: Mutex<Option<(Versions<1>, SecretString)>>,
     },
 }
+
+/// Says what is wrong with a secret's text, without repeating it.
+pub type Check = fn(&str) -> Result<(), String>;
 
 impl Secret {
     /// The secret `value` itself.
@@ -37,8 +44,15 @@ impl Secret {
     /// The secret that the file at `path` holds, without the line break at its end.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::checked_file(path, |_| Ok(()))
+    }
+
+    /// The same of a secret that has a form: what `check` refuses takes the place of nothing that it took.
+    #[must_use]
+    pub fn checked_file(path: impl Into<PathBuf>, check: Check) -> Self {
         Self(Arc::new(Source::File {
             path: path.into(),
+            check,
             last: Mutex::new(None),
         }))
     }
@@ -52,38 +66,43 @@ impl Secret {
         }
     }
 
-    /// The secret as it stands now. A file is read again when it changed; one that can't be read any
-    /// more keeps its last value, so that a rotation half done doesn't stop deliveries.
+    /// The secret as it stands now. A file is read again when it changed. One that can't be read any more, or doesn't hold
+    /// what it should, as one that is being written, keeps its last value, and the log says so once. If it has none yet,
+    /// what the file holds is told as it is.
     ///
     /// # Errors
     /// The file can't be read and never could, is larger than [`SECRET_FILE_BYTES_MAX`], or is not UTF-8.
     pub fn get(&self) -> io::Result<SecretString> {
-        let (path, last) = match &*self.0 {
+        let (path, check, last) = match &*self.0 {
             Source::Inline(value) => return Ok(value.clone()),
-            Source::File { path, last } => (path, last),
+            Source::File { path, check, last } => (path, *check, last),
         };
+        // Before it is read: what is written meanwhile is read the next time.
+        let (stamps, now) = ([Stamp::of(path)], Instant::now());
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        match (
-            read_if_changed(path, last.as_ref().map(|(stamp, _)| *stamp)),
-            &*last,
-        ) {
-            (Ok(Some((stamp, value))), _) => {
-                *last = Some((stamp, value.clone()));
-                Ok(value)
+        let Some((versions, value)) = &mut *last else {
+            let value = read(path)?;
+            if check(value.expose_secret()).is_ok() {
+                *last = Some((Versions::of(stamps), value.clone()));
             }
-            (Ok(None) | Err(_), Some((_, value))) => Ok(value.clone()),
-            (Ok(None), None) => Err(io::Error::other("the secret's file was never read")),
-            (Err(error), None) => Err(error),
+            return Ok(value);
+        };
+        if versions.are_due(stamps, now) {
+            let read = read(path).map_err(|error| error.to_string());
+            match read.and_then(|text| check(text.expose_secret()).map(|()| text)) {
+                Ok(text) => (*versions, *value) = (Versions::of(stamps), text),
+                Err(error) if versions.refuse(stamps, now) => {
+                    warn!(file = %path.display(), error, "a secret's file can't be used, and what it held before is");
+                }
+                Err(_) => {}
+            }
         }
+        Ok(value.clone())
     }
 }
 
-fn read_if_changed(path: &Path, known: Option<Stamp>) -> io::Result<Option<(Stamp, SecretString)>> {
+fn read(path: &Path) -> io::Result<SecretString> {
     let meta = fs::metadata(path)?;
-    let stamp = Stamp::of_metadata(&meta);
-    if known == Some(stamp) {
-        return Ok(None);
-    }
     if !meta.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
@@ -95,7 +114,7 @@ fn read_if_changed(path: &Path, known: Option<Stamp>) -> io::Result<Option<(Stam
     }
     let mut text = fs::read_to_string(path)?;
     text.truncate(text.trim_end_matches(['\n', '\r']).len());
-    Ok(Some((stamp, SecretString::from(text))))
+    Ok(SecretString::from(text))
 }
 
 impl fmt::Debug for Secret {
@@ -109,8 +128,6 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     #[test]
@@ -125,6 +142,33 @@ mod tests {
         assert_eq!(secret.get().unwrap().expose_secret(), "second one");
         fs::remove_file(&path).unwrap();
         assert_eq!(secret.get().unwrap().expose_secret(), "second one");
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_keeps_what_it_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let check: Check = |text| match text.trim() {
+            "" => Err("it is empty".to_owned()),
+            _ => Ok(()),
+        };
+        let (secret, any) = (Secret::checked_file(&path, check), Secret::file(&path));
+        let now = || secret.get().unwrap().expose_secret().to_owned();
+        fs::write(&path, "\n").unwrap();
+        assert_eq!(now(), "", "there was nothing before");
+        fs::write(&path, "first\n").unwrap();
+        assert_eq!(now(), "first");
+        for empty in ["", "\n", " \r\n"] {
+            fs::write(&path, empty).unwrap();
+            assert_eq!(now(), "first", "{empty:?}");
+            assert_eq!(
+                any.get().unwrap().expose_secret().trim(),
+                "",
+                "without a form, that is it"
+            );
+        }
+        fs::write(&path, "second\n").unwrap();
+        assert_eq!(now(), "second");
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub const ROTATION: Duration = Duration::from_hours(24);
 #[derive(Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct WebhookDraft {
-    /// Where it goes: http or https. A query that is left out or masked (`?…`) stays as it is; one that is empty (`?`)
-    /// goes.
+    /// Where it goes: http or https. A query that is left out or masked (`?…`) stays as it is, as long as the scheme, host
+    /// and port do; one that is empty (`?`) goes.
     #[schema(example = "https://ci.example.com/hook?token=secret", max_length = 4096)]
     pub url: Option<String>,
     /// What its requests are signed with, `whsec_` or `whsk_` (Ed25519) and base64; null for none. The one before it signs too for a day.
@@ -270,29 +270,42 @@ impl WebhookDraft {
     }
 }
 
-/// The URL that somebody means who was shown `there` without its user-info and with its query masked. Both are kept
-/// for the URL that they were shown with, and for no other.
+/// The URL that somebody means who was shown `there` without its user-info and with its query masked. Both are kept for
+/// the server that they were shown with, whatever the path, and for no other.
 fn unmasked(url: &str, there: Option<&str>) -> String {
-    let shown = there.and_then(|there| Some((there, Target::parse(there).ok()?.to_string())));
     let (typed, typed_query) = split_query(url);
-    let Some((there, shown)) = shown else {
-        return url.to_owned();
+    let is_here = |there: &&str| Url::parse(url).is_ok() && !is_elsewhere(there, url);
+    let Some(there) = there.filter(is_here) else {
+        return if typed_query == Some("") { typed } else { url }.to_owned();
     };
-    let ((front, query), (shown_front, _)) = (split_query(there), split_query(&shown));
-    let is_same = typed == front || Target::parse(typed).is_ok_and(|typed| typed.to_string() == shown_front);
+    let (front, query) = split_query(there);
+    let shown = |url: &str| Target::parse(url).map(|url| url.to_string());
     // What comes back without user-info, in whatever spelling, is what was shown; with an empty one (`//@`) it goes.
-    let meant = if is_same && !has_user_info(typed) {
-        front
+    let meant = if has_user_info(typed) {
+        typed.to_owned()
+    } else if shown(typed) == shown(front) {
+        front.to_owned()
     } else {
-        typed
+        with_user_info_of(front, typed).unwrap_or_else(|| typed.to_owned())
     };
-    match (typed_query, query) {
-        (typed, Some(query)) if is_same && typed.is_none_or(is_mask) => format!("{meant}?{query}"),
-        (None | Some(""), _) if is_same => meant.to_owned(),
-        (Some(""), _) => typed.to_owned(),
-        (Some(query), _) if is_same => format!("{meant}?{query}"),
-        _ => url.to_owned(),
+    let query = match typed_query {
+        Some("") => None,
+        Some(mask) if is_mask(mask) => query.or(typed_query),
+        typed => typed.or(query),
+    };
+    match query {
+        Some(query) => format!("{meant}?{query}"),
+        None => meant,
     }
+}
+
+/// `typed` with the user-info of `there`, if that has any.
+fn with_user_info_of(there: &str, typed: &str) -> Option<String> {
+    let there = Url::parse(there).ok().filter(|_| has_user_info(there))?;
+    let mut url = Url::parse(typed).ok()?;
+    url.set_username(there.username()).ok()?;
+    url.set_password(there.password()).ok()?;
+    Some(url.into())
 }
 
 /// Whether a query is the mask, as it was shown or as a URL library writes it.
@@ -328,7 +341,10 @@ fn check_url(url: &str, rules: &Rules) -> Result<(), String> {
     }
     let target = Target::parse(url).map_err(|error| error.to_string())?;
     if url.rsplit_once('?').is_some_and(|(_, query)| is_mask(query)) {
-        return Err("its query is masked (?…), and there is none to keep: type the whole URL".to_owned());
+        return Err(
+            "its query is masked (?…), and there is none to keep for this server: type the whole URL"
+                .to_owned(),
+        );
     }
     rules
         .guard

@@ -65,12 +65,12 @@ impl Sought {
         Ok(readings)
     }
 
-    /// `text` without the registry's host in front, if that stands there.
+    /// `text` without the registry's host in front, if that stands there, in capital letters or small ones.
     #[must_use]
     pub fn without_host<'a>(text: &'a str, host: &str) -> Option<&'a str> {
-        text.strip_prefix(host)?
-            .strip_prefix('/')
-            .filter(|_| !host.is_empty())
+        let (front, rest) = text.split_at_checked(host.len())?;
+        let is_host = !host.is_empty() && front.eq_ignore_ascii_case(host);
+        rest.strip_prefix('/').filter(|_| is_host)
     }
 }
 

@@ -88,7 +88,7 @@ pub struct Alerts {
 impl Delivery {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let waits = Duration::from_millis(1)..=WAIT_MAX;
-        let kept = Duration::from_hours(1)..=Duration::from_hours(24 * 3_660);
+        let kept = Duration::from_secs(1)..=Duration::from_hours(24 * 3_660);
         let much = 1 << 20..=16 << 40;
         let delivery = Self {
             timeout: section
@@ -170,7 +170,7 @@ fn has_a_meaning(name: &HeaderName) -> bool {
 impl Alerts {
     pub(super) fn read(section: &mut Section<'_>, guard: &Guard) -> Self {
         Self {
-            url: section.secret_url("url", |text| units::webhook_url(text, guard).map(drop)),
+            url: section.webhook_url("url", guard),
         }
     }
 }

@@ -113,7 +113,7 @@ impl Endpoint {
         let repositories = wanted(section, "repositories");
         let tags = wanted(section, "tags");
         let exclude_tags = section.patterns("exclude_tags");
-        let url = section.secret_url("url", |text| units::webhook_url(text, guard).map(drop));
+        let url = section.webhook_url("url", guard);
         if !section.is_set("url") && !section.is_set("url_file") {
             section.missing("url", "missing: set this or url_file");
         }

@@ -16,12 +16,19 @@ use super::{
     reader::{Section, Shown, as_dict, kind, some, string},
     units,
 };
-use crate::{secret::Secret, trust};
+use crate::{
+    secret::{Check, Secret},
+    trust,
+    webhook::guard::Guard,
+};
 
 /// What a bundle of all public certificates has, several times over.
 const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 const NO_HEADER_VALUE: &str = "a header's value is one line of printable characters";
+
+/// Of what is shown to us: whoever empties such a file wants nobody let in by it any more.
+const ANYTHING: Check = |_| Ok(());
 
 impl Section<'_> {
     /// A file of PEM certificates to trust, at least one.
@@ -66,42 +73,44 @@ impl Section<'_> {
         })
     }
 
-    /// Secrets in files, one each, each readable now.
-    pub(super) fn secret_files(
-        &mut self,
-        key: &str,
-        check: impl Fn(&str) -> Result<(), String>,
-    ) -> Option<Vec<Secret>> {
-        self.strings(key, |text| secret_file(text, &check))
+    /// Secrets that are shown to us, in files, one each, each readable now.
+    pub(super) fn shown_files(&mut self, key: &str, check: Check) -> Option<Vec<Secret>> {
+        self.strings(key, |text| secret_file(text, ANYTHING, check))
     }
 
-    /// A secret in a file, readable now.
-    pub(super) fn secret_file(
-        &mut self,
-        key: &str,
-        check: impl Fn(&str) -> Result<(), String>,
-    ) -> Option<Secret> {
-        self.optional(key, |text| secret_file(text, &check))
+    /// A secret that is shown to us, in a file, readable now.
+    pub(super) fn shown_file(&mut self, key: &str, check: Check) -> Option<Secret> {
+        self.optional(key, |text| secret_file(text, ANYTHING, check))
     }
 
-    /// A secret: `key` itself, or the file that `<key>_file` names. Not both.
-    pub(super) fn secret(&mut self, key: &str, check: impl Fn(&str) -> Result<(), String>) -> Option<Secret> {
-        self.twins(key, Shown::Secret, check)
+    /// A secret that is shown to us: `key` itself, or the file that `<key>_file` names. Not both.
+    pub(super) fn shown_secret(&mut self, key: &str, check: Check) -> Option<Secret> {
+        self.twins(key, Shown::Secret, ANYTHING, check)
+    }
+
+    /// A secret that we use: `key` itself, or the file that `<key>_file` names. Not both.
+    pub(super) fn secret(&mut self, key: &str, check: Check) -> Option<Secret> {
+        self.twins(key, Shown::Secret, check, check)
     }
 
     /// The same for a URL.
-    pub(super) fn secret_url(
-        &mut self,
-        key: &str,
-        check: impl Fn(&str) -> Result<(), String>,
-    ) -> Option<Secret> {
-        self.twins(key, Shown::Url, check)
+    pub(super) fn secret_url(&mut self, key: &str, check: Check) -> Option<Secret> {
+        self.twins(key, Shown::Url, check, check)
     }
 
+    /// The same for a URL of webhooks, which may point where `guard` lets the operator's.
+    pub(super) fn webhook_url(&mut self, key: &str, guard: &Guard) -> Option<Secret> {
+        let check = |text: &str| units::webhook_url(text, guard).map(drop);
+        // Where one points that comes later is judged when it is sent to, and told then.
+        self.twins(key, Shown::Url, units::target, check)
+    }
+
+    /// `check` is for now, and `form` for what the file says later.
     fn twins(
         &mut self,
         key: &str,
         shown: Shown,
+        form: Check,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Option<Secret> {
         let inline = self
@@ -112,7 +121,7 @@ impl Section<'_> {
             })
             .flatten();
         let file_key = format!("{key}_file");
-        let file = self.secret_file(&file_key, check);
+        let file = self.optional(&file_key, |path| secret_file(path, form, &check));
         if self.is_set(key) && self.is_set(&file_key) {
             self.report(
                 key,
@@ -143,13 +152,13 @@ impl Section<'_> {
         refuse: impl Fn(&HeaderName) -> Option<String>,
     ) -> Vec<(HeaderName, Secret)> {
         let example = "names and files, such as { X-Team = \"/run/secrets/team\" }";
-        let check = |text: &str| {
+        let check: Check = |text| {
             units::secret(text)?;
             let value = HeaderValue::try_from(text);
             value.map(drop).map_err(|_| NO_HEADER_VALUE.to_owned())
         };
         self.by_header(key, (Shown::Plain, example), refuse, |path| {
-            secret_file(path, &check)
+            secret_file(path, check, check)
         })
     }
 
@@ -187,8 +196,12 @@ impl Section<'_> {
     }
 }
 
-fn secret_file(path: &str, check: &impl Fn(&str) -> Result<(), String>) -> Result<Secret, String> {
-    let secret = Secret::file(path);
+fn secret_file(
+    path: &str,
+    form: Check,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Secret, String> {
+    let secret = Secret::checked_file(path, form);
     let text = secret
         .get()
         .map_err(|error| format!("the file can't be read: {error}"))?;

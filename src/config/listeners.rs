@@ -149,7 +149,7 @@ impl Ingest {
             path: section.string("path", path).unwrap_or_default(),
             tokens: [
                 section.secrets("tokens", units::token),
-                section.secret_files("token_files", units::token),
+                section.shown_files("token_files", units::token),
             ]
             .into_iter()
             .flatten()
@@ -354,7 +354,7 @@ impl AdminToken {
     fn read(section: &mut Section<'_>) -> Option<Self> {
         need(section, ["name", "role"]);
         let name = section.optional("name", |name| Ok(name.to_owned()));
-        let token = section.secret("token", units::token);
+        let token = section.shown_secret("token", units::token);
         if token.is_none() && section.clean(&["token", "token_file"]) {
             section.report("token", "missing: set this or token_file");
         }
@@ -395,7 +395,7 @@ impl AdminProxy {
                 .unwrap_or_else(|| nameless.clone()),
             groups_header: section.header_name("groups_header").unwrap_or(nameless),
             // Before the tables: what stands behind them in TOML is theirs.
-            secret: section.secret_file("secret_file", units::secret),
+            secret: section.shown_file("secret_file", units::secret),
             groups: section.tables("groups", AdminGroup::read),
         }
     }

@@ -101,7 +101,9 @@ impl Registry {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         let url = section.string("url", units::base_url);
         let public_host = section.optional("public_host", units::host);
-        let accept_hosts = section.strings("accept_hosts", units::host);
+        let accept_hosts = section.strings("accept_hosts", |text| {
+            units::host(text).map(|host| host.to_ascii_lowercase())
+        });
         let login = Login::read(section);
         let ca_file = section.authorities("ca_file");
         let timeout = section.duration("timeout", Duration::from_millis(100)..=Duration::from_mins(10));

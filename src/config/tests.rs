@@ -148,6 +148,15 @@ fn the_defaults_are_those_that_are_promised() {
 }
 
 #[test]
+fn what_is_kept_for_an_age_may_be_kept_for_a_second() {
+    let delivery = load("[delivery]\nhistory = \"1s\"\ndead_letters = \"1s\"").delivery;
+    assert_eq!(
+        [delivery.history, delivery.dead_letters],
+        [Duration::from_secs(1); 2]
+    );
+}
+
+#[test]
 fn no_secret_is_shown() {
     let hidden = [
         "hunter-token",

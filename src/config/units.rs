@@ -173,6 +173,11 @@ pub(super) fn webhook_url(text: &str, guard: &Guard) -> Result<Url, String> {
     Ok(url)
 }
 
+/// What can be sent to at all.
+pub(super) fn target(text: &str) -> Result<(), String> {
+    Target::parse(text).map(drop).map_err(|error| error.to_string())
+}
+
 /// A server's base: no query, no user-info.
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
     let url = http_url(text, "http://127.0.0.1:5000")?;
@@ -220,7 +225,7 @@ pub(super) fn masked(text: &str) -> String {
     url.to_string()
 }
 
-/// `host` or `host:port`, as in an image's name or a `Host` header.
+/// `host` or `host:port`, as in an image's name or a `Host` header; its letters are as they were written.
 pub(super) fn host(text: &str) -> Result<String, String> {
     const RIGHT: &str =
         "write a host, with its port if it has one, such as \"registry.example.com\" or \"10.0.0.5:5000\"";
@@ -232,9 +237,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     let port_is_sound =
         port.is_none_or(|port| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0));
     match Host::parse(name) {
-        Ok(host) if port_is_sound && host.to_string() == name.to_ascii_lowercase() => {
-            Ok(text.to_ascii_lowercase())
-        }
+        Ok(host) if port_is_sound && host.to_string() == name.to_ascii_lowercase() => Ok(text.to_owned()),
         _ => Err(RIGHT.to_owned()),
     }
 }
@@ -392,7 +395,7 @@ mod tests {
         }
         assert_eq!(
             host("Registry.Example.com").as_deref(),
-            Ok("registry.example.com")
+            Ok("Registry.Example.com")
         );
         for wrong in [
             "",

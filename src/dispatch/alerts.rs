@@ -29,6 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use tokio::{
     sync::mpsc::{self, Receiver, Sender},
@@ -55,6 +56,9 @@ const WAITS: [Duration; 4] = [
     Duration::from_mins(1),
     Duration::from_mins(5),
 ];
+
+/// What an id has no place for as it is: its header's characters, and the dot, which parts it from what is signed after it.
+const NOT_IN_IDS: &AsciiSet = &CONTROLS.add(b'.').add(b'%');
 
 /// Takes alerts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -160,8 +164,10 @@ fn alert(endpoint: &Endpoint, change: &Change, was_down: bool) -> Option<Alert> 
             next_attempt: change.health.next_attempt().map(shown),
         },
     };
+    let name = endpoint.id.to_string();
+    let name = utf8_percent_encode(&name, NOT_IN_IDS);
     Some(Alert {
-        id: format!("alert_{}_{}", endpoint.id, change.at.unix_millis()),
+        id: format!("alert_{name}_{}", change.at.unix_millis()),
         body: serde_json::to_vec(&body).ok()?.into(),
     })
 }
@@ -224,6 +230,29 @@ async fn deliver(client: &Client, url: &Secret, clock: &Clock, alert: &Alert) {
 mod tests {
     use super::*;
     use crate::dispatch::health::Health;
+
+    #[test]
+    fn an_alerts_id_has_no_dot_and_is_its_endpoints_own() {
+        let change = Change {
+            at: Timestamp::from_unix_millis(1_795_424_918_473),
+            from: State::Failing,
+            health: Health {
+                state: State::Paused,
+                ..Health::default()
+            },
+            failures: 4,
+            reason: String::new(),
+        };
+        let id = |name: &str| {
+            let endpoint = Endpoint::plain(name, "http://127.0.0.1:1/");
+            alert(&endpoint, &change, false).unwrap().id
+        };
+        assert_eq!(id("ci"), "alert_ci_1795424918473");
+        let ids = ["ci.prod", "ci_prod", "ci%2Eprod", "ciprod"].map(id);
+        for (index, id) in ids.iter().enumerate() {
+            assert!(!id.contains('.') && !ids[..index].contains(id), "{ids:?}");
+        }
+    }
 
     #[test]
     fn an_endpoint_that_comes_by_the_name_of_one_that_was_down_has_not_recovered() {

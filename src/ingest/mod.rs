@@ -19,7 +19,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -261,6 +261,7 @@ impl<I: Intake> Inner<I> {
         received: &Received,
         peer: std::net::SocketAddr,
     ) -> Result<EnvelopeAnswer, Unavailable> {
+        let deadline = Instant::now() + self.ack_deadline;
         let judged = if received.is_too_large() {
             Err(Refused::too_large(received.total))
         } else {
@@ -269,14 +270,8 @@ impl<I: Intake> Inner<I> {
         let judged = match judged {
             Ok(judged) => judged,
             Err(refused) => {
-                self.quarantine(
-                    refused.reason,
-                    refused.detail,
-                    received.body.clone(),
-                    received.total,
-                    peer,
-                )
-                .await;
+                let (body, total) = (received.body.clone(), received.total);
+                self.quarantine(refused, body, total, peer, deadline).await;
                 return Ok(EnvelopeAnswer::Quarantined);
             }
         };
@@ -289,7 +284,7 @@ impl<I: Intake> Inner<I> {
         if !items.is_empty() {
             // What comes from another host has nobody wait: without it a size may be an old one, as without the event.
             let is_needed = items.iter().any(|item| !is_doubt(item));
-            match timeout(self.ack_deadline, self.intake.take(items)).await {
+            match timeout_at(deadline, self.intake.take(items)).await {
                 Ok(Ok(())) => {}
                 _ if !is_needed => {}
                 Ok(Err(error)) => {
@@ -313,20 +308,20 @@ impl<I: Intake> Inner<I> {
         // Only now: an envelope that comes again is quarantined once.
         if let Some(bad) = bad {
             let total = bad.text.len() as u64;
-            self.quarantine(bad.why.reason, bad.why.detail, bad.text.into(), total, peer)
+            self.quarantine(bad.why, bad.text.into(), total, peer, deadline)
                 .await;
         }
         Ok(EnvelopeAnswer::Taken)
     }
 
-    /// Keeps `body`, if that can be done within the deadline: the answer is 202 in any case.
+    /// Keeps `body`, if that can be done by the deadline: the answer is 202 in any case.
     async fn quarantine(
         &self,
-        reason: &'static str,
-        detail: String,
+        Refused { reason, detail }: Refused,
         body: Bytes,
         body_bytes: u64,
         peer: std::net::SocketAddr,
+        deadline: Instant,
     ) {
         let entry = Entry {
             taken_at: self.clock.now(),
@@ -336,7 +331,7 @@ impl<I: Intake> Inner<I> {
             body_bytes,
             body,
         };
-        let failure = match timeout(self.ack_deadline, self.quarantine.keep(entry)).await {
+        let failure = match timeout_at(deadline, self.quarantine.keep(entry)).await {
             Ok(Ok(file)) => {
                 if let Some(times) = self.complaints.quarantined.due() {
                     warn!(%peer, reason, body_bytes, times, file = %file.display(), "quarantined what can't be taken");

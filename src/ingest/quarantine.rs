@@ -102,6 +102,12 @@ impl Quarantine {
         })
     }
 
+    /// Its turn, which nobody else has until it is dropped.
+    #[cfg(test)]
+    pub(super) async fn hold(&self) -> tokio::sync::OwnedSemaphorePermit {
+        Arc::clone(&self.turn).acquire_owned().await.unwrap()
+    }
+
     /// Writes `entry` and syncs it; returns its file. Entries wait for their turn, and dropping the future
     /// before its turn keeps nothing.
     ///

@@ -46,6 +46,17 @@ pub(super) struct Received {
 }
 
 impl Received {
+    /// One that came whole.
+    #[cfg(test)]
+    pub(super) fn whole(body: Bytes) -> Self {
+        Self {
+            total: body.len() as u64,
+            body,
+            ended: true,
+            _account: None,
+        }
+    }
+
     /// Whether it is larger than allowed, so that a part of it is gone.
     pub(super) fn is_too_large(&self) -> bool {
         self.total > self.body.len() as u64

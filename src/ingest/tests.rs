@@ -11,12 +11,14 @@ use globset::{Glob, GlobSet};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 use super::*;
 use crate::{clock::Timestamp, listener, push::Change, telemetry::labels::ListenerName};
 
 mod bodies;
+mod deadline;
 mod foreseen;
 mod speakers;
 

@@ -327,12 +327,24 @@ fn special_v6(ip: Ipv6Addr) -> Option<Special> {
         [0xfc00..=0xfdff, ..] => Some(Special::UniqueLocal),
         [0xfec0..=0xfeff, ..] => Some(Special::SiteLocal),
         [0xff00..=0xffff, ..] => Some(Special::Multicast),
-        // Local-use translation, RFC 8215: where in it the IPv4 address stands is the network's own affair.
+        [0x64, 0xff9b, 1, ..] if may_translate_to_metadata(ip) => Some(Special::Metadata),
         [0x64, 0xff9b, 1, ..] => Some(Special::Embedded),
         // All that is public.
         [0x2000..=0x3fff, ..] => None,
         _ => Some(Special::Reserved),
     }
+}
+
+/// Whether an address for local-use translation (RFC 8215) leads there by any prefix that the network may have chosen
+/// within `64:ff9b:1::/48`: its length says where the IPv4 address stands (RFC 6052, section 2.2).
+fn may_translate_to_metadata(ip: Ipv6Addr) -> bool {
+    // Prefixes of 48, 56, 64 and 96 bits end there, the ninth octet left out: it is no part of any address.
+    const ENDS: [usize; 4] = [6, 7, 8, 11];
+    let mut octets = ip.octets().to_vec();
+    octets.remove(8);
+    let inner = |end: usize| octets.get(end..)?.first_chunk::<4>().copied();
+    let is_metadata = |inner: [u8; 4]| special_v4(inner.into()) == Some(Special::Metadata);
+    ENDS.into_iter().filter_map(inner).any(is_metadata)
 }
 
 /// The IPv4 address that an IPv6 one leads to.

@@ -124,6 +124,30 @@ fn a_push_that_is_refused_to_the_end_is_a_letter_and_owed_no_more() {
 }
 
 #[test]
+fn a_letter_goes_once_it_is_as_old_as_letters_may_be() {
+    let hook = Receiver::scripted(|_| Answer::Status(404));
+    let config = Config::without_registry()
+        .with(TWICE)
+        .with("delivery.dead_letters = '1s'")
+        .endpoint("hook", &hook.url("/"));
+    let shipbell = Shipbell::start(config);
+    let data = shipbell.data();
+    let mut number = 0;
+    // Each letter that is written looks at the old ones.
+    let mut write_one = || {
+        number += 1;
+        take(&shipbell, "acme/app", &number.to_string());
+        wait_for_metric(&shipbell, "shipbell_dead_letters_written_total", number);
+    };
+    write_one();
+    eventually("the first one goes", SOON, || {
+        write_one();
+        let is_first = |row: &Row| row.image == "acme/app:1";
+        (!rows(&data).iter().any(is_first)).then_some(())
+    });
+}
+
+#[test]
 fn one_that_says_it_is_gone_leaves_letters_that_say_why() {
     let hook = Receiver::scripted(|_| Answer::Status(410));
     let config = Config::without_registry()

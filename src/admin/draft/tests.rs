@@ -13,7 +13,7 @@ fn rules(proxied: bool) -> Rules {
 }
 
 #[test]
-fn what_is_not_shown_of_a_url_stays_for_that_url_in_any_spelling() {
+fn what_is_not_shown_of_a_url_stays_for_that_server_in_any_spelling() {
     let there = Some("https://ann:pw@hook.example.com/in?token=t");
     for (typed, meant) in [
         (
@@ -52,11 +52,47 @@ fn what_is_not_shown_of_a_url_stays_for_that_url_in_any_spelling() {
             "https://hook.example.com/in?%e2%80%a6",
             "https://ann:pw@hook.example.com/in?token=t",
         ),
+        // Another path at that server.
+        (
+            "https://hook.example.com/other",
+            "https://ann:pw@hook.example.com/other?token=t",
+        ),
+        (
+            "https://hook.example.com/other?…",
+            "https://ann:pw@hook.example.com/other?token=t",
+        ),
+        (
+            "https://hook.example.com/other?",
+            "https://ann:pw@hook.example.com/other",
+        ),
+        (
+            "https://hook.example.com/other?token=u",
+            "https://ann:pw@hook.example.com/other?token=u",
+        ),
+        (
+            "https://@hook.example.com/other?…",
+            "https://@hook.example.com/other?token=t",
+        ),
+        (
+            "https://hook.example.com/@in?…",
+            "https://ann:pw@hook.example.com/@in?token=t",
+        ),
+        // Another server.
         ("https://other.example.com/in?…", "https://other.example.com/in?…"),
-        ("https://hook.example.com/@in?…", "https://hook.example.com/@in?…"),
+        ("https://other.example.com/in", "https://other.example.com/in"),
+        ("http://hook.example.com/in", "http://hook.example.com/in"),
+        (
+            "https://hook.example.com:8443/in",
+            "https://hook.example.com:8443/in",
+        ),
     ] {
         assert_eq!(unmasked(typed, there), meant, "{typed}");
     }
+    // As it was saved, so that it is no other URL.
+    let there = "https://Hook.Example.com:443/in?token=t";
+    assert_eq!(unmasked("https://hook.example.com/in?…", Some(there)), there);
+    let meant = unmasked("https://hook.example.com/other?…", Some(there));
+    assert_eq!(meant, "https://hook.example.com/other?token=t");
 }
 
 #[test]

@@ -248,6 +248,12 @@ mod tests {
                 .without_host("registry.example.com:5000"),
             parse("acme/app:1").ok()
         );
+        for host in ["Registry.Example.com:5000", "registry.example.com:5000"] {
+            let found = parse("registry.EXAMPLE.com:5000/acme/app:1")
+                .unwrap()
+                .without_host(host);
+            assert_eq!(found, parse("acme/app:1").ok(), "{host}");
+        }
         for text in ["", "acme/app@sha256:12", "Acme/App", "@"] {
             assert!(parse(text).is_err(), "{text}");
         }

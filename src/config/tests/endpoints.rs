@@ -171,6 +171,14 @@ fn a_header_in_a_file_is_read_at_once_and_is_set_nowhere_else() {
 }
 
 #[test]
+fn the_public_host_is_as_it_is_written_and_hosts_of_events_are_in_lower_case() {
+    let config =
+        load("[registry]\npublic_host = \"Hub.Example:5000\"\naccept_hosts = [\"Hub.Example:5000\"]");
+    assert_eq!(config.registry.public_host.as_deref(), Some("Hub.Example:5000"));
+    assert_eq!(config.registry.accept_hosts, ["hub.example:5000"]);
+}
+
+#[test]
 fn a_secret_comes_from_one_place_and_its_file_is_read_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -208,6 +216,40 @@ fn a_secret_comes_from_one_place_and_its_file_is_read_at_once() {
         2,
         "no PEM certificate",
     );
+}
+
+#[test]
+fn what_a_file_says_that_would_not_be_taken_at_a_start_keeps_what_it_said_before() {
+    const OTHER: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("url", "https://ci/?t=1\n");
+    write("secret", SECRET);
+    write("previous", OTHER);
+    let config = load(&format!(
+        "[[endpoints]]\nname = \"a\"\nurl_file = \"{}\"\nsecret_file = \"{}\"\nprevious_secret_file = \"{}\"\n",
+        path("url"),
+        path("secret"),
+        path("previous"),
+    ));
+    let endpoint = config.endpoints.first().unwrap();
+    let now = |secret: &crate::secret::Secret| secret.get().unwrap().expose_secret().to_owned();
+    let all = || {
+        let signing = [&endpoint.secret, &endpoint.previous_secret];
+        let [secret, previous] = signing.map(|secret| now(secret.as_ref().unwrap()));
+        [now(&endpoint.url), secret, previous]
+    };
+    for torn in ["", "http", "whsec_MDEy"] {
+        for name in ["url", "secret", "previous"] {
+            write(name, torn);
+        }
+        assert_eq!(all(), ["https://ci/?t=1", SECRET, OTHER], "{torn:?}");
+    }
+    write("url", "https://ci/?t=2\n");
+    write("secret", OTHER);
+    write("previous", SECRET);
+    assert_eq!(all(), ["https://ci/?t=2", OTHER, SECRET]);
 }
 
 #[test]

@@ -98,6 +98,8 @@ const SPELLINGS: &[(&str, Verdict)] = &[
     ("http://[64:ff9b::7f00:1]/", EMBEDDED),
     ("http://[64:ff9b::10.0.0.1]/", EMBEDDED),
     ("http://[64:ff9b:1::1]/", EMBEDDED),
+    ("http://[64:ff9b:1::7f00:1]/", EMBEDDED),
+    ("http://[64:ff9b:1:a00:0:100::]/", EMBEDDED),
     ("http://[2002:7f00:1::]/", EMBEDDED),
     ("http://[2002:a00:1::1]/", EMBEDDED),
     ("http://[2001:0:4136:e378:8000:63bf:80ff:fffe]/", EMBEDDED),
@@ -116,6 +118,13 @@ const SPELLINGS: &[(&str, Verdict)] = &[
     ("http://[::a9fe:a9fe]/", METADATA),
     ("http://[64:ff9b::a9fe:a9fe]/", METADATA),
     ("http://[2002:a9fe:a9fe::]/", METADATA),
+    // Translated for local use, by prefixes of each length that there can be: 96, 64, 56 and 48 bits.
+    ("http://[64:ff9b:1::a9fe:a9fe]/", METADATA),
+    ("http://[64:ff9b:1:fffe::100.100.100.200]/", METADATA),
+    ("http://[64:ff9b:1::a9:fea9:fe00:0]/", METADATA),
+    ("http://[64:ff9b:1:ffa9:fe:a9fe::]/", METADATA),
+    ("http://[64:ff9b:1:a9fe:a9:fe00::]/", METADATA),
+    ("http://[64:ff9b:1:a83f:81:1000::]/", METADATA),
     ("http://[::ffff:100.100.100.200]/", METADATA),
     // Our own listeners: one on one address, one on all.
     ("http://127.0.0.1:8580/events", OWN),
