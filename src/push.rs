@@ -166,6 +166,22 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// What a push changes. Without a tag, and although it lists nothing: the manifest is there, and may have been deleted
+    /// before.
+    #[must_use]
+    pub fn of_push(repository: RepositoryName, tag: Option<Tag>, digest: Digest) -> Self {
+        match tag {
+            Some(tag) => Self::Tagged {
+                repository,
+                tag,
+                digest,
+            },
+            None => Self::Held { repository, digest },
+        }
+    }
+}
+
 /// A change as an event told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -204,6 +220,18 @@ pub enum Settlement {
     Superseded,
     /// Given up on.
     DeadLetter,
+}
+
+impl Settlement {
+    /// As people, the history and metrics say it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Superseded => "superseded",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
 }
 
 /// What one event amounts to, once it passed the filter.

@@ -89,14 +89,7 @@ pub(super) fn apply(
                 // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;
                 let (repository, digest) = (push.repository.clone(), push.digest.clone());
-                let change = match push.tag.clone() {
-                    Some(tag) => Change::Tagged {
-                        repository,
-                        tag,
-                        digest,
-                    },
-                    None => Change::Held { repository, digest },
-                };
+                let change = Change::of_push(repository, push.tag.clone(), digest);
                 sizing.apply_once(&push.event_id, &change);
                 orphans.extend(queue.apply(durable, endpoints, now));
                 history.taken(durable);

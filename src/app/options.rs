@@ -12,7 +12,7 @@ use crate::{
     catalog,
     config::{self, Config},
     dispatch,
-    ingest::filter::{self, Referrers, Untagged},
+    ingest::filter,
     listener::{self, TlsFiles},
     queue, registry,
     settings::LetterBounds,
@@ -155,16 +155,8 @@ pub(super) fn filter_options(config: &Config) -> filter::Options {
         exclude_repositories: rules.exclude_repositories.clone(),
         exclude_tags: rules.exclude_tags.clone(),
         exclude_actors: rules.exclude_actors.clone(),
-        untagged: if rules.untagged {
-            Untagged::Fire
-        } else {
-            Untagged::Quiet
-        },
-        referrers: if rules.referrers {
-            Referrers::Fire
-        } else {
-            Referrers::Quiet
-        },
+        untagged: rules.untagged,
+        referrers: rules.referrers,
         accept_hosts: config.registry.accept_hosts.clone(),
     }
 }

@@ -14,7 +14,6 @@ use tracing::warn;
 use super::{
     entry::{Attempt, Attempted, Changed, DroppedPush, End, Entry, Place, Taken, Texts, Which},
     line::Line,
-    rows::word,
     transitions::Transition,
 };
 use crate::{
@@ -132,7 +131,7 @@ impl History {
     pub(super) fn settled(&self, which: &Which, how: Settlement) {
         let Some(line) = self.line() else { return };
         let endpoint = which.endpoint.to_string();
-        line.tell(&Entry::Settled(Place::of(which, &endpoint), word(how)));
+        line.tell(&Entry::Settled(Place::of(which, &endpoint), how.as_str()));
     }
 
     /// Bytes of what was told and is neither written down nor put aside.
@@ -191,7 +190,7 @@ impl History {
     fn end(&self, which: &Which, how: Settlement, reason: Option<&str>, at: Timestamp) {
         let Some(line) = self.line() else { return };
         let endpoint = which.endpoint.to_string();
-        let (how, at) = (word(how), at.unix_millis());
+        let (how, at) = (how.as_str(), at.unix_millis());
         line.tell(&Entry::Ended(
             Place::of(which, &endpoint),
             End { how, reason, at },
@@ -202,7 +201,7 @@ impl History {
     pub fn buried(&self, pairs: &[(Sequence, EndpointId)], reason: &str, at: Timestamp) {
         let Some(line) = self.line() else { return };
         let end = End {
-            how: word(Settlement::DeadLetter),
+            how: Settlement::DeadLetter.as_str(),
             reason: Some(reason),
             at: at.unix_millis(),
         };

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 use super::entry::{Attempted, End, Place, Taken};
 use crate::{
     journal::JournalId,
-    push::{EndpointId, Sequence, Settlement},
+    push::{EndpointId, Sequence},
     webhook::sign::webhook_id,
 };
 
@@ -52,15 +52,6 @@ impl Origin {
             .contains(&self.number)
             .then_some(self.number)?;
         (sequence < 1 << SEQUENCE_BITS).then_some(number << SEQUENCE_BITS | sequence)
-    }
-}
-
-/// As the column `state` and people say it.
-pub(super) fn word(how: Settlement) -> &'static str {
-    match how {
-        Settlement::Delivered => "delivered",
-        Settlement::Superseded => "superseded",
-        Settlement::DeadLetter => "dead_letter",
     }
 }
 

@@ -8,8 +8,6 @@
 //! | delete | [`Verdict::Change`] |
 //! | anything else: blobs, mounts, pulls (our own come back to us), another host's | [`Verdict::Ignore`] |
 
-use std::borrow::Cow;
-
 use globset::GlobSet;
 
 use super::envelope::{Descriptor, Event, Target};
@@ -30,32 +28,12 @@ pub struct Options {
     pub exclude_tags: GlobSet,
     /// People whose pushes don't fire; an anonymous one's name is empty.
     pub exclude_actors: GlobSet,
-    /// Pushes by digest: platform children, attestations.
-    pub untagged: Untagged,
-    /// Pushes to tags of the referrers fallback scheme: signatures, attestations.
-    pub referrers: Referrers,
+    /// Whether pushes by digest fire: platform children, attestations.
+    pub untagged: bool,
+    /// Whether pushes to tags of the referrers fallback scheme fire: signatures, attestations.
+    pub referrers: bool,
     /// The `request.host`s whose events are taken; empty takes all.
     pub accept_hosts: Vec<String>,
-}
-
-/// Whether pushes without a tag fire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Untagged {
-    /// They only move sizes.
-    #[default]
-    Quiet,
-    /// They do.
-    Fire,
-}
-
-/// Whether pushes to referrers tags fire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Referrers {
-    /// They only move sizes.
-    #[default]
-    Quiet,
-    /// They do.
-    Fire,
 }
 
 /// What is to be done about an event.
@@ -112,22 +90,12 @@ impl Arrival {
         }
     }
 
-    /// What it changes in its repository when nobody is to be told. Without a tag, and although it lists nothing: the
-    /// manifest is there, and may have been deleted before.
+    /// What it changes in its repository when nobody is to be told.
     #[must_use]
     pub fn into_change(self) -> Notice {
-        let (repository, digest) = (self.repository, self.digest);
-        let change = match self.tag {
-            Some(tag) => Change::Tagged {
-                repository,
-                tag,
-                digest,
-            },
-            None => Change::Held { repository, digest },
-        };
         Notice {
             event_id: self.event_id,
-            change,
+            change: Change::of_push(self.repository, self.tag, self.digest),
         }
     }
 }
@@ -304,8 +272,8 @@ impl Filter {
         let options = &self.options;
         let repository = arrival.repository.as_str();
         match &arrival.tag {
-            None if options.untagged == Untagged::Quiet => return Some(Quiet::Untagged),
-            Some(tag) if options.referrers == Referrers::Quiet && tag.is_referrer() => {
+            None if !options.untagged => return Some(Quiet::Untagged),
+            Some(tag) if !options.referrers && tag.is_referrer() => {
                 return Some(Quiet::Referrers);
             }
             Some(tag) if options.exclude_tags.is_match(tag.as_str()) => return Some(Quiet::ExcludedTag),
@@ -349,12 +317,11 @@ pub(super) fn cut(text: &str) -> String {
 
 /// `id` as it is remembered.
 pub(super) fn bounded_id(id: &str) -> String {
-    let id = if id.len() > EVENT_ID_BYTES_MAX {
-        Cow::Owned(Digest::sha256(id.as_bytes()).to_string())
+    if id.len() > EVENT_ID_BYTES_MAX {
+        Digest::sha256(id.as_bytes()).to_string()
     } else {
-        Cow::Borrowed(id)
-    };
-    id.into_owned()
+        id.to_owned()
+    }
 }
 
 fn tag(target: &Target<'_>) -> Result<Option<Tag>, InvalidName> {

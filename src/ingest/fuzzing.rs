@@ -7,7 +7,7 @@ use globset::{Glob, GlobSet};
 use super::{
     Intake, TakeError,
     envelope::Envelope,
-    filter::{Filter, Options, Referrers, Untagged},
+    filter::{Filter, Options},
     judge::{Judged, judge},
 };
 use crate::{
@@ -39,28 +39,23 @@ impl Intake for Owing {
     }
 }
 
-/// Lets every repository through; what has no tag, and referrers, only if `untagged` and `referrers` fire.
-fn filter(untagged: Untagged, referrers: Referrers) -> Filter {
-    let all = Glob::new("**").and_then(|all| GlobSet::builder().add(all).build());
+/// Lets every repository through; what has no tag, and referrers, only if `all`.
+fn filter(all: bool) -> Filter {
+    let any = Glob::new("**").and_then(|any| GlobSet::builder().add(any).build());
     Filter::new(Options {
-        repositories: all.unwrap_or_default(),
+        repositories: any.unwrap_or_default(),
         exclude_repositories: GlobSet::empty(),
         exclude_tags: GlobSet::empty(),
         exclude_actors: GlobSet::empty(),
-        untagged,
-        referrers,
+        untagged: all,
+        referrers: all,
         accept_hosts: Vec::new(),
     })
 }
 
 pub(crate) fn envelope(body: &[u8]) {
     // The default, and one that lets more through.
-    static FILTERS: LazyLock<[Filter; 2]> = LazyLock::new(|| {
-        [
-            filter(Untagged::Quiet, Referrers::Quiet),
-            filter(Untagged::Fire, Referrers::Fire),
-        ]
-    });
+    static FILTERS: LazyLock<[Filter; 2]> = LazyLock::new(|| [filter(false), filter(true)]);
     let Ok(envelope) = Envelope::parse(body) else {
         let [quiet, _] = &*FILTERS;
         let judged = judge(body, quiet, &Owing, NOW);

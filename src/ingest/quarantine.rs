@@ -153,7 +153,7 @@ impl Files {
             options,
         };
         // The bounds may have been lowered since.
-        this.make_room(0, 0)?;
+        this.make_room()?;
         Ok(this)
     }
 
@@ -179,14 +179,13 @@ impl Files {
         }
         written?;
         // The oldest go once there is something in their place.
-        self.make_room(0, 0)?;
+        self.make_room()?;
         folder::sync(&self.options.folder)?;
         Ok(path)
     }
 
-    fn make_room(&mut self, files: usize, bytes: u64) -> io::Result<()> {
-        while self.names.len() + files > self.options.files_max || self.bytes + bytes > self.options.bytes_max
-        {
+    fn make_room(&mut self) -> io::Result<()> {
+        while self.names.len() > self.options.files_max || self.bytes > self.options.bytes_max {
             let Some((name, size)) = self.names.front() else {
                 return Ok(());
             };

@@ -143,8 +143,8 @@ fn everything() -> filter::Options {
         exclude_repositories: GlobSet::empty(),
         exclude_tags: GlobSet::empty(),
         exclude_actors: GlobSet::empty(),
-        untagged: filter::Untagged::Quiet,
-        referrers: filter::Referrers::Quiet,
+        untagged: false,
+        referrers: false,
         accept_hosts: Vec::new(),
     }
 }

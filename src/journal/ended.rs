@@ -37,6 +37,10 @@ impl EndedLately {
     /// Reads the pushes back that ended, in order, but for those that are not `wanted`. Blocks on the disk.
     ///
     /// One that can't be read, or is not intact, is left out: it is owed no more.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method's path holds for one lifetime of records, the closure for any"
+    )]
     pub fn pushes(
         &self,
         journal: &Journal,

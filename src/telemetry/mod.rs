@@ -294,7 +294,7 @@ impl Metrics {
     #[must_use]
     pub fn outcomes(&self) -> Outcomes {
         let settled = |how| {
-            let counter = self.0.settled.get(&SettledLabels { how });
+            let counter = self.0.settled.get(&SettledLabels::of(how));
             counter.map(|counter| counter.get()).unwrap_or_default()
         };
         let attempts = |result: &AttemptResult| {
@@ -305,9 +305,9 @@ impl Metrics {
             .iter()
             .filter(|result| **result != AttemptResult::Status2xx);
         Outcomes {
-            delivered: settled("delivered"),
-            superseded: settled("superseded"),
-            dead_letters: settled("dead_letter"),
+            delivered: settled(Settlement::Delivered),
+            superseded: settled(Settlement::Superseded),
+            dead_letters: settled(Settlement::DeadLetter),
             failed_attempts: failures.map(attempts).sum(),
         }
     }
@@ -321,12 +321,7 @@ impl Metrics {
 
 impl SettledLabels {
     fn of(how: Settlement) -> Self {
-        let how = match how {
-            Settlement::Delivered => "delivered",
-            Settlement::Superseded => "superseded",
-            Settlement::DeadLetter => "dead_letter",
-        };
-        Self { how }
+        Self { how: how.as_str() }
     }
 }
 

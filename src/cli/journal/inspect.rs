@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Problems},
     image::{RepositoryName, Tag},
     journal::{self, Content, Filter, Holder, Inspection, RecordView, SegmentFigures},
-    push::{Push, Sequence, Settlement},
+    push::{Push, Sequence},
 };
 
 /// Arguments of `shipbell journal inspect`.
@@ -325,7 +325,7 @@ impl fmt::Display for Line<'_> {
                 "settled sequence={} place={} how={}",
                 pair.sequence,
                 pair.place,
-                word(*how)
+                how.as_str()
             ),
             Content::EventIds(count) => write!(f, "event_ids count={count}"),
             Content::Malformed(reason) => write!(f, "malformed reason={reason:?}"),
@@ -361,7 +361,7 @@ fn record_json(record: &RecordView) -> Value {
             "kind": "settled",
             "sequence": pair.sequence.get(),
             "place": pair.place,
-            "how": word(*how),
+            "how": how.as_str(),
         }),
         Content::EventIds(count) => json!({ "kind": "event_ids", "count": count }),
         Content::Malformed(reason) => json!({ "kind": "malformed", "reason": reason }),
@@ -388,12 +388,4 @@ fn named(push: &Push, places: &[u16]) -> Vec<String> {
         .iter()
         .filter_map(|place| push.owed.get(usize::from(*place)));
     owed.map(ToString::to_string).collect()
-}
-
-fn word(how: Settlement) -> &'static str {
-    match how {
-        Settlement::Delivered => "delivered",
-        Settlement::Superseded => "superseded",
-        Settlement::DeadLetter => "dead_letter",
-    }
 }

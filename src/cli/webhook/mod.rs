@@ -122,17 +122,6 @@ pub enum Ended {
     TooFew,
 }
 
-impl Ended {
-    /// The exit code that tells it: 75 ("try again") when too few came, else 0.
-    #[must_use]
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Counted | Self::Stopped => 0,
-            Self::TooFew => 75,
-        }
-    }
-}
-
 /// Receives webhooks and prints them to `out`, each before it is answered, until told to stop.
 ///
 /// # Errors

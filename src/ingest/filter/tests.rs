@@ -20,8 +20,8 @@ fn defaults() -> Options {
         exclude_repositories: GlobSet::empty(),
         exclude_tags: GlobSet::empty(),
         exclude_actors: GlobSet::empty(),
-        untagged: Untagged::Quiet,
-        referrers: Referrers::Quiet,
+        untagged: false,
+        referrers: false,
         accept_hosts: Vec::new(),
     }
 }
@@ -248,8 +248,8 @@ fn each_rule_keeps_its_pushes_quiet() {
 #[test]
 fn untagged_and_referrers_fire_when_asked_to() {
     let options = || Options {
-        untagged: Untagged::Fire,
-        referrers: Referrers::Fire,
+        untagged: true,
+        referrers: true,
         ..defaults()
     };
     let referrer = format!("sha256-{}", "a".repeat(64));
