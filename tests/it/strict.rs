@@ -150,3 +150,21 @@ fn who_knows_it_already_is_not_told_again_and_of_several_tags_one_is_enough() {
         404
     );
 }
+
+#[test]
+fn a_pattern_of_any_depth_is_refused_wherever_one_can_be_sent() {
+    let (_shipbell, api) = start();
+    let deep = |depth: usize| format!("{}a{}", "{".repeat(depth), "}".repeat(depth));
+    let encoded = deep(5_000).replace('{', "%7B").replace('}', "%7D");
+    for path in ["/api/v1/dead-letters", "/dead-letters", "/live/dead-letters"] {
+        // As a browser's program may send it, and as the standard has it.
+        for text in [deep(15_000), encoded.clone()] {
+            let refused = api.get(&format!("{path}?repository={text}"));
+            assert!((400..500).contains(&refused.status), "{path}: {}", refused.status);
+        }
+    }
+    let deep = json!({"url": "https://ci.example.com/", "tags": [deep(100)]});
+    let refused = api.send("PUT", &webhook_of("acme/app"), deep.to_string().as_bytes());
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/tags/0");
+}
