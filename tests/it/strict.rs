@@ -152,6 +152,24 @@ fn who_knows_it_already_is_not_told_again_and_of_several_tags_one_is_enough() {
 }
 
 #[test]
+fn without_a_login_another_sites_page_has_nothing_looked_for_and_a_link_is_followed() {
+    let (_shipbell, api) = start();
+    let from = |site: &str, mode: &str| {
+        let api = api.with("Sec-Fetch-Site", site).with("Sec-Fetch-Mode", mode);
+        api.get("/api/v1/dead-letters?repository=**").status
+    };
+    assert_eq!(from("cross-site", "no-cors"), 403);
+    assert_eq!(from("cross-site", "cors"), 403);
+    assert_eq!(
+        api.with("Sec-Fetch-Site", "cross-site").get("/overview").status,
+        403
+    );
+    assert_eq!(from("cross-site", "navigate"), 200);
+    assert_eq!(from("same-origin", "cors"), 200);
+    assert_eq!(from("none", "navigate"), 200);
+}
+
+#[test]
 fn a_pattern_of_any_depth_is_refused_wherever_one_can_be_sent() {
     let (_shipbell, api) = start();
     let deep = |depth: usize| format!("{}a{}", "{".repeat(depth), "}".repeat(depth));
