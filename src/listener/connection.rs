@@ -320,12 +320,12 @@ mod tests {
     async fn a_client_that_takes_some_now_and_then_is_served_until_it_leaves() {
         let (end, after) = end_of(async |mut ours| {
             for _ in 0..100 {
-                sleep(STALLED_MAX - Duration::from_secs(1)).await;
+                sleep(STALLED_MAX.mul_f64(0.9)).await;
                 ours.read_exact(&mut [0; 64]).await.unwrap();
             }
         })
         .await;
         assert_eq!(end, ConnectionEnd::Error, "it left in the middle");
-        assert!(after > STALLED_MAX * 90, "{after:?}");
+        assert!(after > STALLED_MAX * 80, "{after:?}");
     }
 }
