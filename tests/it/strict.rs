@@ -170,6 +170,17 @@ fn without_a_login_another_sites_page_has_nothing_looked_for_and_a_link_is_follo
 }
 
 #[test]
+fn a_page_that_is_kept_up_to_date_is_no_longer_than_it_is_by_itself() {
+    let (_shipbell, api) = start();
+    for list in ["deliveries", "repositories", "dead-letters"] {
+        let refused = api.get(&format!("/live/{list}?limit=51"));
+        assert_eq!(refused.status, 400, "{list}");
+        assert!(refused.text().contains("at most 50"), "{}", refused.text());
+        assert_eq!(api.get(&format!("/{list}?limit=51")).status, 200, "{list}");
+    }
+}
+
+#[test]
 fn a_pattern_of_any_depth_is_refused_wherever_one_can_be_sent() {
     let (_shipbell, api) = start();
     let deep = |depth: usize| format!("{}a{}", "{".repeat(depth), "}".repeat(depth));
