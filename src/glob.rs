@@ -2,18 +2,34 @@
 
 use std::{iter::Peekable, sync::Arc};
 
-use globset::{Error, Glob, GlobBuilder, GlobSet};
+use globset::{Error, ErrorKind, Glob, GlobBuilder, GlobSet};
 
 pub mod saved;
+
+/// How many `{…}` may stand within each other: the library goes into each by recursion, and what it makes of many is not
+/// compiled.
+pub const DEPTH_MAX: usize = 16;
+
+/// Why a text is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is not written as one.
+    #[error("{0}")]
+    Malformed(ErrorKind),
+    /// More than [`DEPTH_MAX`] `{…}` within each other.
+    #[error("{{…}} stand within each other at most {DEPTH_MAX} deep")]
+    TooDeep,
+}
 
 /// The pattern that `text` is: `*` and `?` stay within a path part, `**` crosses from one into others wherever it
 /// stands, `[…]` is one of some characters, `{…,…}` one of some patterns, and `\` takes what follows as it is.
 ///
 /// # Errors
 /// It is no pattern.
-pub(crate) fn parse(text: &str) -> Result<Glob, Error> {
+pub(crate) fn parse(text: &str) -> Result<Glob, PatternError> {
     // The library has `**` cross where it is a whole path part alone.
-    GlobBuilder::new(&crossing(text)).literal_separator(true).build()
+    let built = GlobBuilder::new(&crossing(text)?).literal_separator(true).build();
+    built.map_err(|error| PatternError::Malformed(error.kind().clone()))
 }
 
 /// What every name begins with that a pattern matches.
@@ -97,7 +113,11 @@ impl Seen {
 }
 
 /// The same pattern, written so that each `**` that crosses is a path part of its own.
-fn crossing(text: &str) -> String {
+///
+/// # Errors
+/// It is too deep.
+fn crossing(text: &str) -> Result<String, PatternError> {
+    let mut depth = 0_usize;
     let mut written = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     let mut before = None;
@@ -123,11 +143,19 @@ fn crossing(text: &str) -> String {
                     (false, false) => "{*,*/**/*}",
                 });
             }
-            _ => written.push(character),
+            _ => {
+                written.push(character);
+                match character {
+                    '{' if depth == DEPTH_MAX => return Err(PatternError::TooDeep),
+                    '{' => depth += 1,
+                    '}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
         }
         before = Some(character);
     }
-    written
+    Ok(written)
 }
 
 /// The patterns in a text, with commas and blanks between them, but for those within `{…}` and `[…]`, or behind a `\`:
@@ -254,6 +282,22 @@ mod tests {
         assert_eq!(beginnings, ["acme/app", "acme/app2"]);
         assert_eq!(Seen(vec![patterns(&["**", "acme/app"])]).beginnings().len(), 1);
         assert!(Seen::default().beginnings().is_empty() && !Seen::default().is_match(""));
+    }
+
+    #[test]
+    fn braces_within_braces_are_taken_so_deep_that_every_pattern_compiles_and_no_deeper() {
+        let nested = |depth: usize| format!("{}**a**{}", "{x,".repeat(depth), "}".repeat(depth));
+        let deep = nested(DEPTH_MAX);
+        assert!(parse(&deep).unwrap().compile_matcher().is_match("b/a/c"));
+        assert!(Patterns::new(&[parse(&deep).unwrap()]).is_ok());
+        for depth in [DEPTH_MAX + 1, 100_000] {
+            let refused = parse(&nested(depth)).unwrap_err();
+            assert!(refused.to_string().contains("16 deep"), "{refused}");
+        }
+        // Beside each other they are not within each other, and neither are those that mean themselves.
+        for flat in ["{a,b}", r"\{", "[{]"] {
+            assert!(parse(&flat.repeat(100)).is_ok(), "{flat}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::{secret::Secret, telemetry::log::Throttle};
 mod origin;
 mod people;
 
-use origin::host_is_loopback;
+use origin::{host_is_loopback, is_not_fetched};
 pub(super) use origin::{host_name, same_origin};
 pub use people::{Grant, Role, Who};
 
@@ -49,6 +49,9 @@ pub const SESSION: Duration = Duration::from_hours(12);
 
 /// Logins that last at once; past that the oldest goes.
 const SESSIONS_MAX: usize = 10_000;
+
+/// Of one token so many; past that its own oldest goes, so that nobody ends the logins of all others.
+const SESSIONS_OF_ONE_MAX: usize = 100;
 
 /// Failed logins from one address within [`FAILURES_WITHIN`] after which it has to wait.
 const FAILURES_MAX: u32 = 10;
@@ -161,6 +164,7 @@ impl Access {
             Door::Open => {
                 host_is_loopback(headers)?;
                 same_origin(method, headers)?;
+                is_not_fetched(headers)?;
                 Ok(Who::admin("local"))
             }
             Door::Tokens(tokens) => self.bearer(tokens, method, headers, peer),
@@ -207,11 +211,11 @@ impl Access {
         let now = Instant::now();
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.until > now);
-        if sessions.len() >= SESSIONS_MAX
-            && let Some(oldest) = sessions.iter().min_by_key(|(_, session)| session.until)
-        {
-            let oldest = oldest.0.clone();
-            sessions.remove(&oldest);
+        let is_own = |session: &Session| session.token == token.name;
+        if sessions.values().filter(|session| is_own(session)).count() >= SESSIONS_OF_ONE_MAX {
+            end_oldest(&mut sessions, is_own);
+        } else if sessions.len() >= SESSIONS_MAX {
+            end_oldest(&mut sessions, |_| true);
         }
         let session = Session {
             token: Arc::clone(&token.name),
@@ -316,6 +320,15 @@ impl Token {
     }
 }
 
+/// Ends the login of those that was the first.
+fn end_oldest(sessions: &mut HashMap<String, Session>, is_meant: impl Fn(&Session) -> bool) {
+    let meant = sessions.iter().filter(|(_, session)| is_meant(session));
+    let oldest = meant.min_by_key(|(_, session)| session.until);
+    if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+        sessions.remove(&id);
+    }
+}
+
 fn fingerprint(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
@@ -406,3 +419,6 @@ fn by_groups(proxy: &Proxy, headers: &HeaderMap, name: &str) -> Result<Who, Prob
     }
     Ok(Who::new(name.into(), grants))
 }
+
+#[cfg(test)]
+mod tests;

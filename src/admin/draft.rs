@@ -31,7 +31,7 @@ pub const EVERY_TAG: &str = "**";
 
 const URL_BYTES_MAX: usize = 4 * 1024;
 const SECRET_BYTES_MAX: usize = 1024;
-const HEADERS_MAX: usize = 32;
+pub(super) const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 4 * 1024;
 const TAGS_MAX: usize = 64;
 const TAG_BYTES_MAX: usize = 256;
@@ -132,6 +132,8 @@ pub struct Rules {
     pub guard: Guard,
     /// The header that names the image: `delivery.header_name`.
     pub header_name: HeaderName,
+    /// The headers by which a proxy says who somebody is (`admin.proxy`), where one does.
+    pub identity: Vec<HeaderName>,
     /// Whether a proxy resolves the names (`delivery.proxy`): what they mean here says nothing then.
     pub proxied: bool,
     /// The repositories whose pushes ring anybody: `filter.repositories`.
@@ -397,6 +399,11 @@ fn header_pointer(name: &str) -> String {
     format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+/// What is said of more than [`HEADERS_MAX`].
+pub(super) fn too_many_headers() -> String {
+    format!("there are too many: at most {HEADERS_MAX}")
+}
+
 fn own_headers(
     headers: &BTreeMap<String, String>,
     there: Option<Kept<'_>>,
@@ -404,8 +411,7 @@ fn own_headers(
     errors: &mut Vec<FieldError>,
 ) -> Vec<(String, String)> {
     if headers.len() > HEADERS_MAX {
-        let detail = format!("there are too many: at most {HEADERS_MAX}");
-        errors.push(FieldError::new("/headers", detail));
+        errors.push(FieldError::new("/headers", too_many_headers()));
         return Vec::new();
     }
     let mut own: Vec<(String, String)> = Vec::new();
@@ -419,8 +425,8 @@ fn own_headers(
         let (value, wrong) = match before {
             _ if is_double => (value, Some("it is there twice".to_owned())),
             Some((before, true)) => (before, Some(MOVED.to_owned())),
-            Some((before, false)) => (before, header_fault(name, before, &rules.header_name)),
-            None => (value, header_fault(name, value, &rules.header_name)),
+            Some((before, false)) => (before, header_fault(name, before, rules)),
+            None => (value, header_fault(name, value, rules)),
         };
         match wrong {
             Some(detail) => errors.push(FieldError::new(header_pointer(name), detail)),
@@ -430,7 +436,7 @@ fn own_headers(
     own
 }
 
-fn header_fault(name: &str, value: &str, image_header: &HeaderName) -> Option<String> {
+fn header_fault(name: &str, value: &str, rules: &Rules) -> Option<String> {
     let Ok(parsed) = HeaderName::try_from(name) else {
         return Some("that is no name of a header, such as X-Team".to_owned());
     };
@@ -440,7 +446,11 @@ fn header_fault(name: &str, value: &str, image_header: &HeaderName) -> Option<St
     if value.len() > HEADER_BYTES_MAX || HeaderValue::try_from(value).is_err() {
         return Some("its value can't stand in a header: it is too long, or has a line break".to_owned());
     }
-    refuse_header(&parsed, image_header)
+    if rules.identity.contains(&parsed) {
+        let detail = "by that header shipbell is told who somebody is (admin.proxy); leave it out";
+        return Some(detail.to_owned());
+    }
+    refuse_header(&parsed, &rules.header_name)
 }
 
 /// Whether these patterns may be saved.

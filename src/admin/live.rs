@@ -9,7 +9,10 @@ use std::{
 };
 
 use http::{HeaderMap, Method, StatusCode};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,9 +33,25 @@ const TRY_AGAIN_S: u64 = 30;
 /// Of one person so many, so that nobody takes the room of all others.
 pub const STREAMS_OF_ONE_MAX: usize = 48;
 
+/// Pages that are written at once for streams: one change has all of them written anew, and others wait for the threads
+/// that read for it.
+const TURNS: usize = 4;
+
 /// The room for streams. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Streams(Arc<Mutex<HashMap<Arc<str>, usize>>>);
+#[derive(Clone, Debug)]
+pub struct Streams {
+    taken: Arc<Mutex<HashMap<Arc<str>, usize>>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            taken: Arc::default(),
+            turns: Arc::new(Semaphore::new(TURNS)),
+        }
+    }
+}
 
 /// Room for a stream, until it is dropped.
 #[derive(Debug)]
@@ -68,8 +87,15 @@ impl Streams {
         })
     }
 
+    /// Waits until a page may be written, which is until what is given is dropped. They come in the order in which they
+    /// asked.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
+    }
+
     fn taken(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,6 +177,8 @@ impl Pass {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -172,6 +200,18 @@ mod tests {
             Some(now + Duration::from_mins(10))
         );
         assert_eq!(pass(access::Door::Tokens(Vec::new())).until(), None);
+    }
+
+    #[tokio::test]
+    async fn few_pages_are_written_at_once_and_the_next_one_when_one_is_done() {
+        let streams = Streams::default();
+        let mut turns = Vec::new();
+        for _ in 0..TURNS {
+            turns.push(streams.turn().now_or_never().flatten().unwrap());
+        }
+        assert!(streams.turn().now_or_never().is_none());
+        turns.pop();
+        assert!(streams.turn().now_or_never().flatten().is_some());
     }
 
     #[test]

@@ -59,6 +59,9 @@ use webhooks::Webhooks;
 /// The largest body of a request.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// In every webhook of ours, and in no request of anybody who has something to do here.
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+
 /// Sent with every answer, unless it says otherwise itself: nothing of it is kept, framed, sniffed, or told to other
 /// sites.
 const HEADERS: [(HeaderName, &str); 5] = [
@@ -178,6 +181,13 @@ async fn answer(router: Router, gate: &Gate, request: Request<Body>) -> Response
         pass: Some(Pass::new(access, request.headers(), peer, &gate.stop)),
     };
     let mut answered = match request.uri().path() {
+        // By an address that something on the way translates: a webhook that anybody may save does nothing here, however
+        // trusted it is where it seems to come from.
+        _ if request.headers().contains_key(&WEBHOOK_ID) => {
+            let detail = "this is a webhook (it has a webhook-id), and shipbell takes none here: its URL leads back to \
+                          shipbell's own admin listener";
+            Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+        }
         path if pages::is_asset(path) => pages::asset(&request),
         pages::LOGIN if access.has_login() => log_in(access, (peer, is_secure), request).await,
         pages::LOGOUT if access.has_login() => log_out(access, is_secure, &request),

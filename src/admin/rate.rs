@@ -10,7 +10,10 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::problem::Problem;
-use crate::{dispatch::letters::Run, push::EndpointId};
+use crate::{
+    dispatch::{authority::Authority, letters::Run},
+    push::EndpointId,
+};
 
 /// Within this time, each of the following.
 const WITHIN: Duration = Duration::from_mins(1);
@@ -18,13 +21,16 @@ const WITHIN: Duration = Duration::from_mins(1);
 /// Tests that an endpoint is sent.
 const TESTS_MAX: u32 = 10;
 
-/// Deliveries that an endpoint is sent again, one by one.
+/// Deliveries that an endpoint is sent again, one by one: by all who may administer, and as many by all others.
 const REDELIVERIES_MAX: u32 = 60;
+
+/// Of the latter by one of them, so that nobody takes all of it.
+const REDELIVERIES_OF_ONE_MAX: u32 = 30;
 
 /// Sets that somebody has sent again, and as many that are counted only: either walks through all that is kept.
 const SETS_MAX: u32 = 60;
 
-/// Webhooks that somebody saves, or has checked, who may not administer.
+/// Webhooks that somebody saves, has checked, or switches, who may not administer.
 const SAVES_MAX: u32 = 120;
 
 /// Acts that are remembered; past that, everybody waits until the oldest is forgotten.
@@ -35,11 +41,13 @@ const ACTS_MAX: usize = 10_000;
 pub enum Act {
     /// An endpoint is sent a test.
     Test(EndpointId),
-    /// An endpoint is sent a delivery again.
-    Redelivery(EndpointId),
+    /// An endpoint is sent a delivery again by somebody who decides over so much.
+    Redelivery(EndpointId, Authority),
+    /// An endpoint is sent a delivery again by somebody of this name, who may not administer.
+    OwnRedelivery(EndpointId, Arc<str>),
     /// Somebody of this name has a set of deliveries or of dead letters sent again, or only counted.
     Set(Arc<str>, Run),
-    /// Somebody of this name saves a repository's webhook, or has one checked.
+    /// Somebody of this name saves a repository's webhook, has one checked, or switches one on or off.
     Save(Arc<str>),
 }
 
@@ -47,7 +55,8 @@ impl Act {
     fn max(&self) -> u32 {
         match self {
             Self::Test(_) => TESTS_MAX,
-            Self::Redelivery(_) => REDELIVERIES_MAX,
+            Self::Redelivery(..) => REDELIVERIES_MAX,
+            Self::OwnRedelivery(..) => REDELIVERIES_OF_ONE_MAX,
             Self::Set(..) => SETS_MAX,
             Self::Save(_) => SAVES_MAX,
         }
@@ -57,14 +66,18 @@ impl Act {
         let max = self.max();
         match self {
             Self::Test(_) => format!("an endpoint is sent at most {max} tests a minute"),
-            Self::Redelivery(_) => format!(
+            Self::Redelivery(..) => format!(
                 "an endpoint is sent at most {max} deliveries again a minute one by one: all that a filter finds go \
                  together"
+            ),
+            Self::OwnRedelivery(..) => format!(
+                "one sends at most {max} deliveries again a minute to an endpoint one by one: all that a filter finds \
+                 go together"
             ),
             Self::Set(_, Run::Real) => {
                 format!("one has at most {max} sets sent again a minute: ask for more in each")
             }
-            Self::Save(_) => format!("one saves at most {max} webhooks a minute"),
+            Self::Save(_) => format!("one saves or switches at most {max} webhooks a minute"),
             Self::Set(_, Run::Dry) => format!("one counts at most {max} sets a minute"),
         }
     }
@@ -121,10 +134,24 @@ mod tests {
         let set = |name: &str, run| Act::Set(name.into(), run);
         let all = [
             (Act::Test(ci()), 10, "10 tests a minute"),
-            (Act::Redelivery(ci()), 60, "60 deliveries again a minute"),
+            (
+                Act::Redelivery(ci(), Authority::Endpoint),
+                60,
+                "60 deliveries again a minute",
+            ),
+            (
+                Act::Redelivery(ci(), Authority::Repositories),
+                60,
+                "60 deliveries again a minute",
+            ),
+            (Act::OwnRedelivery(ci(), "ann".into()), 30, "one sends at most 30"),
             (set("ann", Run::Real), 60, "60 sets sent again"),
             (set("ann", Run::Dry), 60, "counts at most 60"),
-            (Act::Save("ann".into()), 120, "saves at most 120 webhooks"),
+            (
+                Act::Save("ann".into()),
+                120,
+                "saves or switches at most 120 webhooks",
+            ),
         ];
         for (act, max, words) in &all {
             for _ in 0..*max {

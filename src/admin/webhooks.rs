@@ -62,11 +62,11 @@ impl Defaults {
     /// From the general settings.
     #[must_use]
     pub fn new(batching: Batching, rate: Rate) -> Self {
-        let every_tag = glob::parse(EVERY_TAG).and_then(|glob| GlobSet::new([glob]));
+        let every_tag = glob::parse(EVERY_TAG).ok().map(|glob| GlobSet::new([glob]));
         Self {
             batching: Arc::new(batching),
             rate,
-            every_tag: Arc::new(every_tag.unwrap_or_default()),
+            every_tag: Arc::new(every_tag.and_then(Result::ok).unwrap_or_default()),
             none: Arc::default(),
             kept: Kept::default(),
         }

@@ -124,9 +124,15 @@ pub(super) fn door(config: &Config) -> Door {
 
 /// What the repositories' webhooks are checked by.
 pub(super) fn webhook_rules(config: &Config, guard: Guard) -> Rules {
+    let proxy = &config.admin.proxy;
+    let identity = match config.admin.auth {
+        config::AdminAuth::Proxy => vec![proxy.user_header.clone(), proxy.groups_header.clone()],
+        config::AdminAuth::None | config::AdminAuth::Token => Vec::new(),
+    };
     Rules {
         guard,
         header_name: config.delivery.header_name.clone(),
+        identity,
         proxied: config.delivery.proxy.is_some(),
         repositories: config.filter.repositories.clone(),
         exclude_repositories: config.filter.exclude_repositories.clone(),

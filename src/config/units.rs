@@ -105,12 +105,8 @@ pub(super) fn glob(text: &str) -> Result<Glob, String> {
     if text.is_empty() {
         return Err("an empty pattern matches nothing; write \"**\" for everything".to_owned());
     }
-    crate::glob::parse(text).map_err(|error| {
-        format!(
-            "not a pattern: {}; write one such as \"acme/*\" or \"acme/**\"",
-            error.kind()
-        )
-    })
+    crate::glob::parse(text)
+        .map_err(|error| format!("not a pattern: {error}; write one such as \"acme/*\" or \"acme/**\""))
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, String> {

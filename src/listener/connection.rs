@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -40,6 +41,10 @@ use crate::{
 /// Bytes that a request's head may have, and that are read of a body at a time: what one connection
 /// costs at most before its handler keeps anything.
 const BUFFER_BYTES_MAX: usize = 32 * 1024;
+
+/// How long a client may take nothing of what is written to it. What was written stays in this process until then, and whoever
+/// writes it is not asked whether it is still wanted.
+const STALLED_MAX: Duration = Duration::from_secs(30);
 
 /// What all connections of a listener share.
 pub(super) struct Serving<H> {
@@ -165,13 +170,15 @@ where
         ConnectionEnd::Error
     }
 
-    /// When the client is too late with a head; bodies have a deadline of their own.
+    /// When the client is too late with a head, or to take what is written to it; bodies have a deadline of their own.
     fn deadline(&self, state: &State) -> Option<Instant> {
-        match state.phase() {
+        let head = match state.phase() {
             (Phase::Idle, since) => Some(since + self.options.idle_timeout),
             (Phase::Head, since) => Some(since + self.options.header_timeout),
             (Phase::Body | Phase::Working | Phase::Evicted, _) => None,
-        }
+        };
+        let write = state.stalled_since().map(|since| since + STALLED_MAX);
+        [head, write].into_iter().flatten().min()
     }
 
     async fn answer(
@@ -189,10 +196,17 @@ where
     }
 }
 
-/// A stream that tells its connection's state when a head begins.
+/// A stream that tells its connection's state when a head begins, and whether what is written is taken.
 struct Watched<IO> {
     stream: IO,
     state: Arc<State>,
+}
+
+impl<IO> Watched<IO> {
+    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.state.wrote(written.is_ready());
+        written
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
@@ -212,15 +226,18 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.wrote(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut_down = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.wrote(shut_down)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -232,6 +249,83 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream::unfold;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::sleep,
+    };
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+
+    /// What becomes of a connection whose answer has no end, and begins after an hour of work, and when.
+    async fn end_of(client: impl AsyncFnOnce(DuplexStream)) -> (ConnectionEnd, Duration) {
+        let handler = |_: Request<Body>| async {
+            sleep(Duration::from_hours(1)).await;
+            let pieces = unfold((), |()| async {
+                sleep(Duration::from_secs(1)).await;
+                let piece = Frame::data(Bytes::from_static(&[b'x'; 1024]));
+                Some((Ok::<_, Infallible>(piece), ()))
+            });
+            Ok(Response::new(StreamBody::new(pieces)))
+        };
+        let connections = Arc::new(Connections::new());
+        let serving = Serving {
+            name: ListenerName::Admin,
+            options: Options::plain(([127, 0, 0, 1], 0).into()),
+            tls: None,
+            metrics: Metrics::new(&Clock::from_fn(|| Timestamp::from_unix_millis(0))),
+            tasks: Tasks::new(),
+            stop: CancellationToken::new(),
+            connections: Arc::clone(&connections),
+            refusals: Throttle::new(),
+            handler,
+        };
+        let (mut ours, theirs) = duplex(256);
+        let (open, begin) = (connections.open(), Instant::now());
+        let client = async {
+            ours.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
+            client(ours).await;
+            sleep(Duration::from_hours(1)).await;
+        };
+        let peer = ([127, 0, 0, 1], 1).into();
+        tokio::select! {
+            end = serving.run(theirs, peer, &open.state) => (end, begin.elapsed()),
+            () = client => panic!("it is held for ever"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_its_answer_is_let_go_of_whatever_is_still_worked_on() {
+        let (end, after) = end_of(async |_kept| sleep(Duration::from_hours(24)).await).await;
+        assert_eq!(end, ConnectionEnd::TimedOut);
+        let expected = Duration::from_hours(1) + Duration::from_secs(1) + STALLED_MAX;
+        assert!(after.abs_diff(expected) < Duration::from_millis(5), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_some_now_and_then_is_served_until_it_leaves() {
+        let (end, after) = end_of(async |mut ours| {
+            for _ in 0..100 {
+                sleep(STALLED_MAX.mul_f64(0.9)).await;
+                ours.read_exact(&mut [0; 64]).await.unwrap();
+            }
+        })
+        .await;
+        assert_eq!(end, ConnectionEnd::Error, "it left in the middle");
+        assert!(after > STALLED_MAX * 80, "{after:?}");
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct State {
     opened: Instant,
     /// Milliseconds since `opened`, times 8, plus the phase.
     word: AtomicU64,
+    /// Since when nothing is taken of what is to be written: milliseconds since `opened`, plus one; 0 while it is.
+    stalled: AtomicU64,
     evicted: Notify,
 }
 
@@ -43,6 +45,7 @@ impl State {
         Self {
             opened: Instant::now(),
             word: AtomicU64::new(pack(Phase::Idle, 0)),
+            stalled: AtomicU64::new(0),
             evicted: Notify::new(),
         }
     }
@@ -55,13 +58,37 @@ impl State {
 
     /// Moves from one of `from` to `to`; `false` when it is in none of them.
     pub(super) fn enter(&self, to: Phase, from: &[Phase]) -> bool {
-        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> 3);
+        let millis = self.millis();
         let moved = self
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
                 from.contains(&unpack(word).0).then(|| pack(to, millis))
             });
         moved.is_ok()
+    }
+
+    /// Notes whether the client took what was to be written to it just now.
+    pub(super) fn wrote(&self, is_taken: bool) {
+        if is_taken {
+            self.stalled.store(0, Ordering::Release);
+            return;
+        }
+        let now = self.millis() + 1;
+        // It may stall for longer already.
+        let _ = self
+            .stalled
+            .compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Since when the client takes nothing of what is to be written to it; `None` while it does.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let millis = self.stalled.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.opened + Duration::from_millis(millis))
+    }
+
+    /// Since it was opened.
+    fn millis(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> 3)
     }
 
     /// Resolves when the connection is to be closed.

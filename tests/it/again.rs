@@ -293,6 +293,49 @@ fn while_an_endpoint_fails_the_rest_waits_each_goes_once_and_a_restart_forgets_t
 }
 
 #[test]
+fn an_editor_uses_up_what_is_sent_again_to_an_endpoint_for_nobody_who_may_administer() {
+    let (receiver, _) = receiver(200);
+    let shipbell = Shipbell::start(config(&receiver.url("/hook")));
+    let at = |token| Api::at(shipbell.admin_port()).bearer(token);
+    let (ann, eve) = (at(ADMIN), at(EDITOR));
+    push(&shipbell, "acme/app", "1");
+    wait_for(&ann, "delivered", 1);
+    let id = ann.json("/api/v1/deliveries")["items"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let again = format!("/api/v1/deliveries/{id}/redeliver");
+    let taken = (0..100)
+        .map(|_| eve.post(&again))
+        .take_while(|sent| sent.status == 200);
+    assert_eq!(taken.count(), 30);
+    let refused = eve.post(&again);
+    assert_eq!(refused.status, 429);
+    assert!(refused.header("retry-after").is_some());
+    let sent = ann.post(&again);
+    assert_eq!(sent.status, 200, "{}", sent.text());
+}
+
+#[test]
+fn an_editor_switches_a_webhook_so_often_and_no_more() {
+    let shipbell = Shipbell::start(config("https://ci.example.com/"));
+    let at = |token| Api::at(shipbell.admin_port()).bearer(token);
+    let (ann, eve) = (at(ADMIN), at(EDITOR));
+    let saved = eve.set("acme/app", &json!({"url": "https://ci.example.com/"}));
+    assert_eq!(saved.status, 201, "{}", saved.text());
+    let set = |event: &str| format!("/api/v1/endpoints/repository:acme%2Fapp/{event}");
+    let events = ["hold", "enable"].into_iter().cycle().take(200);
+    let taken = events
+        .map(|event| eve.post(&set(event)))
+        .take_while(|answer| answer.status == 200);
+    assert_eq!(taken.count(), 119, "with the one that it was saved by");
+    let refused = eve.post(&set("disable"));
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(ann.post(&set("disable")).status, 200);
+}
+
+#[test]
 fn a_page_counts_asks_and_says_what_it_did() {
     let (receiver, _) = receiver(200);
     let shipbell = Shipbell::start(config(&receiver.url("/hook")));

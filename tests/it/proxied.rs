@@ -55,6 +55,52 @@ fn a_proxy_names_whoever_comes_and_shows_its_secret() {
 }
 
 #[test]
+fn a_webhook_that_is_led_to_the_admin_listener_does_nothing_there_whoever_it_says_it_is() {
+    let shipbell = Shipbell::start(own().with(
+        "[admin]\nauth = 'proxy'\n[admin.proxy]\ntrusted_networks = ['127.0.0.1/32']\ngroups_header = 'X-Groups'",
+    ));
+    let ann = Api::at(shipbell.admin_port()).with("X-Forwarded-User", "ann");
+    assert_eq!(
+        ann.set("acme/app", &json!({"url": "https://ci.example.com/"}))
+            .status,
+        201
+    );
+    let id = "repository:acme%2Fapp";
+    let disable = [
+        format!("/api/v1/endpoints/{id}/disable"),
+        format!("/endpoints/{id}/disable"),
+    ];
+    for path in disable
+        .iter()
+        .map(String::as_str)
+        .chain(["/overview", "/app.css"])
+    {
+        let refused = ann.with("webhook-id", "msg_1").post(path);
+        assert_eq!(refused.status, 403, "{path}");
+        assert!(refused.text().contains("a webhook"), "{}", refused.text());
+    }
+    let state = &ann.json(&format!("/api/v1/endpoints/{id}"))["state"];
+    assert_eq!(state, "healthy");
+    let named = json!({"url": "https://ci.example.com/", "headers": {
+        "x-forwarded-USER": "root", "X-Groups": "platform", "X-Forwarded-Groups": "one that says nothing here",
+    }});
+    let refused = ann.set("acme/other", &named);
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    let refused = refused.json();
+    let errors = refused["errors"].as_array().unwrap();
+    let pointers: Vec<_> = errors.iter().map(|error| &error["pointer"]).collect();
+    assert_eq!(
+        pointers,
+        ["/headers/X-Groups", "/headers/x-forwarded-USER"],
+        "{errors:?}"
+    );
+    assert!(
+        errors[0]["detail"].as_str().unwrap().contains("admin.proxy"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn the_groups_that_a_proxy_names_say_what_may_be_done() {
     let shipbell = Shipbell::start(own().with(
         "[admin]\nauth = 'proxy'\n\

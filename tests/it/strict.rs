@@ -150,3 +150,50 @@ fn who_knows_it_already_is_not_told_again_and_of_several_tags_one_is_enough() {
         404
     );
 }
+
+#[test]
+fn without_a_login_another_sites_page_has_nothing_looked_for_and_a_link_is_followed() {
+    let (_shipbell, api) = start();
+    let from = |site: &str, mode: &str| {
+        let api = api.with("Sec-Fetch-Site", site).with("Sec-Fetch-Mode", mode);
+        api.get("/api/v1/dead-letters?repository=**").status
+    };
+    assert_eq!(from("cross-site", "no-cors"), 403);
+    assert_eq!(from("cross-site", "cors"), 403);
+    assert_eq!(
+        api.with("Sec-Fetch-Site", "cross-site").get("/overview").status,
+        403
+    );
+    assert_eq!(from("cross-site", "navigate"), 200);
+    assert_eq!(from("same-origin", "cors"), 200);
+    assert_eq!(from("none", "navigate"), 200);
+}
+
+#[test]
+fn a_page_that_is_kept_up_to_date_is_no_longer_than_it_is_by_itself() {
+    let (_shipbell, api) = start();
+    for list in ["deliveries", "repositories", "dead-letters"] {
+        let refused = api.get(&format!("/live/{list}?limit=51"));
+        assert_eq!(refused.status, 400, "{list}");
+        assert!(refused.text().contains("at most 50"), "{}", refused.text());
+        assert_eq!(api.get(&format!("/{list}?limit=51")).status, 200, "{list}");
+    }
+}
+
+#[test]
+fn a_pattern_of_any_depth_is_refused_wherever_one_can_be_sent() {
+    let (_shipbell, api) = start();
+    let deep = |depth: usize| format!("{}a{}", "{".repeat(depth), "}".repeat(depth));
+    let encoded = deep(5_000).replace('{', "%7B").replace('}', "%7D");
+    for path in ["/api/v1/dead-letters", "/dead-letters", "/live/dead-letters"] {
+        // As a browser's program may send it, and as the standard has it.
+        for text in [deep(15_000), encoded.clone()] {
+            let refused = api.get(&format!("{path}?repository={text}"));
+            assert!((400..500).contains(&refused.status), "{path}: {}", refused.status);
+        }
+    }
+    let deep = json!({"url": "https://ci.example.com/", "tags": [deep(100)]});
+    let refused = api.send("PUT", &webhook_of("acme/app"), deep.to_string().as_bytes());
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/tags/0");
+}

@@ -31,18 +31,34 @@ pub(super) fn host_is_loopback(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+fn all(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter();
+    values.map(|value| value.to_str().unwrap_or_default())
+}
+
+/// That another site's page does not have something looked for, which it would not get to see, unless somebody follows
+/// its link.
+pub(super) fn is_not_fetched(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_followed = all(headers, MODE).eq(["navigate"]);
+    if is_followed || all(headers, SITE).all(|site| site != "cross-site") {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "another site's page asked for this, which gets nothing here: follow a link, or open the page",
+    ))
+}
+
 /// That what changes something comes from one of our own pages, if it comes from a browser.
 pub(in super::super) fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
-    let all = |name: HeaderName| {
-        headers
-            .get_all(name)
-            .into_iter()
-            .map(|value| value.to_str().unwrap_or_default())
-    };
-    let sites = || all(HeaderName::from_static("sec-fetch-site"));
+    let all = |name: HeaderName| all(headers, name);
+    let sites = || all(SITE);
     let host = text(headers, &header::HOST).unwrap_or_default();
     let is_ours = if sites().next().is_some() {
         sites().all(|site| matches!(site, "same-origin" | "none"))

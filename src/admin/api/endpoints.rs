@@ -325,6 +325,7 @@ pub(in super::super) async fn set(
     event: Event,
 ) -> Result<EndpointView, Problem> {
     let (id, endpoint) = changeable(admin, who, id)?;
+    super::webhooks::may_save(admin, who)?;
     let states = &admin.parts().states;
     let reason = format!("by {}", who.name);
     let was_disabled = states.is_disabled(&id);

@@ -139,9 +139,8 @@ fn number(text: &str) -> Option<i64> {
 
 fn pattern(text: &str) -> Result<GlobMatcher, Problem> {
     let is_known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._/*?-".contains(&byte);
-    let glob = crate::glob::parse(text)
-        .ok()
-        .filter(|_| (1..=PATTERN_MAX).contains(&text.len()) && text.bytes().all(is_known));
+    let is_one = (1..=PATTERN_MAX).contains(&text.len()) && text.bytes().all(is_known);
+    let glob = is_one.then(|| crate::glob::parse(text).ok()).flatten();
     let glob =
         glob.ok_or_else(|| Problem::parameter("repository", "a name, or a pattern such as acme/**"))?;
     Ok(glob.compile_matcher())

@@ -59,7 +59,7 @@ pub(super) mod webhooks;
 mod why;
 
 /// So many items a list has, unless told, and at most.
-const LIMIT: u32 = 50;
+pub(super) const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 1000;
 
 #[derive(OpenApi)]

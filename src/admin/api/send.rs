@@ -128,7 +128,7 @@ pub(super) struct SendQuery {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such delivery, or not for who asks"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It can't be sent again"),
         (
-            status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 60 deliveries again within a minute, or is busy",
+            status = 429, body = Problem, content_type = "application/problem+json", description = "The endpoint was sent 60 deliveries again within a minute, or 30 by one who is no admin of all repositories, or is busy",
             headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
         ),
     )
@@ -208,6 +208,16 @@ fn refusal(admin: &Admin, endpoint: &EndpointId, error: SendAgainError) -> Probl
     }
 }
 
+/// Whether somebody may have an endpoint sent another delivery again so soon. Whoever may not administer takes from
+/// nobody who may, and no more than a part from others.
+fn may_send(admin: &Admin, who: &Who, endpoint: &EndpointId) -> Result<(), Problem> {
+    let rates = &admin.parts().rates;
+    if !who.may_administer() {
+        rates.allow(Act::OwnRedelivery(endpoint.clone(), who.name.clone()))?;
+    }
+    rates.allow(Act::Redelivery(endpoint.clone(), who.authority()))
+}
+
 /// Sends a delivery again, or has it wait no longer if it was not over.
 pub(in super::super) async fn redelivered(
     admin: &Admin,
@@ -230,7 +240,7 @@ pub(in super::super) async fn redelivered(
     let endpoint = EndpointId::named(&delivery.endpoint);
     let unknown = || Problem::absent("There is nothing known of this delivery any more that could be sent.");
     let sequence = Sequence::new(push.sequence).ok_or_else(unknown)?;
-    admin.parts().rates.allow(Act::Redelivery(endpoint.clone()))?;
+    may_send(admin, who, &endpoint)?;
     let dispatcher = &admin.parts().dispatcher;
     let again = dispatcher
         .redeliver(journal, sequence, &endpoint, order(Some(force)), who.authority())

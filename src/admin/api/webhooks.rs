@@ -116,7 +116,7 @@ pub(super) async fn put(
     Ok(answer(status, view))
 }
 
-/// Whether somebody may save another webhook so soon. Whoever may administer moves as many as there are.
+/// Whether somebody may save or switch another webhook so soon. Whoever may administer moves as many as there are.
 pub(in super::super) fn may_save(admin: &Admin, who: &Who) -> Result<(), Problem> {
     if who.may_administer() {
         return Ok(());

@@ -6,6 +6,7 @@ fn rules(proxied: bool) -> Rules {
     Rules {
         guard: Guard::default(),
         header_name: HeaderName::from_static("x-alin-webhook"),
+        identity: Vec::new(),
         proxied,
         repositories: GlobSet::empty(),
         exclude_repositories: GlobSet::empty(),

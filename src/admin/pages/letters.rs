@@ -41,7 +41,7 @@ pub(super) struct Filter {
     tag: Option<String>,
     since: Option<String>,
     until: Option<String>,
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
     cursor: Option<String>,
     /// The number of what is said of what was done just now.
     note: Option<String>,

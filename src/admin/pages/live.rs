@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use askama::DynTemplate;
 use axum::{
     Extension,
     body::Body,
@@ -23,37 +22,35 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream::unfold};
 use http::{HeaderName, HeaderValue, header};
 use serde::Deserialize;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     super::{
         Admin, Asked,
         access::Who,
         api::{
-            self, Params,
+            self, LIMIT, Params,
             deliveries::{DeliveryQuery, listed},
             repositories::RepositoryQuery,
-            states::TransitionQuery,
         },
         live::{Pass, Room},
         problem::Problem,
     },
     deliveries,
-    endpoint::{ChangesPart, StatePart},
+    endpoint::StatePart,
     endpoints::EndpointsPart,
     frame::Visitor,
-    letter::{self, Known},
+    letter,
     letters::{Filter, LettersPart},
-    overview::OverviewParts,
     repositories::{RepositoriesPart, Wanted},
-    repository::RepositoryParts,
     search::Search,
-    table::DeliveriesPart,
 };
-use crate::image::RepositoryName;
+
+mod news;
+mod part;
+
+use news::{Cause, News};
+use part::Part;
 
 /// No part is sent more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -65,91 +62,16 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a browser waits before it asks again, milliseconds.
 const RETRY_MS: u32 = 5_000;
 
-/// Which part of which page.
-#[derive(Clone, Debug)]
-enum Part {
-    Overview,
-    /// Those that are looked for.
-    Deliveries(Box<Search>),
-    /// One of them, by its id.
-    Delivery(String),
-    /// The repositories that are looked for.
-    Repositories(Box<Wanted>),
-    /// A repository, on a page that has this version of its webhook; an empty one for none.
-    Repository(RepositoryName, String),
-    /// Those in a state; in any, if that is empty.
-    Endpoints(String),
-    Endpoint(String),
-    /// The dead letters that are looked for.
-    Letters(Box<Filter>),
-    /// One of them.
-    Letter(Known),
-}
-
-/// Parts of a page as they are now, each by the event that brings it.
-type Parts = Vec<(&'static str, String)>;
-
-/// The parts, written out.
-fn written<const N: usize>(parts: [(&'static str, &dyn DynTemplate); N]) -> Result<Parts, Problem> {
-    let one = |(event, part): (&'static str, &dyn DynTemplate)| match part.dyn_render() {
-        Ok(html) => Ok((event, html)),
-        Err(error) => Err(Problem::new(
-            http::StatusCode::INTERNAL_SERVER_ERROR,
-            error.to_string(),
-        )),
-    };
-    parts.into_iter().map(one).collect()
-}
-
-/// The event that brings a page's part, or the first of them.
-const PART: &str = "part";
-
 /// Said with every event: that the page is kept up to date, and what holds once none comes any more.
 const ALIVE: &str = "event: alive\ndata: <span class=\"alive\">Kept up to date as things happen.</span>\
                      <span class=\"stale\">Not kept up to date any more: load the page again.</span>\n\n";
-
-impl Part {
-    async fn render(&self, admin: &Admin, who: &Who) -> Result<Parts, Problem> {
-        match self {
-            Self::Overview => written([(PART, &OverviewParts::of(admin, who).await?)]),
-            Self::Deliveries(search) => written([(PART, &DeliveriesPart::of(admin, who, search).await?)]),
-            Self::Delivery(id) => {
-                let (_, state, attempts) = deliveries::parts(admin, who, id).await?;
-                written([(PART, &state), ("attempts", &attempts)])
-            }
-            Self::Repositories(wanted) => written([(PART, &RepositoriesPart::of(admin, who, wanted).await?)]),
-            Self::Repository(name, version) => {
-                let parts = RepositoryParts::of(admin, who, name, Some(version)).await?;
-                written([
-                    (PART, &parts.table),
-                    ("state", &parts.state),
-                    ("changes", &parts.changes),
-                    ("operators", &parts.operators),
-                ])
-            }
-            Self::Endpoints(state) => written([(PART, &EndpointsPart::of(admin, who, state).await?)]),
-            Self::Endpoint(id) => {
-                let state = StatePart::of(admin, who, id).await?;
-                let changes = ChangesPart::of(admin, who, id, TransitionQuery::default()).await?;
-                written([(PART, &state), ("changes", &changes)])
-            }
-            Self::Letter(known) => {
-                let (state, last) = letter::parts(admin, who, known).await?;
-                written([(PART, &state), ("attempts", &last)])
-            }
-            Self::Letters(filter) => written([(PART, &LettersPart::of(admin, who, filter).await?)]),
-        }
-    }
-}
 
 /// Where a stream is.
 struct Feed {
     admin: Admin,
     pass: Pass,
     part: Part,
-    written: Option<watch::Receiver<()>>,
-    states: watch::Receiver<()>,
-    departures: watch::Receiver<()>,
+    news: News,
     sent: Option<Sent>,
     known_by: RandomState,
     has_ended: bool,
@@ -166,14 +88,6 @@ struct Sent {
     marks: Vec<u64>,
 }
 
-/// Why something is sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    Change,
-    Heartbeat,
-    Stop,
-}
-
 impl Feed {
     /// What is sent next; `None` at the end.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
@@ -185,17 +99,29 @@ impl Feed {
                 None => Cause::Change,
                 Some(sent) => {
                     let (looked_at, at) = (sent.looked_at, sent.at);
-                    self.wait(looked_at, at).await
+                    self.news.wait(looked_at, at).await
                 }
             };
-            if cause == Cause::Stop {
-                return None;
-            }
+            // Before it is looked who it is, for it may take a while.
+            let turn = match cause {
+                Cause::Stop => return None,
+                Cause::Departure => None,
+                Cause::Change | Cause::Heartbeat => tokio::select! {
+                    biased;
+                    () = self.pass.stop().cancelled() => return None,
+                    turn = self.admin.parts().streams.turn() => turn,
+                },
+            };
             let Ok(who) = self.pass.who() else {
                 return Some(self.end());
             };
+            if cause == Cause::Departure {
+                continue;
+            }
             let now = Instant::now();
-            let bytes = match self.part.render(&self.admin, &who).await {
+            let rendered = self.part.render(&self.admin, &who).await;
+            drop(turn);
+            let bytes = match rendered {
                 Ok(parts) => {
                     let sent = self.sent.take();
                     let is_first = sent.is_none();
@@ -241,36 +167,6 @@ impl Feed {
         self.has_ended = true;
         (Ok(Bytes::from_static(b"event: ended\ndata:\n\n")), self)
     }
-
-    /// Waits until there is something to look at.
-    async fn wait(&mut self, looked_at: Instant, sent_at: Instant) -> Cause {
-        let stop = self.pass.stop().clone();
-        let (states, departures) = (&mut self.states, &mut self.departures);
-        let mut written = self.written.as_mut();
-        let change = async {
-            let written = async {
-                let is_written = match written.as_mut() {
-                    Some(written) => written.changed().await.is_ok(),
-                    None => false,
-                };
-                if !is_written {
-                    std::future::pending::<()>().await;
-                }
-            };
-            tokio::select! {
-                () = written => {}
-                _ = states.changed() => {}
-                _ = departures.changed() => return,
-            }
-            sleep_until(looked_at + PAUSE).await;
-        };
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Cause::Stop,
-            () = change => Cause::Change,
-            () = sleep_until(sent_at + HEARTBEAT) => Cause::Heartbeat,
-        }
-    }
 }
 
 /// Parts as events, and that the page is alive; the first of all says how long to wait should the stream break.
@@ -307,9 +203,12 @@ fn stream(admin: Admin, asked: Asked, part: Part) -> Result<Response, Problem> {
     let room = admin.parts().streams.room(&pass.who()?.name)?;
     let until = pass.until();
     let feed = Feed {
-        written: admin.parts().history.changes(),
-        states: admin.parts().states.changes(),
-        departures: pass.departures(),
+        news: News {
+            written: admin.parts().history.changes(),
+            states: admin.parts().states.changes(),
+            departures: pass.departures(),
+            stop: pass.stop().clone(),
+        },
         admin,
         pass,
         part,
@@ -331,6 +230,15 @@ fn stream(admin: Admin, asked: Asked, part: Part) -> Result<Response, Problem> {
     ];
     let events = ended_at(unfold(feed, Feed::next), until);
     Ok((headers, Body::from_stream(events)).into_response())
+}
+
+/// That no more is asked for than a page shows by itself: each stream has it written anew whenever anything happens.
+fn is_a_page(limit: Option<u32>) -> Result<(), Problem> {
+    if limit.is_none_or(|limit| limit <= LIMIT) {
+        return Ok(());
+    }
+    let detail = format!("at most {LIMIT} for what is kept up to date");
+    Err(Problem::parameter("limit", detail))
 }
 
 /// A stream that ends at a moment, if not before.
@@ -356,6 +264,7 @@ pub(super) async fn all_deliveries(
     Extension(who): Extension<Who>,
     Params(query): Params<DeliveryQuery>,
 ) -> Result<Response, Problem> {
+    is_a_page(query.limit)?;
     let search = Search::of(query);
     // What is wrong with it is said at once.
     listed(&admin, &who, search.query.clone()).await?;
@@ -378,6 +287,7 @@ pub(super) async fn repositories(
     visitor: Visitor,
     Params(query): Params<RepositoryQuery>,
 ) -> Result<Response, Problem> {
+    is_a_page(query.limit)?;
     let wanted = Wanted::by(&visitor, query);
     RepositoriesPart::of(&admin, &visitor.who, &wanted).await?;
     stream(admin, asked, Part::Repositories(Box::new(wanted)))
@@ -433,6 +343,7 @@ pub(super) async fn letters(
     Extension(who): Extension<Who>,
     Params(filter): Params<Filter>,
 ) -> Result<Response, Problem> {
+    is_a_page(filter.limit)?;
     let filter = filter.tidy();
     LettersPart::of(&admin, &who, &filter).await?;
     stream(admin, asked, Part::Letters(Box::new(filter)))
@@ -450,7 +361,7 @@ pub(super) async fn letter(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{part::PART, *};
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_ends_in_the_middle_of_a_wait_when_its_time_is_over() {

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::{
     super::{
-        draft::{EVERY_TAG, FieldError, MASK, WebhookDraft, is_mask},
+        draft::{EVERY_TAG, FieldError, HEADERS_MAX, MASK, WebhookDraft, is_mask, too_many_headers},
         problem::Problem,
         webhooks::{ChangeError, WebhookView},
     },
@@ -326,6 +326,10 @@ fn headers(text: &str) -> Result<BTreeMap<String, String>, String> {
             return Err(format!("{name} is there twice"));
         }
         headers.insert(name.to_owned(), value.to_owned());
+        // Each is compared with all before it.
+        if headers.len() > HEADERS_MAX {
+            return Err(too_many_headers());
+        }
     }
     Ok(headers)
 }
@@ -391,7 +395,14 @@ mod tests {
                 pair("X-Empty", "")
             ]
         );
-        for (wrong, words) in [("X-A: 1\nnothing", "line 2"), ("X-A: 1\nx-a: 2", "twice")] {
+        // What comes behind one too many is not looked at any more.
+        let lines = (0..33).map(|number| format!("X-{number}: 1\n"));
+        let many = format!("{}nothing", lines.collect::<String>());
+        for (wrong, words) in [
+            ("X-A: 1\nnothing", "line 2"),
+            ("X-A: 1\nx-a: 2", "twice"),
+            (&many, "too many: at most 32"),
+        ] {
             let Err(ChangeError::Invalid(errors)) = typed(&[("headers", wrong)]).draft() else {
                 panic!("{wrong} is no header")
             };

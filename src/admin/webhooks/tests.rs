@@ -67,6 +67,7 @@ impl Stage {
             rules: Rules {
                 guard: Guard::default(),
                 header_name: HeaderName::from_static("x-alin-webhook"),
+                identity: Vec::new(),
                 proxied: false,
                 repositories: globs(&["**"]),
                 exclude_repositories: globs(&["team/tmp-*"]),

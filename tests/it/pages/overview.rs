@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    own,
+    Stream, own,
     people::{ADMIN, EDITOR, with_tokens},
     push,
 };
@@ -63,7 +63,7 @@ fn the_start_page_tells_what_happened_what_waits_and_who_needs_a_look() {
     });
     for part in [
         "badge failing",
-        "<a href=\"/endpoints/bad\">bad<",
+        " href=\"/endpoints/bad\">bad<",
         "answered 500",
         "silent",
         "in the last minute",
@@ -110,4 +110,52 @@ fn what_the_configuration_says_that_needs_a_restart_is_told_to_those_who_may_see
         ann.page("/overview").contains(notice).then_some(())
     });
     assert!(!eve.page("/overview").contains("at the next start"));
+}
+
+#[test]
+fn whatever_has_the_focus_is_known_again_when_its_part_comes_anew() {
+    let receiver = Receiver::scripted(|_| Answer::Status(500));
+    let empty = Shipbell::start(own());
+    let failing = Shipbell::start(own().endpoint("ci", &receiver.url("/hook")));
+    push(&failing, "acme/app", "1.4");
+    let browser = Browser::at(&failing);
+    eventually("its endpoint fails", SOON, || {
+        let page = browser.page("/overview");
+        (page.contains("badge failing") && page.contains("acme/app:1.4")).then_some(())
+    });
+    let lists = [
+        "overview",
+        "endpoints",
+        "repositories",
+        "deliveries",
+        "dead-letters",
+    ];
+    let filtered = [
+        "deliveries?repository=no%2Fone",
+        "dead-letters?tag=none",
+        "endpoints?state=held",
+    ];
+    for shipbell in [&empty, &failing] {
+        for part in lists.iter().chain(&filtered) {
+            let (_, _, mut stream) = Stream::open(shipbell, &format!("/live/{part}"), "");
+            let text = stream.until(|text| text.contains("event: alive\n"));
+            let tags = text.split('<').filter_map(|rest| rest.split('>').next());
+            let can_have_it = |tag: &&str| {
+                ["a ", "button", "summary"]
+                    .iter()
+                    .any(|name| tag.starts_with(name))
+            };
+            let mut ids: Vec<&str> = Vec::new();
+            for tag in tags.filter(can_have_it) {
+                let (_, id) = tag
+                    .split_once(" id=\"")
+                    .unwrap_or_else(|| panic!("{part}: no id: {tag}"));
+                ids.push(id.split('"').next().unwrap());
+            }
+            let count = ids.len();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), count, "{part}: {text}");
+        }
+    }
 }
