@@ -11,7 +11,7 @@ use crate::support::{
     SOON,
     api::Api,
     browser::{Browser, assert_counted, between},
-    envelope, eventually,
+    eventually,
     receiver::{Answer, Receiver, Request},
     shipbell::{Config, Shipbell},
 };
@@ -41,10 +41,6 @@ fn receiver(status: u16) -> (Receiver, Arc<AtomicU16>) {
     let answers = Arc::clone(&status);
     let receiver = Receiver::scripted(move |_| Answer::Status(answers.load(Ordering::Acquire)));
     (receiver, status)
-}
-
-fn push(shipbell: &Shipbell, repository: &str, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
 }
 
 /// Waits until so many deliveries are in this state, by the history.
@@ -78,11 +74,11 @@ fn a_newer_push_that_was_delivered_right_before_a_kill_is_known_after_it() {
     let (receiver, status) = receiver(404);
     let mut shipbell = Shipbell::start(config(&receiver.url("/hook")));
     let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
-    push(&shipbell, "acme/app", "latest");
+    shipbell.push("acme/app", "latest");
     wait_for(&api, "dead_letter", 1);
     status.store(200, Ordering::Release);
     let first = receiver.requests().len();
-    push(&shipbell, "acme/app", "latest");
+    shipbell.push("acme/app", "latest");
     receiver.wait_for(first + 1, SOON);
     // The history is written later; that it was delivered stands in the journal.
     eventually("it is settled", SOON, || {
@@ -107,7 +103,7 @@ fn what_came_just_now_is_known_and_sent_again_at_once() {
     let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
     for number in 1..=5 {
         let tag = number.to_string();
-        push(&shipbell, "acme/app", &tag);
+        shipbell.push("acme/app", &tag);
         let story = api.get(&format!("/api/v1/why?image=acme/app:{tag}"));
         assert_eq!(story.status, 200, "{}", story.text());
         let came = receiver.wait_for_image(&format!("acme/app:{tag}"), SOON);
@@ -136,11 +132,11 @@ fn what_a_filter_finds_goes_again_in_order_and_never_past_a_newer_push() {
         ("acme/app", "latest"),
         ("acme/web", "2"),
     ] {
-        push(&shipbell, repository, tag);
+        shipbell.push(repository, tag);
     }
     wait_for(&api, "delivered", 4);
     status.store(404, Ordering::Release);
-    push(&shipbell, "acme/app", "3");
+    shipbell.push("acme/app", "3");
     wait_for(&api, "dead_letter", 1);
     status.store(200, Ordering::Release);
     let first = receiver.requests();
@@ -203,8 +199,8 @@ fn who_may_change_some_repositories_names_one_and_an_endpoint_that_is_stopped_ge
     let shipbell = Shipbell::start(config(&receiver.url("/hook")));
     let api = Api::at(shipbell.admin_port());
     let (ann, eve, vic) = (api.bearer(ADMIN), api.bearer(EDITOR), api.bearer(VIEWER));
-    push(&shipbell, "acme/app", "1");
-    push(&shipbell, "other/app", "1");
+    shipbell.push("acme/app", "1");
+    shipbell.push("other/app", "1");
     wait_for(&ann, "delivered", 2);
     for path in [
         AGAIN.to_owned(),
@@ -248,7 +244,7 @@ fn while_an_endpoint_fails_the_rest_waits_each_goes_once_and_a_restart_forgets_t
         Shipbell::start(quick.with("delivery.retry_schedule = ['300ms']\ndelivery.pause_after = 100"));
     let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
     for tag in ["1", "2", "3"] {
-        push(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
     wait_for(&api, "delivered", 3);
     status.store(503, Ordering::Release);
@@ -298,7 +294,7 @@ fn an_editor_uses_up_what_is_sent_again_to_an_endpoint_for_nobody_who_may_admini
     let shipbell = Shipbell::start(config(&receiver.url("/hook")));
     let at = |token| Api::at(shipbell.admin_port()).bearer(token);
     let (ann, eve) = (at(ADMIN), at(EDITOR));
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for(&ann, "delivered", 1);
     let id = ann.json("/api/v1/deliveries")["items"][0]["id"]
         .as_str()
@@ -350,9 +346,9 @@ fn a_page_counts_asks_and_says_what_it_did() {
         "nothing to send"
     );
     for tag in ["1", "latest", "latest"] {
-        push(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
-    push(&shipbell, "acme/web", "1");
+    shipbell.push("acme/web", "1");
     wait_for(&Api::at(shipbell.admin_port()).bearer(ADMIN), "delivered", 4);
     assert!(ann.page("/deliveries").contains("Send all of them again"));
     assert!(eve.page("/deliveries").contains("filter by one repository"));
@@ -380,7 +376,7 @@ fn a_page_counts_asks_and_says_what_it_did() {
         })
         .collect();
     // What comes after it was counted is not meant.
-    push(&shipbell, "acme/app", "new");
+    shipbell.push("acme/app", "new");
     receiver.wait_for(5, SOON);
     wait_for(&Api::at(shipbell.admin_port()).bearer(ADMIN), "delivered", 5);
     let sent = eve.submit("/deliveries/redeliver", &fields);

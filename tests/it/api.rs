@@ -7,14 +7,10 @@ use serde_json::{Value, json};
 use crate::support::{
     SOON,
     api::{Api, webhook_of},
-    envelope, eventually,
+    eventually,
     receiver::{Answer, Receiver},
     shipbell::{Config, Shipbell, command},
 };
-
-fn push(shipbell: &Shipbell, repository: &str, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
-}
 
 fn own() -> Config {
     Config::without_registry().with("delivery.allow_networks = ['127.0.0.0/8']")
@@ -172,7 +168,7 @@ fn what_was_pushed_sent_and_answered_is_listed_page_by_page() {
     let shipbell = Shipbell::start(own().endpoint("ci", &receiver.url("/hook?token=hunter2")));
     let api = Api::at(shipbell.admin_port());
     for number in 0..5 {
-        push(&shipbell, &format!("acme/app{number}"), "1.4");
+        shipbell.push(&format!("acme/app{number}"), "1.4");
     }
     assert_eq!(
         api.set("beta/only-a-webhook", &json!({"url": receiver.url("/own")}))
@@ -278,8 +274,8 @@ fn dead_letters_are_listed_counted_and_sent_again_by_command() {
             .with("delivery.retry_schedule = ['10ms']\ndelivery.jitter = 0.0")
             .endpoint("ci", &receiver.url("/")),
     );
-    push(&shipbell, "acme/app", "1");
-    push(&shipbell, "acme/other", "2");
+    shipbell.push("acme/app", "1");
+    shipbell.push("acme/other", "2");
     eventually("two dead letters", SOON, || {
         let listed: Value =
             serde_json::from_str(&asked(&shipbell, &["dead-letters", "ls", "--output", "json"])).unwrap();
@@ -380,7 +376,7 @@ fn tests_holds_and_lists_by_command_and_without_a_server_a_sentence() {
     assert_eq!(tests[1].json()["image"], "acme/app:shipbell-test");
     assert!(tests[1].id().starts_with("test_"));
     assert_eq!(asked(&shipbell, &["endpoints", "hold", "ci"]), "ci is held\n");
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let queued = eventually("it is owed", SOON, || {
         let queued = asked(&shipbell, &["queue", "ls"]);
         queued.contains("held").then_some(queued)

@@ -6,7 +6,7 @@ use crate::support::{
     SOON,
     api::Api,
     envelope, eventually, ports,
-    receiver::{Answer, Receiver, Request},
+    receiver::{Answer, Receiver, images},
     shipbell::{Config, Shipbell},
 };
 
@@ -27,21 +27,9 @@ fn heavy(repository: &str, number: u64) -> String {
     envelope::of(&[envelope::heavy(repository, &number.to_string(), HEAVY)])
 }
 
-fn images(requests: &[Request]) -> Vec<String> {
-    requests.iter().map(Request::image).collect()
-}
-
-fn metric(shipbell: &Shipbell, sample: &str) -> u64 {
-    let metrics = shipbell.ops("/metrics").text();
-    let value = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().unwrap())
-}
-
 /// How many pushes are dead letters, all endpoints together.
 fn dead_letters(shipbell: &Shipbell) -> u64 {
-    metric(shipbell, "shipbell_settled_total{how=\"dead_letter\"}")
+    shipbell.metric("shipbell_settled_total{how=\"dead_letter\"}")
 }
 
 fn journal_bytes(shipbell: &Shipbell) -> u64 {
@@ -120,7 +108,7 @@ fn a_dead_endpoint_closes_ingest_by_the_number_of_its_pushes_for_nobody() {
     };
     take(0);
     eventually("it is known to be dead", SOON, || {
-        (metric(&shipbell, "shipbell_endpoints{state=\"failing\"}") == 1).then_some(())
+        (shipbell.metric("shipbell_endpoints{state=\"failing\"}") == 1).then_some(())
     });
     for first in (1..PUSHES).step_by(usize::try_from(AT_ONCE).unwrap()) {
         let end = PUSHES.min(first + AT_ONCE);
@@ -128,7 +116,7 @@ fn a_dead_endpoint_closes_ingest_by_the_number_of_its_pushes_for_nobody() {
         // What the other one owes as well would be passed over.
         live.wait_for(usize::try_from(end).unwrap(), SOON);
         eventually("there is room again", SOON, || {
-            (metric(&shipbell, "shipbell_queue_pushes") <= MARK).then_some(())
+            (shipbell.metric("shipbell_queue_pushes") <= MARK).then_some(())
         });
     }
     let sent = images(&live.wait_for(usize::try_from(PUSHES).unwrap(), SOON));
@@ -155,7 +143,7 @@ fn a_dead_endpoint_closes_ingest_by_the_number_of_its_pushes_for_nobody() {
     }
     numbers.sort_unstable();
     assert_eq!(numbers, (0..PUSHES - MARK).collect::<Vec<_>>());
-    assert_eq!(metric(&shipbell, "shipbell_queue_pushes"), MARK);
+    assert_eq!(shipbell.metric("shipbell_queue_pushes"), MARK);
     shipbell.stop();
     assert!(
         shipbell.log().contains("bound=\"ingest.max_pending\""),
@@ -177,7 +165,7 @@ fn for_a_healthy_endpoint_that_falls_behind_the_registry_waits_and_nothing_is_gi
     let mut shipbell = Shipbell::start(config);
     let event = |number: u64| {
         let tag = number.to_string();
-        envelope::of(&[envelope::push("acme/app", &tag, &tag)])
+        envelope::one("acme/app", &tag)
     };
     let push = |number: u64| shipbell.post(event(number));
     let first = event(0);

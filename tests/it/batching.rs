@@ -7,15 +7,11 @@ use serde_json::{Value, json};
 use crate::support::{
     SOON, envelope,
     image::Image,
-    receiver::{Receiver, Request},
+    receiver::{Receiver, images},
     registry::Options,
     shipbell::{Config, Shipbell},
     stage::Stage,
 };
-
-fn images(requests: &[Request]) -> Vec<String> {
-    requests.iter().map(Request::image).collect()
-}
 
 #[test]
 fn pushes_of_one_tag_within_a_window_ring_once_for_the_newest() {
@@ -56,7 +52,7 @@ fn a_full_batch_does_not_wait_for_its_window() {
         .endpoint("hook", &receiver.url("/hook"));
     let shipbell = Shipbell::start(config);
     for tag in ["1", "2", "3"] {
-        shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+        shipbell.take(envelope::one("acme/app", tag));
     }
     let requests = receiver.wait_for(3, SOON);
     assert_eq!(images(&requests), ["acme/app:1", "acme/app:2", "acme/app:3"]);
@@ -70,7 +66,7 @@ fn a_window_holds_its_pushes_back() {
         .endpoint("hook", &receiver.url("/hook"));
     let shipbell = Shipbell::start(config);
     let begun = Instant::now();
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     let requests = receiver.wait_for(1, SOON);
     let waited = requests[0].at - begun;
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
@@ -131,10 +127,10 @@ fn an_endpoint_hears_of_the_repositories_and_tags_it_named() {
         ("deep/a/b/c", "v1"),
     ];
     for (repository, tag) in pushed {
-        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+        shipbell.take(envelope::one(repository, tag));
     }
     for repository in ["acme/app", "deep/a/b/c"] {
-        shipbell.take(envelope::of(&[envelope::push(repository, "last", "last")]));
+        shipbell.take(envelope::one(repository, "last"));
         receiver.wait_for_image(&format!("{repository}:last"), SOON);
     }
     let mut came = images(&receiver.requests());
@@ -179,7 +175,7 @@ fn filters_keep_pushes_from_everyone() {
         with("/target/mediaType", json!("application/octet-stream")),
     ]));
     for repository in ["acme/app", "acme/scratches"] {
-        shipbell.take(envelope::of(&[envelope::push(repository, "last", "last")]));
+        shipbell.take(envelope::one(repository, "last"));
         receiver.wait_for_image(&format!("{repository}:last"), SOON);
     }
     let mut came = images(&receiver.requests());

@@ -185,7 +185,7 @@ fn every_page_is_for_everybody() {
     let long =
         "acme/a-rather-long-name-of-a-repository/with-several-parts/so-that-it-has-to-be-broken-somewhere";
     for (repository, tag) in [("acme/app", "1.4"), ("acme/app", "1.5"), (long, "latest")] {
-        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+        shipbell.take(envelope::one(repository, tag));
     }
     let letters = eventually("there are dead letters", SOON, || {
         let letters = api.json("/api/v1/dead-letters");
@@ -299,7 +299,7 @@ fn what_is_kept_up_to_date_leaves_alone_what_somebody_does_there() {
         match what {
             "begin" => {
                 assert_eq!(api.set("acme/app", &own).status, 201);
-                shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+                shipbell.take(envelope::one("acme/app", "1"));
                 let delivery = eventually("it was tried", SOON, || {
                     let item = api.json("/api/v1/deliveries?endpoint=ci")["items"][0].clone();
                     (item["attempts"] == 1).then(|| item["id"].clone())
@@ -350,7 +350,7 @@ fn many_are_sent_again_an_endpoint_is_held_and_a_secret_comes_and_goes() {
         match what {
             "pushes" => {
                 for tag in ["1", "latest", "latest"] {
-                    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+                    shipbell.take(envelope::one(repository, tag));
                 }
                 assert_eq!(
                     api.set(repository, &json!({"url": receiver.url("/own")})).status,
@@ -387,7 +387,7 @@ fn eight_tabs_each_load_and_the_one_that_is_looked_at_is_kept_up_to_date() {
     let api = Api::at(shipbell.admin_port());
     run("tabs", &shipbell, |_, word| {
         let (repository, tag) = text(word, "image").split_once(':').unwrap();
-        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+        shipbell.take(envelope::one(repository, tag));
         eventually("it is in the history", SOON, || {
             let newest = &api.json("/api/v1/deliveries?state=delivered")["items"][0];
             (newest["tag"] == tag).then_some(())

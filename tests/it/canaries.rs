@@ -430,7 +430,7 @@ fn no_secret_shows_anywhere() {
     });
     let mut shown = vec![("saved", api.set("acme/app", &own).text())];
     for tag in ["1", "2"] {
-        shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+        shipbell.take(envelope::one("acme/app", tag));
     }
     eventually("all has been tried", SOON, || {
         let deliveries = api.json("/api/v1/deliveries");

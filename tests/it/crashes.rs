@@ -20,7 +20,7 @@ fn shipbell_for(receiver: &Receiver, settings: &str) -> Shipbell {
 }
 
 fn push(tag: &str) -> String {
-    envelope::of(&[envelope::push("acme/app", tag, tag)])
+    envelope::one("acme/app", tag)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     SOON, envelope, eventually, files,
-    receiver::{Receiver, Request},
+    receiver::{Receiver, images},
     shipbell::{Config, Shipbell},
 };
 
@@ -37,10 +37,6 @@ fn change(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(file).unwrap();
     change(&mut bytes);
     fs::write(file, bytes).unwrap();
-}
-
-fn images(requests: &[Request]) -> Vec<String> {
-    requests.iter().map(Request::image).collect()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::support::{
     SOON, envelope,
     image::{Blob, Image},
     ports,
-    receiver::{Answer, Receiver, Request},
+    receiver::{Answer, Receiver, Request, images},
     shipbell::{Config, Shipbell},
 };
 
@@ -14,11 +14,7 @@ use crate::support::{
 const SLACK: Duration = Duration::from_millis(900);
 
 fn push(repository: &str, tag: &str) -> String {
-    envelope::of(&[envelope::push(repository, tag, tag)])
-}
-
-fn images(requests: &[Request]) -> Vec<String> {
-    requests.iter().map(Request::image).collect()
+    envelope::one(repository, tag)
 }
 
 #[test]

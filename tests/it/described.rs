@@ -54,7 +54,7 @@ impl Stage {
         let own = json!({"url": receiver.url("/own?token=hunter2"), "headers": {"X-Team": "a"}});
         assert_eq!(api.set("acme/app", &own).status, 201);
         for tag in ["1", "2", "3"] {
-            shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+            shipbell.take(envelope::one("acme/app", tag));
             receiver.wait_for_image(&format!("acme/app:{tag}"), SOON);
         }
         eventually("there are dead letters", SOON, || {

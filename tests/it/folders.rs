@@ -29,7 +29,7 @@ fn a_folder_of_somebody_else_is_refused_by_name() {
     }
     let receiver = Receiver::start();
     let mut shipbell = Shipbell::start(config(&receiver).under(&WITHOUT_ANY));
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     receiver.wait_for_image("acme/app:1", SOON);
     shipbell.stop();
     for part in ["", "journal", "quarantine", "settings.db"] {
@@ -101,7 +101,7 @@ fn the_names_of_folders_that_are_made_are_synced() {
 #[test]
 fn nothing_is_acknowledged_once_the_journal_was_removed_under_it() {
     let receiver = Receiver::start();
-    let push = |tag: &str| envelope::of(&[envelope::push("acme/app", tag, tag)]);
+    let push = |tag: &str| envelope::one("acme/app", tag);
     let mut shipbell = Shipbell::start(config(&receiver));
     shipbell.take(push("1"));
     receiver.wait_for_image("acme/app:1", SOON);
@@ -180,7 +180,7 @@ fn nobody_else_may_read_what_lies_in_the_data_folder() {
 fn an_event_taken_before_a_kill_is_known_when_its_segment_is_gone() {
     let receiver = Receiver::start();
     let mut shipbell = Shipbell::start(config(&receiver));
-    let known = envelope::of(&[envelope::push("acme/app", "known", "known")]);
+    let known = envelope::one("acme/app", "known");
     shipbell.take(&known);
     receiver.wait_for_image("acme/app:known", SOON);
     for round in 0..3 {
@@ -196,7 +196,7 @@ fn an_event_taken_before_a_kill_is_known_when_its_segment_is_gone() {
         shipbell.start_again();
         shipbell.take(&known);
     }
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "last", "last")]));
+    shipbell.take(envelope::one("acme/app", "last"));
     let requests = receiver.wait_for_image("acme/app:last", SOON);
     let count = |name: &str| requests.iter().filter(|request| request.image() == name).count();
     assert_eq!(count("acme/app:known"), 1);
@@ -206,7 +206,7 @@ fn an_event_taken_before_a_kill_is_known_when_its_segment_is_gone() {
 fn an_event_that_is_still_owed_at_a_kill_is_not_queued_again() {
     let receiver = Receiver::scripted(|_| Answer::Hold);
     let mut shipbell = Shipbell::start(config(&receiver));
-    let known = envelope::of(&[envelope::push("acme/app", "known", "known")]);
+    let known = envelope::one("acme/app", "known");
     shipbell.take(&known);
     receiver.wait_for(1, SOON);
     shipbell.kill();
@@ -214,7 +214,7 @@ fn an_event_that_is_still_owed_at_a_kill_is_not_queued_again() {
     shipbell.take(&known);
     receiver.wait_for(2, SOON);
     receiver.release();
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "last", "last")]));
+    shipbell.take(envelope::one("acme/app", "last"));
     let requests = receiver.wait_for_image("acme/app:last", SOON);
     assert_eq!(requests.len(), 3, "once more, for the attempt that was cut");
     assert_eq!(requests[0].id(), requests[1].id());

@@ -12,8 +12,8 @@ use std::{
 use crate::support::{
     SOON,
     api::Api,
-    envelope, eventually,
-    receiver::{Answer, Receiver, Request},
+    eventually,
+    receiver::{Answer, Receiver, images},
     shipbell::{Config, Shipbell},
     strace::{self, Fault},
 };
@@ -61,28 +61,12 @@ impl Hook {
     }
 }
 
-fn images(requests: &[Request]) -> Vec<String> {
-    requests.iter().map(Request::image).collect()
-}
-
-fn take(shipbell: &Shipbell, repository: &str, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
-}
-
-fn metric(shipbell: &Shipbell, sample: &str) -> u64 {
-    let metrics = shipbell.ops("/metrics").text();
-    let value = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().unwrap())
-}
-
 fn dead_letters(shipbell: &Shipbell) -> u64 {
-    metric(shipbell, "shipbell_settled_total{how=\"dead_letter\"}")
+    shipbell.metric("shipbell_settled_total{how=\"dead_letter\"}")
 }
 
 fn count_in(shipbell: &Shipbell, state: &str) -> u64 {
-    metric(shipbell, &format!("shipbell_endpoints{{state=\"{state}\"}}"))
+    shipbell.metric(&format!("shipbell_endpoints{{state=\"{state}\"}}"))
 }
 
 fn wait_for_state(shipbell: &Shipbell, state: &str) {
@@ -92,18 +76,18 @@ fn wait_for_state(shipbell: &Shipbell, state: &str) {
 /// Waits until it was logged, and so durable, that an endpoint has come into this state.
 fn wait_for_told(shipbell: &Shipbell, state: &str) {
     let changes = format!("shipbell_endpoint_changes_total{{state=\"{state}\"}}");
-    eventually(state, SOON, || (metric(shipbell, &changes) > 0).then_some(()));
+    eventually(state, SOON, || (shipbell.metric(&changes) > 0).then_some(()));
 }
 
 #[test]
 fn an_endpoint_that_keeps_failing_is_paused_probed_by_its_oldest_push_and_drained_in_order() {
     let hook = Hook::start(503);
     let shipbell = Shipbell::start(config(&hook));
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     hook.receiver.wait_for(1, SOON);
-    take(&shipbell, "acme/other", "2");
-    take(&shipbell, "acme/app", "3");
-    take(&shipbell, "acme/third", "4");
+    shipbell.push("acme/other", "2");
+    shipbell.push("acme/app", "3");
+    shipbell.push("acme/third", "4");
     wait_for_state(&shipbell, "paused");
     let requests = hook.receiver.wait_for(6, SOON);
     assert!(
@@ -149,28 +133,28 @@ fn a_dead_endpoint_leaves_the_others_alone() {
         .endpoint("healthy", &healthy.url("/"));
     let shipbell = Shipbell::start(config);
     for number in 0..20 {
-        take(&shipbell, &format!("acme/app{}", number % 5), &number.to_string());
+        shipbell.push(&format!("acme/app{}", number % 5), &number.to_string());
     }
     healthy.wait_for(20, SOON);
     wait_for_state(&shipbell, "paused");
-    take(&shipbell, "acme/app0", "last");
+    shipbell.push("acme/app0", "last");
     healthy.wait_for_image("acme/app0:last", SOON);
     let failed = dead.images();
     // What was in flight at the first failure, and then one at a time.
     let after: Vec<&String> = failed.iter().rev().take(3).collect();
     assert!(after.iter().all(|image| **image == *after[0]), "{failed:?}");
     assert_eq!(count_in(&shipbell, "healthy"), 1);
-    assert_eq!(metric(&shipbell, "shipbell_queue_pushes"), 21);
+    assert_eq!(shipbell.metric("shipbell_queue_pushes"), 21);
 }
 
 #[test]
 fn one_that_is_gone_is_ignored_at_once_until_its_url_changes() {
     let hook = Hook::start(410);
     let mut shipbell = Shipbell::start(config(&hook));
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for_told(&shipbell, "ignored");
     for tag in ["2", "3"] {
-        take(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
     eventually("all are dead letters", SOON, || {
         (dead_letters(&shipbell) == 3).then_some(())
@@ -178,7 +162,7 @@ fn one_that_is_gone_is_ignored_at_once_until_its_url_changes() {
     shipbell.stop();
     shipbell.start_again();
     assert_eq!(count_in(&shipbell, "ignored"), 1);
-    take(&shipbell, "acme/app", "4");
+    shipbell.push("acme/app", "4");
     eventually("it is a dead letter", SOON, || {
         (dead_letters(&shipbell) == 1).then_some(())
     });
@@ -188,7 +172,7 @@ fn one_that_is_gone_is_ignored_at_once_until_its_url_changes() {
     let back = Receiver::start();
     shipbell.set_url("hook", &back.url("/new"));
     shipbell.start_again();
-    take(&shipbell, "acme/app", "5");
+    shipbell.push("acme/app", "5");
     assert_eq!(images(&back.wait_for(1, SOON)), ["acme/app:5"]);
     assert_eq!(count_in(&shipbell, "healthy"), 1);
 }
@@ -200,7 +184,7 @@ fn an_endpoint_that_failed_for_long_is_ignored_and_a_probe_brings_it_back() {
         .with("delivery.ignore_after = '3s'\ndelivery.ignore_after_failures = 10\ndelivery.probe_max = '1s'");
     let shipbell = Shipbell::start(config);
     for tag in ["1", "2", "3"] {
-        take(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
     eventually("it is ignored", SOON, || {
         (count_in(&shipbell, "ignored") == 1).then_some(())
@@ -208,7 +192,7 @@ fn an_endpoint_that_failed_for_long_is_ignored_and_a_probe_brings_it_back() {
     eventually("its backlog is dead letters", SOON, || {
         (dead_letters(&shipbell) == 3).then_some(())
     });
-    take(&shipbell, "acme/app", "new0");
+    shipbell.push("acme/app", "new0");
     eventually("so is what comes new", SOON, || {
         (dead_letters(&shipbell) >= 4).then_some(())
     });
@@ -217,11 +201,11 @@ fn an_endpoint_that_failed_for_long_is_ignored_and_a_probe_brings_it_back() {
     eventually("a push serves as a probe", SOON, || {
         // Those before it are dead letters.
         number += 1;
-        take(&shipbell, "acme/app", &format!("new{number}"));
+        shipbell.push("acme/app", &format!("new{number}"));
         (count_in(&shipbell, "healthy") == 1).then_some(())
     });
     let dead = dead_letters(&shipbell);
-    take(&shipbell, "acme/app", "last");
+    shipbell.push("acme/app", "last");
     hook.receiver.wait_for_image("acme/app:last", SOON);
     assert_eq!(dead_letters(&shipbell), dead);
 }
@@ -230,7 +214,7 @@ fn an_endpoint_that_failed_for_long_is_ignored_and_a_probe_brings_it_back() {
 fn every_state_outlives_a_restart() {
     let hook = Hook::start(503);
     let mut shipbell = Shipbell::start(config(&hook).with("delivery.retry_schedule = ['1h']"));
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for_told(&shipbell, "failing");
     let mode = shipbell
         .data()
@@ -245,7 +229,7 @@ fn every_state_outlives_a_restart() {
     shipbell.kill();
     shipbell.start_again();
     assert_eq!(count_in(&shipbell, "failing"), 1);
-    take(&shipbell, "acme/other", "2");
+    shipbell.push("acme/other", "2");
     assert_eq!(hook.images().len(), 1);
     shipbell.stop();
 
@@ -259,9 +243,9 @@ fn every_state_outlives_a_restart() {
     shipbell.stop();
     shipbell.start_again();
     assert_eq!(count_in(&shipbell, "paused"), 1);
-    take(&shipbell, "acme/app", "3");
+    shipbell.push("acme/app", "3");
     assert_eq!(second.images(), failed);
-    assert_eq!(metric(&shipbell, "shipbell_queue_pushes"), 3);
+    assert_eq!(shipbell.metric("shipbell_queue_pushes"), 3);
 }
 
 #[test]
@@ -269,7 +253,7 @@ fn an_alert_tells_of_pause_and_recovery_without_any_secret() {
     let (hook, alerts) = (Hook::start(503), Receiver::start());
     let config = config(&hook).with(&format!("alerts.url = '{}'", alerts.url("/alerts?key=hunter3")));
     let shipbell = Shipbell::start(config);
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let paused = alerts.wait_for(1, SOON).remove(0);
     hook.answer(200);
     let recovered = alerts.wait_for(2, SOON).remove(1);
@@ -302,7 +286,7 @@ fn recovery_is_told_although_a_hand_stopped_the_endpoint_after_its_pause() {
             .with(&format!("alerts.url = '{}'", alerts.url("/alerts")));
         let shipbell = Shipbell::start(config);
         let api = Api::at(shipbell.admin_port());
-        take(&shipbell, "acme/app", "1");
+        shipbell.push("acme/app", "1");
         let paused = alerts.wait_for(1, SOON).remove(0);
         assert_eq!(paused.json()["type"], "endpoint.paused");
         for by_hand in [action, "enable"] {
@@ -322,7 +306,7 @@ fn an_alert_that_still_waits_when_it_is_stopped_is_named_in_the_log() {
         .with(NO_PROBE)
         .with(&format!("alerts.url = '{}'", alerts.url("/alerts")));
     let mut shipbell = Shipbell::start(config);
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let paused = alerts.wait_for(1, SOON).remove(0);
     shipbell.stop();
     let log = shipbell.log();
@@ -352,7 +336,7 @@ fn damaged_settings_refuse_the_start_and_say_what_to_do() {
     // Nothing was ever taken: it is as if the first start had been cut short.
     std::fs::write(&file, "").unwrap();
     shipbell.start_again();
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     hook.receiver.wait_for(1, SOON);
     shipbell.stop();
     std::fs::write(&file, "").unwrap();
@@ -377,12 +361,12 @@ fn what_the_machine_has_no_open_files_for_is_sent_later_and_blamed_on_nobody() {
     let hook = Hook::start(200);
     let shipbell = Shipbell::start(config(&hook).with("delivery.pause_after = 1"));
     let struck = Fault::no_connections().strike(shipbell.id());
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let said = "this machine can open no connection: Too many open files";
     eventually(said, SOON, || shipbell.log().contains(said).then_some(()));
     drop(struck);
     hook.receiver.wait_for_image("acme/app:1", SOON);
-    assert!(metric(&shipbell, "shipbell_attempts_total{result=\"local\"}") > 0);
+    assert!(shipbell.metric("shipbell_attempts_total{result=\"local\"}") > 0);
     let log = shipbell.log();
     assert!(log.contains("fault=shipbell"), "{log}");
     assert!(!log.contains("changed its state"), "{log}");

@@ -139,13 +139,13 @@ fn a_damaged_history_is_set_aside_and_costs_no_webhook() {
     let config = Config::without_registry().endpoint("hook", &receiver.url("/hook"));
     let mut shipbell = Shipbell::start(config);
     let data = shipbell.data();
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     wait_for("delivered", "acme/app:1", &data);
     shipbell.stop();
     std::fs::write(data.join("catalog.db"), "not a database ".repeat(1000)).unwrap();
     assert_eq!(why(&["acme/app:1"], &data).status.code(), Some(65));
     shipbell.start_again();
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "2", "2")]));
+    shipbell.take(envelope::one("acme/app", "2"));
     receiver.wait_for(2, SOON);
     wait_for("delivered", "acme/app:2", &data);
     assert!(

@@ -28,7 +28,7 @@ fn shipbell_for(receiver: &Receiver) -> Shipbell {
 }
 
 fn push(tag: &str) -> String {
-    envelope::of(&[envelope::push("acme/app", tag, tag)])
+    envelope::one("acme/app", tag)
 }
 
 fn quarantined(shipbell: &Shipbell) -> usize {

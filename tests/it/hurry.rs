@@ -37,7 +37,7 @@ fn what_a_paused_endpoint_is_owed_goes_now_if_it_is_the_next_and_else_says_what_
     let shipbell = Shipbell::start(config);
     let api = Api::at(shipbell.admin_port());
     let take = |repository: &str, tag: &str| {
-        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+        shipbell.take(envelope::one(repository, tag));
     };
     take("acme/app", "1");
     eventually("it is paused", SOON, || {
@@ -118,7 +118,7 @@ fn an_operators_endpoint_is_hurried_by_who_may_administer_it_alone() {
         api.bearer("admin-token-0123456789"),
         api.bearer("editor-token-0123456789"),
     );
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     eventually("it waits for its endpoint", SOON, || {
         (ann.json("/api/v1/endpoints/hook")["state"] == "failing").then_some(())
     });

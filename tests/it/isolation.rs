@@ -35,14 +35,6 @@ fn push(repository: &str) -> String {
     envelope::of(&[envelope::push(repository, "1", repository)])
 }
 
-fn sample(shipbell: &Shipbell, name: &str) -> u64 {
-    let metrics = shipbell.ops("/metrics").text();
-    let value = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().unwrap())
-}
-
 /// The endpoint of one repository.
 fn endpoint(config: Config, repository: &str, url: &str) -> Config {
     let name = repository.replace('/', "-");
@@ -124,8 +116,8 @@ fn more_endpoints_that_hang_than_attempts_at_once_delay_nobody_and_each_has_its_
         (asked() == dead.len()).then_some(())
     });
     eventually("they hang in the slow pool", SOON, || {
-        let slow = sample(&shipbell, "shipbell_attempts_under_way{pool=\"slow\"}");
-        let fast = sample(&shipbell, "shipbell_attempts_under_way{pool=\"fast\"}");
+        let slow = shipbell.metric("shipbell_attempts_under_way{pool=\"slow\"}");
+        let fast = shipbell.metric("shipbell_attempts_under_way{pool=\"fast\"}");
         (slow == dead.len() as u64 && fast == 0).then_some(())
     });
 
@@ -220,7 +212,7 @@ fn names_that_a_resolver_never_answers_for_delay_nobody_and_stop_no_shutdown() {
     }
     healthy.wait_for(well.len(), SOON);
     eventually("none of them has ended: nobody waited for that", SOON, || {
-        let slow = sample(&shipbell, "shipbell_attempts_under_way{pool=\"slow\"}");
+        let slow = shipbell.metric("shipbell_attempts_under_way{pool=\"slow\"}");
         (slow == lost.len() as u64).then_some(())
     });
     for repository in &lost {

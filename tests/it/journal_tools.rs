@@ -28,7 +28,7 @@ fn waiting(receiver: &Receiver) -> Shipbell {
 }
 
 fn push(tag: &str) -> String {
-    envelope::of(&[envelope::push("acme/app", tag, tag)])
+    envelope::one("acme/app", tag)
 }
 
 /// `shipbell journal` with these arguments, on that data folder.

@@ -8,7 +8,7 @@ use crate::support::{
     SOON,
     api::Api,
     envelope, eventually, folder, ports,
-    receiver::{Answer, Receiver, Request},
+    receiver::{Answer, Receiver, Request, images},
     shipbell::{Config, Shipbell},
 };
 
@@ -60,26 +60,10 @@ fn wait_for_rows(count: usize, data: &Path) -> Vec<Row> {
     })
 }
 
-fn metric(shipbell: &Shipbell, sample: &str) -> u64 {
-    let metrics = shipbell.ops("/metrics").text();
-    let value = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().unwrap())
-}
-
 fn wait_for_metric(shipbell: &Shipbell, sample: &str, value: u64) {
     eventually(&format!("{sample} is {value}"), SOON, || {
-        (metric(shipbell, sample) == value).then_some(())
+        (shipbell.metric(sample) == value).then_some(())
     });
-}
-
-fn take(shipbell: &Shipbell, repository: &str, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
-}
-
-fn images(requests: &[Request]) -> Vec<String> {
-    requests.iter().map(Request::image).collect()
 }
 
 /// What is refused is tried twice.
@@ -102,18 +86,15 @@ fn a_push_that_is_refused_to_the_end_is_a_letter_and_owed_no_more() {
         .endpoint("hook", &hook.url("/hook?token=canary-in-a-query"));
     let mut shipbell = Shipbell::start(config);
     let data = shipbell.data();
-    take(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let expected = [row("hook", "acme/app:1.4", "answered 404 Not Found", Some(2))];
     assert_eq!(wait_for_rows(1, &data), expected);
     wait_for_metric(&shipbell, "shipbell_journal_live", 0);
-    assert_eq!(
-        metric(&shipbell, "shipbell_settled_total{how=\"dead_letter\"}"),
-        1
-    );
-    assert_eq!(metric(&shipbell, "shipbell_dead_letters"), 1);
-    assert_eq!(metric(&shipbell, "shipbell_dead_letters_written_total"), 1);
-    assert_eq!(metric(&shipbell, "shipbell_dead_letters_lost_total"), 0);
-    assert!(metric(&shipbell, "shipbell_dead_letters_bytes") > 4096);
+    assert_eq!(shipbell.metric("shipbell_settled_total{how=\"dead_letter\"}"), 1);
+    assert_eq!(shipbell.metric("shipbell_dead_letters"), 1);
+    assert_eq!(shipbell.metric("shipbell_dead_letters_written_total"), 1);
+    assert_eq!(shipbell.metric("shipbell_dead_letters_lost_total"), 0);
+    assert!(shipbell.metric("shipbell_dead_letters_bytes") > 4096);
     shipbell.stop();
     shipbell.start_again();
     assert_eq!(hook.requests().len(), 2, "nothing is sent again by itself");
@@ -136,7 +117,7 @@ fn a_letter_goes_once_it_is_as_old_as_letters_may_be() {
     // Each letter that is written looks at the old ones.
     let mut write_one = || {
         number += 1;
-        take(&shipbell, "acme/app", &number.to_string());
+        shipbell.push("acme/app", &number.to_string());
         wait_for_metric(&shipbell, "shipbell_dead_letters_written_total", number);
     };
     write_one();
@@ -155,9 +136,9 @@ fn one_that_says_it_is_gone_leaves_letters_that_say_why() {
         .endpoint("hook", &hook.url("/"));
     let shipbell = Shipbell::start(config);
     let data = shipbell.data();
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for_rows(1, &data);
-    take(&shipbell, "acme/app", "2");
+    shipbell.push("acme/app", "2");
     assert_eq!(
         wait_for_rows(2, &data),
         [
@@ -211,7 +192,7 @@ fn a_letter_says_how_often_its_push_was_sent_whyever_it_was_given_up() {
 /// letters say how often each was.
 fn assert_told_as_sent(shipbell: &Shipbell, hook: &Receiver, least: usize, give_up: impl FnOnce(&Shipbell)) {
     for tag in ["1", "2", "3"] {
-        take(shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
     hook.wait_for(least, SOON);
     give_up(shipbell);
@@ -243,7 +224,7 @@ fn what_is_owed_by_an_endpoint_that_is_gone_from_the_configuration_is_buried_as_
     let dead = format!("http://127.0.0.1:{}/", ports::free());
     let mut shipbell = Shipbell::start(config().endpoint("gone", &dead));
     for tag in ["1", "2", "3"] {
-        take(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
     other.wait_for(3, SOON);
     shipbell.stop();
@@ -262,7 +243,7 @@ fn what_is_owed_by_an_endpoint_that_is_gone_from_the_configuration_is_buried_as_
     // When it comes back, it is owed nothing of that.
     let back = Receiver::start();
     let shipbell = Shipbell::start(config().endpoint("gone", &back.url("/")));
-    take(&shipbell, "acme/app", "4");
+    shipbell.push("acme/app", "4");
     assert_eq!(images(&back.wait_for(1, SOON)), ["acme/app:4"]);
     assert_eq!(rows(data.path()).len(), 3);
 }
@@ -273,15 +254,15 @@ fn while_no_letter_can_be_written_the_push_stays_owed_through_a_kill_too() {
     let data = shipbell.data();
     let file = Connection::open(data.join("settings.db")).unwrap();
     file.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 1);
     let complaint = "dead letters can't be written";
     eventually("it is told", SOON, || {
         shipbell.log().contains(complaint).then_some(())
     });
-    assert_eq!(metric(&shipbell, "shipbell_journal_live"), 1);
+    assert_eq!(shipbell.metric("shipbell_journal_live"), 1);
     // Nobody else is held up.
-    take(&shipbell, "acme/app", "2");
+    shipbell.push("acme/app", "2");
     hook.wait_for_image("acme/app:2", SOON);
     shipbell.kill();
     file.execute_batch("ROLLBACK").unwrap();
@@ -303,7 +284,7 @@ fn letters_are_written_once_they_can_be() {
     let file = Connection::open(data.join("settings.db")).unwrap();
     file.execute_batch("BEGIN EXCLUSIVE").unwrap();
     for number in 0..30 {
-        take(&shipbell, &format!("acme/app{number}"), "1");
+        shipbell.push(&format!("acme/app{number}"), "1");
     }
     wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 30);
     file.execute_batch("ROLLBACK").unwrap();
@@ -319,7 +300,7 @@ fn a_stop_writes_what_waits() {
     let data = shipbell.data();
     let file = Connection::open(data.join("settings.db")).unwrap();
     file.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 1);
     shipbell.terminate();
     eventually("it stops", SOON, || {
@@ -329,7 +310,7 @@ fn a_stop_writes_what_waits() {
     assert!(shipbell.wait(SOON).success());
     assert_eq!(rows(&data).len(), 1);
     shipbell.start_again();
-    assert_eq!(metric(&shipbell, "shipbell_journal_live"), 0);
+    assert_eq!(shipbell.metric("shipbell_journal_live"), 0);
     assert_eq!(hook.requests().len(), 2);
 }
 
@@ -341,7 +322,7 @@ fn the_letter_of_a_push_that_is_owed_all_the_same_is_taken_back() {
         .endpoint("hook", &hook.url("/"));
     let mut shipbell = Shipbell::start(config);
     let data = shipbell.data();
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     hook.wait_for(1, SOON);
     shipbell.stop();
     // The journal as it is when the process ends right between a letter and its settlement.
@@ -361,7 +342,7 @@ fn the_letter_of_a_push_that_is_owed_all_the_same_is_taken_back() {
     let requests = hook.wait_for(sent + 1, SOON);
     assert_eq!(requests[sent].id(), requests[0].id());
     wait_for_metric(&shipbell, "shipbell_journal_live", 0);
-    assert_eq!(metric(&shipbell, "shipbell_dead_letters"), 0);
+    assert_eq!(shipbell.metric("shipbell_dead_letters"), 0);
     assert!(shipbell.log().contains("taken back"));
 }
 

@@ -26,7 +26,7 @@ fn sending_again_has_a_limit_that_says_how_long_to_wait() {
     let config = Config::without_registry().with("batch.window = '0s'\ndelivery.rate = '0'");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
     let (api, browser) = (Api::at(shipbell.admin_port()), Browser::at(&shipbell));
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     let id = eventually("it is delivered", SOON, || {
         let delivery: Value = api.json("/api/v1/deliveries")["items"][0].clone();
         (delivery["state"] == "delivered").then(|| delivery["id"].as_str().unwrap().to_owned())

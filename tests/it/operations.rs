@@ -150,7 +150,7 @@ fn ops_answers_whether_it_lives_is_ready_and_what_it_counts() {
     let receiver = Receiver::start();
     let config = Config::without_registry().endpoint("hook", &receiver.url("/hook"));
     let shipbell = Shipbell::start(config);
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     receiver.wait_for(1, SOON);
 
     assert_eq!(shipbell.ops("/livez").status, 200);
@@ -189,7 +189,7 @@ fn a_second_process_on_the_same_data_is_refused() {
     let config = Config::without_registry().endpoint("hook", &receiver.url("/hook"));
     // What it has taken is not delivered yet when the second one comes.
     let mut shipbell = Shipbell::start(config.with("batch.window = '1h'"));
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     eventually("the next segment's file is ready", SOON, || {
         let spare = shipbell.data().join("journal/spare");
         (spare.metadata().ok()?.len() == 15 * 1024 * 1024).then_some(())
@@ -210,7 +210,7 @@ fn a_second_process_on_the_same_data_is_refused() {
         "the second one changed something"
     );
     // The first is none the worse, and a lock does not outlive its holder.
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "2", "2")]));
+    shipbell.take(envelope::one("acme/app", "2"));
     shipbell.kill();
     shipbell.start_again();
     let requests = receiver.wait_for(2, SOON);
@@ -221,7 +221,7 @@ fn a_second_process_on_the_same_data_is_refused() {
 #[test]
 fn a_push_that_nobody_owes_is_taken_and_not_kept() {
     let mut shipbell = Shipbell::start(Config::without_registry());
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     shipbell.kill();
     // An endpoint that comes later does not owe what came before it.
     let receiver = Receiver::start();
@@ -229,7 +229,7 @@ fn a_push_that_nobody_owes_is_taken_and_not_kept() {
         "[[endpoints]]\nname = 'late'\nrepositories = ['**']\nurl = '{}'",
         receiver.url("/")
     ));
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "2", "2")]));
+    shipbell.take(envelope::one("acme/app", "2"));
     let requests = receiver.wait_for_image("acme/app:2", SOON);
     assert_eq!(requests.len(), 1);
 }
@@ -258,7 +258,7 @@ fn no_secret_is_logged_or_counted() {
         ))
         .endpoint("dead", "http://user:word-hidden@127.0.0.1:9/hook?token=query-hidden");
     let mut shipbell = Shipbell::start(config);
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     receiver.wait_for(2, SOON);
     let wrong = [("Authorization", "Bearer wrong-hidden")];
     let response = http::request(shipbell.ingest(), "POST", "/events", &wrong, b"{}").unwrap();

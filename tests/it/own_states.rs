@@ -44,7 +44,7 @@ fn receiver() -> (Receiver, Arc<AtomicU16>) {
 
 /// Has the webhook fail until it is paused.
 fn pause(shipbell: &Shipbell, api: &Api) {
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     eventually("it is paused", SOON, || (state(api) == "paused").then_some(()));
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     SOON,
     api::{Api, webhook_of},
-    envelope, eventually,
+    eventually,
     receiver::{Answer, Receiver},
     shipbell::{Config, Shipbell},
 };
@@ -22,15 +22,11 @@ fn api(shipbell: &Shipbell) -> Api {
     Api::at(shipbell.admin_port())
 }
 
-fn push(shipbell: &Shipbell, repository: &str, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
-}
-
 #[test]
 fn a_url_that_is_set_gets_the_next_push_and_after_a_restart_too() {
     let receiver = Receiver::start();
     let mut shipbell = Shipbell::start(config());
-    push(&shipbell, "acme/app", "before");
+    shipbell.push("acme/app", "before");
     let url = receiver.url("/hook?token=hunter2");
     let set = api(&shipbell).set(
         "acme/app",
@@ -43,9 +39,9 @@ fn a_url_that_is_set_gets_the_next_push_and_after_a_restart_too() {
     assert_eq!(view["has_secret"], true);
     assert_eq!(view["headers"], json!({"X-Team": "…"}));
     assert_eq!(view["enabled"], true);
-    push(&shipbell, "acme/app", "latest");
-    push(&shipbell, "acme/other", "1.3");
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "latest");
+    shipbell.push("acme/other", "1.3");
+    shipbell.push("acme/app", "1.4");
     let webhook = receiver.wait_for(1, SOON).remove(0);
     assert_eq!(
         webhook.image(),
@@ -64,7 +60,7 @@ fn a_url_that_is_set_gets_the_next_push_and_after_a_restart_too() {
     let again = api(&shipbell).get(&webhook_of("acme/app"));
     assert_eq!(again.json(), view);
     assert_eq!(again.header("etag"), set.header("etag"));
-    push(&shipbell, "acme/app", "1.5");
+    shipbell.push("acme/app", "1.5");
     assert_eq!(receiver.wait_for(2, SOON)[1].image(), "acme/app:1.5");
     assert_eq!(receiver.requests().len(), 2);
 }
@@ -124,7 +120,7 @@ fn what_is_left_out_or_masked_stays_as_it_is() {
         let view = change(body);
         assert_eq!(view["url"], receiver.url("/hook?…"));
         assert_eq!(view["has_secret"], true);
-        push(&shipbell, "acme/app", &number.to_string());
+        shipbell.push("acme/app", &number.to_string());
         let webhook = receiver.wait_for(number + 1, SOON).remove(number);
         assert!(
             webhook.line().contains("/hook?token=hunter2 "),
@@ -139,7 +135,7 @@ fn what_is_left_out_or_masked_stays_as_it_is() {
         (&view["url"], &view["has_secret"]),
         (&receiver.url("/hook").into(), &false.into())
     );
-    push(&shipbell, "acme/app", "last");
+    shipbell.push("acme/app", "last");
     let webhook = receiver.wait_for(5, SOON).remove(4);
     assert!(webhook.line().contains("/hook "), "{}", webhook.line());
     assert_eq!((webhook.header("x-a"), webhook.find_header("x-b")), ("3", None));
@@ -167,7 +163,7 @@ fn what_is_shown_can_be_sent_back_with_something_changed() {
     assert!(now["saved_at"].as_str() >= shown["saved_at"].as_str());
     now["saved_at"] = shown["saved_at"].clone();
     assert_eq!(now, shown, "what is only shown changes nothing");
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let webhook = receiver.wait_for(1, SOON).remove(0);
     assert!(
         webhook.line().contains("/hook?token=hunter2 "),
@@ -243,7 +239,7 @@ fn what_is_not_shown_is_sent_to_no_other_server() {
     let typed = put(&path, &json!({"url": there, "headers": {"X-A": "typed"}}));
     assert_eq!(typed.status, 200, "{}", typed.text());
     assert_eq!(typed.json()["has_secret"], true, "which is not sent anywhere");
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let webhook = other.wait_for(1, SOON).remove(0);
     assert_eq!(
         (webhook.header("x-a"), webhook.find_header("x-b")),
@@ -280,7 +276,7 @@ fn credentials_in_a_url_stay_with_it_and_with_no_other() {
         let saved = api.with("If-Match", "*").put(&path, &json!({"url": url}));
         assert_eq!(saved.status, 200, "{url}: {}", saved.text());
         assert!(!saved.text().contains("hunter2"), "{}", saved.text());
-        push(&shipbell, "acme/app", &number.to_string());
+        shipbell.push("acme/app", &number.to_string());
         let webhook = receiver.wait_for(number + 1, SOON).remove(number);
         assert_eq!(
             webhook.find_header("authorization"),
@@ -306,7 +302,7 @@ fn a_secret_is_rotated_and_the_one_before_signs_too() {
         "{}",
         changed.text()
     );
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let signatures = receiver.wait_for(1, SOON)[0]
         .header("webhook-signature")
         .split(' ')
@@ -406,7 +402,7 @@ fn a_webhook_that_is_disabled_owes_nothing_and_one_that_is_removed_leaves_dead_l
         admin.put(&path, &json!({"url": url, "enabled": false})).json()["enabled"],
         false
     );
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     shipbell.stop();
     shipbell.start_again();
     assert_eq!(admin.json(&path)["enabled"], false);
@@ -417,7 +413,7 @@ fn a_webhook_that_is_disabled_owes_nothing_and_one_that_is_removed_leaves_dead_l
             .json()["enabled"],
         true
     );
-    push(&shipbell, "acme/app", "2");
+    shipbell.push("acme/app", "2");
     let failed = receiver.wait_for(1, SOON);
     assert_eq!(
         failed[0].image(),
@@ -448,7 +444,7 @@ fn saving_a_url_heals_and_takes_effect_at_once() {
         Shipbell::start(config().with("delivery.retry_schedule = ['1h']\ndelivery.pause_after = 2"));
     let (api, path) = (api(&shipbell), webhook_of("acme/app"));
     assert_eq!(api.put(&path, &json!({"url": dead.url("/")})).status, 201);
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     dead.wait_for(1, SOON);
     eventually("it fails", SOON, || {
         let listed = api.json("/api/v1/endpoints?state=failing");
@@ -468,7 +464,7 @@ fn saving_a_url_heals_and_takes_effect_at_once() {
 fn a_repository_that_nobody_wants_pushes_of_is_listed_and_can_be_given_a_webhook() {
     let receiver = Receiver::start();
     let shipbell = Shipbell::start(config());
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let api = api(&shipbell);
     let listed = eventually("it is listed", SOON, || {
         let list = api.json("/api/v1/repositories");
@@ -480,7 +476,7 @@ fn a_repository_that_nobody_wants_pushes_of_is_listed_and_can_be_given_a_webhook
         api.set("acme/app", &json!({"url": receiver.url("/hook")})).status,
         201
     );
-    push(&shipbell, "acme/app", "1.5");
+    shipbell.push("acme/app", "1.5");
     receiver.wait_for_image("acme/app:1.5", SOON);
 }
 
@@ -497,7 +493,7 @@ fn what_was_refused_goes_at_once_when_the_url_is_saved_or_somebody_asks_for_it()
             .status,
         201
     );
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     receiver.wait_for(1, SOON);
     let id = eventually("its attempt is in the history", SOON, || {
         let delivery = api.json("/api/v1/deliveries")["items"][0].clone();

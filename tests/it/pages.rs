@@ -8,7 +8,7 @@ use crate::support::{
     SOON,
     api::{Api, webhook_of},
     browser::{Browser, between, version},
-    envelope, eventually,
+    eventually,
     raw::{RawReceiver, read_head, wait_for_close},
     receiver::Receiver,
     shipbell::{Config, Shipbell},
@@ -31,10 +31,6 @@ pub(crate) use people::{ADMIN, EDITOR, VIEWER, with_tokens};
 
 fn own() -> Config {
     Config::without_registry().with("delivery.allow_networks = ['127.0.0.0/8']")
-}
-
-fn push(shipbell: &Shipbell, repository: &str, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
 }
 
 const PAGE: &str = "/repositories/acme%2Fapp";
@@ -87,7 +83,7 @@ fn a_url_that_is_typed_gets_the_push_and_a_bad_one_a_sentence_at_its_field() {
     assert!(page.text().contains(&receiver.url("/hook?…")), "{}", page.text());
     assert!(!page.text().contains("hunter2") && !page.text().contains("hunter3"));
     assert!(page.text().contains("X-Team: …") && page.text().contains("value=\"1.*, latest\""));
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let first = receiver.wait_for(1, SOON).remove(0);
     assert_eq!(first.image(), "acme/app:1.4");
     assert_eq!(first.header("x-team"), "hunter3");
@@ -257,7 +253,7 @@ fn headers_that_cant_be_sent_are_refused_at_their_field_and_masked_ones_stay() {
     let page = browser.page(PAGE);
     assert!(page.contains("Authorization: …\nX-B: …"), "{page}");
     form(&version(&page), "Authorization: …\nX-C: 3");
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let webhook = receiver.wait_for(1, SOON).remove(0);
     assert_eq!(
         (webhook.header("authorization"), webhook.header("x-c")),

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 fn push(shipbell: &Shipbell, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+    shipbell.take(envelope::one("acme/app", tag));
 }
 
 fn api(shipbell: &Shipbell) -> Api {

@@ -121,7 +121,7 @@ fn a_secret_that_was_changed_in_its_file_signs_the_next_webhook() {
     let shipbell = Shipbell::start(config);
     let send = |number: usize| {
         let tag = number.to_string();
-        shipbell.take(envelope::of(&[envelope::push("acme/app", &tag, &tag)]));
+        shipbell.take(envelope::one("acme/app", &tag));
         receiver.wait_for(number, SOON).remove(number - 1)
     };
     let before = send(1);

@@ -37,7 +37,7 @@ fn config() -> Config {
 }
 
 fn push(shipbell: &Shipbell, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+    shipbell.take(envelope::one("acme/app", tag));
 }
 
 const CI: &str = "/api/v1/endpoints/ci/states";

@@ -25,7 +25,7 @@ fn few_that_may_be_seen_among_many_are_on_the_first_page() {
     let own = admin.set("acme/app", &json!({"url": receiver.url("/own")}));
     assert_eq!(own.status, 201, "{}", own.text());
     // Its deliveries are the oldest of all, and its name is the last.
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     let names: Vec<String> = (0..OTHERS).map(|number| format!("aaa/r{number}")).collect();
     for some in names.chunks(100) {
         let pushes: Vec<_> = some.iter().map(|name| envelope::push(name, "1", name)).collect();

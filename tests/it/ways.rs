@@ -23,7 +23,7 @@ fn config(url: &str, settings: &str) -> Config {
 }
 
 fn take(shipbell: &Shipbell, tag: &str) {
-    shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+    shipbell.take(envelope::one("acme/app", tag));
 }
 
 /// Waits until an attempt to deliver the image failed for a reason that holds `words`.

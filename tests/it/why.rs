@@ -46,7 +46,7 @@ fn a_push_that_waits_for_its_endpoint_says_how_that_is_and_until_when() {
     let api = Api::at(shipbell.admin_port());
     assert_eq!(api.post("/api/v1/endpoints/stopped/hold").status, 200);
     for tag in ["1", "2"] {
-        shipbell.take(envelope::of(&[envelope::push("acme/app", tag, tag)]));
+        shipbell.take(envelope::one("acme/app", tag));
     }
 
     let held = told(&api, "acme/app:2", "stopped", |one| {
@@ -115,7 +115,7 @@ fn a_dead_letter_without_an_attempt_says_why_wherever_it_is_told() {
     let shipbell = Shipbell::start(Config::without_registry().endpoint("hook", &receiver.url("/hook")));
     let api = Api::at(shipbell.admin_port());
     assert_eq!(api.post("/api/v1/endpoints/hook/hold").status, 200);
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     assert_eq!(api.post("/api/v1/endpoints/hook/disable").status, 200);
     let given_up = told(&api, "acme/app:1", "hook", |one| one["state"] == "dead_letter");
     let why_it_was = "its endpoint is disabled";
@@ -204,7 +204,7 @@ fn an_image_is_found_with_the_registrys_public_host_in_front() {
         .endpoint("hook", &receiver.url("/"));
     let shipbell = Shipbell::start(config);
     let api = Api::at(shipbell.admin_port());
-    shipbell.take(envelope::of(&[envelope::push("acme/app", "1", "1")]));
+    shipbell.take(envelope::one("acme/app", "1"));
     let delivered = |image: &str| told(&api, image, "hook", |one| one["state"] == "delivered");
     let plain = delivered("acme/app:1");
     let host = "registry.example.com:5000";

@@ -104,7 +104,7 @@ fn each_attempt_ends_in_time_in_the_right_outcome_in_little_memory_and_others_ar
     let settings = format!("delivery.ca_file = '{}'", ca_file.display());
     let shipbell = shipbell_among(&cases, &healthy, &settings);
     let push = |repository: &str, tag: &str| {
-        shipbell.take(envelope::of(&[envelope::push(repository, tag, tag)]));
+        shipbell.take(envelope::one(repository, tag));
     };
     push("healthy", "0");
     healthy.wait_for(1, SOON);
@@ -189,7 +189,7 @@ fn a_large_body_that_is_not_read_ends_in_time_and_an_answer_before_its_end_count
         ]);
         shipbell.take(envelope::of(&[event]));
     }
-    shipbell.take(envelope::of(&[envelope::push("healthy", "1", "1")]));
+    shipbell.take(envelope::one("healthy", "1"));
     healthy.wait_for(1, SOON);
     let attempts: Vec<Value> = cases
         .iter()

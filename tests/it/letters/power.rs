@@ -154,7 +154,7 @@ fn a_letter_is_synced_before_its_push_is_settled() {
     let output: PathBuf = folder.path().join("trace");
     let calls = "pwrite64,write,fsync,fdatasync,ftruncate";
     let strace = strace::watch(shipbell.id(), calls, &output);
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for_rows(1, &shipbell.data());
     wait_for_metric(&shipbell, "shipbell_journal_live", 0);
     shipbell.stop();

@@ -7,7 +7,7 @@ use crate::support::strace::{self, Fault};
 fn stays_as_it_is_until_files_can_be_opened(ask: &str) {
     let (hook, mut shipbell) = refused_twice();
     let data = shipbell.data();
-    take(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let letters = wait_for_rows(1, &data);
     wait_for_metric(&shipbell, "shipbell_journal_live", 0);
     // No connection is kept over that.
@@ -20,7 +20,7 @@ fn stays_as_it_is_until_files_can_be_opened(ask: &str) {
     assert_eq!(asked.status, 200, "{}", asked.text());
     // It is tried more than once, and no failure of the letter.
     eventually("two attempts", SOON, || {
-        (metric(&shipbell, "shipbell_attempts_total{result=\"local\"}") >= 2).then_some(())
+        (shipbell.metric("shipbell_attempts_total{result=\"local\"}") >= 2).then_some(())
     });
     assert_eq!(rows(&data), letters);
     drop(struck);

@@ -8,7 +8,7 @@ fn a_letter_that_can_not_be_read_is_told_and_the_others_are_listed_counted_and_s
     let (hook, mut shipbell) = refused_twice();
     let data = shipbell.data();
     for tag in ["1", "2", "3"] {
-        take(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
     wait_for_rows(3, &data);
     wait_for_metric(&shipbell, "shipbell_journal_live", 0);

@@ -30,7 +30,7 @@ fn without_space_letters_wait_and_nothing_is_settled_until_there_is_some() {
     volume.fill();
     let tags: Vec<String> = (1..=20).map(|tag| tag.to_string()).collect();
     for tag in &tags {
-        take(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
     }
     wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 20);
     eventually("it is told", SOON, || {
@@ -39,13 +39,13 @@ fn without_space_letters_wait_and_nothing_is_settled_until_there_is_some() {
     assert!(shipbell.log().contains("full"), "{}", shipbell.log());
     // Others don't suffer, and nothing is over.
     hook.answer(|_| Answer::Status(200));
-    take(&shipbell, "acme/other", "1");
+    shipbell.push("acme/other", "1");
     hook.wait_for_image("acme/other:1", SOON);
     wait_for_metric(&shipbell, "shipbell_journal_live", 20);
     assert_eq!(
         (
             rows(data.path()),
-            metric(&shipbell, "shipbell_dead_letters_lost_total")
+            shipbell.metric("shipbell_dead_letters_lost_total")
         ),
         (vec![], 0)
     );
@@ -70,7 +70,7 @@ fn without_space_letters_wait_and_nothing_is_settled_until_there_is_some() {
     let mut expected: Vec<_> = tags.iter().map(|tag| format!("acme/app:{tag}")).collect();
     expected.sort();
     assert_eq!(letters, expected);
-    assert_eq!(metric(&shipbell, "shipbell_dead_letters_lost_total"), 0);
+    assert_eq!(shipbell.metric("shipbell_dead_letters_lost_total"), 0);
     shipbell.stop();
 }
 
@@ -104,9 +104,9 @@ fn a_full_journal_whose_letters_can_not_be_written_opens_again_and_says_what_was
         taken += 1;
     }
     assert!(refusals > 0, "it was never full");
-    let lost = metric(&shipbell, "shipbell_dead_letters_lost_total");
+    let lost = shipbell.metric("shipbell_dead_letters_lost_total");
     assert!(lost > 300, "{lost}");
-    assert_eq!(metric(&shipbell, "shipbell_dead_letters_written_total"), 0);
+    assert_eq!(shipbell.metric("shipbell_dead_letters_written_total"), 0);
     assert_eq!(http::get(shipbell.ops_port(), "/readyz").unwrap().status, 200);
     let log = shipbell.log();
     for words in [
@@ -135,7 +135,7 @@ fn a_full_journal_whose_letters_can_not_be_written_opens_again_and_says_what_was
     });
     wait_for_metric(&shipbell, "shipbell_dead_letters_waiting", 0);
     eventually("each has come to its end, or is owed", SOON, || {
-        let count = |name: &str| metric(&shipbell, name);
+        let count = |name: &str| shipbell.metric(name);
         let (lost, live) = (
             count("shipbell_dead_letters_lost_total"),
             count("shipbell_journal_live"),

@@ -3,10 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    people::{ADMIN, EDITOR, VIEWER, with_tokens},
-    push,
-};
+use super::people::{ADMIN, EDITOR, VIEWER, with_tokens};
 use crate::support::{
     SOON,
     api::{Api, webhook_of},
@@ -53,7 +50,7 @@ impl Stage {
         let admin = self.admin();
         let set = admin.set(repository, &json!({"url": self.receiver.url("/")}));
         assert_eq!(set.status, 201, "{}", set.text());
-        push(&self.shipbell, repository, "1");
+        self.shipbell.push(repository, "1");
         let encoded = repository.replace('/', "%2F");
         let first = |list: &str| {
             let path = format!("/api/v1/{list}?repository={encoded}");

@@ -5,7 +5,6 @@ use serde_json::json;
 use super::{
     PAGE, own,
     people::{ADMIN, EDITOR, VIEWER, with_tokens},
-    push,
 };
 use crate::support::{
     SOON,
@@ -47,7 +46,7 @@ fn an_endpoint_is_held_enabled_and_after_a_question_disabled() {
         "{page}"
     );
     for tag in ["1", "2"] {
-        push(&shipbell, "other/app", tag);
+        shipbell.push("other/app", tag);
     }
     let waiting = eventually("both wait", SOON, || {
         let page = browser.page("/endpoints");
@@ -171,7 +170,7 @@ fn endpoints_come_page_by_page_and_tell_how_long_they_fail() {
         let url = json!({"url": "https://ci.example.com/"});
         assert_eq!(api.set(&format!("acme/app{number}"), &url).status, 201);
     }
-    push(&shipbell, "other/app", "1");
+    shipbell.push("other/app", "1");
     let failing = eventually("it fails", SOON, || {
         let page = browser.page("/endpoints?state=failing");
         page.contains("badge failing").then_some(page)

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Stream, own, push};
+use super::{Stream, own};
 use crate::support::{
     SOON,
     api::Api,
@@ -28,7 +28,7 @@ fn an_attempts_answer_and_headers_are_text_on_the_page_and_in_its_stream() {
     let config = own().with("delivery.retry_schedule = ['1h']\ndelivery.user_agent = '<u>agent</u>'");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let id = eventually("it was tried", SOON, || {
         let listed = api.json("/api/v1/deliveries");
         (listed["items"][0]["attempts"] == 1).then(|| listed["items"][0]["id"].as_str().unwrap().to_owned())

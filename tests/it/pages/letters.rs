@@ -6,7 +6,6 @@ use super::{
     lists::names,
     own,
     people::{EDITOR, VIEWER, with_tokens},
-    push,
 };
 use crate::support::{
     SOON,
@@ -49,7 +48,7 @@ fn what_a_filter_finds_is_counted_and_then_sent_again() {
         ("acme/app", "latest"),
         ("other/app", "3"),
     ] {
-        push(&shipbell, repository, tag);
+        shipbell.push(repository, tag);
     }
     wait_for_letters(&api, 4);
     let before = receiver.requests().len();
@@ -106,7 +105,7 @@ fn one_letter_tells_why_when_and_its_last_attempt_and_goes_alone() {
     let shipbell = letters(with_tokens(), &receiver);
     let eve = Api::at(shipbell.admin_port()).bearer(EDITOR);
     for repository in ["acme/app", "acme/web", "other/app"] {
-        push(&shipbell, repository, "1");
+        shipbell.push(repository, "1");
     }
     wait_for_letters(&eve, 2);
     let (browser, vic) = (
@@ -164,7 +163,7 @@ fn very_many_are_counted_and_what_becomes_of_each_is_told_once_it_is_done() {
     let receiver = Receiver::scripted(|_| Answer::Status(400));
     let mut shipbell = letters(own(), &receiver);
     let api = Api::at(shipbell.admin_port());
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     wait_for_letters(&api, 1);
     shipbell.stop();
     let settings = Connection::open(shipbell.data().join("settings.db")).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{own, push};
+use super::own;
 use crate::support::{
     SOON,
     api::Api,
@@ -26,7 +26,7 @@ fn repositories_are_searched_sorted_and_paged() {
     let browser = Browser::at(&shipbell);
     let api = Api::at(shipbell.admin_port());
     for number in [2, 0, 1] {
-        push(&shipbell, &format!("acme/app{number}"), "1.4");
+        shipbell.push(&format!("acme/app{number}"), "1.4");
         eventually("it is written down", SOON, || {
             let listed = api.json(&format!("/api/v1/repositories?q=app{number}"));
             listed["items"][0]["last_push"]["at"].is_string().then_some(())
@@ -101,8 +101,8 @@ fn deliveries_are_filtered_and_an_empty_answer_says_why() {
             "{empty}"
         );
     }
-    push(&shipbell, "acme/app", "1");
-    push(&shipbell, "acme/bad", "2");
+    shipbell.push("acme/app", "1");
+    shipbell.push("acme/bad", "2");
     eventually("both ended", SOON, || {
         let ended = |state: &str| {
             let listed = api.json(&format!("/api/v1/deliveries?state={state}"));
@@ -143,8 +143,8 @@ fn the_first_page_of_a_list_is_the_one_that_was_searched() {
             .endpoint("other", &receiver.url("/other")),
     );
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    push(&shipbell, "acme/app", "1");
-    push(&shipbell, "acme/web", "1");
+    shipbell.push("acme/app", "1");
+    shipbell.push("acme/web", "1");
     eventually("all are given up", SOON, || {
         let listed = api.json("/api/v1/deliveries?state=dead_letter");
         (listed["items"].as_array().unwrap().len() == 4).then_some(())
@@ -175,7 +175,7 @@ fn a_delivery_that_a_newer_push_has_overtaken_is_sent_again_only_if_that_is_mean
         201
     );
     for count in 1..=2 {
-        push(&shipbell, "acme/app", "latest");
+        shipbell.push("acme/app", "latest");
         eventually("it is written down", SOON, || {
             let listed = api.json("/api/v1/deliveries?state=delivered");
             (listed["items"].as_array().unwrap().len() == count).then_some(())

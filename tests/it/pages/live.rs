@@ -13,7 +13,6 @@ use serde_json::json;
 use super::{
     PAGE, own,
     people::{ADMIN, EDITOR, with_tokens},
-    push,
 };
 use crate::support::{
     SOON,
@@ -72,7 +71,7 @@ fn a_page_on_which_nothing_changes_says_that_it_is_kept_up_to_date_while_other_t
                 if is_over.load(Ordering::Acquire) {
                     break;
                 }
-                push(&shipbell, "busy/app", &number.to_string());
+                shipbell.push("busy/app", &number.to_string());
                 thread::sleep(Duration::from_millis(100));
             }
         });
@@ -110,7 +109,7 @@ fn what_happens_comes_by_itself() {
     repositories.until(|text| text.contains("has “acme” in its name"));
     own.until(|text| text.contains("Nothing was sent yet"));
     other.until(|text| text.contains("Nothing matches this filter"));
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     for stream in [&mut overview, &mut own] {
         let text = stream.until(|text| text.contains("acme/app:1.4") && text.contains("badge delivered"));
         assert!(
@@ -124,7 +123,7 @@ fn what_happens_comes_by_itself() {
     let (_, _, mut first) = Stream::open(&shipbell, "/live/deliveries?limit=1", "");
     let text = first.until(|text| text.contains("event: alive"));
     assert!(!text.contains("rel=\"next\""), "{text}");
-    push(&shipbell, "other/app", "2");
+    shipbell.push("other/app", "2");
     let text = other.until(|text| text.contains("other/app:2"));
     first.until(|text| text.contains("rel=\"next\""));
     assert!(!text.contains("acme/app"), "{text}");
@@ -135,7 +134,7 @@ fn what_happens_comes_by_itself() {
         text.contains(">acme/app</a>") && !text.contains("other/app"),
         "{text}"
     );
-    push(&shipbell, "acme/app", "1.5");
+    shipbell.push("acme/app", "1.5");
     repositories.until(|text| text.contains("<td>1, for "));
     for page in [
         "/overview",
@@ -279,7 +278,7 @@ fn a_repositorys_webhook_is_shown_as_it_is_while_somebody_else_changes_it() {
         !page.contains("aria-live"),
         "nobody is read a page aloud that changes: {page}"
     );
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let text = stream.until(|text| text.contains("acme/app:1.4"));
     assert!(
         !text.contains("event: operators\n"),
@@ -311,7 +310,7 @@ fn what_answers_a_form_is_kept_up_to_date_as_well() {
         api.set("acme/app", &json!({"url": receiver.url("/own")})).status,
         201
     );
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let id = eventually("it was tried", SOON, || {
         let listed = api.json("/api/v1/deliveries");
         (listed["items"][0]["attempts"] == 1).then(|| listed["items"][0]["id"].as_str().unwrap().to_owned())
@@ -368,7 +367,7 @@ fn a_delivery_its_endpoint_and_its_letter_come_by_themselves() {
     failing.until(|text| text.contains("No endpoint is failing"));
     endpoint.until(|text| text.contains("badge healthy") && text.contains("event: changes"));
     letters.until(|text| text.contains("nothing was given up on"));
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let id = eventually("it was tried", SOON, || {
         let listed = api.json("/api/v1/deliveries");
         (listed["items"][0]["attempts"] == 1).then(|| listed["items"][0]["id"].as_str().unwrap().to_owned())
@@ -387,7 +386,7 @@ fn a_delivery_its_endpoint_and_its_letter_come_by_themselves() {
     endpoint.until(|text| text.contains("<td>by local</td>") || text.contains("badge healthy"));
     assert_eq!(api.post("/api/v1/endpoints/ci/hold").status, 200);
     endpoint.until(|text| text.contains("badge held") && text.contains("id=\"enable\""));
-    push(&shipbell, "acme/app", "1.5");
+    shipbell.push("acme/app", "1.5");
     endpoints.until(|text| text.contains("<td>1, for "));
     assert_eq!(api.post("/api/v1/endpoints/ci/disable").status, 200);
     letters.until(|text| text.contains("acme/app:1.5") && text.contains("Send all of them again"));
@@ -414,7 +413,7 @@ fn a_dead_letters_page_tells_by_itself_that_it_is_none_any_more() {
     let config = own().with("delivery.retry_schedule = ['10ms']\ndelivery.jitter = 0.0");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook?token=hunter2")));
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let id = eventually("there is a dead letter", SOON, || {
         let letters = api.json("/api/v1/dead-letters");
         letters["items"][0]["id"].as_i64()
@@ -445,7 +444,7 @@ fn what_has_not_changed_is_not_sent_again() {
     let (_, _, mut stream) = Stream::open(&shipbell, of_other, "");
     stream.until(|text| text.contains("Nothing matches this filter") && text.ends_with("event: alive\n"));
     // Something is written down, and looked at.
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let text = stream.until(|text| text.ends_with("event: alive\n"));
     assert!(!text.contains("event: part"), "{text}");
 }
@@ -462,7 +461,7 @@ fn under_a_storm_of_changes_a_part_is_sent_at_most_once_a_second() {
         let storm = scope.spawn(|| {
             let mut pushes = 0;
             while !is_over.load(Ordering::Acquire) {
-                push(&shipbell, "acme/app", &pushes.to_string());
+                shipbell.push("acme/app", &pushes.to_string());
                 pushes += 1;
                 thread::sleep(Duration::from_millis(5));
             }

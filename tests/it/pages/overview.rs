@@ -5,7 +5,6 @@ use serde_json::json;
 use super::{
     Stream, own,
     people::{ADMIN, EDITOR, with_tokens},
-    push,
 };
 use crate::support::{
     SOON,
@@ -29,7 +28,7 @@ fn the_start_page_tells_what_happened_what_waits_and_who_needs_a_look() {
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
     assert_eq!(browser.get("/").header("location"), Some("/overview"));
     assert!(browser.page("/overview").contains("All of them are healthy"));
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let told = eventually("it is counted", SOON, || {
         let told = api.json("/api/v1/overview");
         let rates = &told["figures"]["rates"];
@@ -117,7 +116,7 @@ fn whatever_has_the_focus_is_known_again_when_its_part_comes_anew() {
     let receiver = Receiver::scripted(|_| Answer::Status(500));
     let empty = Shipbell::start(own());
     let failing = Shipbell::start(own().endpoint("ci", &receiver.url("/hook")));
-    push(&failing, "acme/app", "1.4");
+    failing.push("acme/app", "1.4");
     let browser = Browser::at(&failing);
     eventually("its endpoint fails", SOON, || {
         let page = browser.page("/overview");

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{PAGE, own, push};
+use super::{PAGE, own};
 use crate::support::{
     SOON,
     api::{Api, webhook_of},
@@ -223,7 +223,7 @@ fn a_viewer_sees_no_button_and_may_press_none() {
     let api = Api::at(shipbell.admin_port()).bearer(ADMIN);
     let body = json!({"url": receiver.url("/hook?token=hunter2"), "headers": {"X-A": "hunter3"}});
     assert_eq!(api.set("acme/app", &body).status, 201);
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let id = eventually("it is written down", SOON, || {
         let listed = api.json("/api/v1/deliveries?state=delivered");
         listed["items"][0]["id"].as_str().map(str::to_owned)
@@ -299,7 +299,7 @@ fn who_may_see_a_repository_sees_the_operators_endpoints_of_it_but_not_where_the
     let shipbell = Shipbell::start(with_tokens().with(&operators));
     let admin = Api::at(shipbell.admin_port()).bearer(ADMIN);
     let eve = Api::at(shipbell.admin_port()).bearer(EDITOR);
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let id = eventually("it failed", SOON, || {
         let listed = admin.json("/api/v1/deliveries");
         (listed["items"][0]["attempts"] == 1).then(|| listed["items"][0]["id"].as_str().unwrap().to_owned())

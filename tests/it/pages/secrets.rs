@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::{PAGE, own, push};
+use super::{PAGE, own};
 use crate::{
     signatures::is_verified,
     support::{
@@ -36,7 +36,7 @@ fn a_secret_is_typed_replaced_and_removed_and_shown_by_no_page() {
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
     let url = receiver.url("/");
     let signatures = |number: usize| {
-        push(&shipbell, "acme/app", &number.to_string());
+        shipbell.push("acme/app", &number.to_string());
         let webhook = receiver.wait_for(number, SOON).remove(number - 1);
         let signatures = webhook.find_header("webhook-signature");
         signatures.map_or(0, |signatures| signatures.split(' ').count())
@@ -142,7 +142,7 @@ fn a_url_on_another_server_asks_for_the_values_of_the_headers_at_their_field() {
     );
     let saved = browser.submit(PAGE, &form(&version, &url, &[("headers", "X-Key: typed")]));
     assert_eq!(saved.status, 303, "{}", saved.text());
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     assert_eq!(other.wait_for(1, SOON)[0].header("x-key"), "typed");
 }
 
@@ -202,7 +202,7 @@ fn what_is_refused_comes_back_without_what_may_be_secret_and_is_kept_otherwise()
         .chain([("enabled", "yes")])
         .collect();
     assert_eq!(browser.submit(PAGE, &mended).status, 303);
-    push(&shipbell, "acme/app", "1.4");
+    shipbell.push("acme/app", "1.4");
     let webhook = receiver.wait_for(1, SOON).remove(0);
     assert!(webhook.line().contains("token=hunter1"), "{}", webhook.line());
     assert_eq!(webhook.header("x-team"), "hunter3");
@@ -227,7 +227,7 @@ fn a_rotated_secret_signs_beside_the_one_before_until_that_is_over_and_the_audit
     );
     let (first, second) = (rotate(&shipbell), rotate(&shipbell));
     let takes = |number: usize, shipbell: &Shipbell| {
-        push(shipbell, "acme/app", &number.to_string());
+        shipbell.push("acme/app", &number.to_string());
         let webhook = receiver.wait_for(number, SOON).remove(number - 1);
         [&first, &second].map(|secret| is_verified(secret, &webhook, &webhook.body))
     };

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::{
     PAGE, own,
     people::{ADMIN, EDITOR, with_tokens},
-    push,
 };
 use crate::support::{
     SOON,
@@ -86,7 +85,7 @@ fn what_is_sent_again_is_shown_as_that_and_afterwards_as_what_came_of_it() {
     let config = own().with("[delivery]\nretry_schedule = ['10ms']\njitter = 0.0");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let one = id(&delivery(&api, "acme/app", "dead_letter"));
     status.store(204, Ordering::Release);
 
@@ -138,7 +137,7 @@ fn a_dead_letter_that_is_replayed_is_shown_as_that() {
     let config = own().with("[delivery]\nretry_schedule = ['10ms']\njitter = 0.0");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     assert_eq!(delivery(&api, "acme/app", "dead_letter")["sending_again"], false);
     holds.store(true, Ordering::Release);
     assert_eq!(api.post("/api/v1/dead-letters/replay").json()["replayed"], 1);
@@ -165,9 +164,9 @@ fn a_push_of_a_paused_endpoint_is_said_to_wait_for_it() {
     );
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let one = id(&delivery(&api, "acme/app", "pending"));
-    push(&shipbell, "acme/other", "1");
+    shipbell.push("acme/other", "1");
     eventually("its endpoint is paused", SOON, || {
         (api.json("/api/v1/endpoints/ci")["state"] == "paused").then_some(())
     });
@@ -246,7 +245,7 @@ fn where_an_endpoint_was_is_told_to_nobody_who_may_not_know_where_it_is() {
         Api::at(shipbell.admin_port()).bearer(ADMIN),
         Api::at(shipbell.admin_port()).bearer(EDITOR),
     );
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let one = id(&delivery(&admin, "acme/app", "pending"));
     let attempt = format!("/api/v1/deliveries/{one}");
     assert!(admin.get(&attempt).text().contains(old));
@@ -308,7 +307,7 @@ fn a_history_that_cant_be_written_is_said_on_the_overview_and_logged_once() {
     shipbell.start_again();
     let api = Api::at(shipbell.admin_port());
     for tag in ["1", "2", "3"] {
-        push(&shipbell, "acme/app", tag);
+        shipbell.push("acme/app", tag);
         receiver.wait_for_image(&format!("acme/app:{tag}"), SOON);
     }
     let told = eventually("it is told", SOON, || {
@@ -394,7 +393,7 @@ fn an_endpoint_that_fails_and_is_owed_nothing_is_tried_with_the_next_push() {
     let config = own().with("batch.window = '0s'\n[delivery]\nretry_schedule = ['200ms']\njitter = 0.0");
     let shipbell = Shipbell::start(config.endpoint("ci", &receiver.url("/hook")));
     let (browser, api) = (Browser::at(&shipbell), Api::at(shipbell.admin_port()));
-    push(&shipbell, "acme/app", "1");
+    shipbell.push("acme/app", "1");
     let one = id(&delivery(&api, "acme/app", "delivered"));
     is_well.store(false, Ordering::Release);
     let again = api.post(&format!("/api/v1/deliveries/{one}/redeliver"));

@@ -24,6 +24,11 @@ pub(crate) fn push(repository: &str, tag: &str, content: &str) -> Value {
     }))
 }
 
+/// An envelope with a push of an image that follows from its tag.
+pub(crate) fn one(repository: &str, tag: &str) -> String {
+    of(&[push(repository, tag, tag)])
+}
+
 /// The event of a push of `image`, with the references that the registry adds when told to.
 pub(crate) fn push_with_references(repository: &str, tag: &str, image: &Image) -> Value {
     let digest = image.manifest.digest();

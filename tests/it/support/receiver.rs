@@ -81,6 +81,11 @@ impl Request {
     }
 }
 
+/// The images that these webhooks name.
+pub(crate) fn images(requests: &[Request]) -> Vec<String> {
+    requests.iter().map(Request::image).collect()
+}
+
 /// What to do with a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {

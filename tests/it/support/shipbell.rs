@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::{SOON, eventually, folder, http, ports, process::Process};
+use super::{SOON, envelope, eventually, folder, http, ports, process::Process};
 
 /// The token that the registry's notifications carry.
 pub(crate) const TOKEN: &str = "an-ingest-token";
@@ -307,6 +307,20 @@ impl Shipbell {
         let response = self.post(body);
         assert_eq!(response.status, 202, "{}", response.text());
         assert!(response.body.is_empty(), "202 has no body");
+    }
+
+    /// The registry tells of a push under that tag, of an image that follows from it, which is taken.
+    pub(crate) fn push(&self, repository: &str, tag: &str) {
+        self.take(envelope::one(repository, tag));
+    }
+
+    /// The sample of that name, and with those labels, as `/metrics` has it now; 0 without one.
+    pub(crate) fn metric(&self, sample: &str) -> u64 {
+        let metrics = self.ops("/metrics").text();
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// `GET path` on the ops listener.
