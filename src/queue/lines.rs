@@ -302,6 +302,12 @@ impl Lines {
         line.is_none_or(|line| line.may_send(push, now))
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.inner().lines.len()
+    }
+
     /// Each change of a line is whole before anything can panic.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -348,6 +354,9 @@ impl Gate<'_> {
         let entry = inner.change(endpoint, self.lines, enter).unwrap_or(Entry::Wait);
         if entry == Entry::Wait {
             inner.opens_later(endpoint, self.lines, now);
+        }
+        if entry == Entry::GiveUp {
+            inner.tidy(endpoint);
         }
         if progress.is_some() && entry != Entry::Lend {
             self.left.borrow_mut().push(Arc::clone(endpoint));

@@ -92,3 +92,23 @@ async fn a_lane_whose_pushes_are_given_up_in_line_holds_nobody_up() {
         assert_eq!(names(&lent(&queue).await), ["c"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_stays_of_the_line_of_an_endpoint_that_went_while_its_lane_stood_in_it() {
+    let queue = Queue::bounded(Bounds::default());
+    for number in 1..=100 {
+        let name = format!("hook{number}");
+        let (endpoints, id) = (endpoints(&[&name]), named(&name));
+        assert!(!queue.set_passage(&id, Passage::Shut, Instant::now()));
+        let apart = queue.apply(&durable(number, "a", &[&name]), &endpoints, Instant::now());
+        assert_eq!(apart, []);
+        tokio::time::advance(WINDOW).await;
+        assert!(lent(&queue).await.is_empty());
+        assert!(queue.is_in_line(&id));
+        assert!(queue.set_passage(&id, Passage::Gone, Instant::now()));
+        let effects = queue.advance(&queue.due().await, Instant::now());
+        let given_up = effects.given_up.iter().map(|given_up| given_up.sequence.get());
+        assert_eq!(given_up.collect::<Vec<_>>(), [number]);
+    }
+    assert_eq!((queue.pending(), queue.lines.len()), (0, 0));
+}
