@@ -226,9 +226,13 @@ impl Dispatcher {
         if !self.stands(&settings) || !self.may_go(by, endpoint) {
             return Err(SendAgainError::Busy);
         }
+        let aside = match by {
+            By::Hand(_) => None,
+            By::Set(..) => Some(queue.send_aside(endpoint).ok_or(SendAgainError::Busy)?),
+        };
         let counts = Counts::of(by.authority());
         let attempted = self.send_letter(&settings, letter, (&sizes, counts), turn).await;
-        drop(resending);
+        drop((resending, aside));
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
         match past {
             None => self.keep_outcome(&kept, &attempted).await,
