@@ -53,7 +53,7 @@ pub(super) fn readiness(
             )),
             _ => Ok(()),
         },
-        Health::Full { bytes, bytes_max } => {
+        Health::Full { bytes, bytes_max, .. } => {
             Err(format!("{bytes} of at most {bytes_max} bytes (journal.max_size)"))
         }
         Health::NoSpace { error } => Err(format!("nothing new can be written: {error}")),

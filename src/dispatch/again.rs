@@ -16,7 +16,7 @@
 //! looked for when the set is counted, and again right before each is sent.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -350,24 +350,28 @@ impl Dispatcher {
         let looked = tokio::task::spawn_blocking(look).await;
         let looked = looked.map_err(|_| LettersError::Stopping)??;
         let mut known = Vec::with_capacity(looked.len());
+        let found = looked.iter().flatten().map(|kept| kept.letter.sequence);
+        let dying = self.0.dying.of(&found.collect());
         for kept in looked {
             match kept {
                 None => counted.unknown += 1,
-                Some(kept) if self.is_under_way(&kept) => counted.under_way += 1,
+                Some(kept) if self.is_under_way(&kept, &dying) => counted.under_way += 1,
                 Some(kept) => known.push(kept),
             }
         }
         Ok(known)
     }
 
-    fn is_under_way(&self, kept: &KeptLetter) -> bool {
-        let (letter, parts) = (&kept.letter, &self.0.parts);
+    /// Whether it is not over; `dying` are those that wait for their letters.
+    fn is_under_way(&self, kept: &KeptLetter, dying: &HashSet<(Sequence, EndpointId)>) -> bool {
+        let (letter, queue) = (&kept.letter, &self.0.parts.queue);
+        let is_owed = || {
+            queue.owes(&letter.repository, &letter.endpoint, letter.sequence)
+                || dying.contains(&(letter.sequence, letter.endpoint.clone()))
+        };
         kept.state == LetterState::Replaying
             || self.0.again.has(&letter.endpoint, &self.place(kept))
-            || letter.journal == parts.journal.id()
-                && parts
-                    .queue
-                    .owes(&letter.repository, &letter.endpoint, letter.sequence)
+            || letter.journal == self.0.parts.journal.id() && is_owed()
     }
 
     fn place(&self, kept: &KeptLetter) -> Place {

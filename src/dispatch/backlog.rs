@@ -7,12 +7,13 @@
 //!
 //! There are four bounds: on what one endpoint owes, on what is owed in all, on how many pushes are, and, should the
 //! journal be full in spite of these, because what is owed lies too scattered or there are very few segments, the disk's
-//! own.
+//! own. A full journal that makes room by itself, for it clears a segment or settles what was given up before, is waited
+//! for.
 //!
 //! For the sake of how many they are, only pushes are given up that no healthy endpoint owes: the others would be no
 //! fewer for it. So ingest may close for a healthy endpoint that falls behind, and for no other.
 
-use std::{collections::HashMap, future::pending, sync::PoisonError, time::Duration};
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -41,8 +42,11 @@ const STUCK_WAIT: Duration = Duration::from_secs(1);
 /// How long the journal may be full before pushes are given up for it: it may be about to delete a segment.
 const FULL_GRACE: Duration = Duration::from_millis(200);
 
-/// How long the journal has to delete what was given up, before more is.
-const DELETE_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether what was given up makes room.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long nothing of that may be seen, before more is given up.
+const STILL_WAIT: Duration = Duration::from_secs(3);
 
 /// How long letters may take to be written that don't fail: twice what is waited for somebody who looks at them.
 const LETTERS_WAIT: Duration = Duration::from_secs(10);
@@ -116,14 +120,27 @@ impl Dispatcher {
 
     /// Gives up the oldest pushes while the journal is full, until the soft token is cancelled.
     pub async fn keep_journal_open(self) {
-        let mut health = self.0.parts.journal.health_changes();
-        let mut walk = Walk::new(Excess::Overall);
+        let health = self.0.parts.journal.health_changes();
+        self.keep_open(health).await;
+    }
+
+    /// The same by what is told of the journal.
+    pub(super) async fn keep_open(self, mut health: watch::Receiver<Health>) {
+        let (mut walk, soft) = (Walk::new(Excess::Overall), self.0.parts.tasks.soft());
         loop {
             let ends_at = walk.spell_ends_at();
+            let is_gone = async { health.wait_for(wants_space).await.is_err() };
             tokio::select! {
                 biased;
-                () = self.0.parts.tasks.soft().cancelled() => break,
-                () = self.make_space(&mut walk, &mut health) => {}
+                () = soft.cancelled() => break,
+                is_gone = is_gone => {
+                    if is_gone {
+                        // The journal is, and the process with it.
+                        soft.cancelled().await;
+                        break;
+                    }
+                    soft.run_until_cancelled(self.make_space(&mut walk, &mut health)).await;
+                }
                 () = sleep_until(ends_at.unwrap_or_else(|| Instant::now() + IDLE_MAX)) => {}
             }
             walk.end_spell_if_due();
@@ -131,37 +148,52 @@ impl Dispatcher {
         walk.end_spell();
     }
 
-    /// Waits for the journal to be full, and gives up a segment's worth of pushes.
+    /// Gives up a segment's worth of pushes for a journal that is full and makes no room by itself, and waits for that to make
+    /// some.
     async fn make_space(&self, walk: &mut Walk, health: &mut watch::Receiver<Health>) {
-        let is_full = |health: &Health| matches!(health, Health::Full { .. });
-        if health.wait_for(is_full).await.is_err() {
-            // The journal is gone, and the process with it.
-            return pending().await;
-        }
         sleep(FULL_GRACE).await;
         walk.restart();
-        let (mut bytes, written) = (0, self.0.dying.written());
-        while bytes < self.0.options.segment_bytes && is_full(&health.borrow_and_update()) {
+        let mut bytes = 0;
+        while bytes < self.0.options.segment_bytes && wants_space(&health.borrow_and_update()) {
             self.room_for_letters().await;
             let Some(push) = self.next(walk).await else { break };
             if self.give_up(&push, |_| true, walk) > 0 {
                 bytes += u64::from(push.bytes);
             }
         }
-        let began = Instant::now();
-        // Otherwise it is full still, and comes here again.
-        while timeout(DELETE_WAIT, health.wait_for(|health| !is_full(health)))
-            .await
-            .is_err()
-        {
-            // Its room comes once what was given up is settled, and that waits for letters.
-            let dying = &self.0.dying;
-            if dying.len() == 0 || dying.written() != written {
-                return;
-            }
-            // Somebody who looks at them may hold them up for a while.
-            if dying.is_failing() || began.elapsed() >= LETTERS_WAIT {
+        self.await_space(health).await;
+    }
+
+    /// Waits until the journal is full no longer, or nothing is seen any more of what makes room: first letters are
+    /// written, then their pushes settled, then segments cleared and deleted.
+    async fn await_space(&self, health: &mut watch::Receiver<Health>) {
+        let dying = &self.0.dying;
+        let (mut written, mut least, mut seen_at) = (dying.written(), (u64::MAX, u64::MAX), Instant::now());
+        let is_over = |health: &Health| !matches!(health, Health::Full { .. });
+        while timeout(LOOK_EVERY, health.wait_for(is_over)).await.is_err() {
+            let waits_for_letters = dying.len() > 0;
+            if waits_for_letters && dying.is_failing() {
                 return self.shed();
+            }
+            let Health::Full {
+                bytes, makes_room, ..
+            } = *health.borrow_and_update()
+            else {
+                return;
+            };
+            let unsettled = self.0.parts.journal.stats().unsettled;
+            let falls = unsettled < least.0 || bytes < least.1;
+            if makes_room || falls || dying.written() != written {
+                seen_at = Instant::now();
+            }
+            written = dying.written();
+            least = (least.0.min(unsettled), least.1.min(bytes));
+            // Somebody who looks at letters may hold them up for a while.
+            if waits_for_letters && seen_at.elapsed() >= LETTERS_WAIT {
+                return self.shed();
+            }
+            if !waits_for_letters && seen_at.elapsed() >= STILL_WAIT {
+                return;
             }
         }
     }
@@ -237,7 +269,18 @@ impl Dispatcher {
     }
 }
 
-/// The same of any endpoint in this state.
+/// Whether the journal is full, and nothing but giving up pushes is known to make room.
+fn wants_space(health: &Health) -> bool {
+    matches!(
+        health,
+        Health::Full {
+            makes_room: false,
+            ..
+        }
+    )
+}
+
+/// Whether an endpoint in this state takes what it is owed, or stands still because somebody wants it to.
 fn takes_pushes(state: State) -> bool {
     match state {
         State::Healthy | State::Held | State::Disabled => true,

@@ -12,7 +12,7 @@
 //! dead-letter store that is full or broken closes ingest for nobody.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 
 use super::{Dispatcher, Parts, letter_write::write, of_letter};
 use crate::{
-    push::{EndpointId, Settlement},
+    push::{EndpointId, Sequence, Settlement},
     queue::Orphans,
     telemetry::log::Throttle,
 };
@@ -89,6 +89,8 @@ pub(super) struct Dying {
 #[derive(Debug, Default)]
 struct Line {
     waiting: VecDeque<Waiting>,
+    /// Those that are just being written.
+    writing: Vec<(Sequence, Arc<EndpointId>)>,
     /// Those that can't be read back now.
     unreadable: Vec<Waiting>,
     keeps_all: bool,
@@ -129,6 +131,25 @@ impl Dying {
         self.line().is_failing
     }
 
+    /// Those that wait of the pushes in `wanted`. Looks at all that wait, which is nothing as a rule.
+    pub(super) fn of(&self, wanted: &HashSet<Sequence>) -> HashSet<(Sequence, EndpointId)> {
+        if self.len() == 0 {
+            return HashSet::new();
+        }
+        let line = self.line();
+        let waiting = line.waiting.iter().chain(&line.unreadable);
+        let waiting = waiting.map(|waiting| (waiting.pair.sequence, &waiting.endpoint));
+        let writing = line
+            .writing
+            .iter()
+            .map(|(sequence, endpoint)| (*sequence, endpoint));
+        waiting
+            .chain(writing)
+            .filter(|(sequence, _)| wanted.contains(sequence))
+            .map(|(sequence, endpoint)| (sequence, EndpointId::clone(endpoint)))
+            .collect()
+    }
+
     /// Each change of the line is whole before anything can panic.
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
@@ -138,6 +159,18 @@ impl Dying {
         let mut line = self.line();
         let count = count.min(line.waiting.len());
         line.waiting.drain(..count).collect()
+    }
+
+    /// The same for their letters to be written: they are known as such meanwhile.
+    fn take_to_write(&self) -> Vec<Waiting> {
+        let mut line = self.line();
+        let count = AT_ONCE.min(line.waiting.len());
+        let batch: Vec<_> = line.waiting.drain(..count).collect();
+        let pairs = batch
+            .iter()
+            .map(|one| (one.pair.sequence, Arc::clone(&one.endpoint)));
+        line.writing = pairs.collect();
+        batch
     }
 
     /// Puts those back that were not written.
@@ -351,7 +384,7 @@ impl Dispatcher {
         let (parts, dying) = (&self.0.parts, &self.0.dying);
         let (journal, settings) = (parts.journal.clone(), parts.settings.clone());
         let (bounds, now) = (self.0.options.letters, self.0.ages.now());
-        let batch = dying.take(AT_ONCE);
+        let batch = dying.take_to_write();
         let found_before = found(&batch);
         #[cfg(test)]
         dying.rounds.fetch_add(1, Ordering::AcqRel);
@@ -395,6 +428,7 @@ impl Dispatcher {
         }
         self.forget(written.ended + count, found_no_more);
         let mut line = dying.line();
+        line.writing = Vec::new();
         line.written += u64::from(count > 0);
         let fails_now = written.error.is_some();
         let was_failing = std::mem::replace(&mut line.is_failing, fails_now);

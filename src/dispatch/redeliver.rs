@@ -203,8 +203,15 @@ impl Dispatcher {
             let may_hurry = by == By::Hand(Authority::Endpoint);
             return self.hurry(&letter.repository, endpoint, sequence, may_hurry);
         }
+        if is_own {
+            self.check_dying(sequence, endpoint)?;
+        }
         let (sizes, turn) = self.sizes_and_turn(letter, &settings, by).await?;
         let resending = self.0.resent.begin_alone(&of_letter(letter))?;
+        if is_own {
+            // It may have been given up just when it was looked for above. If its letter is written, that is seen next.
+            self.check_dying(sequence, endpoint)?;
+        }
         let (still, _) = self.kept_or_past(journal, sequence, endpoint).await?;
         if still.id != kept.id {
             // Meanwhile it was delivered or discarded, or became a letter.
@@ -219,9 +226,13 @@ impl Dispatcher {
         if !self.stands(&settings) || !self.may_go(by, endpoint) {
             return Err(SendAgainError::Busy);
         }
+        let aside = match by {
+            By::Hand(_) => None,
+            By::Set(..) => Some(queue.send_aside(endpoint).ok_or(SendAgainError::Busy)?),
+        };
         let counts = Counts::of(by.authority());
         let attempted = self.send_letter(&settings, letter, (&sizes, counts), turn).await;
-        drop(resending);
+        drop((resending, aside));
         let is_delivered = matches!(attempted.outcome, Outcome::Delivered { .. });
         match past {
             None => self.keep_outcome(&kept, &attempted).await,
@@ -232,6 +243,17 @@ impl Dispatcher {
         }
         let id = webhook_id(journal, sequence, endpoint);
         Ok(Redelivered::Sent(Box::new(sent(id, attempted))))
+    }
+
+    /// What was given up ends as a dead letter, whatever is sent before that is written: sent as well, it would be both.
+    fn check_dying(&self, sequence: Sequence, endpoint: &EndpointId) -> Result<(), SendAgainError> {
+        let dying = self.0.dying.of(&HashSet::from([sequence]));
+        if dying.contains(&(sequence, endpoint.clone())) {
+            let sentence = "This delivery was given up, and its dead letter is not written yet: try again in a moment. If \
+                            that lasts, see the log for what keeps shipbell from writing settings.db.";
+            return Err(SendAgainError::Refused(sentence.to_owned()));
+        }
+        Ok(())
     }
 
     /// Whether the endpoint's state is no reason to wait. Somebody who asks for one delivery has it tried.

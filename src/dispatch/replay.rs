@@ -300,11 +300,15 @@ impl Dispatcher {
         if !self.stands(endpoint) || !is_wanted() {
             return Ok(true);
         }
+        let Some(aside) = self.0.parts.queue.send_aside(&endpoint.id) else {
+            // What it is owed is tried just now, and tells as much.
+            return Ok(true);
+        };
         let was_well = !self.0.parts.states.is_failing(&endpoint.id);
         let attempted = self
             .send_letter(endpoint, &kept.letter, (&sizes, Counts::Always), turn)
             .await;
-        drop(resending);
+        drop((resending, aside));
         if attempted.is_of_the_past && matches!(attempted.outcome, Outcome::Failed { .. }) {
             return Ok(true);
         }

@@ -40,6 +40,7 @@ mod bounded;
 mod by_hand;
 mod deciding;
 mod dying;
+mod full;
 mod moved;
 mod refused;
 mod replays;

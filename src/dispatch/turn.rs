@@ -274,6 +274,7 @@ impl Turns {
         if let Some(host) = self.hosts.get(host) {
             return Arc::clone(&host);
         }
+        self.forget();
         let new = || Arc::new(Host::new(self.per_host));
         let host = self.hosts.entry(host.to_owned()).or_insert_with(new);
         Arc::clone(&host)
@@ -282,8 +283,8 @@ impl Turns {
     /// Forgets endpoints and hosts that would be the same if they came anew. Looks at all of them, but only when
     /// there are twice as many as the last time left over.
     fn forget(&self) {
-        let known = self.endpoints.len();
-        if known < self.known_max.load(Ordering::Relaxed) {
+        let known = || self.endpoints.len().max(self.hosts.len());
+        if known() < self.known_max.load(Ordering::Relaxed) {
             return;
         }
         let now = Instant::now();
@@ -294,7 +295,7 @@ impl Turns {
             .retain(|_, endpoint| is_held(Arc::strong_count(endpoint)) || !endpoint.is_as_new(now, share));
         self.hosts
             .retain(|_, host| is_held(Arc::strong_count(host)) || !host.is_idle(self.per_host));
-        let known_max = self.endpoints.len().saturating_mul(2).max(KNOWN_MIN);
+        let known_max = known().saturating_mul(2).max(KNOWN_MIN);
         self.known_max.store(known_max, Ordering::Relaxed);
     }
 }

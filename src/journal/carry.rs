@@ -145,7 +145,7 @@ impl Writer {
 
     /// Whether the oldest segment is to go: nothing in it is live, or the sealed ones together hold more dead
     /// bytes than they may. On a full disk it is enough that more is won than written again.
-    fn is_carrying(&self) -> bool {
+    pub(super) fn is_carrying(&self) -> bool {
         let Some(oldest) = self.segments.oldest_sealed() else {
             return false;
         };

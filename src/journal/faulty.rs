@@ -44,6 +44,8 @@ pub(super) enum Trouble {
     Refuse(Errno),
     /// It fails, and a write has done all its work but for the last byte.
     Short(io::ErrorKind),
+    /// It fails, and a write has done its first five pages: a kill in its middle leaves so much of it.
+    Pages(io::ErrorKind),
     /// It takes this long.
     Delay(Duration),
     /// It says that it has synced, and hasn't.
@@ -145,6 +147,7 @@ impl State {
                     Trouble::Short(kind) => {
                         return Going::Wrong(kind.into(), |bytes| bytes.saturating_sub(1));
                     }
+                    Trouble::Pages(kind) => return Going::Wrong(kind.into(), |bytes| bytes.min(5 * 4096)),
                     Trouble::Delay(time) => thread::sleep(time),
                     Trouble::Lie => return Going::Lying,
                     Trouble::Panic => panic!("on purpose"),

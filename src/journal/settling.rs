@@ -8,8 +8,8 @@
 //! the same.
 //!
 //! The file holds plain records from its beginning on; the first one that is not intact ends it. It is
-//! written from the beginning again once all it held is committed, so older records may follow the current
-//! ones; as a settlement is never taken back, reading those again changes nothing. Recovery commits what it
+//! written from the beginning again once all it held is committed, or all but a page of it, so older records may follow the
+//! current ones; as a settlement is never taken back, reading those again changes nothing. Recovery commits what it
 //! finds there and begins the file anew before anything else is taken. Of pushes that a cut took along, it passes over the
 //! sequence numbers: no other push meets settlements of theirs.
 //!
@@ -49,6 +49,9 @@ pub(super) const SYNC_WITHIN: Duration = Duration::from_millis(100);
 
 /// No more bytes of the file are read: the largest segment sets aside as many.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// So much is written whole or not at all, whenever the process is killed: a page.
+const WHOLE_BYTES: usize = 4096;
 
 /// The part of a segment that is set aside for the file: some 45,000 settlements of 23 bytes with the usual size.
 const SET_ASIDE_PART: u64 = 16;
@@ -330,9 +333,10 @@ impl Settling {
         state.since = state.behind_since.filter(|_| !state.backlog.marks.is_empty());
         if state.backlog.marks.is_empty() {
             state.file_end = 0;
-        } else if state.file_end > self.bytes_max / 2 && 2 * state.filed as u64 <= state.file_end {
+        } else if state.file_end > self.bytes_max / 2 && state.fits_in_front() {
             // So many come that it is never empty: what is still needed is written from the beginning again,
-            // over what is committed.
+            // over what is committed. If it is too much for that, the file will be full, and what comes then is in no
+            // file once all that is in it is committed.
             state.filed = 0;
             state.file_end = 0;
         }
@@ -403,12 +407,18 @@ impl State {
         Some(if is_filed { since + SYNC_WITHIN } else { since })
     }
 
+    /// Whether what is in the file and still needed can be written from its beginning again, and is whole there or where it
+    /// stands, whenever a kill comes: it was answered.
+    fn fits_in_front(&self) -> bool {
+        self.filed <= WHOLE_BYTES && 2 * self.filed as u64 <= self.file_end
+    }
+
     /// Writes what is not in the file yet.
     fn file(&mut self, storage: &dyn Storage, bytes_max: u64) {
         let mut filed = self.write(storage, bytes_max);
         // Where the file can't grow, what is still needed of it may fit in front of where it stands.
         let may_rewind = self.may_rewind && matches!(self.file, FileState::Open(_)) && self.file_end > 0;
-        if may_rewind && filed.as_ref().is_err_and(will_pass) && 2 * self.filed as u64 <= self.file_end {
+        if may_rewind && filed.as_ref().is_err_and(will_pass) && self.fits_in_front() {
             let before = (self.filed, self.file_end);
             (self.filed, self.file_end) = (0, 0);
             filed = self.write(storage, bytes_max);

@@ -32,6 +32,8 @@ pub enum Health {
         bytes: u64,
         /// The bound.
         bytes_max: u64,
+        /// Whether the journal is clearing an older segment: it makes room without anything being settled.
+        makes_room: bool,
     },
     /// The disk is full, or no file can be opened for want of open files or memory; tried again every 500 ms. What
     /// still fits into the current segment is taken.

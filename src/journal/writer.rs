@@ -422,17 +422,25 @@ impl Writer {
     /// Tells the handles how things stand.
     fn publish(&mut self) {
         let full = self.refused.and_then(|bytes| self.segments.is_full_for(bytes));
+        let hindrance = self.carrying.hindrance(full.is_some());
+        // Settlements or copies may have begun another segment: then nobody need make room. What hinders is told still.
+        let has_room = |bytes| bytes <= self.segments.room_for(Purpose::Pushes);
+        let full = full.filter(|_| hindrance.is_some() || !self.refused.is_some_and(has_room));
         self.refused = self.refused.filter(|_| full.is_some());
         let health = if let Some(error) = &self.fatal {
             Health::Failed(error.clone())
-        } else if let Some(hindrance) = self.carrying.hindrance(full.is_some()) {
+        } else if let Some(hindrance) = hindrance {
             hindrance
         } else if let Some((error, _)) = self.segments.no_space() {
             let error = error.to_owned();
             Health::NoSpace { error }
         } else if let Some(bytes) = full {
             let bytes_max = self.segments.options().max_size;
-            Health::Full { bytes, bytes_max }
+            Health::Full {
+                bytes,
+                bytes_max,
+                makes_room: self.is_carrying(),
+            }
         } else {
             Health::Ready
         };

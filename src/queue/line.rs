@@ -71,6 +71,11 @@ impl Line {
         matches!(self.passage, Passage::GivingUp { .. } | Passage::Gone)
     }
 
+    /// Whether one at a time is sent at most.
+    pub(super) fn is_single(&self) -> bool {
+        matches!(self.passage, Passage::Narrow { .. } | Passage::GivingUp { .. })
+    }
+
     /// Sets how it may be lent from; how it was before.
     pub(super) fn set(&mut self, passage: Passage) -> Passage {
         if passage == Passage::Open {

@@ -215,6 +215,21 @@ impl Lines {
         next.filter(|_| inner.narrow < self.narrow_max)
     }
 
+    /// Takes a place in a line of which one at a time is sent, for what is sent and does not stand in it, until
+    /// [`leave`](Self::leave). Whether there was one to be had; `None` if it is no such line.
+    pub(super) fn take_place(&self, endpoint: &EndpointId) -> Option<bool> {
+        let take = |line: &mut Line, _| {
+            // Those that are called to be given up are not sent.
+            let is_free = line.lent == 0 && (line.at_once == 0 || line.gives_up());
+            line.at_once += usize::from(is_free);
+            line.lent += usize::from(is_free);
+            is_free
+        };
+        let mut inner = self.inner();
+        inner.lines.get(endpoint).filter(|line| line.is_single())?;
+        inner.change(endpoint, self, take)
+    }
+
     /// Calls the repository whose lane comes next, if one more may be lent from; with its place in line.
     pub(super) fn call(&self, endpoint: &EndpointId, now: Instant) -> Option<(Sequence, RepositoryName)> {
         let mut inner = self.inner();
@@ -302,6 +317,12 @@ impl Lines {
         line.is_none_or(|line| line.may_send(push, now))
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.inner().lines.len()
+    }
+
     /// Each change of a line is whole before anything can panic.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -348,6 +369,9 @@ impl Gate<'_> {
         let entry = inner.change(endpoint, self.lines, enter).unwrap_or(Entry::Wait);
         if entry == Entry::Wait {
             inner.opens_later(endpoint, self.lines, now);
+        }
+        if entry == Entry::GiveUp {
+            inner.tidy(endpoint);
         }
         if progress.is_some() && entry != Entry::Lend {
             self.left.borrow_mut().push(Arc::clone(endpoint));

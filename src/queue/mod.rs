@@ -51,6 +51,7 @@ mod restoring;
 pub use accounts::{Bounds, Excess};
 pub use batch::{Batch, Completion, Content, Effects, GivenUp, Lease, Settled, Waiting};
 pub use lines::Passage;
+pub use passages::Aside;
 pub use restoring::Restoring;
 
 use accounts::{Accounts, Load};

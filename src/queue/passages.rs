@@ -13,7 +13,37 @@ use crate::{
 /// Of a line so many lanes are looked at for the push that comes next: of those whose oldest push has ended since.
 const LOOKED_AT_IN_LINE_MAX: usize = 256;
 
+/// That something is sent to an endpoint which does not stand in its line, until this is dropped.
+#[derive(Debug)]
+pub struct Aside<'a> {
+    queue: &'a Queue,
+    endpoint: &'a EndpointId,
+    has_place: bool,
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        if self.has_place {
+            self.queue.lines.leave(self.endpoint, Progress::Lent);
+            self.queue.call(self.endpoint, Instant::now());
+            self.queue.earlier.notify_one();
+        }
+    }
+}
+
 impl Queue {
+    /// Has nobody be lent from while something is sent to an endpoint which does not stand in its line, if one at a time is sent
+    /// there. `None` while another one is.
+    #[must_use]
+    pub fn send_aside<'a>(&'a self, endpoint: &'a EndpointId) -> Option<Aside<'a>> {
+        let has_place = self.lines.take_place(endpoint);
+        (has_place != Some(false)).then(|| Aside {
+            queue: self,
+            endpoint,
+            has_place: has_place.is_some(),
+        })
+    }
+
     /// Sets how an endpoint's lanes may be lent from, from now on. What is lent already is asked for again right
     /// before it is sent: see [`Queue::may_send`].
     ///

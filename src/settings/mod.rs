@@ -86,8 +86,8 @@ struct Inner {
 pub enum OpenError {
     /// It is not what was written.
     #[error(
-        "{} is damaged: {reason}; put back a copy of it, or move it away: shipbell then starts without the repositories' webhooks and dead letters, and with every endpoint healthy",
-        file.display()
+        "{} is damaged: {reason}; put back a copy of it, or move it away, and {}-journal with it: shipbell then starts without the repositories' webhooks and dead letters, and with every endpoint healthy",
+        file.display(), file.display()
     )]
     Damaged {
         /// The file.
@@ -341,6 +341,7 @@ fn make(path: &Path) -> Result<(), OpenError> {
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
+    set_leftovers_aside(path).map_err(io_fails)?;
     let being_made = path.with_extension("db.new");
     let made = OpenOptions::new()
         .write(true)
@@ -362,6 +363,35 @@ fn make(path: &Path) -> Result<(), OpenError> {
         let _ = fs::remove_file(leftover);
     }
     named
+}
+
+/// Moves away what belongs to a file that is gone: SQLite would lay it over the one that gets its name. Whoever moved that
+/// file needs it still.
+fn set_leftovers_aside(path: &Path) -> io::Result<()> {
+    let mut is_clear = true;
+    for kind in ["journal", "wal", "shm"] {
+        let leftover = path.with_extension(format!("db-{kind}"));
+        let aside = path.with_extension(format!("db-{kind}.old"));
+        if fs::metadata(&leftover).is_ok_and(|left| left.len() == 0) {
+            // It says nothing.
+            continue;
+        }
+        match fs::rename(&leftover, &aside) {
+            Ok(()) => {
+                tracing::warn!(
+                    file = %leftover.display(), moved_to = %aside.display(),
+                    "it belongs to a file that is gone, and is moved away"
+                );
+                is_clear = false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if is_clear {
+        return Ok(());
+    }
+    folder::sync(folder::above(path))
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {

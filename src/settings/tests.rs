@@ -46,6 +46,17 @@ fn sorted(settings: &Settings) -> Vec<SavedState> {
     states
 }
 
+/// Has `look` see what a transaction has on disk before it is over.
+fn in_the_middle_of_a_commit(path: &Path, look: impl FnOnce()) {
+    let connection = Connection::open(path).unwrap();
+    let unfinished = "PRAGMA cache_size = 2; BEGIN IMMEDIATE; DELETE FROM endpoint_states; \
+                      CREATE TABLE filling (bytes BLOB); INSERT INTO filling \
+                      WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200) \
+                      SELECT randomblob(4096) FROM n;";
+    connection.execute_batch(unfinished).unwrap();
+    look();
+}
+
 #[test]
 fn states_are_told_after_a_kill_in_the_middle_of_a_commit() {
     let folder = tempfile::tempdir().unwrap();
@@ -54,18 +65,41 @@ fn states_are_told_after_a_kill_in_the_middle_of_a_commit() {
     let states = [state(named("ci"), 5_000)];
     save(&settings, &states);
     drop(settings);
-    // What a transaction has on disk before it is over.
-    let connection = Connection::open(&path).unwrap();
-    let unfinished = "PRAGMA cache_size = 2; BEGIN IMMEDIATE; DELETE FROM endpoint_states; \
-                      CREATE TABLE filling (bytes BLOB); INSERT INTO filling \
-                      WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200) \
-                      SELECT randomblob(4096) FROM n;";
-    connection.execute_batch(unfinished).unwrap();
-    for suffix in ["", "-journal"] {
-        let of = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
-        fs::copy(of(&path), of(&killed)).unwrap();
-    }
+    in_the_middle_of_a_commit(&path, || {
+        for suffix in ["", "-journal"] {
+            let of = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+            fs::copy(of(&path), of(&killed)).unwrap();
+        }
+    });
     assert_eq!(Settings::states_in(&killed).unwrap(), states);
+}
+
+#[test]
+fn a_file_that_is_moved_away_alone_leaves_a_journal_that_is_not_rolled_into_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, journal) = (
+        folder.path().join(FILE),
+        folder.path().join("settings.db-journal"),
+    );
+    let settings = Settings::open(&path).unwrap();
+    save(&settings, &[state(named("ci"), 5_000)]);
+    drop(settings);
+    in_the_middle_of_a_commit(&path, || {
+        fs::copy(&journal, folder.path().join("killed")).unwrap();
+    });
+    fs::remove_file(&path).unwrap();
+    fs::rename(folder.path().join("killed"), &journal).unwrap();
+    let left = fs::read(&journal).unwrap();
+    for wal in ["-wal", "-shm"] {
+        fs::write(folder.path().join(format!("{FILE}{wal}")), "another one's").unwrap();
+    }
+    let settings = Settings::open(&path).unwrap();
+    assert_eq!(settings.states().unwrap(), []);
+    drop(settings);
+    assert_eq!(Settings::open(&path).unwrap().states().unwrap(), []);
+    // Whoever moved the file without it needs it still.
+    let kept = fs::read(folder.path().join("settings.db-journal.old")).unwrap();
+    assert!(kept == left);
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn at_most(pushes_max: usize) -> Bounds {
 }
 
 /// An endpoint that is healthy, and sent nothing before a day is over.
-fn patient(name: &str) -> Endpoint {
+pub(super) fn patient(name: &str) -> Endpoint {
     let batching = Batching {
         window: Duration::from_hours(24),
         pushes_max: 1_000,
@@ -24,7 +24,7 @@ fn patient(name: &str) -> Endpoint {
     }
 }
 
-fn numbered(numbers: std::ops::RangeInclusive<u32>, owed: &[&str]) -> Vec<Push> {
+pub(super) fn numbered(numbers: std::ops::RangeInclusive<u32>, owed: &[&str]) -> Vec<Push> {
     numbers
         .map(|number| push("acme/app", &number.to_string(), owed))
         .collect()

@@ -25,6 +25,67 @@ async fn nothing_is_settled_before_its_letter_is_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_is_not_sent_by_hand_before_its_letter_is_written() {
+    let (folder, hook) = (folder(), Hook::start(404).await);
+    let stage = Stage::start(&folder, vec![endpoint("ci", &hook.url, UNPACED)]).await;
+    let settings = rusqlite::Connection::open(stage.settings_file()).unwrap();
+    settings.busy_timeout(SOON).unwrap();
+    let refuse =
+        "CREATE TRIGGER refused BEFORE INSERT ON dead_letters BEGIN SELECT RAISE(ABORT, 'refused'); END;";
+    settings.execute_batch(refuse).unwrap();
+    stage.take(vec![push("acme/app", "1", &["ci"])]).await;
+    let (dispatcher, ci, first) = (&stage.dispatcher, named("ci"), Sequence::new(1).unwrap());
+    eventually("its letter can't be written", async || {
+        dispatcher.0.dying.is_failing()
+    })
+    .await;
+    let journal = dispatcher.0.parts.journal.id();
+    let history = stage.folder.join(catalog::FILE);
+    eventually("it is known", async || {
+        let history = catalog::Reader::open(&history);
+        history.is_ok_and(|history| matches!(history.delivery(journal, first, &ci), Ok(Some(_))))
+    })
+    .await;
+    hook.answer(200);
+    let sent = dispatcher.redeliver(
+        None,
+        first,
+        &ci,
+        crate::settings::Order::Force,
+        authority::Authority::Endpoint,
+    );
+    let refused = sent.await.unwrap_err().to_string();
+    assert!(refused.contains("dead letter is not written yet"), "{refused}");
+    let past = again::Past {
+        journal: None,
+        sequence: first,
+        endpoint: ci.clone(),
+    };
+    let set = dispatcher.redeliver_all(
+        vec![past],
+        crate::settings::Order::Force,
+        letters::Run::Real,
+        authority::Authority::Endpoint,
+    );
+    let counted = set.await.unwrap();
+    assert_eq!((counted.under_way, counted.again), (1, 0), "{counted:?}");
+    settings.execute_batch("DROP TRIGGER refused").unwrap();
+    stage.wait_for_letters(1).await;
+    stage.wait_for_nothing_owed().await;
+    assert_eq!(hook.came().len(), 2, "both before it was given up");
+    let sent = dispatcher.redeliver(
+        None,
+        first,
+        &ci,
+        crate::settings::Order::Force,
+        authority::Authority::Endpoint,
+    );
+    sent.await.unwrap();
+    assert_eq!(stage.letters().stats().letters, 0);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_great_many_given_up_at_once_all_get_letters_within_the_bound_on_what_waits() {
     const REPOSITORIES: usize = 200;
     const PUSHES: usize = 1_000;

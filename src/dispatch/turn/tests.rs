@@ -339,3 +339,16 @@ async fn one_endpoint_leaves_room_for_others_at_its_host() {
     drop(held);
     assert!(poll!(&mut next).is_ready());
 }
+
+#[tokio::test(start_paused = true)]
+async fn hosts_that_an_endpoint_was_sent_to_once_are_forgotten() {
+    let turns = Turns::new(100, 10);
+    let _joined = turns.join("stays:80", false, LANES_MAX).unwrap();
+    for number in 0..10_000 {
+        let host = format!("host{number}:80");
+        drop(turns.join(&host, false, LANES_MAX).unwrap());
+        drop(turn(&turns, "ci", &host, WELL).await);
+    }
+    assert!(turns.hosts.len() <= KNOWN_MIN, "{}", turns.hosts.len());
+    assert!(turns.hosts.contains_key("stays:80"), "somebody waits for it");
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::*;
+use super::{carried::owed_by, *};
 
 #[test]
 fn dead_segments_go_oldest_first_and_sequence_numbers_go_on() {
@@ -127,6 +127,109 @@ fn a_journal_without_room_for_a_large_append_says_that_it_is_full_until_there_is
         }
         other.append(large(3_000)).unwrap();
         return;
+    }
+}
+
+#[test]
+fn a_journal_is_full_no_longer_once_it_has_room_for_what_was_refused() {
+    const SEGMENT: u32 = 64 * 1024;
+    let storage = Faulty::new();
+    let options = Options {
+        segment_size: SEGMENT,
+        max_size: 8 * u64::from(SEGMENT),
+    };
+    let mut hand = try_open(&storage, options).unwrap();
+    let some = |first: u32| {
+        (first..first + 20)
+            .map(|number| owed_by(number, &["a", "b"]))
+            .collect()
+    };
+    let refused = (1..).step_by(20).find_map(|first| hand.append(some(first)).err());
+    assert!(matches!(refused, Some(AppendError::Full { .. })), "{refused:?}");
+    assert!(matches!(hand.journal.health(), Health::Full { .. }));
+    // Nothing goes for these, but they begin another segment.
+    let settled = hand.durable().into_iter().take(700).map(|durable| {
+        let sequence = durable.sequence;
+        (Pair { sequence, place: 0 }, Settlement::Delivered)
+    });
+    hand.journal.shared.settle(settled.collect::<Vec<_>>());
+    let before = segments(&storage);
+    while hand.journal.shared.settling.len() > 0 {
+        hand.turn();
+    }
+    let after = segments(&storage);
+    assert_eq!((before.first(), before.len() + 1), (after.first(), after.len()));
+    assert_eq!(hand.journal.health(), Health::Ready);
+    hand.append(some(1_000_000)).unwrap();
+}
+
+#[test]
+fn a_full_journal_says_whether_it_makes_room_by_itself() {
+    let storage = Faulty::new();
+    let mut hand = open(&storage);
+    for number in 1..=600 {
+        hand.take(number).unwrap();
+    }
+    for durable in hand.durable().iter().step_by(2) {
+        hand.journal.shared.settle([(
+            Pair {
+                sequence: durable.sequence,
+                place: 0,
+            },
+            Settlement::Delivered,
+        )]);
+    }
+    while hand.journal.shared.settling.len() > 0 {
+        hand.turn();
+    }
+    let live = hand.journal.stats().live_bytes;
+    let options = Options {
+        segment_size: 4096,
+        max_size: live * 10 / 6,
+    };
+    drop(hand);
+    let mut hand = try_open(&storage.after_kill(), options).unwrap();
+    let owed = hand.journal.stats().unsettled;
+    assert_eq!(owed, 300);
+    let many = |first| {
+        (first..first + 30)
+            .map(|number| Item::Push(push(number)))
+            .collect()
+    };
+    let full = |hand: &mut Hand, first: u32| {
+        let refused = (first..)
+            .step_by(30)
+            .find_map(|first| hand.append(many(first)).err());
+        assert!(matches!(refused, Some(AppendError::Full { .. })), "{refused:?}");
+    };
+    full(&mut hand, 1_000);
+    let mut turns = 0;
+    while let Health::Full { makes_room, .. } = hand.journal.health() {
+        assert!(makes_room, "after {turns} turns");
+        turns += 1;
+        assert!(turns < 1_000);
+        hand.poke();
+    }
+    assert!(turns > 1, "{turns}");
+    assert_eq!(hand.journal.health(), Health::Ready);
+    hand.append(many(2_000)).unwrap();
+    // But not once all is owed.
+    let is_all_owed = |hand: &Hand| {
+        let health = hand.journal.health();
+        matches!(
+            health,
+            Health::Full {
+                makes_room: false,
+                ..
+            }
+        )
+    };
+    let mut first = 3_000;
+    while !is_all_owed(&hand) {
+        assert!(first < 60_000, "{:?}", hand.journal.health());
+        full(&mut hand, first);
+        hand.calm_down();
+        first += 3_000;
     }
 }
 

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::*;
 
-fn owed_by(number: u32, endpoints: &[&str]) -> Item {
+pub(super) fn owed_by(number: u32, endpoints: &[&str]) -> Item {
     let owed = endpoints
         .iter()
         .map(|name| EndpointId::Named((*name).into()))

@@ -198,6 +198,64 @@ fn a_file_that_cannot_grow_is_written_from_its_beginning_again() {
     assert_eq!(pairs, [3, 4]);
 }
 
+/// The settlements that a start finds in the file.
+fn found(storage: &Faulty) -> Vec<u64> {
+    let read = settling::read(storage).unwrap().unwrap();
+    let (seed, mut rest, mut found) = (Seed::of(JournalId([7; 16])), &*read, Vec::new());
+    while let Ok((record, behind)) = record::RawRecord::split(rest)
+        && record.is_intact(seed)
+        && let Ok(Record::Settled(pair, _)) = record.decode()
+    {
+        found.push(pair.sequence.get());
+        rest = behind;
+    }
+    found
+}
+
+#[test]
+fn a_kill_while_the_file_is_written_from_its_beginning_again_loses_nothing_that_was_answered() {
+    const TOLD: u64 = 2_000;
+    for left in [1_000_u64, 600, 179, 178, 100, 1] {
+        let storage = Faulty::new();
+        let settling = {
+            let storage = Arc::<Faulty>::clone(&storage);
+            let seed = Seed::of(JournalId([7; 16]));
+            Settling::new(storage, seed, 1 << 20, (Backlog::default(), 0), true)
+        };
+        for number in 1..=TOLD {
+            let (caller, _) = oneshot::channel();
+            let (_, answered) = settling.tell(delivered(number), vec![caller]);
+            assert_eq!(answered.len(), 1);
+        }
+        storage.trouble(Call::Write, Trouble::Pages(ErrorKind::Other), 0, 1);
+        let bytes = settling.first_bytes();
+        settling.committed(settling.fitting(bytes * usize::try_from(TOLD - left).unwrap()));
+        let (found, answered) = (found(&storage), TOLD - left + 1..=TOLD);
+        let lost = answered.filter(|number| !found.contains(number)).count();
+        assert_eq!(lost, 0, "of {left}");
+        let is_written_again = found.first() == Some(&(TOLD - left + 1));
+        assert_eq!(is_written_again, left <= 178, "as many as a page holds: {left}");
+    }
+}
+
+#[test]
+fn a_steady_stream_of_settlements_finds_room_in_the_file_again_and_again() {
+    const AT_ONCE: u64 = 300;
+    let storage = Faulty::new();
+    let settling = holding(&storage, 0);
+    let mut answered = 0;
+    for round in 0..100 {
+        // These are told while those before are being committed.
+        let before = settling.fitting(usize::MAX);
+        let told = (1..=AT_ONCE).flat_map(|number| delivered(round * AT_ONCE + number));
+        let (caller, _) = oneshot::channel();
+        answered += settling.tell(told, vec![caller]).1.len();
+        answered += settling.committed(before).1.len();
+    }
+    answered += settling.committed(settling.fitting(usize::MAX)).1.len();
+    assert_eq!(answered, 100);
+}
+
 #[test]
 fn what_a_start_read_is_not_written_over_before_a_commit() {
     let storage = Faulty::new();

@@ -92,3 +92,51 @@ async fn a_lane_whose_pushes_are_given_up_in_line_holds_nobody_up() {
         assert_eq!(names(&lent(&queue).await), ["c"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_stays_of_the_line_of_an_endpoint_that_went_while_its_lane_stood_in_it() {
+    let queue = Queue::bounded(Bounds::default());
+    for number in 1..=100 {
+        let name = format!("hook{number}");
+        let (endpoints, id) = (endpoints(&[&name]), named(&name));
+        assert!(!queue.set_passage(&id, Passage::Shut, Instant::now()));
+        let apart = queue.apply(&durable(number, "a", &[&name]), &endpoints, Instant::now());
+        assert_eq!(apart, []);
+        tokio::time::advance(WINDOW).await;
+        assert!(lent(&queue).await.is_empty());
+        assert!(queue.is_in_line(&id));
+        assert!(queue.set_passage(&id, Passage::Gone, Instant::now()));
+        let effects = queue.advance(&queue.due().await, Instant::now());
+        let given_up = effects.given_up.iter().map(|given_up| given_up.sequence.get());
+        assert_eq!(given_up.collect::<Vec<_>>(), [number]);
+    }
+    assert_eq!((queue.pending(), queue.lines.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_beside_the_line_is_the_one_of_an_endpoint_in_trouble() {
+    let ci = named("ci");
+    let from = Instant::now();
+    let ignored = Passage::GivingUp {
+        probe_from: Some(from),
+    };
+    for passage in [Passage::Narrow { from }, ignored] {
+        let queue = queue(4, 1, Instant::now());
+        let _ = queue.set_passage(&ci, passage, Instant::now());
+        let aside = queue.send_aside(&ci).unwrap();
+        assert!(queue.send_aside(&ci).is_none(), "one at a time");
+        queue.keep_all(true);
+        tokio::time::advance(WINDOW).await;
+        assert_eq!(names(&lent(&queue).await), [""; 0]);
+        drop(aside);
+        queue.keep_all(false);
+        queue.go_on_giving_up(Instant::now());
+        let lent = lent(&queue).await;
+        assert_eq!(lent.len(), 1, "{passage:?}");
+        assert!(queue.may_send(&lent[0].1, Instant::now()));
+        assert!(queue.send_aside(&ci).is_none());
+        // Of a line that is open any number may be.
+        let _ = queue.set_passage(&ci, Passage::Open, Instant::now());
+        let _others = [queue.send_aside(&ci).unwrap(), queue.send_aside(&ci).unwrap()];
+    }
+}
