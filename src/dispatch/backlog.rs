@@ -152,9 +152,13 @@ impl Dispatcher {
     /// some.
     async fn make_space(&self, walk: &mut Walk, health: &mut watch::Receiver<Health>) {
         sleep(FULL_GRACE).await;
+        if !wants_space(&health.borrow_and_update()) {
+            return;
+        }
         walk.restart();
         let mut bytes = 0;
-        while bytes < self.0.options.segment_bytes && wants_space(&health.borrow_and_update()) {
+        // The first of these may have a segment cleared before the others are found: that alone would be too little.
+        while bytes < self.0.options.segment_bytes && is_full(&health.borrow_and_update()) {
             self.room_for_letters().await;
             let Some(push) = self.next(walk).await else { break };
             if self.give_up(&push, |_| true, walk) > 0 {
@@ -169,8 +173,11 @@ impl Dispatcher {
     async fn await_space(&self, health: &mut watch::Receiver<Health>) {
         let dying = &self.0.dying;
         let (mut written, mut least, mut seen_at) = (dying.written(), (u64::MAX, u64::MAX), Instant::now());
-        let is_over = |health: &Health| !matches!(health, Health::Full { .. });
-        while timeout(LOOK_EVERY, health.wait_for(is_over)).await.is_err() {
+        let mut still_wait = STILL_WAIT;
+        while timeout(LOOK_EVERY, health.wait_for(|health| !is_full(health)))
+            .await
+            .is_err()
+        {
             let waits_for_letters = dying.len() > 0;
             if waits_for_letters && dying.is_failing() {
                 return self.shed();
@@ -186,13 +193,17 @@ impl Dispatcher {
             if makes_room || falls || dying.written() != written {
                 seen_at = Instant::now();
             }
+            if makes_room {
+                // What it clears now is the last of it.
+                still_wait = LOOK_EVERY;
+            }
             written = dying.written();
             least = (least.0.min(unsettled), least.1.min(bytes));
             // Somebody who looks at letters may hold them up for a while.
             if waits_for_letters && seen_at.elapsed() >= LETTERS_WAIT {
                 return self.shed();
             }
-            if !waits_for_letters && seen_at.elapsed() >= STILL_WAIT {
+            if !waits_for_letters && seen_at.elapsed() >= still_wait {
                 return;
             }
         }
@@ -267,6 +278,10 @@ impl Dispatcher {
         self.lay_out(given_up);
         count
     }
+}
+
+fn is_full(health: &Health) -> bool {
+    matches!(health, Health::Full { .. })
 }
 
 /// Whether the journal is full, and nothing but giving up pushes is known to make room.

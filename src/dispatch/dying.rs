@@ -137,13 +137,11 @@ impl Dying {
             return HashSet::new();
         }
         let line = self.line();
-        let waiting = line.waiting.iter().chain(&line.unreadable);
-        let waiting = waiting.map(|waiting| (waiting.pair.sequence, &waiting.endpoint));
-        let writing = line
-            .writing
-            .iter()
-            .map(|(sequence, endpoint)| (*sequence, endpoint));
-        waiting
+        let in_line = line.waiting.iter().chain(&line.unreadable);
+        let in_line = in_line.map(|waiting| (waiting.pair.sequence, &waiting.endpoint));
+        let writing = line.writing.iter();
+        let writing = writing.map(|(sequence, endpoint)| (*sequence, endpoint));
+        in_line
             .chain(writing)
             .filter(|(sequence, _)| wanted.contains(sequence))
             .map(|(sequence, endpoint)| (sequence, EndpointId::clone(endpoint)))

@@ -61,13 +61,13 @@ async fn what_was_given_up_is_not_sent_by_hand_before_its_letter_is_written() {
         sequence: first,
         endpoint: ci.clone(),
     };
-    let set = dispatcher.redeliver_all(
+    let counted = dispatcher.redeliver_all(
         vec![past],
         crate::settings::Order::Force,
         letters::Run::Real,
         authority::Authority::Endpoint,
     );
-    let counted = set.await.unwrap();
+    let counted = counted.await.unwrap();
     assert_eq!((counted.under_way, counted.again), (1, 0), "{counted:?}");
     settings.execute_batch("DROP TRIGGER refused").unwrap();
     stage.wait_for_letters(1).await;

@@ -29,7 +29,7 @@ async fn with_pushes(folder: &TempDir) -> Stage {
 
 /// How many pushes were given up.
 fn given_up(stage: &Stage) -> u64 {
-    stage.letters().stats().letters + stage.letters().waiting() as u64
+    stage.letters().stats().letters + stage.letters().waiting()
 }
 
 #[tokio::test]
