@@ -8,7 +8,7 @@
 //! - **A crash of the process or of the machine**: the file stays whole (SQLite's log, synced at its checkpoints), and
 //!   what was told last may be missing: what still stood in memory, the last second as a rule and the last minute while
 //!   the file can't be written ([`aside`]), and after a power loss what the system had not written to the disk. What is
-//!   missing of pushes that are owed still is told once more by the next start ([`restore`]).
+//!   missing of pushes that are owed still, and of how others ended, is told once more by the next start ([`restore`]).
 //! - **More news than can be written, or a file that can't be**: they wait in the line to the thread, and in files
 //!   beside ([`line`], [`overflow`]), over a restart too. Both are bounded; what doesn't fit is left out, counted and
 //!   logged. Nobody ever waits for it, and it takes no processor that anybody else needs.
