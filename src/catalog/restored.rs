@@ -42,14 +42,18 @@ pub fn restore(history: &History, journal: &Journal, file: &Path, ended: &EndedL
             .map(|reader| reader.has_open(journal.id(), sequence));
         found.is_none_or(|found| found.unwrap_or(true))
     };
-    let is_wanted = |sequence| newest.is_none_or(|newest| sequence > newest) || is_open(sequence);
+    let until = Instant::now() + WAIT_MAX;
+    let is_wanted = |sequence| {
+        let is_missing = newest.is_none_or(|newest| sequence > newest);
+        Instant::now() < until && (is_missing || is_open(sequence))
+    };
     let mut ended = ended.pushes(journal, is_wanted).peekable();
     let mut telling = Telling {
         history,
         newest,
         pushes: 0,
         ends: 0,
-        until: Instant::now() + WAIT_MAX,
+        until,
     };
     // In their order, in which a repository's last tag is known by.
     let mut after = newest;
@@ -107,6 +111,11 @@ impl Telling<'_> {
         durable.push.owed = of.collect();
         self.history.restored(&durable);
         self.pushes += 1;
+        self.pause();
+    }
+
+    /// Waits until there is room for more in memory, unless that takes too long.
+    fn pause(&self) {
         while self.history.memory_bytes() > MEMORY_MAX && Instant::now() < self.until {
             sleep(LOOK_EVERY);
         }
@@ -130,6 +139,7 @@ impl Telling<'_> {
             self.history.settled(&which, how);
             self.ends += 1;
         }
+        self.pause();
     }
 }
 

@@ -172,13 +172,14 @@ impl Dispatcher {
     /// written, then their pushes settled, then segments cleared and deleted.
     async fn await_space(&self, health: &mut watch::Receiver<Health>) {
         let dying = &self.0.dying;
-        let (mut written, mut least, mut seen_at) = (dying.written(), (u64::MAX, u64::MAX), Instant::now());
-        let mut still_wait = STILL_WAIT;
+        let (mut written, mut least) = (dying.written(), (u64::MAX, u64::MAX));
+        let now = Instant::now();
+        let (mut wrote_at, mut waited_at, mut seen_at, mut still_wait) = (now, now, now, STILL_WAIT);
         while timeout(LOOK_EVERY, health.wait_for(|health| !is_full(health)))
             .await
             .is_err()
         {
-            let waits_for_letters = dying.len() > 0;
+            let (waits_for_letters, now) = (dying.len() > 0, Instant::now());
             if waits_for_letters && dying.is_failing() {
                 return self.shed();
             }
@@ -189,9 +190,16 @@ impl Dispatcher {
                 return;
             };
             let unsettled = self.0.parts.journal.stats().unsettled;
-            let falls = unsettled < least.0 || bytes < least.1;
-            if makes_room || falls || dying.written() != written {
-                seen_at = Instant::now();
+            if dying.written() != written {
+                (wrote_at, seen_at) = (now, now);
+            }
+            if waits_for_letters {
+                waited_at = now;
+            }
+            // A while after the last letter, it is by what is delivered that less is owed.
+            let is_settling = now - waited_at < STILL_WAIT && unsettled < least.0;
+            if makes_room || is_settling || bytes < least.1 {
+                seen_at = now;
             }
             if makes_room {
                 // What it clears now is the last of it.
@@ -200,10 +208,10 @@ impl Dispatcher {
             written = dying.written();
             least = (least.0.min(unsettled), least.1.min(bytes));
             // Somebody who looks at letters may hold them up for a while.
-            if waits_for_letters && seen_at.elapsed() >= LETTERS_WAIT {
+            if waits_for_letters && now - wrote_at >= LETTERS_WAIT {
                 return self.shed();
             }
-            if !waits_for_letters && seen_at.elapsed() >= still_wait {
+            if !waits_for_letters && now - seen_at >= still_wait {
                 return;
             }
         }

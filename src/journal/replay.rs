@@ -78,8 +78,9 @@ impl Replay {
 
     /// Notes how a pair ended that is owed still.
     pub(super) fn note_end(&mut self, pair: Pair, how: Settlement) {
-        let standing = self.live.find(pair.sequence).map(|push| push.standing);
-        self.notes.settled(pair, how, standing);
+        let owed = self.live.find(pair.sequence);
+        let owed = owed.filter(|push| push.unsettled.contains(pair.place));
+        self.notes.settled(pair, how, owed.map(|push| push.standing));
     }
 
     fn take_push(&mut self, push: ToldPush, addresses: Option<Addresses<'_>>) -> Result<(), RecordError> {

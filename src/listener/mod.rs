@@ -7,7 +7,7 @@
 //! | sends nothing | [`Options::idle_timeout`], and eviction |
 //! | sends its head, or shakes hands, slowly | [`Options::header_timeout`], and eviction |
 //! | sends its body slowly | [`Options::body_timeout`], and eviction after [`BODY_GRACE`] |
-//! | takes nothing of what it is answered | half a minute |
+//! | takes nothing of what it is answered | half a minute, once the buffers of the system and of TLS are full |
 //! | opens many connections | [`Options::connections_max`] |
 //!
 //! **Eviction.** At the cap, a new connection is let in by closing another: of those with no request

@@ -84,7 +84,7 @@ pub(super) struct PutQuery {
         (status = 422, body = Problem, content_type = "application/problem+json", description = "It can't be used"),
         (status = 428, body = Problem, content_type = "application/problem+json", description = "If-Match is missing"),
         (
-            status = 429, body = Problem, content_type = "application/problem+json", description = "One who is no admin of all repositories saved 120 webhooks within a minute, or had them checked",
+            status = 429, body = Problem, content_type = "application/problem+json", description = "One who is no admin of all repositories saved 120 webhooks within a minute, or had them checked, or switched endpoints",
             headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
         ),
     )
@@ -172,7 +172,7 @@ pub(in super::super) struct NewSecret {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "The repository has no webhook of its own, or not for who asks"),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "It is not the one that `If-Match` means"),
         (
-            status = 429, body = Problem, content_type = "application/problem+json", description = "One who is no admin of all repositories saved 120 webhooks within a minute",
+            status = 429, body = Problem, content_type = "application/problem+json", description = "One who is no admin of all repositories saved 120 webhooks within a minute, or switched endpoints",
             headers(("Retry-After" = u64, description = "In how many seconds it may go better")),
         ),
     )

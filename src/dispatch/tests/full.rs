@@ -80,3 +80,34 @@ async fn no_more_is_given_up_while_what_was_given_up_is_still_making_room() {
     drop(keeping);
     stage.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_delivered_meanwhile_is_not_taken_for_room_that_is_made() {
+    let folder = folder();
+    let stage = with_pushes(&folder).await;
+    let (told, health) = watch::channel(full(90, false));
+    let mut keeping = Box::pin(stage.dispatcher.clone().keep_open(health));
+    tokio::time::pause();
+    assert!(timeout(Duration::from_millis(2_500), &mut keeping).await.is_err());
+    assert_eq!(given_up(&stage), 1);
+    // The journal owes less by the second, and its segments stay.
+    for number in 4..=10 {
+        let pair = Pair {
+            sequence: replays::sequence(number),
+            place: 0,
+        };
+        let settled = stage
+            .dispatcher
+            .0
+            .parts
+            .journal
+            .settle([(pair, Settlement::Delivered)]);
+        settled.await;
+        assert!(timeout(Duration::from_secs(1), &mut keeping).await.is_err());
+    }
+    assert!(given_up(&stage) > 1);
+    tokio::time::resume();
+    sleep(Duration::ZERO).await;
+    drop((keeping, told));
+    stage.stop().await;
+}

@@ -458,3 +458,36 @@ fn settlements_told_during_a_commit_wait_from_then_on_and_what_did_not_fit_from_
     drop(settling.committed(last));
     assert_eq!(steps(), None);
 }
+
+#[test]
+fn a_start_notes_once_how_a_pair_ended_although_older_records_say_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(DIRECTORY);
+    let opened = Journal::open(&path, OPTIONS, clock()).unwrap();
+    let thread = opened.writer.start(Box::new(|_| {})).unwrap();
+    let seed = opened.journal.shared.seed;
+    let two = Push {
+        owed: [EndpointId::Named("a".into()), EndpointId::Named("b".into())].into(),
+        ..push(1)
+    };
+    futures_executor(opened.journal.append(vec![Item::Push(two)])).unwrap();
+    futures_executor(opened.journal.settle([(pair(1), Settlement::Delivered)]));
+    futures_executor(opened.journal.close());
+    thread.join().unwrap();
+    drop(opened.journal);
+    // What is committed may stand in that file still; its push is owed by somebody else.
+    let mut records = Backlog::default();
+    for _ in 0..3 {
+        records.push(seed, pair(1), Settlement::Delivered);
+    }
+    std::fs::write(path.join(settling::SETTLING), &records.bytes).unwrap();
+    let mut opened = Journal::open(&path, OPTIONS, clock()).unwrap();
+    let ended = opened.notes.take_ended();
+    let ended: Vec<_> = ended.pushes(&opened.journal, |_| true).collect();
+    assert_eq!(ended.len(), 1);
+    assert_eq!(
+        ended[0].ends,
+        [(EndpointId::Named("a".into()), Settlement::Delivered)]
+    );
+    assert_eq!(ended[0].left, [EndpointId::Named("b".into())]);
+}
