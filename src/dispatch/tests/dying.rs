@@ -1,6 +1,7 @@
 //! From given up to settled.
 
-use super::*;
+use super::{authority::Authority, *};
+use crate::settings::Order;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_settled_before_its_letter_is_durable() {
@@ -47,40 +48,25 @@ async fn what_was_given_up_is_not_sent_by_hand_before_its_letter_is_written() {
     })
     .await;
     hook.answer(200);
-    let sent = dispatcher.redeliver(
-        None,
-        first,
-        &ci,
-        crate::settings::Order::Force,
-        authority::Authority::Endpoint,
-    );
-    let refused = sent.await.unwrap_err().to_string();
+    let again = async || {
+        let (order, authority) = (Order::Force, Authority::Endpoint);
+        dispatcher.redeliver(None, first, &ci, order, authority).await
+    };
+    let refused = again().await.unwrap_err().to_string();
     assert!(refused.contains("dead letter is not written yet"), "{refused}");
     let past = again::Past {
         journal: None,
         sequence: first,
         endpoint: ci.clone(),
     };
-    let counted = dispatcher.redeliver_all(
-        vec![past],
-        crate::settings::Order::Force,
-        letters::Run::Real,
-        authority::Authority::Endpoint,
-    );
+    let counted = dispatcher.redeliver_all(vec![past], Order::Force, letters::Run::Real, Authority::Endpoint);
     let counted = counted.await.unwrap();
     assert_eq!((counted.under_way, counted.again), (1, 0), "{counted:?}");
     settings.execute_batch("DROP TRIGGER refused").unwrap();
     stage.wait_for_letters(1).await;
     stage.wait_for_nothing_owed().await;
     assert_eq!(hook.came().len(), 2, "both before it was given up");
-    let sent = dispatcher.redeliver(
-        None,
-        first,
-        &ci,
-        crate::settings::Order::Force,
-        authority::Authority::Endpoint,
-    );
-    sent.await.unwrap();
+    again().await.unwrap();
     assert_eq!(stage.letters().stats().letters, 0);
     stage.stop().await;
 }
