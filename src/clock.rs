@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 mod cautious;
 
 use cautious::Cautious;
+
+use crate::locked::Locked as _;
 
 /// How long a clock that was set forward must have stood until what seems old by it is let go of: long enough for a
 /// machine to be told the time after it was booted, or for somebody to see the slip.
@@ -122,7 +124,7 @@ impl Clock {
         let (wall, began) = (self.clone(), Instant::now());
         let cautious = Mutex::new(Cautious::new(age.min(BELIEVED_AFTER)));
         Self::from_fn(move || {
-            let mut cautious = cautious.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut cautious = cautious.locked();
             cautious.look(wall.now(), began.elapsed())
         })
     }

@@ -65,6 +65,7 @@ pub mod fuzzing;
 pub mod glob;
 pub mod json;
 pub mod lifecycle;
+mod locked;
 pub mod secret;
 mod sqlite;
 pub mod stamp;

@@ -3,13 +3,14 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::locked::Locked as _;
 use crate::stamp::{Stamp, Versions};
 
 /// The most bytes that a secret's file may have: far above any token, far below any accident.
@@ -79,7 +80,7 @@ impl Secret {
         };
         // Before it is read: what is written meanwhile is read the next time.
         let (stamps, now) = ([Stamp::of(path)], Instant::now());
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = last.locked();
         let Some((versions, value)) = &mut *last else {
             let value = read(path)?;
             if check(value.expose_secret()).is_ok() {

@@ -15,7 +15,7 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -29,7 +29,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use super::problem::Problem;
-use crate::{secret::Secret, telemetry::log::Throttle};
+use crate::{locked::Locked as _, secret::Secret, telemetry::log::Throttle};
 
 mod origin;
 mod people;
@@ -300,11 +300,11 @@ impl Access {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.sessions.locked()
     }
 
     fn failing(&self) -> MutexGuard<'_, HashMap<IpAddr, (Instant, u32)>> {
-        self.0.failing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.failing.locked()
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
+use crate::locked::Locked as _;
 
 /// The configuration in effect, told by who reads it. Cheap to clone: clones see the same.
 #[derive(Clone, Debug)]
@@ -89,6 +90,6 @@ impl Configuration {
 
     /// Whole at every moment.
     fn lock(&self) -> MutexGuard<'_, ConfigurationView> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.locked()
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -19,6 +19,8 @@ use super::{
     access::{self, Access, Who},
     problem::Problem,
 };
+
+use crate::locked::Locked as _;
 
 /// Streams at once, of all pages of all people.
 pub const STREAMS_MAX: usize = 64;
@@ -95,7 +97,7 @@ impl Streams {
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.locked()
     }
 }
 

@@ -6,11 +6,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::locked::Locked as _;
 
 /// Notes that are kept; past that the oldest goes.
 const NOTES_MAX: usize = 1_000;
@@ -35,7 +37,7 @@ impl Notes {
     /// Keeps a note for somebody of this name, to be read on the page at `path`; what the page is to be asked with.
     pub(super) fn leave(&self, by: &Arc<str>, path: &str, words: impl Into<String>) -> String {
         let number = rand::random();
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.0.locked();
         if notes.len() >= NOTES_MAX {
             notes.pop_front();
         }
@@ -54,7 +56,7 @@ impl Notes {
         let Some(number) = number.and_then(|number| u128::from_str_radix(number, 16).ok()) else {
             return String::new();
         };
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.0.locked();
         notes.retain(|note| note.at.elapsed() < KEPT);
         let is_it = |note: &Note| note.number == number && &*note.by == by && note.path == path;
         let found = notes.iter().position(is_it).and_then(|index| notes.remove(index));

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use crate::{
+    locked::Locked as _,
     push::EndpointId,
     queue::{Owed, Queue},
 };
@@ -33,7 +34,7 @@ impl OwedLately {
 
     fn by_named(&self, queue: &Queue) -> ByNamed {
         // Held while it is looked: whoever comes meanwhile gets the same.
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.0.locked();
         match &*found {
             Some((at, owed)) if at.elapsed() < FRESH => Arc::clone(owed),
             _ => {

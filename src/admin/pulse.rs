@@ -4,7 +4,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::{journal::Journal, telemetry::Metrics};
+use crate::{journal::Journal, locked::Locked as _, telemetry::Metrics};
 
 /// How often the counters are looked at.
 const EVERY: Duration = Duration::from_secs(10);
@@ -139,7 +139,7 @@ impl Pulse {
     }
 
     fn looks(&self) -> MutexGuard<'_, VecDeque<Look>> {
-        self.0.looks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.looks.locked()
     }
 }
 

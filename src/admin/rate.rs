@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use crate::{
     dispatch::{authority::Authority, letters::Run},
+    locked::Locked as _,
     push::EndpointId,
 };
 
@@ -93,7 +94,7 @@ impl Rates {
     /// # Errors
     /// It was done too often.
     pub fn allow(&self, act: Act) -> Result<(), Problem> {
-        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = self.0.locked();
         if done.len() >= ACTS_MAX && !done.contains_key(&act) {
             done.retain(|_, (since, _)| since.elapsed() < WITHIN);
         }

@@ -20,6 +20,7 @@ use crate::{
     clock::Timestamp,
     image::RepositoryName,
     journal::Durable,
+    locked::Locked as _,
     push::{Dropped, EndpointId, Sequence, Settlement},
     telemetry::log::Throttle,
 };
@@ -82,7 +83,7 @@ impl Gauges {
 
     /// Why nothing can be written, as long as that is so.
     pub(super) fn trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.trouble.locked() = trouble;
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     overflow::{self, Waiting},
 };
 use crate::journal::JournalId;
+use crate::locked::Locked as _;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +128,7 @@ impl Line {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Puts what happened into the line, or leaves it out.

@@ -17,7 +17,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -38,6 +38,7 @@ use super::{
 use crate::{
     catalog::Reader,
     journal::JournalId,
+    locked::Locked as _,
     push::{EndpointId, Sequence},
     settings::{KeptLetter, LetterState, Order},
     webhook::Outcome,
@@ -114,7 +115,7 @@ impl Default for Again {
 
 impl Again {
     fn lines(&self) -> MutexGuard<'_, HashMap<EndpointId, Line>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.locked()
     }
 
     fn has(&self, endpoint: &EndpointId, place: &Place) -> bool {

@@ -24,7 +24,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -41,6 +41,7 @@ use tracing::{debug, warn};
 use super::{health::State, states::Change};
 use crate::{
     clock::{Clock, Timestamp},
+    locked::Locked as _,
     push::EndpointId,
     secret::Secret,
     webhook::{Endpoint, Fault, Outcome, client::Client, judge::judge, request},
@@ -113,7 +114,7 @@ pub fn alerts(url: Secret, clock: Clock) -> (Alerts, Messenger) {
 impl Alerts {
     /// Tells of a change, if it is one that people want to hear of.
     pub(super) fn tell(&self, endpoint: &Endpoint, change: &Change) {
-        let mut down = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut down = self.1.locked();
         // It may have been held or disabled since it was told that it is down.
         let was_down = match change.health.state {
             State::Paused | State::Ignored => {
@@ -136,7 +137,7 @@ impl Alerts {
 
     /// An endpoint is gone: one that comes by its name has not been told of.
     pub(super) fn forget(&self, endpoint: &EndpointId) {
-        let mut down = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut down = self.1.locked();
         down.remove(endpoint);
     }
 }

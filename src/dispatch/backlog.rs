@@ -13,7 +13,7 @@
 //! For the sake of how many they are, only pushes are given up that no healthy endpoint owes: the others would be no
 //! fewer for it. So ingest may close for a healthy endpoint that falls behind, and for no other.
 
-use std::{collections::HashMap, sync::PoisonError, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     journal::{Health, Owed, Unreadable},
+    locked::Locked as _,
     push::EndpointId,
     queue::{Excess, GivenUp},
 };
@@ -250,7 +251,7 @@ impl Dispatcher {
 
     /// Says of a push that it can't be read, unless that was said.
     fn pass_over(&self, unreadable: &Unreadable) {
-        let mut told = self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.unreadable.locked();
         if told.len() < UNREADABLE_MAX && told.insert(unreadable.sequence) {
             error!(
                 error = %unreadable.error, file = %unreadable.file.display(), sequence = %unreadable.sequence,

@@ -14,7 +14,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 
 use super::{Dispatcher, Parts, letter_write::write, of_letter};
 use crate::{
+    locked::Locked as _,
     push::{EndpointId, Sequence, Settlement},
     queue::Orphans,
     telemetry::log::Throttle,
@@ -150,7 +151,7 @@ impl Dying {
 
     /// Each change of the line is whole before anything can panic.
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.locked()
     }
 
     fn take(&self, count: usize) -> Vec<Waiting> {

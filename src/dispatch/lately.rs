@@ -3,12 +3,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use crate::{
     catalog::Which,
     image::{RepositoryName, Tag},
+    locked::Locked as _,
     push::{EndpointId, Sequence},
     settings::Letter,
 };
@@ -36,7 +37,7 @@ impl Lately {
     pub(super) fn add(&self, which: &Which) {
         let Some(tag) = which.tag.clone() else { return };
         let key = (which.repository.clone(), tag, which.endpoint.clone());
-        let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lately = self.0.locked();
         let Inner {
             newest,
             in_order,
@@ -62,7 +63,7 @@ impl Lately {
     /// Whether a push of the letter's tag that is newer than `than` was.
     pub(super) fn has_newer(&self, letter: &Letter, tag: &Tag, than: Option<Sequence>) -> bool {
         let key = (letter.repository.clone(), tag.clone(), letter.endpoint.clone());
-        let lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = self.0.locked();
         let newest = lately.newest.get(&key);
         newest.is_some_and(|(newest, _)| than.is_none_or(|than| *newest > than))
     }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -33,6 +33,7 @@ use crate::{
     clock::Timestamp,
     image::{Digest, MediaType, RepositoryName, Tag},
     journal::JournalId,
+    locked::Locked as _,
     push::{EndpointId, Sequence},
     settings::{KeptLetter, Letter, LetterState, Order},
     webhook::{
@@ -57,7 +58,7 @@ pub(super) struct Hand<'a>(&'a ByHand, EndpointId);
 
 impl ByHand {
     pub(super) fn take(&self, endpoint: &EndpointId) -> Result<Hand<'_>, SendAgainError> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.locked();
         if taken.insert(endpoint.clone()) {
             Ok(Hand(self, endpoint.clone()))
         } else {
@@ -68,7 +69,7 @@ impl ByHand {
 
 impl Drop for Hand<'_> {
     fn drop(&mut self) {
-        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.0.locked();
         taken.remove(&self.1);
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use crate::{
     catalog::Which,
     clock::Clock,
     journal::JournalId,
+    locked::Locked as _,
     push::{EndpointId, Sequence},
     queue::Queue,
     settings::{AccessError, RefusalKey, SavedRefusal, Settings},
@@ -154,7 +155,7 @@ impl Refusals {
 
     /// Each change is whole before anything can panic.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.locked()
     }
 }
 

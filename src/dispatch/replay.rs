@@ -11,7 +11,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     catalog::Which,
     image::Tag,
+    locked::Locked as _,
     push::{EndpointId, Sequence},
     settings::{KeptLetter, Letter, Order, Settings},
     sizing::ImageToSize,
@@ -85,7 +86,7 @@ impl Default for Replays {
 impl Replays {
     /// Notes that an endpoint failed at its first letter; whether it is that letter it fails at.
     fn is_in_vain(&self, endpoint: &EndpointId, letter: i64, was_well: bool) -> bool {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failed.locked();
         let (of, failures) = failed.entry(endpoint.clone()).or_default();
         if *of != letter {
             (*of, *failures) = (letter, 0);
@@ -110,7 +111,7 @@ impl Replays {
 
     /// Somebody asked for letters of these.
     pub(super) fn asked(&self, endpoints: Vec<EndpointId>) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.locked();
         asked.extend(endpoints);
         drop(asked);
         self.changed.send_replace(());
@@ -118,26 +119,26 @@ impl Replays {
 
     /// Whether somebody asked for letters of this one, and none was sent since.
     fn take_asked(&self, endpoint: &EndpointId) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.locked();
         asked.remove(endpoint)
     }
 
     #[cfg(test)]
     pub(super) fn is_asked(&self, endpoint: &EndpointId) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.asked.locked();
         asked.contains(endpoint)
     }
 
     fn begin(&self, endpoint: &EndpointId) -> bool {
-        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut working = self.working.locked();
         working.insert(endpoint.clone())
     }
 
     fn end(&self, endpoint: &EndpointId) {
-        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut working = self.working.locked();
         working.remove(endpoint);
         drop(working);
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failed.locked();
         failed.remove(endpoint);
         drop(failed);
         // Something may have been marked since it looked last.

@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{lately::Key, redeliver::SendAgainError};
 use crate::catalog::Which;
+use crate::locked::Locked as _;
 
 /// So long after the longest attempt one is over, unless the disk stood still before it; and a lane doesn't wait for that
 /// one.
@@ -84,7 +85,7 @@ impl Resent {
 
     /// Every change is whole before anything can panic.
     fn counts(&self) -> MutexGuard<'_, HashMap<Key, usize>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.locked()
     }
 }
 

@@ -3,13 +3,11 @@
 //! All that waits for it tries again one after another, not all at once: each that fails takes the next moment there is,
 //! but none waits longer than [`WAIT_MAX`].
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::locked::Locked as _;
 use crate::telemetry::log::Throttle;
 
 /// How long each waits at least, and at most.
@@ -37,7 +35,7 @@ impl Shortage {
 
     /// How long one waits that has failed at `now`.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.locked();
         let at = (*next).clamp(now + WAIT_MIN, now + WAIT_MAX);
         *next = at + APART;
         at - now

@@ -9,7 +9,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use super::{
 use crate::{
     catalog::{EndpointHealth, History, Transition},
     clock::{Clock, Timestamp},
+    locked::Locked as _,
     push::EndpointId,
     queue::Queue,
     settings::{AccessError, Settings},
@@ -420,7 +421,7 @@ impl States {
 
     /// Each change of the states is whole before anything can panic.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.locked()
     }
 }
 

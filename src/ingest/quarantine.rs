@@ -25,14 +25,14 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 use chrono::{TimeZone, Utc};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use crate::{clock::Timestamp, folder};
+use crate::{clock::Timestamp, folder, locked::Locked as _};
 
 /// What a quarantine is built of.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Quarantine {
         let files = Arc::clone(&self.files);
         spawn_blocking(move || {
             let _turn = turn;
-            files.lock().unwrap_or_else(PoisonError::into_inner).keep(&entry)
+            files.locked().keep(&entry)
         })
         .await
         .map_err(io::Error::other)?

@@ -6,7 +6,7 @@ use std::{
     io,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
     time::Duration,
 };
@@ -14,6 +14,8 @@ use std::{
 use rustix::io::Errno;
 
 use super::storage::{Storage, StorageFile, not_opened};
+
+use crate::locked::Locked as _;
 
 /// What a power loss leaves whole or not at all, bytes.
 const SECTOR_BYTES: usize = 512;
@@ -202,7 +204,7 @@ impl Faulty {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.locked()
     }
 
     /// Has `trouble` happen to the next `times` calls of that kind, after `skip` of them went well.

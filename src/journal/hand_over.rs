@@ -5,7 +5,7 @@ use std::{
     io, mem,
     panic::resume_unwind,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     image::RepositoryName,
+    locked::Locked as _,
     push::{EndpointId, Sequence},
 };
 
@@ -208,7 +209,7 @@ impl Notes {
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.locked()
 }
 
 /// Reads a push where it stands.

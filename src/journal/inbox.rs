@@ -17,6 +17,7 @@ use super::{
     record,
     time::now,
 };
+use crate::locked::Locked as _;
 use crate::push::{Item, Sequence};
 
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
@@ -185,7 +186,7 @@ impl Inbox {
 
     /// Every change below is whole before anything can panic, so a poisoned lock guards sound data.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.locked()
     }
 
     fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {

@@ -64,7 +64,7 @@ use std::{
     fmt,
     future::Future,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -73,6 +73,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     clock::Clock,
+    locked::Locked as _,
     push::{Item, Notice, Pair, Push, Sequence, Settlement},
 };
 
@@ -257,7 +258,7 @@ struct Shared {
 impl Shared {
     /// Every change of the index is whole before anything can panic.
     fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.locked()
     }
 
     fn tell(&self, health: Health) {
@@ -288,10 +289,7 @@ impl Shared {
     }
 
     fn publish(&self, stats: &Stats) {
-        self.stats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(stats);
+        self.stats.locked().clone_from(stats);
     }
 }
 
@@ -425,12 +423,7 @@ impl Journal {
     /// Figures for metrics.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = self
-            .shared
-            .stats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut stats = self.shared.stats.locked().clone();
         stats.waiting = self.shared.inbox.len();
         stats
     }

@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use super::{Journal, owed::READ_BYTES, time::now};
-use crate::{clock::Timestamp, push::Sequence};
+use crate::{clock::Timestamp, locked::Locked as _, push::Sequence};
 
 /// What was found last.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Journal {
 
     fn found(&self) -> MutexGuard<'_, Found> {
         let found = &self.shared.oldest.0;
-        found.lock().unwrap_or_else(PoisonError::into_inner)
+        found.locked()
     }
 
     /// When the oldest push that is still owed was taken. Blocks on the disk if it is another one than the last

@@ -15,6 +15,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{Shared, settling::Caller};
+use crate::locked::Locked as _;
 use crate::push::{Pair, Settlement};
 
 /// How long more are let come.
@@ -54,7 +55,7 @@ impl Future for Written {
 impl Settler {
     /// Every change is whole before anything can panic, so a poisoned lock guards sound data.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.locked()
     }
 
     /// Puts settlements in line. The answer comes once they are written; at once if there are none.
@@ -85,7 +86,7 @@ impl Settler {
     /// Writes all that waits, on this thread, and tells from how many callers it was. Whose settlements found no space the
     /// journal's thread answers once they have.
     pub(super) fn write(&self, shared: &Shared) -> usize {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.locked();
         let mut waiting = self.lock();
         let settlements = std::mem::take(&mut waiting.settlements);
         let callers = std::mem::take(&mut waiting.callers);

@@ -22,7 +22,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -35,6 +35,7 @@ use super::{
     time::now,
     unsettled::Unsettled,
 };
+use crate::locked::Locked as _;
 use crate::push::{Pair, Sequence, Settlement};
 
 mod backlog;
@@ -237,7 +238,7 @@ impl Settling {
 
     /// Every change is whole before anything can panic, so a poisoned lock guards sound data.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Takes settlements, and writes them to the file. Hands back who is to be answered: they survive `kill -9` then. The

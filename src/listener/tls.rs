@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use rustls::{
@@ -16,6 +16,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 
 use super::TlsFiles;
+use crate::locked::Locked as _;
 use crate::stamp::{Stamp, Versions};
 
 /// Why a certificate or its key can't be used.
@@ -76,7 +77,7 @@ impl Acceptor {
     /// change is half done, the pair from before is served.
     fn config(&self) -> Arc<ServerConfig> {
         let (stamps, now) = (stamps(&self.files), Instant::now());
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.locked();
         if current.versions.are_due(stamps, now) {
             match read(&self.files) {
                 Ok(config) => {

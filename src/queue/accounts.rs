@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::batch::Settled;
+use crate::locked::Locked as _;
 use crate::push::EndpointId;
 
 /// How much may be owed, and lent. By default, anything.
@@ -201,6 +202,6 @@ impl Accounts {
 
     /// Each change of the sheet is whole before anything can panic.
     fn sheet(&self) -> MutexGuard<'_, Sheet> {
-        self.sheet.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sheet.locked()
     }
 }

@@ -12,7 +12,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::line::{Limits, Line, Turn};
 use crate::{
     image::RepositoryName,
+    locked::Locked as _,
     push::{EndpointId, Sequence},
 };
 
@@ -325,7 +326,7 @@ impl Lines {
 
     /// Each change of a line is whole before anything can panic.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.locked()
     }
 }
 

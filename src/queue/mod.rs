@@ -16,7 +16,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use dashmap::{
@@ -32,6 +32,7 @@ use tokio::{
 use crate::{
     image::{RepositoryName, Tag},
     journal::Durable,
+    locked::Locked as _,
     push::{EndpointId, Pair, Sequence, Settlement},
     webhook::Endpoints,
 };
@@ -227,7 +228,7 @@ impl Queue {
             self.open_lines(Instant::now());
             let opening = self.lines.next_opening();
             let next = {
-                let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut agenda = self.agenda.locked();
                 let next = agenda.first().map(|(at, _)| *at);
                 if next.is_some_and(|at| at <= Instant::now())
                     && let Some((at, name)) = agenda.pop_first()
@@ -380,7 +381,7 @@ impl Queue {
         if entry.get().is_empty() {
             let (name, queue) = entry.remove_entry();
             if let Some(at) = queue.scheduled {
-                let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut agenda = self.agenda.locked();
                 agenda.remove(&(at, name));
             }
         } else {
@@ -448,7 +449,7 @@ impl Queue {
             return;
         }
         let known = queue.scheduled.replace(at);
-        let mut agenda = self.agenda.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agenda = self.agenda.locked();
         let first = agenda.first().is_none_or(|(first, _)| at < *first);
         if let Some(known) = known {
             agenda.remove(&(known, name.clone()));

@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{RegistryError, challenge, read_capped, retry_after};
-use crate::{image::RepositoryName, secret::Secret};
+use crate::{image::RepositoryName, locked::Locked as _, secret::Secret};
 
 /// The most bytes of a token service's answer that are read.
 const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -144,7 +144,7 @@ impl Auth {
     }
 
     fn scheme(&self) -> MutexGuard<'_, Option<Scheme>> {
-        self.scheme.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheme.locked()
     }
 
     /// The `Authorization` for a request about `repository`, by what the registry asked for last. Where that leads to no

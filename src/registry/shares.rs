@@ -16,13 +16,14 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     future::Future,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::{sync::oneshot, time::sleep};
 
 use crate::image::RepositoryName;
+use crate::locked::Locked as _;
 
 /// How long a request may last before it drags: a slow registry answers sooner, even from a cold store far away, and one
 /// that does keeps most of its places for whoever asks.
@@ -137,7 +138,7 @@ impl Shares {
 
     /// Nothing panics halfway through a change.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 }
 

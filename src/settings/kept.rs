@@ -1,10 +1,7 @@
 //! How a letter is read from its row, and what becomes of one that can't be: it is nobody's who asks for others. It is
 //! passed over and told, once, and goes when it is too old or there is no room.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Mutex};
 
 use rusqlite::{Error, Row, types::Type};
 use tracing::error;
@@ -18,6 +15,7 @@ use crate::{
     clock::Timestamp,
     image::MediaType,
     journal::JournalId,
+    locked::Locked as _,
     push::{EndpointId, Sequence},
 };
 
@@ -54,7 +52,7 @@ impl Odd {
             ) => error,
             Err(error) => return Err(error),
         };
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.locked();
         if told.len() < TOLD_MAX && told.insert(id) {
             error!(letter = id, %error, "a dead letter in settings.db can't be read: it is passed over until it is too old");
         }

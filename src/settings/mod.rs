@@ -21,14 +21,14 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::{fs::Access, io::Errno};
 
-use crate::{clock::Timestamp, folder, image::RepositoryName, push::EndpointId, sqlite};
+use crate::{clock::Timestamp, folder, image::RepositoryName, locked::Locked as _, push::EndpointId, sqlite};
 
 mod counted;
 mod cursor_key;
@@ -330,7 +330,7 @@ impl Settings {
 
     /// A transaction that was not committed is rolled back when it is dropped, by a panic too.
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.0.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.connection.locked()
     }
 }
 

@@ -6,8 +6,10 @@
 use std::{
     collections::{HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
+
+use crate::locked::Locked as _;
 
 /// So many are remembered: as many as the journal remembers whatever their age. Some 3 MiB.
 const KEPT_MAX: usize = 100_000;
@@ -34,7 +36,7 @@ impl Applied {
             return true;
         }
         let key = self.hasher.hash_one(event_id);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.locked();
         if !kept.known.insert(key) {
             return false;
         }

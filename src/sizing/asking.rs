@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     image::{Digest, RepositoryName},
+    locked::Locked as _,
     registry::{Disposition, RegistryError},
 };
 
@@ -81,7 +82,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn fail(&self, error: Unavailable) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.failure.locked();
         failure.get_or_insert(error);
     }
 

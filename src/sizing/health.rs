@@ -7,13 +7,14 @@
 
 use std::{
     future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::locked::Locked as _;
 use crate::registry::RegistryError;
 
 /// What is known of the registry, from the requests that were made for sizes.
@@ -132,7 +133,7 @@ impl Health {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 }
 

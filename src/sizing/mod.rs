@@ -32,7 +32,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -46,6 +46,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     image::{Digest, MediaType, RepositoryName},
+    locked::Locked as _,
     push::{Change, Reference},
     registry::Client,
     webhook::{Layer, Sizes},
@@ -357,7 +358,7 @@ impl Inner {
 
     /// Logs once for a batch that lacks a number, and takes note of a registry that never answered it.
     fn report(&self, call: &Call) {
-        let failure = call.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failure = call.failure.locked().take();
         let Some(error) = failure else {
             return;
         };

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{ledger::Ledger, load::Progress, sums::Sums};
 use crate::image::RepositoryName;
+use crate::locked::Locked as _;
 
 /// One repository.
 #[derive(Debug, Default)]
@@ -31,17 +32,17 @@ pub(super) struct Repository {
 
 impl Repository {
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.locked()
     }
 
     /// The registry told what it has, or that it doesn't have it.
     pub(super) fn note_read(&self) {
-        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.read_at.locked() = Some(Instant::now());
     }
 
     /// Whether it did so since.
     pub(super) fn was_read_since(&self, since: Instant) -> bool {
-        let read_at = *self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let read_at = *self.read_at.locked();
         read_at.is_some_and(|read_at| read_at >= since)
     }
 
@@ -173,11 +174,11 @@ impl Repositories {
     }
 
     fn heard_since(&self) -> MutexGuard<'_, Instant> {
-        self.heard_since.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard_since.locked()
     }
 
     fn by_name(&self) -> MutexGuard<'_, HashMap<RepositoryName, Arc<Repository>>> {
-        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.locked()
     }
 }
 

@@ -22,6 +22,8 @@ use rustix::{
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::locked::Locked as _;
+
 /// Bytes of lines that may wait, those included that are being written.
 const WAITING_MAX: usize = 1 << 20;
 
@@ -128,7 +130,7 @@ impl Write for Line<'_> {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Writes a line, now or later, or leaves it out.

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, IsTerminal},
     os::fd::AsFd,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use tracing_subscriber::{
 use super::lines::Lines;
 pub use super::lines::left_out;
 use crate::clock::Clock;
+use crate::locked::Locked as _;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +152,7 @@ impl Throttle {
     /// Whether to log this time; if so, how many times it happened since the last line, this one included.
     pub fn due(&self) -> Option<u64> {
         let now = Instant::now();
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.locked();
         state.held_back += 1;
         if state.quiet_until.is_some_and(|until| now < until) {
             return None;

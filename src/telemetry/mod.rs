@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{clock::Clock, push::Settlement};
+use crate::{clock::Clock, locked::Locked as _, push::Settlement};
 
 mod gauges;
 pub mod labels;
@@ -183,7 +183,7 @@ impl Metrics {
     }
 
     fn hooks(&self) -> std::sync::MutexGuard<'_, Vec<Hook>> {
-        self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.hooks.locked()
     }
 
     /// A connection was opened.

@@ -14,7 +14,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -33,6 +33,7 @@ use super::{
     tls::{self, InvalidTls},
     way::Route,
 };
+use crate::locked::Locked as _;
 use crate::stamp::{Stamp, Versions};
 
 /// The most pools; one takes some 30 KiB, most of it the web's authorities.
@@ -158,7 +159,7 @@ impl Pools {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kept.locked()
     }
 
     fn stamps(&self, route: &Route) -> Stamps {

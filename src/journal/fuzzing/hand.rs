@@ -1,6 +1,6 @@
 //! A journal in memory whose writer is turned by hand, so that an input means one order of events.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -12,6 +12,7 @@ use crate::{
         faulty::Faulty, inbox::Gate, live::LivePush, recovery, spare::Filling, time::now,
         unsettled::Unsettled,
     },
+    locked::Locked as _,
     push::{Item, Pair, Push, Settlement},
 };
 
@@ -123,5 +124,5 @@ pub(super) fn pairs(push: &LivePush) -> impl Iterator<Item = Pair> {
 }
 
 fn lock(applied: &Mutex<Vec<Applied>>) -> MutexGuard<'_, Vec<Applied>> {
-    applied.lock().unwrap_or_else(PoisonError::into_inner)
+    applied.locked()
 }
