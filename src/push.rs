@@ -1,11 +1,11 @@
 //! What the registry told us, as the rest of shipbell knows it: pushes, and the changes that only
 //! move sizes.
 
-use std::{fmt, num::NonZeroU64, sync::Arc};
+use std::{fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 
 use crate::{
     clock::Timestamp,
-    image::{BlobType, Digest, MediaType, RepositoryName, Tag},
+    image::{BlobType, Digest, InvalidName, MediaType, RepositoryName, Tag},
 };
 
 /// A push's place in the order in which pushes were taken: 1, 2, 3, … over the journal's whole life.
@@ -60,13 +60,22 @@ pub enum EndpointId {
 }
 
 impl EndpointId {
-    /// The identity that a text names, as [`EndpointId`]'s `Display` writes it; one of a repository whose name is none is
-    /// the operator's.
+    /// The identity that a text names; one of a repository whose name is none is the operator's.
     #[must_use]
     pub fn named(text: &str) -> Self {
-        let own = text.strip_prefix("repository:");
-        own.and_then(|name| name.parse().ok())
-            .map_or_else(|| Self::Named(text.into()), Self::Repository)
+        text.parse().unwrap_or_else(|_| Self::Named(text.into()))
+    }
+}
+
+/// As its `Display` writes it.
+impl FromStr for EndpointId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text.strip_prefix("repository:") {
+            None => Ok(Self::Named(text.into())),
+            Some(name) => name.parse().map(Self::Repository),
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub mod live;
 pub mod notes;
 pub mod owed;
 mod pages;
+pub(crate) mod paths;
 pub mod problem;
 pub mod pulse;
 pub mod rate;

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::PathBuf,
     process::ExitCode,
     sync::mpsc,
@@ -15,11 +15,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     clock::Clock,
-    config::{Config, Problems, environment, no_color},
+    config::{Config, Problems, environment},
     journal::OpenError,
     settings,
 };
 
+mod colour;
 pub mod config;
 pub mod journal;
 pub mod remote;
@@ -27,6 +28,8 @@ pub mod serve;
 mod table;
 pub mod webhook;
 pub mod why;
+
+use colour::{Colour, Tone};
 
 /// What the process ends with; numbers as in `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,12 +344,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Webhook(WebhookCommand::Listen(arguments)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let mut stdout = io::stdout();
-            let is_colourful = stdout.is_terminal() && !no_color();
-            let colour = if is_colourful {
-                webhook::Colour::Ansi
-            } else {
-                webhook::Colour::Plain
-            };
+            let colour = Colour::of(&stdout);
             let listening = webhook::listen(arguments, Clock::system(), colour, &mut stdout);
             match runtime.block_on(listening)? {
                 webhook::Ended::Counted | webhook::Ended::Stopped => Ok(()),
@@ -376,11 +374,9 @@ const COMPLAIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Tells something on stderr, with `word` in colour on a terminal.
 fn complain(word: &str, message: &impl fmt::Display) {
-    let text = if io::stderr().is_terminal() && !no_color() {
-        format!("\x1b[1;31m{word}:\x1b[0m {message}\n")
-    } else {
-        format!("{word}: {message}\n")
-    };
+    let colour = Colour::of(&io::stderr());
+    let word = colour.paint(Tone::Bad, format!("{word}:"));
+    let text = format!("{word} {message}\n");
     let (done, told) = mpsc::channel();
     let teller = thread::Builder::new()
         .name("last-words".to_owned())

@@ -34,16 +34,13 @@ use crate::{
     locked::Locked as _,
     push::EndpointId,
     queue::Queue,
-    settings::{AccessError, Settings},
+    settings::{AccessError, Settings, brief},
     telemetry::Metrics,
     webhook::{Endpoints, Outcome},
 };
 
 /// Changes of one endpoint that wait to be told; past that the oldest are left out.
 const CHANGES_MAX: usize = 16;
-
-/// The longest reason that is kept, bytes.
-const REASON_BYTES_MAX: usize = 300;
 
 /// What the states of endpoints work with.
 #[derive(Clone, Debug)]
@@ -200,9 +197,7 @@ impl States {
         if health == before {
             return;
         }
-        let reason = reason
-            .get(..reason.floor_char_boundary(REASON_BYTES_MAX))
-            .unwrap_or_default();
+        let reason = brief(reason);
         if health.state == State::Healthy {
             inner.known.remove(endpoint);
         } else {

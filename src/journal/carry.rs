@@ -38,7 +38,7 @@ const STEP_BYTES_MAX: usize = 8 * 1024 * 1024;
 const STEP_RATIO: usize = 4;
 
 /// Remembered ids that one record carries at most.
-const IDS_PER_RECORD: usize = 16 * 1024;
+pub(super) const IDS_PER_RECORD: usize = 16 * 1024;
 
 /// What a commit takes that carries ids alone, beside them.
 const COMMIT_BYTES: u64 = (FRAME_HEADER_BYTES + record::RECORD_HEADER_BYTES) as u64;

@@ -179,14 +179,8 @@ impl JournalId {
     /// The identity that was displayed so.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut id = [0; 16];
-        if text.len() != 2 * id.len() {
-            return None;
-        }
-        for (place, byte) in id.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
-        }
-        Some(Self(id))
+        let id = HEXLOWER.decode(text.as_bytes()).ok()?;
+        id.try_into().ok().map(Self)
     }
 }
 

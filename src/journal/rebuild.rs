@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use super::{
     ToolError,
+    carry::IDS_PER_RECORD,
     examine::examine,
     frame::{self, FRAME_HEADER_BYTES, Seed},
     ledger::Entry,
@@ -23,9 +24,6 @@ use crate::{
 
 /// A commit is written once it has this many bytes.
 const COMMIT_BYTES: usize = 1024 * 1024;
-
-/// Remembered ids that go into one record.
-const IDS_PER_RECORD: usize = 16 * 1024;
 
 /// What the new segments are to hold.
 #[derive(Debug)]

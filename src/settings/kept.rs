@@ -113,6 +113,5 @@ pub(super) fn endpoint_of(row: &Row<'_>, column: impl rusqlite::RowIndex) -> rus
 
 /// A journal's identity as its `Display` writes it.
 fn journal(text: &str) -> rusqlite::Result<JournalId> {
-    let number = u128::from_str_radix(text, 16).map_err(odd)?;
-    Ok(JournalId(number.to_be_bytes()))
+    JournalId::parse(text).ok_or_else(|| odd(Unknown(text.to_owned())))
 }

@@ -83,7 +83,7 @@ impl Letter {
             actor: cut(&push.actor, WORDS_BYTES_MAX).to_owned(),
             taken_at: push.taken_at,
             died_at,
-            reason: cut(reason, REASON_BYTES_MAX).to_owned(),
+            reason: brief(reason).to_owned(),
             attempts,
         }
     }
@@ -107,8 +107,13 @@ fn reference_bytes(reference: &Reference) -> usize {
     reference.media_type.len() + 140
 }
 
+/// As much of a reason as is kept.
+pub(crate) fn brief(reason: &str) -> &str {
+    cut(reason, REASON_BYTES_MAX)
+}
+
 /// The beginning of a text.
-pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
+fn cut(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max))
         .unwrap_or_default()
 }

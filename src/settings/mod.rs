@@ -48,6 +48,7 @@ mod weighed;
 pub use counted::LetterCount;
 pub use cursor_key::CursorKey;
 pub use export::Exported;
+pub(crate) use letter::brief;
 pub use letter::{KeptLetter, Letter, LetterBounds, LetterFilter, LetterPage, LetterState, LetterStats};
 pub use refusals::{RefusalKey, SavedRefusal};
 pub use replays::{Mark, Order};

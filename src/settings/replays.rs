@@ -5,13 +5,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     AccessError, KeptLetter, Letter, Settings,
     kept::{FORCED, SELECT, endpoint_of, read},
-    letter::cut,
+    letter::brief,
     letters::{count, number, remove},
 };
 use crate::{clock::Timestamp, journal::JournalId, push::EndpointId};
-
-/// The longest reason that is kept, bytes.
-const REASON_BYTES_MAX: usize = 300;
 
 /// Whether a letter goes past newer pushes of its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,7 +172,7 @@ impl Settings {
 /// Puts down one more attempt for a letter, and why it was in vain.
 fn failed(connection: &Connection, id: i64, reason: &str, at: Timestamp) -> rusqlite::Result<()> {
     let sql = "UPDATE dead_letters SET reason = ?2, died_ms = ?3, attempts = attempts + 1 WHERE id = ?1";
-    let values = params![id, cut(reason, REASON_BYTES_MAX), at.unix_millis()];
+    let values = params![id, brief(reason), at.unix_millis()];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use rusqlite::{Connection, Row, named_params, types::Type};
+use rusqlite::{Connection, Row, named_params};
 
+use super::kept::odd;
 use crate::{clock::Timestamp, push::EndpointId};
 
 /// One endpoint's state.
@@ -138,13 +139,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<SavedState> {
 
 /// An endpoint as its `Display` writes it.
 pub(super) fn endpoint(text: &str) -> rusqlite::Result<EndpointId> {
-    match text.strip_prefix("repository:") {
-        None => Ok(EndpointId::Named(text.into())),
-        Some(name) => name
-            .parse()
-            .map(EndpointId::Repository)
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))),
-    }
+    text.parse().map_err(odd)
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {

@@ -3,7 +3,7 @@
 //! A handler answers with its page or with a [`Problem`]; what the latter looks like is decided at the door, by who
 //! asks ([`humane`]): people get a page, programs a problem document.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::collections::HashMap;
 
 use askama::Template;
 use axum::{
@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::{Admin, Asked, access::host_name, problem::Problem};
+use super::{Admin, Asked, access::host_name, paths::segment, problem::Problem};
 
 mod again;
 mod assets;
@@ -223,22 +223,6 @@ fn link(path: &str, parameters: &[(&str, &str)]) -> String {
 /// Where a repository's page is.
 fn href(name: &str) -> String {
     format!("/repositories/{}", segment(name))
-}
-
-/// A text as one part of a path.
-fn segment(text: &str) -> String {
-    let mut written = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'-' | b'.' | b'_' | b'~' => written.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => written.push(char::from(byte)),
-            // Writing to a String does not fail.
-            _ => {
-                let _ = write!(written, "%{byte:02X}");
-            }
-        }
-    }
-    written
 }
 
 /// The host by which a browser came here, if it is one.

@@ -25,7 +25,7 @@ use url::form_urlencoded;
 
 use super::{Exit, Failure, Output, print};
 use crate::{
-    admin::socket,
+    admin::{paths::segment, socket},
     config::{Config, Problems},
 };
 
@@ -89,8 +89,7 @@ impl Query {
 
 /// The path of something that has a name.
 fn path_of(before: &str, name: &str, behind: &str) -> String {
-    let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
-    format!("{before}{}{behind}", name.replace('+', "%20"))
+    format!("{before}{}{behind}", segment(name))
 }
 
 /// A column of a table: its head, and an item's cell.

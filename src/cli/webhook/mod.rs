@@ -22,6 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{Output, colour::Colour};
 use crate::{
     clock::{Clock, Timestamp},
     lifecycle::Tasks,
@@ -32,7 +33,6 @@ use crate::{
 mod show;
 mod wire;
 
-pub use show::{Colour, Output};
 use show::{Signature, Webhook};
 use wire::{Connection, ReadError, Request};
 

@@ -8,27 +8,14 @@ use std::{
 
 use serde::Serialize;
 
-use super::wire::Request;
+use super::{
+    super::{
+        Output,
+        colour::{Colour, Tone},
+    },
+    wire::Request,
+};
 use crate::{clock::Timestamp, webhook::masked::masked_target, webhook::sign::VerifyError};
-
-/// How received webhooks are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Whether text is coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colour {
-    /// No.
-    Plain,
-    /// Yes, as terminals understand it.
-    Ansi,
-}
 
 /// What a check of the signature found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,12 +128,17 @@ impl Webhook<'_> {
         let target = masked_target(&self.request.target);
         let title = format!("{} · {} · {} {target}", self.number, self.at, self.request.method);
         // Writing to a String can't fail.
-        let _ = writeln!(text, "{} from {}", colour.paint(Paint::Title, &title), self.peer);
+        let _ = writeln!(
+            text,
+            "{} from {}",
+            colour.paint(Tone::Loud, Safe(&title)),
+            self.peer
+        );
         for (name, value) in self.headers() {
             let _ = writeln!(
                 text,
                 "{} {}",
-                colour.paint(Paint::Name, &format!("{name}:")),
+                colour.paint(Tone::Quiet, Safe(&format!("{name}:"))),
                 Safe(value)
             );
         }
@@ -158,9 +150,9 @@ impl Webhook<'_> {
         };
         let signature = match self.signature {
             Signature::Unchecked => "signature not checked (no secret given)".into(),
-            Signature::Absent => colour.paint(Paint::Bad, "signature absent"),
-            Signature::Good => colour.paint(Paint::Good, "signature good"),
-            Signature::Bad(error) => colour.paint(Paint::Bad, &format!("signature bad: {error}")),
+            Signature::Absent => colour.paint(Tone::Bad, "signature absent"),
+            Signature::Good => colour.paint(Tone::Good, "signature good"),
+            Signature::Bad(error) => colour.paint(Tone::Bad, Safe(&format!("signature bad: {error}"))),
         };
         let seen = match (self.request.header("webhook-id"), self.seen_before) {
             (None, _) => "no webhook-id",
@@ -174,30 +166,6 @@ impl Webhook<'_> {
             self.status
         );
         text
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Paint {
-    Title,
-    Name,
-    Good,
-    Bad,
-}
-
-impl Colour {
-    fn paint(self, paint: Paint, text: &str) -> String {
-        let text = Safe(text);
-        let code = match paint {
-            Paint::Title => "1",
-            Paint::Name => "2",
-            Paint::Good => "32",
-            Paint::Bad => "31",
-        };
-        match self {
-            Self::Plain => text.to_string(),
-            Self::Ansi => format!("\x1b[{code}m{text}\x1b[0m"),
-        }
     }
 }
 

@@ -2,18 +2,18 @@
 
 use std::{
     collections::HashMap,
-    io::{self, IsTerminal},
+    io,
     path::{Path, PathBuf},
 };
 
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Exit, Failure, Output, print};
+use super::{Exit, Failure, Output, colour::Colour, print};
 use crate::{
     catalog::{self, EndpointHealth, ReadError, Reader, Sought, Stories},
     clock::Clock,
-    config::{Config, Problems, no_color},
+    config::{Config, Problems},
     journal::{self, Holder},
     settings::{self, SavedState, Settings},
 };
@@ -149,12 +149,7 @@ pub fn run(arguments: &WhyArgs, load: impl FnOnce() -> Result<Config, Problems>)
             print(&format!("{value:#}\n"))?;
         }
         Output::Text => {
-            let is_colourful = io::stdout().is_terminal() && !no_color();
-            let colour = if is_colourful {
-                text::Colour::Ansi
-            } else {
-                text::Colour::Plain
-            };
+            let colour = Colour::of(&io::stdout());
             print(&text::all(&found, note.as_deref(), colour, Clock::system().now()))?;
         }
     }

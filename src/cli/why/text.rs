@@ -5,40 +5,11 @@ use std::{
     time::Duration,
 };
 
+use super::super::colour::{Colour, Tone};
 use crate::{
     catalog::{AttemptStory, DeliveryStory, DroppedStory, EndpointHealth, PushStory, Stories},
     clock::Timestamp,
 };
-
-/// Whether what is printed is coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colour {
-    Ansi,
-    Plain,
-}
-
-#[derive(Clone, Copy)]
-enum Tone {
-    Loud,
-    Good,
-    Bad,
-    Quiet,
-}
-
-impl Colour {
-    fn paint(self, tone: Tone, text: impl fmt::Display) -> String {
-        let code = match tone {
-            Tone::Loud => "1",
-            Tone::Good => "32",
-            Tone::Bad => "31",
-            Tone::Quiet => "2",
-        };
-        match self {
-            Self::Ansi => format!("\x1b[{code}m{text}\x1b[0m"),
-            Self::Plain => text.to_string(),
-        }
-    }
-}
 
 pub(super) fn all(found: &Stories, note: Option<&str>, colour: Colour, now: Timestamp) -> String {
     let mut page = Page {
