@@ -10,8 +10,10 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::locked::Locked as _;
-use crate::stamp::{Stamp, Versions};
+use crate::{
+    locked::Locked as _,
+    stamp::{Stamp, Versions},
+};
 
 /// The most bytes that a secret's file may have: far above any token, far below any accident.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;

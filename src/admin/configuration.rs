@@ -9,8 +9,7 @@ use std::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::clock::Timestamp;
-use crate::locked::Locked as _;
+use crate::{clock::Timestamp, locked::Locked as _};
 
 /// The configuration in effect, told by who reads it. Cheap to clone: clones see the same.
 #[derive(Clone, Debug)]

@@ -1,10 +1,10 @@
 //! Builds the admin side: settings opened, the socket bound.
 
-use std::{io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use tracing::{info, warn};
 
-use super::{RunError, options};
+use super::{RunError, off_thread, options};
 use crate::{
     admin::{
         self, Admin,
@@ -145,6 +145,5 @@ pub(super) async fn open_settings(
         info!(webhooks = restored, "settings opened");
         Ok(settings)
     };
-    let opened = tokio::task::spawn_blocking(open).await;
-    opened.map_err(|error| RunError::System(io::Error::other(error)))?
+    off_thread(open).await?
 }

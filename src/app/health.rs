@@ -1,8 +1,8 @@
 //! Builds what knows how endpoints are: settings opened, states restored, alerts wired.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
-use super::{RunError, options};
+use super::{RunError, off_thread, options};
 use crate::{
     catalog::History,
     clock::Clock,
@@ -47,13 +47,10 @@ pub(super) async fn build(config: &Config, parts: Parts) -> Result<(States, Opti
             history: parts.history,
         })
     };
-    let restored = tokio::task::spawn_blocking(restore).await;
-    let states = restored.map_err(|error| RunError::System(io::Error::other(error)))??;
-    Ok((states, messenger))
+    Ok((off_thread(restore).await??, messenger))
 }
 
 /// Until when refused pushes wait, the lanes set by it.
 pub(super) async fn refusals(parts: refusals::Parts) -> Result<Refusals, RunError> {
-    let restored = tokio::task::spawn_blocking(move || Refusals::restore(parts)).await;
-    Ok(restored.map_err(|error| RunError::System(io::Error::other(error)))??)
+    Ok(off_thread(move || Refusals::restore(parts)).await??)
 }

@@ -295,10 +295,14 @@ async fn start_history(
     let history = started.map_err(RunError::System)?;
     let (telling, journal, file) = (history.clone(), journal.clone(), data_dir.join(catalog::FILE));
     // Before anything else is told.
-    let restore = move || catalog::restore(&telling, &journal, &file, &ended);
-    let restored = tokio::task::spawn_blocking(restore).await;
-    restored.map_err(|error| RunError::System(io::Error::other(error)))?;
+    off_thread(move || catalog::restore(&telling, &journal, &file, &ended)).await?;
     Ok(history)
+}
+
+/// What `work` comes to, which waits for the disk.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| RunError::System(io::Error::other(error)))
 }
 
 impl App {

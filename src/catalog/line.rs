@@ -30,8 +30,7 @@ use super::{
     history::Gauges,
     overflow::{self, Waiting},
 };
-use crate::journal::JournalId;
-use crate::locked::Locked as _;
+use crate::{journal::JournalId, locked::Locked as _};
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]

@@ -21,6 +21,7 @@ use crate::{
     webhook::{
         self, Batching, Coalesce, Format, Rate,
         guard::{Author, Guard},
+        request::is_reserved,
         way::{ClientCert, Credentials, TlsFiles, Way},
     },
 };
@@ -259,25 +260,11 @@ fn format(text: &str) -> Result<Format, String> {
 
 /// Whether HTTP or shipbell gives that header its value.
 pub(super) fn sets_itself(name: &HeaderName) -> bool {
-    const OURS: [HeaderName; 12] = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::ACCEPT,
-        header::ACCEPT_ENCODING,
-        header::USER_AGENT,
-        header::EXPECT,
-        header::TE,
-        header::TRAILER,
-        header::UPGRADE,
-    ];
-    let name_text = name.as_str();
-    OURS.contains(name)
-        || ["keep-alive", "proxy-connection", "proxy-authorization"].contains(&name_text)
-        || name_text.starts_with("webhook-")
-        || name_text.starts_with("x-shipbell-")
+    is_reserved(name)
+        || [header::ACCEPT, header::USER_AGENT].contains(name)
+        || ["webhook-", "x-shipbell-"]
+            .iter()
+            .any(|prefix| name.as_str().starts_with(prefix))
 }
 
 /// Why an endpoint can't have that header, if it can't.

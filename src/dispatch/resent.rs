@@ -16,8 +16,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{lately::Key, redeliver::SendAgainError};
-use crate::catalog::Which;
-use crate::locked::Locked as _;
+use crate::{catalog::Which, locked::Locked as _};
 
 /// So long after the longest attempt one is over, unless the disk stood still before it; and a lane doesn't wait for that
 /// one.

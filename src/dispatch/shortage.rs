@@ -7,8 +7,7 @@ use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::locked::Locked as _;
-use crate::telemetry::log::Throttle;
+use crate::{locked::Locked as _, telemetry::log::Throttle};
 
 /// How long each waits at least, and at most.
 const WAIT_MIN: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use super::{
     chain::{HeaderFault, link},
     frame::{FRAME_HEADER_BYTES, Seed},
     ledger::{Kind, Ledger},
-    record::{RawRecord, Record, RecordError},
+    record::{RawRecord, RecordError},
     scan::Commit,
     segment::{self, FIRST_COMMIT_AT},
     settling::{self, SETTLING},
@@ -127,28 +127,11 @@ pub(super) fn examine(survey: &Survey, progress: Progress<'_>) -> Result<Examine
         progress(done, all);
     }
     if let Some(seed) = survey.seed {
-        examiner.found.settling = settled(survey, seed)?;
+        let read = settling::told(&*survey.storage, seed);
+        (examiner.found.settling, _) = read.map_err(|error| survey.directory().failed(SETTLING, error))?;
     }
     examiner.found.count_live(survey);
     Ok(examiner.found)
-}
-
-/// The settlements that were told but not committed, as far as they are intact.
-fn settled(survey: &Survey, seed: Seed) -> Result<Vec<(Pair, Settlement)>, OpenError> {
-    let read = settling::read(&*survey.storage);
-    let bytes = read.map_err(|error| survey.directory().failed(SETTLING, error))?;
-    let bytes = bytes.unwrap_or_default();
-    let (mut rest, mut settled) = (bytes.as_slice(), Vec::new());
-    while let Ok((record, behind)) = RawRecord::split(rest) {
-        if !record.is_intact(seed) {
-            break;
-        }
-        if let Ok(Record::Settled(pair, how)) = record.decode() {
-            settled.push((pair, how));
-        }
-        rest = behind;
-    }
-    Ok(settled)
 }
 
 impl Examined {

@@ -17,8 +17,10 @@ use super::{
     record,
     time::now,
 };
-use crate::locked::Locked as _;
-use crate::push::{Item, Sequence};
+use crate::{
+    locked::Locked as _,
+    push::{Item, Sequence},
+};
 
 /// Bytes of encoded pushes that may wait; a single append is let in whatever its size.
 pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;

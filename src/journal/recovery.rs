@@ -26,7 +26,7 @@ use super::{
     frame::{FRAME_HEADER_BYTES, Seed},
     reading::Scanned,
     recent,
-    record::{EVENT_ID_BYTES, RawRecord, Record},
+    record::EVENT_ID_BYTES,
     replay::Replay,
     scan::{CHUNK_BYTES, Window},
     segment::{self, Active, FIRST_COMMIT_AT, SegmentHeader},
@@ -233,29 +233,17 @@ impl Recovery<'_> {
     /// Of others there can be some after a cut, or when files were put back by hand: their pushes are gone.
     fn uncommitted(&self, seed: Seed, replay: &mut Replay) -> Result<Uncommitted, OpenError> {
         let next = replay.next_sequence;
-        let read =
-            settling::read(&**self.storage).map_err(|error| self.directory().failed(SETTLING, error))?;
-        let Some(bytes) = read else {
-            return Ok(Uncommitted::default());
-        };
-        let (mut backlog, mut rest, mut stale) = (Backlog::default(), bytes.as_slice(), 0);
-        let mut highest_gone = 0;
-        while let Ok((record, behind)) = RawRecord::split(rest) {
-            if !record.is_intact(seed) {
-                break;
-            }
-            rest = behind;
-            match record.decode() {
-                Ok(Record::Settled(pair, _)) if pair.sequence >= next => {
-                    stale += 1;
-                    highest_gone = highest_gone.max(pair.sequence.get());
-                }
+        let read = settling::told(&**self.storage, seed);
+        let (settled, file_end) = read.map_err(|error| self.directory().failed(SETTLING, error))?;
+        let (mut backlog, mut stale, mut highest_gone) = (Backlog::default(), 0, 0);
+        for (pair, how) in settled {
+            if pair.sequence >= next {
+                stale += 1;
+                highest_gone = highest_gone.max(pair.sequence.get());
+            } else {
                 // Settled already, some of them: to settle it twice changes nothing.
-                Ok(Record::Settled(pair, how)) => {
-                    replay.note_end(pair, how);
-                    backlog.push(seed, pair, how);
-                }
-                _ => {}
+                replay.note_end(pair, how);
+                backlog.push(seed, pair, how);
             }
         }
         if stale > 0 {
@@ -269,7 +257,7 @@ impl Recovery<'_> {
         // These stay in the file until a segment says that their numbers are passed over; then they settle nothing.
         Ok(Uncommitted {
             backlog,
-            file_end: (bytes.len() - rest.len()) as u64,
+            file_end,
             highest_gone,
         })
     }

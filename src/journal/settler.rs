@@ -15,8 +15,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{Shared, settling::Caller};
-use crate::locked::Locked as _;
-use crate::push::{Pair, Settlement};
+use crate::{
+    locked::Locked as _,
+    push::{Pair, Settlement},
+};
 
 /// How long more are let come.
 const GATHER: Duration = Duration::from_micros(200);

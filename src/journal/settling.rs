@@ -30,13 +30,16 @@ use tokio::sync::oneshot;
 
 use super::{
     frame::Seed,
-    record, segment,
+    record::{self, RawRecord, Record},
+    segment,
     storage::{Storage, StorageFile, will_pass},
     time::now,
     unsettled::Unsettled,
 };
-use crate::locked::Locked as _;
-use crate::push::{Pair, Sequence, Settlement};
+use crate::{
+    locked::Locked as _,
+    push::{Pair, Sequence, Settlement},
+};
 
 mod backlog;
 
@@ -101,7 +104,22 @@ fn open_or_create(storage: &dyn Storage) -> io::Result<Arc<dyn StorageFile>> {
     }
 }
 
-/// The bytes of the file, as many as may be records; none if there is no file. What stands behind those nobody wrote.
+/// The settlements in the file, as far as they are intact, and where they end. What stands behind those nobody wrote.
+pub(super) fn told(storage: &dyn Storage, seed: Seed) -> io::Result<(Vec<(Pair, Settlement)>, u64)> {
+    let bytes = read(storage)?.unwrap_or_default();
+    let (mut rest, mut settled) = (bytes.as_slice(), Vec::new());
+    while let Ok((record, behind)) = RawRecord::split(rest)
+        && record.is_intact(seed)
+    {
+        if let Ok(Record::Settled(pair, how)) = record.decode() {
+            settled.push((pair, how));
+        }
+        rest = behind;
+    }
+    Ok((settled, (bytes.len() - rest.len()) as u64))
+}
+
+/// The bytes of the file, as many as may be records; none if there is no file.
 pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Vec<u8>>> {
     let file = match storage.open(SETTLING) {
         Ok(file) => file,

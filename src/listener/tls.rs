@@ -16,8 +16,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 
 use super::TlsFiles;
-use crate::locked::Locked as _;
-use crate::stamp::{Stamp, Versions};
+use crate::{
+    locked::Locked as _,
+    stamp::{Stamp, Versions},
+};
 
 /// Why a certificate or its key can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::batch::Settled;
-use crate::locked::Locked as _;
-use crate::push::EndpointId;
+use crate::{locked::Locked as _, push::EndpointId};
 
 /// How much may be owed, and lent. By default, anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,8 +22,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::sleep};
 
-use crate::image::RepositoryName;
-use crate::locked::Locked as _;
+use crate::{image::RepositoryName, locked::Locked as _};
 
 /// How long a request may last before it drags: a slow registry answers sooner, even from a cold store far away, and one
 /// that does keeps most of its places for whoever asks.

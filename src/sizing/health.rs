@@ -14,8 +14,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::locked::Locked as _;
-use crate::registry::RegistryError;
+use crate::{locked::Locked as _, registry::RegistryError};
 
 /// What is known of the registry, from the requests that were made for sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{ledger::Ledger, load::Progress, sums::Sums};
-use crate::image::RepositoryName;
-use crate::locked::Locked as _;
+use crate::{image::RepositoryName, locked::Locked as _};
 
 /// One repository.
 #[derive(Debug, Default)]

@@ -17,8 +17,7 @@ use tracing_subscriber::{
 
 use super::lines::Lines;
 pub use super::lines::left_out;
-use crate::clock::Clock;
-use crate::locked::Locked as _;
+use crate::{clock::Clock, locked::Locked as _};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -33,8 +33,10 @@ use super::{
     tls::{self, InvalidTls},
     way::Route,
 };
-use crate::locked::Locked as _;
-use crate::stamp::{Stamp, Versions};
+use crate::{
+    locked::Locked as _,
+    stamp::{Stamp, Versions},
+};
 
 /// The most pools; one takes some 30 KiB, most of it the web's authorities.
 const POOLS_MAX: usize = 512;
