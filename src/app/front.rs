@@ -13,7 +13,7 @@ use crate::{
     journal::{AppendError, Applied, Journal},
     push::{Change, Dropped, EndpointId, Item, Reference},
     queue::{Orphans, Queue},
-    sizing::Sizing,
+    sizing::{Following, Sizing},
     webhook::Endpoints,
 };
 
@@ -79,12 +79,16 @@ pub(super) fn apply(
     sizing: &Sizing,
     endpoints: &Endpoints,
     history: &History,
+    following: &Following,
 ) -> Orphans {
     let now = Instant::now();
     let mut orphans = Orphans::new();
     for applied in applied {
         match applied {
-            Applied::Change(told) => sizing.apply_once(&told.event_id, &told.change),
+            Applied::Change(told) => {
+                sizing.apply_once(&told.event_id, &told.change);
+                following.note(&told.change);
+            }
             Applied::Push(durable) => {
                 // What it says of its manifest is learnt when it is read back to be sized.
                 let push = &durable.push;

@@ -18,6 +18,7 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, timeout, timeout_at},
@@ -47,7 +48,7 @@ use crate::{
     ops::{self, Readiness},
     queue::Queue,
     registry,
-    sizing::{self, Sizing},
+    sizing::{self, Following, Sizing},
     telemetry::Metrics,
     webhook::{Endpoints, client},
 };
@@ -63,6 +64,7 @@ mod options;
 mod reload;
 mod restoring;
 mod shown;
+mod sizes;
 mod starter;
 
 pub use error::RunError;
@@ -73,6 +75,7 @@ use front::{Front, apply};
 use listeners::Listeners;
 use reload::Reloader;
 use restoring::restore;
+use sizes::Sizes;
 use starter::Starter;
 
 /// How long what was cut may take to end: it may hang on a disk that stands still.
@@ -103,6 +106,7 @@ struct App {
     ops_listener: Listener,
     admin: admin::Side,
     reloader: Reloader,
+    sizes: BoxFuture<'static, ()>,
     readiness: Readiness,
     metrics: Metrics,
 }
@@ -251,10 +255,19 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
     let admin = admin::Side::build(config, listeners.admin, parts);
     let told = metrics.clone();
     writer.on_sync(move |elapsed| told.committed(elapsed));
+    let following = Following::default();
+    let parts = Sizes {
+        sizing: sizing.clone(),
+        deadline: config.size.deadline,
+        history: history.clone(),
+        file: config.data_dir.join(catalog::FILE),
+        clock,
+    };
+    let sizes = parts.keep(following.clone(), tasks.soft().clone());
     let (written, undertaker) = (history.clone(), dispatcher.clone());
     writer
         .start(Box::new(move |applied| {
-            let orphans = apply(applied, &queue, &sizing, &endpoints, &written);
+            let orphans = apply(applied, &queue, &sizing, &endpoints, &written, &following);
             undertaker.bury(orphans, Some(0));
         }))
         .map_err(RunError::System)?;
@@ -275,6 +288,7 @@ async fn build(config: &Config, (load, hangups): (Load, Signal)) -> Result<App, 
         ops_listener: listeners.ops,
         admin,
         reloader,
+        sizes: Box::pin(sizes),
         readiness,
         metrics,
     })
@@ -319,6 +333,7 @@ impl App {
         ops_tasks.spawn_lasting("ops", ops);
         let oldest = shown::keep_oldest(self.journal.clone(), tasks.soft().clone());
         tasks.spawn_lasting("oldest push", oldest);
+        tasks.spawn_lasting("sizes", self.sizes);
         tasks.spawn_lasting("states", self.states.clone().keep(tasks.soft().clone()));
         tasks.spawn_lasting("refusals", self.refusals.clone().keep(tasks.soft().clone()));
         if let Some((messenger, client)) = self.messenger {

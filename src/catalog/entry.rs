@@ -113,6 +113,8 @@ pub(super) enum Entry<'a> {
     Restored(#[serde(borrow)] Taken<'a>),
     /// It ended before the start, as a word of the column `state` says; when, and why, is not known. It may stand there.
     Settled(#[serde(borrow)] Place<'a>, &'a str),
+    /// A repository has that many bytes, and since when that is known, without any webhook that told it.
+    Sized(&'a str, u64, i64),
 }
 
 /// A delivery.

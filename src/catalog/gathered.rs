@@ -111,6 +111,7 @@ impl<'a> Gathered<'a> {
             Entry::Known(name) => self.known(name),
             Entry::Restored(taken) => self.restored(taken),
             Entry::Settled(place, how) => self.settled(place, how),
+            Entry::Sized(name, size, at) => self.sized(name, *size, *at),
             Entry::Changed(changed) => {
                 self.rows += transitions::write(self.connection, changed)?;
                 Ok(())
@@ -212,12 +213,18 @@ impl<'a> Gathered<'a> {
         if outdated > ATTEMPTS_FIRST {
             self.outdated.push((key, outdated));
         }
-        if let Some(size) = told.repository_size
-            && let Some(repository) = self.repository(place.repository)?
-        {
-            repository.sized(number(size), told.at);
+        if let Some(size) = told.repository_size {
+            self.sized(place.repository, size, told.at)?;
         }
         self.rows += 1;
+        Ok(())
+    }
+
+    /// How large a repository was then, if it is known here.
+    fn sized(&mut self, name: &'a str, size: u64, at: i64) -> rusqlite::Result<()> {
+        if let Some(repository) = self.repository(name)? {
+            repository.sized(number(size), at);
+        }
         Ok(())
     }
 

@@ -163,6 +163,13 @@ impl History {
         }
     }
 
+    /// A repository has `size` bytes, as was found at `at` without a webhook that tells it.
+    pub fn sized(&self, repository: &RepositoryName, size: u64, at: Timestamp) {
+        if let Some(line) = self.line() {
+            line.tell(&Entry::Sized(repository.as_str(), size, at.unix_millis()));
+        }
+    }
+
     /// An attempt ended. Secrets are masked before this returns.
     pub fn attempted(&self, which: &Which, attempt: Attempt<'_>) {
         let Some(line) = self.line() else { return };

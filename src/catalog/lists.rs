@@ -117,7 +117,7 @@ pub struct ListedRepository {
     pub last_tag: String,
     /// How many pushes were taken.
     pub pushes: u64,
-    /// Bytes, as a webhook last told; `None` when none could.
+    /// Bytes, as was last found: for a webhook, or after a change that none tells of; `None` while it is not known.
     pub size: Option<u64>,
     /// When that was.
     pub sized_at: Option<Timestamp>,

@@ -6,7 +6,7 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | magic: `shbo` |
-//! | 4 | 4 | version of the format: 3 |
+//! | 4 | 4 | version of the format: 4 |
 //! | 8 | 8 | a random number, by which `catalog.db` knows how far the file was read |
 //! | 16 | 16 | identity of the journal whose pushes it tells of |
 //! | 32 | … | frames, to the end of the file |
@@ -27,9 +27,10 @@ use super::entry::Entry;
 use crate::journal::JournalId;
 
 const MAGIC: [u8; 4] = *b"shbo";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
-/// What can be read as well: version 1 has no [`Entry::Restored`], and version 2 no [`Entry::Settled`].
+/// What can be read as well: version 1 has no [`Entry::Restored`], version 2 no [`Entry::Settled`], and version 3
+/// no [`Entry::Sized`].
 const OLDEST_VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
 

@@ -292,7 +292,7 @@ impl Repository<'_> {
         read.optional()
     }
 
-    /// A webhook told its size, unless one that was sent later did before.
+    /// Its size was found, unless another one was later.
     pub(super) fn sized(&mut self, size: i64, at: i64) {
         let is_other = self.size != Some(size) || self.sized_at.is_none();
         if is_other && self.sized_at.unwrap_or(0) <= at {

@@ -55,6 +55,7 @@ use crate::{
 mod applied;
 mod asking;
 mod content;
+mod following;
 mod health;
 mod instances;
 mod ledger;
@@ -70,7 +71,8 @@ mod unreadable;
 
 use applied::Applied;
 use asking::{Call, Unavailable};
-use content::Content;
+use content::{Content, Reached};
+pub use following::Following;
 use health::PROBE_TIMEOUT;
 pub use health::Reach;
 use instances::{Instances, Speaker};
@@ -229,23 +231,29 @@ impl Sizing {
                 &image.references,
             );
         }
-        let known = inner.repositories.get(repository);
-        let snapshot = {
-            let (mut ledger, now) = (known.ledger(), Instant::now());
-            ledger.reopen_if_doubted(now);
-            ledger.snapshot(now)
-        };
-        let call = Call {
-            name: repository.clone(),
-            repository: known,
-            snapshot,
-            since: Instant::now(),
-            deadline,
-            has_asked: AtomicBool::new(false),
-            has_met_silence: AtomicBool::new(false),
-            failure: Mutex::new(None),
-        };
+        let call = inner.call(repository, deadline);
         async move { inner.size(&call, &images).await }
+    }
+
+    /// The size of a repository as it is at this call: what its tags name. `None` if it is not had by `deadline`.
+    pub fn repository_size(
+        &self,
+        repository: &RepositoryName,
+        deadline: Instant,
+    ) -> impl Future<Output = Option<u64>> + Send + 'static + use<> {
+        let inner = Arc::clone(&self.0);
+        let call = inner.call(repository, deadline);
+        async move {
+            let size = by_deadline(&call, async {
+                let (_place, tagged) = inner.tagged(&call).await?;
+                let whole = tagged.total().filter(|_| !tagged.is_partial);
+                whole.ok_or(Unavailable::Incomplete)
+            });
+            let size = size.await;
+            inner.repositories.weigh(&call.repository);
+            inner.report(&call, Whose::Lists);
+            size
+        }
     }
 }
 
@@ -259,6 +267,26 @@ impl Inner {
         }
     }
 
+    /// To size what is in a repository, as it is now.
+    fn call(&self, repository: &RepositoryName, deadline: Instant) -> Call {
+        let known = self.repositories.get(repository);
+        let snapshot = {
+            let (mut ledger, now) = (known.ledger(), Instant::now());
+            ledger.reopen_if_doubted(now);
+            ledger.snapshot(now)
+        };
+        Call {
+            name: repository.clone(),
+            repository: known,
+            snapshot,
+            since: Instant::now(),
+            deadline,
+            has_asked: AtomicBool::new(false),
+            has_met_silence: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
     async fn size(&self, call: &Call, images: &[ImageToSize]) -> Vec<Sizes> {
         if images.is_empty() {
             return Vec::new();
@@ -267,7 +295,7 @@ impl Inner {
         let of_repository = self.repository(call, images);
         let (of_images, of_repository) = join(of_images, of_repository).await;
         self.repositories.weigh(&call.repository);
-        self.report(call);
+        self.report(call, Whose::Webhooks);
         of_images
             .into_iter()
             .zip(of_repository)
@@ -319,15 +347,19 @@ impl Inner {
         }
     }
 
+    /// What the repository's tags reach, and the place of the sum over it, which is had until that is let go.
+    async fn tagged<'a>(
+        &self,
+        call: &'a Call,
+    ) -> Result<(Option<SemaphorePermit<'a>>, Reached), Unavailable> {
+        let (place, roots) = self.roots(call).await?;
+        let tagged = self.manifests.reach(call, roots, Standing::Tagged).await?;
+        Ok((place, tagged))
+    }
+
     /// The repository's size with each of the images.
     async fn repository(&self, call: &Call, images: &[ImageToSize]) -> Vec<Option<u64>> {
-        let tagged = async {
-            let (place, roots) = self.roots(call).await?;
-            let tagged = self.manifests.reach(call, roots, Standing::Tagged).await?;
-            Ok((place, tagged))
-        };
-        // The place is had until the sum is let go.
-        let Some((_place, tagged)) = by_deadline(call, tagged).await else {
+        let Some((_place, tagged)) = by_deadline(call, self.tagged(call)).await else {
             return vec![None; images.len()];
         };
         let tagged_size = tagged.total();
@@ -357,7 +389,7 @@ impl Inner {
     }
 
     /// Logs once for a batch that lacks a number, and takes note of a registry that never answered it.
-    fn report(&self, call: &Call) {
+    fn report(&self, call: &Call, whose: Whose) {
         let failure = call.failure.locked().take();
         let Some(error) = failure else {
             return;
@@ -370,13 +402,20 @@ impl Inner {
         }
         let repository = &call.name;
         let elapsed_ms = call.since.elapsed().as_millis();
-        // That it is down was told when it became known.
-        if matches!(error, Unavailable::Down) {
+        // That it is down was told when it became known, and what lists lack is found another time.
+        if matches!(error, Unavailable::Down) || whose == Whose::Lists {
             debug!(%repository, elapsed_ms, %error, "sizes are left out");
         } else {
             warn!(%repository, elapsed_ms, %error, "sizes are left out");
         }
     }
+}
+
+/// Who goes without a number that can't be had.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Webhooks,
+    Lists,
 }
 
 /// What `number` comes to, if it does before the call's deadline.

@@ -70,6 +70,8 @@ mod pages;
 #[cfg(test)]
 mod proxied;
 #[cfg(test)]
+mod quiet_sizes;
+#[cfg(test)]
 mod receivers;
 #[cfg(test)]
 mod reload;

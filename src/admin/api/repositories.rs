@@ -38,7 +38,7 @@ pub(in super::super) struct RepositoryView {
     /// Its name.
     #[schema(example = "acme/app")]
     pub(in super::super) name: String,
-    /// Bytes, as the last webhook told; null when none could.
+    /// Bytes, as was last found: for a webhook, or after a change that none tells of; null while it is not known.
     pub(in super::super) size: Option<u64>,
     /// How many tags it has; null while that is not known.
     pub(in super::super) tags: Option<u64>,

@@ -201,6 +201,7 @@ fn some() -> impl Strategy<Value = Vec<Entry<'static>>> {
         2 => (sequences(), select(&ENDPOINTS), end())
             .prop_map(|(sequence, endpoint, end)| Entry::Buried(sequence, endpoint, end)),
         1 => select(&REPOSITORIES).prop_map(Entry::Known),
+        1 => (select(&REPOSITORIES), 0_u64..3, at()).prop_map(|(name, size, at)| Entry::Sized(name, size, at)),
         1 => changed(),
     ];
     prop_oneof![

@@ -328,6 +328,7 @@ proptest! {
                 listed: 3, at: time, event_id: e, actor: f, owed: vec![a],
             }),
             Entry::Settled(place, d),
+            Entry::Sized(a, number, time),
         ];
         let frames: Vec<u8> = entries.iter().flat_map(overflow::frame).collect();
         let mut rest = &frames[..];

@@ -464,3 +464,30 @@ async fn a_sum_over_many_tags_waits_for_those_of_its_repository_alone() {
     drop(places);
     assert!(asked_for(&repository()).await);
 }
+
+#[tokio::test]
+async fn without_an_image_a_repository_is_what_its_tags_name() {
+    let bench = Bench::start().await;
+    let size = async || bench.sizing.repository_size(&repository(), soon()).await;
+    let first = Made::image(("first", 10), &[("base", 1000)]);
+    let second = Made::image(("second", 20), &[("base", 1000), ("more", 100)]);
+    bench.push("1", &first);
+    bench.push("2", &second);
+    let manifests = first.bytes() + second.bytes();
+    assert_eq!(size().await, Some(10 + 20 + 1000 + 100 + manifests));
+    bench.fake.take_asked();
+
+    bench.sizing.apply(&deleted(&second.digest));
+    assert_eq!(size().await, Some(10 + 1000 + first.bytes()));
+    bench.sizing.apply(&Change::RepositoryDeleted {
+        repository: repository(),
+    });
+    assert_eq!(size().await, Some(0));
+    assert_eq!(bench.fake.calls(), 0, "events tell it all");
+
+    // What was pushed and can't be seen is no part of any size, nor is the size without it.
+    let unseen = Made::image(("unseen", 30), &[]);
+    bench.sizing.apply(&tagged("3", &unseen.digest));
+    let at_once = Instant::now() + Duration::from_millis(300);
+    assert_eq!(bench.sizing.repository_size(&repository(), at_once).await, None);
+}

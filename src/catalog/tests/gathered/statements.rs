@@ -33,6 +33,7 @@ pub(super) fn write(connection: &Connection, origin: Origin, entry: &Entry<'_>) 
         Entry::Changed(changed) => transitions::write(connection, changed),
         Entry::Restored(taken) => sink.restored(taken),
         Entry::Settled(place, how) => sink.settled(place, how),
+        Entry::Sized(name, size, at) => sink.sized(name, *size, *at),
     }
 }
 
@@ -46,6 +47,14 @@ impl Sink<'_> {
     fn known(&self, name: &str) -> rusqlite::Result<u64> {
         let sql = "INSERT OR IGNORE INTO repositories (name, last_tag, pushes) VALUES (?1, '', 0)";
         Ok(self.connection.prepare_cached(sql)?.execute([name])? as u64)
+    }
+
+    fn sized(&self, name: &str, size: u64, at: i64) -> rusqlite::Result<u64> {
+        let sql = "UPDATE repositories SET size = ?2, sized_at = ?3 WHERE name = ?1 AND \
+                   (size IS NOT ?2 OR sized_at IS NULL) AND ifnull(sized_at, 0) <= ?3";
+        let values = params![name, number(size), at];
+        self.connection.prepare_cached(sql)?.execute(values)?;
+        Ok(0)
     }
 
     fn restored(&self, taken: &Taken<'_>) -> rusqlite::Result<u64> {
@@ -178,10 +187,7 @@ impl Sink<'_> {
             answer.map(|answer| number(answer.bytes)),
         ])?;
         if let Some(size) = attempt.repository_size {
-            let sql = "UPDATE repositories SET size = ?2, sized_at = ?3 WHERE name = ?1 AND \
-                       (size IS NOT ?2 OR sized_at IS NULL) AND ifnull(sized_at, 0) <= ?3";
-            let values = params![place.repository, number(size), attempt.at];
-            self.connection.prepare_cached(sql)?.execute(values)?;
+            self.sized(place.repository, size, attempt.at)?;
         }
         let outdated = attempts - ATTEMPTS_NEWEST;
         if outdated > ATTEMPTS_FIRST {
