@@ -23,9 +23,9 @@ use crate::{image::RepositoryName, locked::Locked as _, push::Change};
 const WAIT: Duration = Duration::from_secs(2);
 
 /// One whose size can't be had is tried again after this, and after twice as long each time; so often in all.
-const AGAIN_FIRST: Duration = Duration::from_secs(30);
+const AGAIN_FIRST: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_mins(10);
-const TRIES_MAX: u32 = 8;
+const TRIES_MAX: u32 = 10;
 
 /// So many repositories wait at most. The next change of one that finds no room notes it again.
 const NAMES_MAX: usize = 10_000;
@@ -221,7 +221,7 @@ mod tests {
             }
         }
         let seconds: Vec<u64> = pauses.iter().map(Duration::as_secs).collect();
-        assert_eq!(seconds, [2, 30, 60, 120, 240, 480, 600, 600]);
+        assert_eq!(seconds, [2, 5, 10, 20, 40, 80, 160, 320, 600, 600]);
     }
 
     #[test]
