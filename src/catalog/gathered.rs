@@ -200,7 +200,7 @@ impl<'a> Gathered<'a> {
         delivery.next_at = None;
         delivery.image_size = told.image_size.map(number);
         delivery.layers = told.image_size.map(|_| number(told.layers));
-        delivery.repository_size = told.repository_size.map(number);
+        let told_before = std::mem::replace(&mut delivery.repository_size, told.repository_size.map(number));
         delivery.newest = Some(newest);
         let attempts = delivery.attempts;
         self.attempts.push(Attempt {
@@ -213,7 +213,10 @@ impl<'a> Gathered<'a> {
         if outdated > ATTEMPTS_FIRST {
             self.outdated.push((key, outdated));
         }
-        if let Some(size) = told.repository_size {
+        // One that is tried again tells the size that was found for the first: the repository may have changed since.
+        if let Some(size) = told.repository_size
+            && told_before != Some(number(size))
+        {
             self.sized(place.repository, size, told.at)?;
         }
         self.rows += 1;

@@ -1,7 +1,9 @@
 //! Keeps the size up to date of repositories that change without a webhook: nobody owed the push, or something was deleted.
 //!
 //! Whoever applies a change notes its repository, which costs a short lock; one after another they are sized a moment later.
-//! So at most one question of theirs is at the registry, and webhooks' sizes wait for none of them.
+//! So at most one of them asks the registry, where repositories take turns: webhooks' sizes wait for no more than one turn.
+//!
+//! What is noted is in memory alone: what changed right before the process ended is found with the next change, or webhook.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,7 +22,7 @@ use super::Sizing;
 use crate::{image::RepositoryName, locked::Locked as _, push::Change};
 
 /// So long a repository waits for what else may change. A push is told before its tag can be seen, too.
-const WAIT: Duration = Duration::from_secs(2);
+pub(super) const WAIT: Duration = Duration::from_secs(2);
 
 /// One whose size can't be had is tried again after this, and after twice as long each time; so often in all.
 const AGAIN_FIRST: Duration = Duration::from_secs(5);
@@ -259,5 +261,21 @@ mod tests {
         }
         assert_eq!(taken(&mut agenda, began + WAIT).len(), NAMES_MAX);
         assert!(agenda.note(&name(NAMES_MAX), began));
+    }
+
+    #[test]
+    fn what_moves_no_tag_is_not_noted() {
+        let (following, repository) = (Following::default(), name(1));
+        let digest = crate::image::Digest::sha256(b"");
+        following.note(&Change::Held {
+            repository: repository.clone(),
+            digest: digest.clone(),
+        });
+        following.note(&Change::Doubted {
+            repository: repository.clone(),
+        });
+        assert!(following.0.agenda.locked().waiting.is_empty());
+        following.note(&Change::Deleted { repository, digest });
+        assert_eq!(following.0.agenda.locked().waiting.len(), 1);
     }
 }

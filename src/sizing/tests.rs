@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod changes;
+mod following;
 mod missing;
 mod trouble;
 

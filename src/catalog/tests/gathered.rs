@@ -285,3 +285,45 @@ fn a_batch_leaves_what_its_entries_leave_one_by_one() {
     });
     tested.unwrap();
 }
+
+#[test]
+fn a_webhook_that_is_tried_again_does_not_undo_what_was_found_since() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(&folder.path().join("history"), LOG_BYTES_MAX).unwrap();
+    let place = Place {
+        sequence: 1,
+        endpoint: "ci",
+        repository: "acme/app",
+        tag: "1",
+    };
+    let attempt = |size, at| {
+        let attempted = Attempted {
+            digest: "d1",
+            image_size: None,
+            layers: 0,
+            repository_size: Some(size),
+            at,
+            elapsed_us: 1,
+            status: Some(503),
+            fault: None,
+            reason: None,
+            sent: None,
+            answer: None,
+        };
+        Entry::Attempted(place, attempted)
+    };
+    let mut shown = |entries: &[Entry<'static>]| {
+        write_batch(&mut store, origin(1), entries, None, LOG_BYTES_MAX).unwrap();
+        let sql = "SELECT size, sized_at FROM repositories WHERE name = 'acme/app'";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let found: (i64, i64) = store.connection.query_row(sql, [], row).unwrap();
+        found
+    };
+    assert_eq!(shown(&[attempt(70, 1)]), (70, 1));
+    // Something was deleted.
+    assert_eq!(shown(&[Entry::Sized("acme/app", 50, 2)]), (50, 2));
+    assert_eq!(shown(&[attempt(70, 3)]), (50, 2), "that of the first attempt");
+    assert_eq!(shown(&[attempt(90, 4)]), (90, 4), "it was found anew");
+    let at_once = [Entry::Sized("acme/app", 60, 5), attempt(90, 6)];
+    assert_eq!(shown(&at_once), (60, 5), "nor in one batch");
+}

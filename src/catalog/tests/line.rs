@@ -22,6 +22,12 @@ pub(super) const NARROW: Bounds = Bounds {
     files: 64 << 20,
 };
 
+const END: End<'static> = End {
+    how: "delivered",
+    reason: None,
+    at: 1,
+};
+
 pub(super) fn files(stage: &Stage) -> Vec<overflow::Waiting> {
     overflow::list(stage.folder.path())
 }
@@ -118,6 +124,34 @@ fn what_waits_at_the_end_is_written_down_after_the_next_start() {
     running.close();
     assert!(files(&stage).is_empty());
     are_whole(&stage, 300);
+}
+
+#[test]
+fn what_an_older_version_left_is_written_down() {
+    // As files have them: a number that became another entry's would be read as that.
+    let numbers = [
+        (Entry::Known("a"), 6),
+        (Entry::Buried(1, "a", END), 5),
+        (Entry::Sized("a", 1, 1), 10),
+    ];
+    for (entry, number) in numbers {
+        // Behind a frame's length and its sum.
+        assert_eq!(overflow::frame(&entry)[8], number, "{entry:?}");
+    }
+    for version in 1..=4 {
+        let stage = Stage::new(ROOMY);
+        left(&stage, 10);
+        for file in files(&stage) {
+            let path = overflow::path(stage.folder.path(), file.number);
+            let mut bytes = fs::read(&path).unwrap();
+            assert_eq!(bytes[4..8], 4_u32.to_le_bytes(), "the newest is written");
+            bytes[4] = version;
+            fs::write(&path, bytes).unwrap();
+        }
+        stage.start().close();
+        assert!(files(&stage).is_empty(), "{version}");
+        are_whole(&stage, 10);
+    }
 }
 
 #[test]

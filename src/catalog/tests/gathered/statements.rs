@@ -159,6 +159,11 @@ impl Sink<'_> {
             return Ok(0);
         };
         let endpoint = place.endpoint;
+        let sql = "SELECT repository_size FROM deliveries WHERE push = ?1 AND endpoint = ?2";
+        let mut before = self.connection.prepare_cached(sql)?;
+        let told_before: Option<Option<i64>> = before
+            .query_row(params![push, endpoint], |row| row.get(0))
+            .optional()?;
         let count = || self.count(push, endpoint, attempt);
         let attempts = if let Some(attempts) = count()? {
             attempts
@@ -186,7 +191,9 @@ impl Sink<'_> {
             answer.map(|answer| answer.first),
             answer.map(|answer| number(answer.bytes)),
         ])?;
-        if let Some(size) = attempt.repository_size {
+        if let Some(size) = attempt.repository_size
+            && told_before.flatten() != Some(number(size))
+        {
             self.sized(place.repository, size, attempt.at)?;
         }
         let outdated = attempts - ATTEMPTS_NEWEST;
