@@ -189,6 +189,18 @@ impl Change {
             None => Self::Held { repository, digest },
         }
     }
+
+    /// Where it happened.
+    #[must_use]
+    pub fn repository(&self) -> &RepositoryName {
+        let (Self::Tagged { repository, .. }
+        | Self::Untagged { repository, .. }
+        | Self::Held { repository, .. }
+        | Self::Deleted { repository, .. }
+        | Self::Doubted { repository }
+        | Self::RepositoryDeleted { repository }) = self;
+        repository
+    }
 }
 
 /// A change as an event told it.

@@ -45,15 +45,8 @@ struct Shared {
 impl Following {
     /// Takes note of a change that no webhook tells of.
     pub fn note(&self, change: &Change) {
-        let (Change::Tagged { repository, .. }
-        | Change::Untagged { repository, .. }
-        | Change::Deleted { repository, .. }
-        | Change::RepositoryDeleted { repository }) = change
-        else {
-            // Neither is of a tag.
-            return;
-        };
-        if self.0.agenda.locked().note(repository, Instant::now()) {
+        let moves_tags = !matches!(change, Change::Held { .. } | Change::Doubted { .. });
+        if moves_tags && self.0.agenda.locked().note(change.repository(), Instant::now()) {
             self.0.news.notify_one();
         }
     }

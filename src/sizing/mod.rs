@@ -146,13 +146,7 @@ impl Sizing {
             }
             return;
         }
-        let (Change::Tagged { repository, .. }
-        | Change::Untagged { repository, .. }
-        | Change::Held { repository, .. }
-        | Change::Deleted { repository, .. }
-        | Change::Doubted { repository }
-        | Change::RepositoryDeleted { repository }) = change;
-        let known = self.0.repositories.get(repository);
+        let known = self.0.repositories.get(change.repository());
         known.ledger().apply(change);
         self.0.repositories.weigh(&known);
     }
