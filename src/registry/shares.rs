@@ -4,22 +4,27 @@
 //! 1. No more requests are under way than there are places. Repositories that wait for one take turns: one with thousands
 //!    of questions is no longer in the way than one with a few.
 //! 2. A request drags once it has lasted longer than [`DRAGS_AFTER`], and its repository from then on until one of its
-//!    requests is answered sooner. One that drags gets no place more while what drags, and what it has, takes all but a
-//!    reserve, which is a quarter.
-//! 3. A repository has at most a quarter of the places while it drags, or as long as nothing is known of it; and all but
-//!    the reserve once it is answered.
+//!    requests is answered sooner. What drags, and what its repositories have, gets no place more where that would leave
+//!    less than the reserve, which is a quarter.
+//! 3. A repository of which nothing is known asks one question, until that is answered or drags. It gets no place where
+//!    it and its like, and those that drag, would leave less than half the reserve.
+//! 4. A repository has at most a quarter of the places while it drags, and when it has asked for nothing for a while; all
+//!    but a quarter once it is answered.
 //!
-//! So the reserve is lost only to those of which it was not known that they drag: to several at once that are new, until
-//! their requests end. A single place has none.
+//! So whoever was answered before waits neither for those that drag nor for those that are new and may, however many; and
+//! who is new waits only while so many others that were new drag that they take all but half the reserve. To leave half of
+//! it takes two places of three; of two the reserve is one, and a single one has none.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     future::Future,
+    ops::{Index, IndexMut},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use quick_cache::unsync::Cache;
 use tokio::{sync::oneshot, time::sleep};
 
 use crate::{image::RepositoryName, locked::Locked as _};
@@ -28,8 +33,8 @@ use crate::{image::RepositoryName, locked::Locked as _};
 /// that does keeps most of its places for whoever asks.
 const DRAGS_AFTER: Duration = Duration::from_secs(3);
 
-/// The most repositories of which it is remembered, while they ask for nothing, that they drag.
-const DRAGGED_MAX: usize = 1_000;
+/// The most repositories of which it is remembered, while they ask for nothing, whether they drag.
+const REMEMBERED_MAX: usize = 10_000;
 
 /// All places. Clones share them.
 #[derive(Clone, Debug)]
@@ -39,23 +44,29 @@ pub(super) struct Shares {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Places that are taken, and those of them whose requests drag, or whose repositories did when they got them.
-    taken: usize,
-    dragging: usize,
+    /// Places that are taken, by what was known of whoever got them, and is now of their requests.
+    taken: ByStanding<usize>,
     /// Those that have places or wait for some.
     repositories: HashMap<RepositoryName, Repository>,
-    /// Some of those that dragged when they last had one.
-    dragged: HashSet<RepositoryName>,
-    /// Whose turn it is among those that don't drag, and among those that do. A turn whose number its repository doesn't
-    /// have is over.
-    turns: [VecDeque<(u64, RepositoryName)>; 2],
+    /// How those that have none were, when they last had one: never unknown.
+    remembered: Cache<RepositoryName, Standing>,
+    /// Whose turn it is among each. A turn whose number its repository doesn't have is over.
+    turns: ByStanding<VecDeque<(u64, RepositoryName)>>,
     /// The number of the newest turn.
     newest: u64,
 }
 
+/// Something of each standing.
 #[derive(Debug, Default)]
+struct ByStanding<T> {
+    answered: T,
+    unknown: T,
+    dragging: T,
+}
+
+#[derive(Debug)]
 struct Repository {
     temper: Temper,
     taken: usize,
@@ -65,11 +76,20 @@ struct Repository {
 }
 
 /// How a repository's requests went of late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Temper {
-    #[default]
     Unknown,
+    /// They were answered, before it asked for nothing for a while.
+    Familiar,
     Prompt,
+    Dragging,
+}
+
+/// What a repository's temper comes to, where it is about the reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Answered,
+    Unknown,
     Dragging,
 }
 
@@ -78,8 +98,8 @@ enum Temper {
 struct Share {
     shares: Shares,
     name: RepositoryName,
-    /// Whether it is counted among those that drag.
-    drags: bool,
+    /// Where it is counted.
+    standing: Standing,
 }
 
 impl Shares {
@@ -122,13 +142,13 @@ impl Shares {
     fn give(&self) {
         loop {
             let next = self.state().next(self.all);
-            let Some((name, drags, sender)) = next else {
+            let Some((name, standing, sender)) = next else {
                 return;
             };
             let share = Share {
                 shares: self.clone(),
                 name,
-                drags,
+                standing,
             };
             // Without the lock: who stopped waiting just now gives it back.
             drop(sender.send(share));
@@ -145,8 +165,11 @@ impl Share {
     /// Its repository's requests go like this now.
     fn turns_out(&mut self, temper: Temper) {
         let mut state = self.shares.state();
-        if temper == Temper::Dragging && !std::mem::replace(&mut self.drags, true) {
-            state.dragging += 1;
+        // One that drags does so to its end, even if it is answered then.
+        if self.standing != Standing::Dragging {
+            state.taken[self.standing] -= 1;
+            self.standing = temper.standing();
+            state.taken[self.standing] += 1;
         }
         state.turns_out(&self.name, temper, self.shares.all);
         drop(state);
@@ -158,7 +181,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.shares
             .state()
-            .give_back(&self.name, self.drags, self.shares.all);
+            .give_back(&self.name, self.standing, self.shares.all);
         self.shares.give();
     }
 }
@@ -170,12 +193,14 @@ impl State {
             .repositories
             .entry(name.clone())
             .or_insert_with(|| Repository {
-                temper: if self.dragged.remove(name) {
-                    Temper::Dragging
-                } else {
-                    Temper::Unknown
+                temper: match self.remembered.remove(name).map(|(_, standing)| standing) {
+                    None | Some(Standing::Unknown) => Temper::Unknown,
+                    Some(Standing::Answered) => Temper::Familiar,
+                    Some(Standing::Dragging) => Temper::Dragging,
                 },
-                ..Repository::default()
+                taken: 0,
+                waiting: VecDeque::new(),
+                turn: None,
             });
         // Those who stopped waiting, for as long as their repository may not have a place more.
         while repository.waiting.front().is_some_and(oneshot::Sender::is_closed) {
@@ -186,42 +211,49 @@ impl State {
         place
     }
 
-    /// Whose turn is next, if there is a place for it, which is taken then; and whether it is one of those that drag.
-    fn next(&mut self, all: usize) -> Option<(RepositoryName, bool, oneshot::Sender<Share>)> {
-        while self.taken < all {
-            let [prompt, dragging] = self
-                .turns
-                .each_ref()
-                .map(|turns| turns.front().map(|turn| turn.0));
-            let dragging = dragging.filter(|_| self.dragging < beside_reserve(all));
-            let is_dragging = match (prompt, dragging) {
-                (Some(prompt), Some(dragging)) => dragging < prompt,
-                (_, dragging) => dragging.is_some(),
-            };
-            let [of_prompt, of_dragging] = &mut self.turns;
-            let turns = if is_dragging { of_dragging } else { of_prompt };
-            let (turn, name) = turns.pop_front()?;
+    /// Whose turn is next, if there is a place for it, which is taken then; and where that is counted.
+    fn next(&mut self, all: usize) -> Option<(RepositoryName, Standing, oneshot::Sender<Share>)> {
+        loop {
+            let places = Standing::ALL.into_iter().filter(|of| self.has_place(*of, all));
+            let firsts = places.filter_map(|of| Some((self.turns[of].front()?.0, of)));
+            let (_, standing) = firsts.min_by_key(|(turn, _)| *turn)?;
+            let (turn, name) = self.turns[standing].pop_front()?;
             let known = self.repositories.get_mut(&name);
             let Some(repository) = known.filter(|repository| repository.turn == Some(turn)) else {
                 continue;
             };
             repository.turn = None;
-            let drags = repository.temper == Temper::Dragging;
             // Those who stopped waiting are passed over.
             let waiting = std::iter::from_fn(|| repository.waiting.pop_front());
             let first = { waiting }.find(|sender| !sender.is_closed());
             if first.is_some() {
                 repository.taken += 1;
-                self.taken += 1;
-                self.dragging += usize::from(drags);
+                self.taken[standing] += 1;
             }
             self.queue(&name, all);
             self.forget(&name);
             if let Some(sender) = first {
-                return Some((name, drags, sender));
+                return Some((name, standing, sender));
             }
         }
-        None
+    }
+
+    /// Whether one more of that standing may have a place.
+    fn has_place(&self, standing: Standing, all: usize) -> bool {
+        let ByStanding {
+            answered,
+            unknown,
+            dragging,
+        } = self.taken;
+        let (doubtful, taken) = (unknown + dragging, answered + unknown + dragging);
+        let has = match standing {
+            Standing::Answered => true,
+            Standing::Unknown => doubtful < beside(half_reserve(all), all),
+            Standing::Dragging => {
+                dragging < beside(reserve(all), all) && doubtful < beside(half_reserve(all), all)
+            }
+        };
+        has && taken < all
     }
 
     /// Gives it a turn, if it waits, may have one more place, and has no turn yet.
@@ -233,30 +265,21 @@ impl State {
         if may && !repository.waiting.is_empty() && repository.turn.is_none() {
             self.newest += 1;
             repository.turn = Some(self.newest);
-            let [prompt, dragging] = &mut self.turns;
-            let turns = match repository.temper {
-                Temper::Unknown | Temper::Prompt => prompt,
-                Temper::Dragging => dragging,
-            };
-            turns.push_back((self.newest, name.clone()));
+            let standing = repository.temper.standing();
+            self.turns[standing].push_back((self.newest, name.clone()));
         }
     }
 
-    /// Forgets it if it has nothing and waits for nothing, but for whether it drags.
+    /// Forgets it if it has nothing and waits for nothing, but for whether it drags, if that is known.
     fn forget(&mut self, name: &RepositoryName) {
         let is_over = |repository: &Repository| repository.taken == 0 && repository.waiting.is_empty();
         if !self.repositories.get(name).is_some_and(is_over) {
             return;
         }
         let known = self.repositories.remove(name);
-        let dragged = known.is_some_and(|known| known.temper == Temper::Dragging);
-        if dragged {
-            if self.dragged.len() >= DRAGGED_MAX
-                && let Some(any) = self.dragged.iter().next().cloned()
-            {
-                self.dragged.remove(&any);
-            }
-            self.dragged.insert(name.clone());
+        let standing = known.map(|known| known.temper.standing());
+        if let Some(standing) = standing.filter(|standing| *standing != Standing::Unknown) {
+            self.remembered.insert(name.clone(), standing);
         }
     }
 
@@ -271,9 +294,8 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, name: &RepositoryName, drags: bool, all: usize) {
-        self.taken -= 1;
-        self.dragging -= usize::from(drags);
+    fn give_back(&mut self, name: &RepositoryName, standing: Standing, all: usize) {
+        self.taken[standing] -= 1;
         if let Some(repository) = self.repositories.get_mut(name) {
             repository.taken -= 1;
         }
@@ -282,12 +304,59 @@ impl State {
     }
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            taken: ByStanding::default(),
+            repositories: HashMap::new(),
+            remembered: Cache::new(REMEMBERED_MAX),
+            turns: ByStanding::default(),
+            newest: 0,
+        }
+    }
+}
+
 impl Temper {
     /// The most places of one repository.
     fn most(self, all: usize) -> usize {
         match self {
-            Self::Unknown | Self::Dragging => quarter(all),
-            Self::Prompt => beside_reserve(all),
+            Self::Unknown => 1,
+            Self::Familiar | Self::Dragging => quarter(all),
+            Self::Prompt => beside(quarter(all), all),
+        }
+    }
+
+    fn standing(self) -> Standing {
+        match self {
+            Self::Unknown => Standing::Unknown,
+            Self::Familiar | Self::Prompt => Standing::Answered,
+            Self::Dragging => Standing::Dragging,
+        }
+    }
+}
+
+impl Standing {
+    const ALL: [Self; 3] = [Self::Answered, Self::Unknown, Self::Dragging];
+}
+
+impl<T> Index<Standing> for ByStanding<T> {
+    type Output = T;
+
+    fn index(&self, standing: Standing) -> &T {
+        match standing {
+            Standing::Answered => &self.answered,
+            Standing::Unknown => &self.unknown,
+            Standing::Dragging => &self.dragging,
+        }
+    }
+}
+
+impl<T> IndexMut<Standing> for ByStanding<T> {
+    fn index_mut(&mut self, standing: Standing) -> &mut T {
+        match standing {
+            Standing::Answered => &mut self.answered,
+            Standing::Unknown => &mut self.unknown,
+            Standing::Dragging => &mut self.dragging,
         }
     }
 }
@@ -296,9 +365,23 @@ fn quarter(all: usize) -> usize {
     (all / 4).max(1)
 }
 
-/// All places but the reserve, for which a single one has no room.
-fn beside_reserve(all: usize) -> usize {
-    all.saturating_sub(quarter(all)).max(1)
+/// What those that drag leave.
+fn reserve(all: usize) -> usize {
+    if all < 3 {
+        quarter(all)
+    } else {
+        quarter(all).max(2)
+    }
+}
+
+/// What those that drag and those that are unknown leave together.
+fn half_reserve(all: usize) -> usize {
+    reserve(all) / 2
+}
+
+/// All places but so many, and at least one.
+fn beside(kept: usize, all: usize) -> usize {
+    all.saturating_sub(kept).max(1)
 }
 
 #[cfg(test)]

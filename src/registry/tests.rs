@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use futures_util::future::join_all;
+
 use super::{
     fake::{Answer, Asked, Fake, Links, Made, digest_of, respond},
     *,
@@ -387,10 +389,16 @@ async fn never_more_requests_at_once_than_allowed() {
     let repositories: Vec<RepositoryName> = (0..10)
         .map(|n| format!("acme/app-{n}").parse().unwrap())
         .collect();
-    let many = repositories.iter().map(|name| client.manifest(name, &digest));
-    let many = futures_util::future::join_all(many);
-    let _ = tokio::time::timeout(Duration::from_millis(100), many).await;
-    assert_eq!(fake.calls(), 3);
+    let ask = async || {
+        let many = repositories.iter().map(|name| client.manifest(name, &digest));
+        let _ = tokio::time::timeout(Duration::from_millis(100), join_all(many)).await;
+        fake.take_asked().len()
+    };
+    assert_eq!(ask().await, 2, "of those of which nothing is known");
+    fake.silent(false);
+    assert!(ask().await > 3);
+    fake.silent(true);
+    assert_eq!(ask().await, 3);
 }
 
 #[tokio::test]
@@ -402,7 +410,7 @@ async fn a_repository_for_which_the_registry_hangs_holds_up_no_other() {
     fake.hang_for(&hanging);
     let digest = image().digest;
     let many = (0..50).map(|_| client.manifest(&hanging, &digest));
-    let many = futures_util::future::join_all(many);
+    let many = join_all(many);
     let others = async {
         for _ in 0..20 {
             client.manifest(&other, &digest).await.unwrap();

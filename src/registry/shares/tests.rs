@@ -1,5 +1,6 @@
 use futures_util::{FutureExt, future::join_all, poll};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::task::coop::unconstrained;
 
 use super::*;
 
@@ -11,7 +12,8 @@ fn name(text: &str) -> RepositoryName {
 
 /// As many places as the repository gets at once.
 fn take_all(shares: &Shares, text: &str) -> Vec<Share> {
-    let next = || shares.take(&name(text)).now_or_never();
+    // Else the runtime has it wait after so many that did not.
+    let next = || unconstrained(shares.take(&name(text))).now_or_never();
     std::iter::from_fn(next).collect()
 }
 
@@ -20,43 +22,109 @@ fn answered(shares: &Shares, text: &str) {
     share.turns_out(Temper::Prompt);
 }
 
+fn remembered(shares: &Shares, text: &str) -> Option<Standing> {
+    shares.state().remembered.get(&name(text)).copied()
+}
+
+/// Has it take all it gets, which drags from then on.
+fn drag(shares: &Shares, text: &str) -> Vec<Share> {
+    let mut taken = take_all(shares, text);
+    for share in &mut taken {
+        share.turns_out(Temper::Dragging);
+    }
+    taken.extend(take_all(shares, text));
+    taken
+}
+
 #[tokio::test]
-async fn one_of_which_nothing_is_known_has_a_quarter_and_all_but_the_reserve_once_it_was_answered() {
+async fn one_of_which_nothing_is_known_has_one_place_and_all_but_a_quarter_once_it_was_answered() {
     let shares = Shares::new(8, LONG);
     let mut first = take_all(&shares, "a/first");
-    assert_eq!(first.len(), 2);
+    assert_eq!(first.len(), 1);
     first[0].turns_out(Temper::Prompt);
     let more = take_all(&shares, "a/first");
-    assert_eq!(more.len(), 4);
-    assert_eq!(take_all(&shares, "a/second").len(), 2);
+    assert_eq!(more.len(), 5);
+    assert_eq!(take_all(&shares, "a/second").len(), 1);
+    // When it comes again it begins with fewer, in case it hangs by now.
+    drop((first, more));
+    assert_eq!(take_all(&shares, "a/first").len(), 2);
+    answered(&shares, "a/first");
+    let again = take_all(&shares, "a/first");
+    assert_eq!(again.len(), 2, "nothing of it was under way meanwhile");
 }
 
 #[tokio::test]
 async fn those_that_drag_leave_the_reserve_and_are_told_from_others_until_they_are_answered() {
     let shares = Shares::new(8, LONG);
-    let mut dragging = Vec::new();
-    for text in ["a/1", "a/2", "a/3"] {
-        let mut taken = take_all(&shares, text);
-        assert_eq!(taken.len(), 2, "{text}");
-        for share in &mut taken {
-            share.turns_out(Temper::Dragging);
-        }
-        dragging.extend(taken);
-    }
+    let mut dragging: Vec<Share> = ["a/1", "a/2", "a/3"]
+        .iter()
+        .flat_map(|text| drag(&shares, text))
+        .collect();
+    assert_eq!(dragging.len(), 6);
     // They drag: they have six in all, whoever of them wants more.
     dragging.pop();
     let mut third = Box::pin(take_all_later(&shares, "a/3", 2));
     assert!(poll!(&mut third).is_pending());
-    let prompt = take_all(&shares, "a/new");
-    assert_eq!(prompt.len(), 2, "there is a reserve");
-    drop(prompt);
+    let new = take_all(&shares, "a/new");
+    assert_eq!(new.len(), 1, "there is a reserve");
+    drop(new);
     answered(&shares, "a/new");
     drop(dragging);
     assert_eq!(third.await.len(), 2);
     // What drags is remembered while it asks for nothing, and over with the next answer.
     assert_eq!(take_all(&shares, "a/1").len(), 2);
+    assert_eq!(remembered(&shares, "a/1"), Some(Standing::Dragging));
     answered(&shares, "a/1");
-    assert_eq!(shares.state().dragged.len(), 2);
+    assert_eq!(remembered(&shares, "a/1"), Some(Standing::Answered));
+}
+
+#[tokio::test]
+async fn those_that_are_new_and_hang_leave_room_for_whoever_was_answered_before() {
+    for (all, new, with_dragging) in [
+        (8, 7, 7),
+        (16, 14, 14),
+        (4, 3, 3),
+        (3, 2, 2),
+        (2, 2, 2),
+        (1, 1, 1),
+    ] {
+        let shares = Shares::new(all, LONG);
+        answered(&shares, "a/known");
+        let hang = |from: usize| -> Vec<Share> {
+            let names = (from..from + 40).map(|n| format!("a/new{n}"));
+            names.flat_map(|text| take_all(&shares, &text)).collect()
+        };
+        let mut hanging = hang(0);
+        assert_eq!(hanging.len(), new, "{all}");
+        let known = take_all(&shares, "a/known");
+        assert_eq!(known.len(), (all - new).min(quarter(all)), "{all}");
+        drop(known);
+        for share in &mut hanging {
+            share.turns_out(Temper::Dragging);
+        }
+        hanging.extend(hang(100));
+        assert_eq!(hanging.len(), with_dragging, "{all}");
+        let known = take_all(&shares, "a/known");
+        assert_eq!(known.len(), (all - with_dragging).min(quarter(all)), "{all}");
+    }
+}
+
+#[tokio::test]
+async fn those_that_drag_leave_room_for_whoever_is_new() {
+    for (all, of_dragging, of_new) in [(16, 12, 2), (8, 6, 1), (5, 3, 1), (4, 2, 1), (3, 1, 1), (2, 1, 1)] {
+        let shares = Shares::new(all, LONG);
+        for n in 0..40 {
+            drag(&shares, &format!("a/r{n}"));
+        }
+        let again: Vec<Share> = (0..40)
+            .flat_map(|n| take_all(&shares, &format!("a/r{n}")))
+            .collect();
+        assert_eq!(again.len(), of_dragging, "{all}");
+        let new: Vec<Share> = (0..40)
+            .flat_map(|n| take_all(&shares, &format!("a/new{n}")))
+            .collect();
+        assert_eq!(new.len(), of_new, "{all}");
+    }
 }
 
 async fn take_all_later(shares: &Shares, text: &str, count: usize) -> Vec<Share> {
@@ -69,11 +137,12 @@ async fn a_request_that_lasts_drags_and_one_that_ends_soon_does_not() {
     let temper = |shares: &Shares, text| shares.state().repositories[&name(text)].temper;
     let shares = Shares::new(8, LONG);
     let app = name("a/app");
+    answered(&shares, "a/app");
     let mut hanging = Box::pin(shares.have(&app, std::future::pending::<()>()));
     assert!(poll!(&mut hanging).is_pending());
     let kept = take_all(&shares, "a/app");
     shares.have(&app, async {}).now_or_never();
-    assert_eq!(temper(&shares, "a/app"), Temper::Unknown, "it waits for a place");
+    assert_eq!(temper(&shares, "a/app"), Temper::Familiar, "it waits for a place");
     drop(kept);
     shares.have(&app, async {}).await;
     assert_eq!(temper(&shares, "a/app"), Temper::Prompt);
@@ -84,7 +153,7 @@ async fn a_request_that_lasts_drags_and_one_that_ends_soon_does_not() {
     }
     assert_eq!(temper(&shares, "a/app"), Temper::Dragging);
     drop(hanging);
-    assert!(shares.state().dragged.contains(&name("a/app")));
+    assert_eq!(remembered(&shares, "a/app"), Some(Standing::Dragging));
 }
 
 #[tokio::test]
@@ -93,7 +162,7 @@ async fn what_is_cut_off_before_it_could_drag_drags_sooner() {
     let shares = Shares::new(8, Duration::from_millis(100));
     let request = tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>());
     assert!(shares.have(&name("a/app"), request).await.is_err());
-    assert!(shares.state().dragged.contains(&name("a/app")));
+    assert_eq!(remembered(&shares, "a/app"), Some(Standing::Dragging));
 }
 
 #[tokio::test]
@@ -140,8 +209,8 @@ async fn who_stopped_waiting_takes_no_place_and_nothing_stays() {
     drop(first);
     assert_eq!(last.now_or_never().map(|taken| taken.len()), Some(1));
     let state = shares.state();
-    assert_eq!((state.taken, state.dragging), (0, 0));
-    assert!(state.repositories.is_empty() && state.turns.iter().all(VecDeque::is_empty));
+    assert!(Standing::ALL.iter().all(|of| state.taken[*of] == 0));
+    assert!(state.repositories.is_empty() && Standing::ALL.iter().all(|of| state.turns[*of].is_empty()));
 }
 
 #[tokio::test]
@@ -206,17 +275,21 @@ async fn whatever_happens_the_rules_hold_and_nobody_waits_for_ever() {
 fn holds(shares: &Shares, held: &[Share]) {
     let state = shares.state();
     let (all, taken) = (shares.all, held.len());
-    assert_eq!(state.taken, taken);
+    assert_eq!(
+        Standing::ALL.map(|of| state.taken[of]).iter().sum::<usize>(),
+        taken
+    );
     assert!(taken <= all);
     let sum = |of: fn(&Repository) -> usize| state.repositories.values().map(of).sum::<usize>();
     assert_eq!(sum(|repository| repository.taken), taken);
-    assert_eq!(held.iter().filter(|share| share.drags).count(), state.dragging);
+    for of in Standing::ALL {
+        let held = held.iter().filter(|share| share.standing == of).count();
+        assert_eq!(held, state.taken[of], "{of:?}");
+    }
     for (name, repository) in &state.repositories {
         let is_open = repository.waiting.iter().any(|sender| !sender.is_closed());
-        let is_dragging = repository.temper == Temper::Dragging;
-        let may = repository.taken < repository.temper.most(all)
-            && taken < all
-            && !(is_dragging && state.dragging >= beside_reserve(all));
+        let standing = repository.temper.standing();
+        let may = repository.taken < repository.temper.most(all) && state.has_place(standing, all);
         assert!(!(is_open && may), "{name} waits: {state:?}");
     }
 }
@@ -226,39 +299,35 @@ async fn a_request_that_drags_counts_even_if_another_of_its_repository_is_answer
     let shares = Shares::new(8, LONG);
     let mut hanging = Vec::new();
     for text in ["a/1", "a/2", "a/3"] {
-        let mut taken = take_all(&shares, text);
-        taken[0].turns_out(Temper::Dragging);
-        taken[1].turns_out(Temper::Dragging);
+        let mut taken = drag(&shares, text);
+        assert_eq!(taken.len(), 2, "{text}");
         // The last to end tells of the repository.
-        drop(taken.pop());
+        taken.pop();
         answered(&shares, text);
         hanging.extend(taken);
     }
-    assert_eq!(shares.state().dragging, 3);
-    let mut fourth = take_all(&shares, "a/4");
-    fourth[0].turns_out(Temper::Dragging);
-    fourth[1].turns_out(Temper::Dragging);
-    drop(fourth.pop());
-    drop(fourth.pop());
+    let dragging = || shares.state().taken[Standing::Dragging];
+    assert_eq!(dragging(), 3);
+    drop(drag(&shares, "a/4"));
     assert_eq!(
         take_all(&shares, "a/4").len(),
         2,
         "three drag, and it may have two"
     );
-    assert_eq!(shares.state().dragging, 3);
+    assert_eq!(dragging(), 3);
 }
 
 #[tokio::test]
-async fn of_those_that_drag_and_ask_for_nothing_so_many_are_remembered_the_newest_among_them() {
+async fn of_those_that_ask_for_nothing_so_many_are_remembered_the_newest_among_them() {
     let shares = Shares::new(4, LONG);
-    for n in 0..=DRAGGED_MAX {
+    for n in 0..REMEMBERED_MAX + 100 {
         let text = format!("a/r{n}");
+        let temper = [Temper::Prompt, Temper::Dragging][n % 2];
         let mut share = shares.take(&name(&text)).await;
-        share.turns_out(Temper::Dragging);
+        share.turns_out(temper);
         drop(share);
-        let state = shares.state();
-        assert!(state.dragged.contains(&name(&text)));
-        assert!(state.dragged.len() <= DRAGGED_MAX);
+        assert_eq!(remembered(&shares, &text), Some(temper.standing()));
+        assert!(shares.state().remembered.len() <= REMEMBERED_MAX);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Registries that fail, refuse, are slow, or are down.
 
+use futures_util::{future::join_all, poll};
+
 use super::*;
 use crate::sizing::unreadable::LEFT_ALONE_FIRST;
 
@@ -187,6 +189,39 @@ async fn a_repository_for_which_the_registry_hangs_costs_no_other_its_sizes() {
     assert_eq!(hung[0].image_size, None);
     let sizes = sizing.size(&repository(), vec![pushed(&image)], soon()).await;
     assert_eq!(sizes[0].image_size, Some(30));
+}
+
+#[tokio::test]
+async fn however_many_new_repositories_the_registry_hangs_for_one_that_it_answered_is_sized_meanwhile() {
+    let fake = Fake::start().await;
+    let sizing = Sizing::new(registry::Client::new(fake.options()).unwrap(), Options::default());
+    let sizing = &sizing;
+    let image = Made::image(("config", 10), &[("layer", 20)]);
+    fake.put(&repository(), &image);
+    fake.tag(&repository(), "v1", &image.digest);
+    let known = sizing.size(&repository(), vec![pushed(&image)], soon()).await;
+    assert_eq!(known[0].image_size, Some(30));
+
+    let others: Vec<RepositoryName> = (0..20).map(|n| format!("hung/r{n}").parse().unwrap()).collect();
+    fake.hang_at("/v2/hung/");
+    fake.take_asked();
+    let mut hanging = Box::pin(join_all(others.iter().map(|name| {
+        let unheard = Made::image((name.as_str(), 1), &[]);
+        async move { sizing.size(name, vec![pushed(&unheard)], soon()).await }
+    })));
+    let places = fake.options().concurrency - fake.options().concurrency / 8;
+    while fake.calls() < places {
+        assert!(poll!(&mut hanging).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let next = Made::image(("config", 10), &[("layer", 20), ("more", 5)]);
+    fake.put(&repository(), &next);
+    let sizes = tokio::select! {
+        hung = &mut hanging => panic!("they hang: {hung:?}"),
+        sizes = sizing.size(&repository(), vec![pushed(&next)], soon()) => sizes,
+    };
+    assert_eq!(sizes[0].image_size, Some(35));
+    assert_eq!(fake.calls(), places + 1);
 }
 
 #[tokio::test]
