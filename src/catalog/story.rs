@@ -133,10 +133,19 @@ pub struct DeliveryStory {
     pub reason: Option<String>,
     /// How its endpoint is, if that holds it up. Not of the history: whoever tells the story knows, or doesn't.
     pub endpoint_health: Option<EndpointHealth>,
-    /// How many attempts there were.
+    /// How many attempts there were, as far as is written down.
     pub attempts_made: u64,
     /// Those that are kept, in order.
     pub attempts: Vec<AttemptStory>,
+}
+
+impl DeliveryStory {
+    /// Whether there may have been more attempts than are written down: the process that made the last ones was killed
+    /// before they were, so that the journal alone tells of the end.
+    #[must_use]
+    pub fn may_have_had_more(&self) -> bool {
+        self.state != "pending" && self.ended_at.is_none()
+    }
 }
 
 /// How an endpoint is that is not healthy.

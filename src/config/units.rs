@@ -14,7 +14,7 @@ use crate::webhook::{
     guard::{Author, Guard},
     proxy::Proxy,
     sign::{InvalidSigningKey, SigningKey},
-    target::Target,
+    target::{Target, has_two_slashes},
     way,
 };
 
@@ -149,8 +149,10 @@ fn http_url(text: &str, example: &str) -> Result<Url, String> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err("a URL here begins with http:// or https://".to_owned());
     }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err("the URL names no host".to_owned());
+    if url.host_str().is_none_or(str::is_empty) || !has_two_slashes(text) {
+        return Err(format!(
+            "two slashes and a host are to follow the scheme; write a URL such as \"{example}\""
+        ));
     }
     if url.fragment().is_some() {
         return Err("a URL's fragment, from the # on, is never sent; leave it out".to_owned());
@@ -233,6 +235,9 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     let port_is_sound =
         port.is_none_or(|port| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0));
     match Host::parse(name) {
+        _ if name.contains('*') => Err(format!(
+            "a host is taken as it is, there are no patterns here; {RIGHT}"
+        )),
         Ok(host) if port_is_sound && host.to_string() == name.to_ascii_lowercase() => Ok(text.to_owned()),
         _ => Err(RIGHT.to_owned()),
     }

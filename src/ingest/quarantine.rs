@@ -169,11 +169,17 @@ impl Files {
         let name = format!("{:010}-{}-{}", self.next, compact(entry.taken_at), entry.reason);
         self.next += 1;
         let path = self.options.folder.join(&name);
-        let written = write(&path, head.as_bytes(), body);
-        // A part of it is of use to nobody, and what was kept does not go for its sake. One that can't be removed counts.
-        if written.is_ok()
-            || fs::remove_file(&path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+        let mut written = write(&path, head.as_bytes(), body);
+        // Somebody removed the folder, with what was in it or to have it elsewhere.
+        if written
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         {
+            folder::make(&self.options.folder)?;
+            written = write(&path, head.as_bytes(), body);
+        }
+        // A part of it is of use to nobody, and what was kept does not go for its sake. One that can't be removed counts.
+        if written.is_ok() || remove(&path).is_err() {
             self.names.push_back((name, bytes));
             self.bytes += bytes;
         }
@@ -189,11 +195,7 @@ impl Files {
             let Some((name, size)) = self.names.front() else {
                 return Ok(());
             };
-            match fs::remove_file(self.options.folder.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                // It is gone, whoever removed it.
-                _ => {}
-            }
+            remove(&self.options.folder.join(name))?;
             self.bytes = self.bytes.saturating_sub(*size);
             self.names.pop_front();
         }
@@ -210,6 +212,15 @@ fn write(path: &Path, head: &[u8], body: &[u8]) -> io::Result<()> {
     file.write_all(head)?;
     file.write_all(body)?;
     file.sync_all()
+}
+
+/// Has it gone, whoever removed it, and be it with its folder.
+fn remove(path: &Path) -> io::Result<()> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    fs::remove_file(path).or_else(|error| match error.kind() {
+        NotFound | NotADirectory => Ok(()),
+        _ => Err(error),
+    })
 }
 
 fn number_of(name: &str) -> Option<u64> {
@@ -345,10 +356,15 @@ mod tests {
         })
         .unwrap();
         quarantine.keep(entry(b"1")).await.unwrap();
-        fs::rename(&folder, &away).unwrap();
+        let hide = || {
+            fs::rename(&folder, &away).unwrap();
+            fs::write(&folder, "not a folder").unwrap();
+        };
+        hide();
         for _ in 0..2 {
             quarantine.keep(entry(b"2")).await.unwrap_err();
         }
+        fs::remove_file(&folder).unwrap();
         fs::rename(&away, &folder).unwrap();
         quarantine.keep(entry(b"3")).await.unwrap();
         assert_eq!(names(&folder).len(), 2);
@@ -356,9 +372,27 @@ mod tests {
         quarantine.keep(entry(b"4")).await.unwrap();
         let known = || quarantine.files.lock().unwrap().names.clone();
         let before = known();
-        fs::rename(&folder, &away).unwrap();
+        hide();
         quarantine.keep(entry(b"5")).await.unwrap_err();
         assert_eq!((known(), before.len()), (before, 3));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_somebody_removed_is_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("quarantine");
+        let quarantine = Quarantine::open(Options {
+            files_max: 2,
+            ..Options::at(&folder)
+        })
+        .unwrap();
+        quarantine.keep(entry(b"1")).await.unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        for body in [b"2", b"3", b"4"] {
+            quarantine.keep(entry(body)).await.unwrap();
+        }
+        assert_eq!(names(&folder).len(), 2);
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[tokio::test]

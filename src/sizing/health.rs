@@ -125,14 +125,24 @@ impl Health {
         let was_answered = self.was_answered_since(since);
         let mut state = self.state();
         if !was_answered && state.silent_at.replace(Instant::now()).is_none() {
-            let error = state.missed.as_ref().map(|(_, error)| error.to_string());
-            let error = error.as_deref().unwrap_or("no answer by the deadline");
+            let error = state.missed_since(since);
             warn!(%error, "the registry does not answer: webhooks go out without sizes until it does");
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.locked()
+    }
+}
+
+impl State {
+    /// What came instead of an answer: what did before tells nothing of this time.
+    fn missed_since(&self, since: Instant) -> String {
+        let missed = self.missed.as_ref().filter(|(at, _)| *at >= since);
+        missed.map_or_else(
+            || "no answer by the deadline".to_owned(),
+            |(_, error)| error.to_string(),
+        )
     }
 }
 
@@ -228,6 +238,17 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         health.note(&SILENCE);
         assert_eq!(health.reach(), Reach::Silent(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_instead_of_an_answer_is_of_this_time() {
+        let health = Health::default();
+        health.note(&SILENCE);
+        let of_now = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let told = |since| health.state().missed_since(since);
+        assert_eq!(told(of_now), RegistryError::Timeout(PROBE_TIMEOUT).to_string());
+        assert_eq!(told(Instant::now()), "no answer by the deadline");
     }
 
     #[tokio::test(start_paused = true)]

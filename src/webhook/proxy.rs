@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderValue, Uri};
 use url::Url;
 
-use super::target::{authorization, percent_decoded};
+use super::target::{authorization, has_two_slashes, percent_decoded};
 
 /// The most bytes that SOCKS carries of a name and of a password: RFC 1929, section 2.
 const SOCKS_CREDENTIAL_BYTES_MAX: usize = 255;
@@ -87,7 +87,7 @@ impl Proxy {
         }
         let host = url
             .host_str()
-            .filter(|host| !host.is_empty())
+            .filter(|host| !host.is_empty() && has_two_slashes(text))
             .ok_or(InvalidProxy::More)?;
         let port = url.port().unwrap_or(match kind {
             Kind::Http => 80,
@@ -188,6 +188,7 @@ mod tests {
         assert_eq!(error("https://proxy"), InvalidProxy::Encrypted);
         assert_eq!(error("ftp://proxy"), InvalidProxy::Scheme);
         assert_eq!(error("http://proxy/path"), InvalidProxy::More);
+        assert_eq!(error("http:///proxy:3128"), InvalidProxy::More);
         assert_eq!(error("socks5://proxy/?x"), InvalidProxy::More);
         assert_eq!(error("socks5://u@proxy"), InvalidProxy::Login);
         let long = format!("socks5://{}:p@proxy", "u".repeat(256));

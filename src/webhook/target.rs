@@ -1,11 +1,11 @@
 //! Where a webhook goes: an endpoint's URL, parsed once, never shown whole.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderValue, Uri, uri::Scheme};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use url::Url;
+use url::{SyntaxViolation, Url};
 
 use super::masked::masked_url;
 
@@ -25,6 +25,11 @@ pub enum InvalidUrl {
     /// Not a URL at all.
     #[error("it is not a URL ({}); one looks like https://ci.example.com/hook", plain_words(*.0))]
     Syntax(url::ParseError),
+    /// Not two slashes in front of the host: a browser would take the path's first part for the host.
+    #[error(
+        "between its scheme and its host are not two slashes; one looks like https://ci.example.com/hook"
+    )]
+    Slashes,
     /// Another scheme.
     #[error("it begins with neither http:// nor https://")]
     Scheme,
@@ -64,6 +69,9 @@ impl Target {
         let url = Url::parse(text).map_err(InvalidUrl::Syntax)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(InvalidUrl::Scheme);
+        }
+        if !has_two_slashes(text) {
+            return Err(InvalidUrl::Slashes);
         }
         if url.fragment().is_some() {
             return Err(InvalidUrl::Fragment);
@@ -123,6 +131,17 @@ impl Target {
     pub fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
+}
+
+/// Whether exactly `//` is in front of the host of a URL by http or https. The URL standard has a parser go on without:
+/// `http:///hook` means the host `hook` to it, where a person left the host out.
+pub(crate) fn has_two_slashes(text: &str) -> bool {
+    let is_violated = Cell::new(false);
+    let note =
+        |violation| is_violated.set(is_violated.get() || violation == SyntaxViolation::ExpectedDoubleSlash);
+    // What is no URL at all is for others to say.
+    let _ = Url::options().syntax_violation_callback(Some(&note)).parse(text);
+    !is_violated.get()
 }
 
 /// The port that a URL means.
@@ -239,6 +258,10 @@ mod tests {
                 "(https:// or http:// is missing in front)",
             ),
             ("https://", "(it has no host)"),
+            ("https:///hook?token=t", "are not two slashes"),
+            ("https:ci.example.com/hook", "are not two slashes"),
+            ("https:/ci.example.com/hook", "are not two slashes"),
+            ("https:\\\\ci.example.com/hook", "are not two slashes"),
             ("https://ci example.com/hook", "(its host has a space, or "),
             ("https://ci.exa<mple.com/hook", "(its host has a space, or "),
             (

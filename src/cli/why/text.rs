@@ -112,10 +112,15 @@ impl Page {
             .ended_at
             .map(|at| format!(" at {at}"))
             .unwrap_or_default();
-        let made = match delivery.attempts_made {
-            0 => "without an attempt".to_owned(),
-            1 => "after 1 attempt".to_owned(),
-            made => format!("after {made} attempts"),
+        let attempts = match delivery.attempts_made {
+            1 => "1 attempt".to_owned(),
+            made => format!("{made} attempts"),
+        };
+        let made = match (delivery.attempts_made, delivery.may_have_had_more()) {
+            (0, false) => "without an attempt".to_owned(),
+            (0, true) => "after how many attempts was not written down".to_owned(),
+            (_, false) => format!("after {attempts}"),
+            (_, true) => format!("after at least {attempts}"),
         };
         match delivery.state.as_str() {
             "delivered" => format!("{}{at}, {made}", self.colour.paint(Tone::Good, "delivered")),

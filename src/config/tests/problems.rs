@@ -133,6 +133,27 @@ fn values_of_the_wrong_type_or_out_of_range_say_what_is_right() {
 }
 
 #[test]
+fn a_registry_is_named_by_its_host() {
+    for (key, value, at, said) in [
+        ("public_host", "'https://r'", "", "write a host"),
+        (
+            "accept_hosts",
+            "['*.example.com']",
+            "[0]",
+            "no patterns here; write a host",
+        ),
+        ("url", "'http:///127.0.0.1:5000'", "", "two slashes and a host"),
+    ] {
+        refused(
+            &format!("[registry]\n{key} = {value}"),
+            &format!("registry.{key}{at}"),
+            2,
+            said,
+        );
+    }
+}
+
+#[test]
 fn what_is_written_well_can_still_be_wrong_for_its_key() {
     refused(
         "[delivery]\nretry_schedule = []",
@@ -199,12 +220,6 @@ fn what_is_written_well_can_still_be_wrong_for_its_key() {
         "size.reconcile_every",
         2,
         "at least \"1m\"",
-    );
-    refused(
-        "[registry]\npublic_host = \"https://r\"",
-        "registry.public_host",
-        2,
-        "write a host",
     );
     refused(
         "[filter]\nrepositories = []",

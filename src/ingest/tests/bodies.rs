@@ -150,9 +150,12 @@ async fn a_body_that_is_cut_off_or_too_slow_is_neither_answered_nor_quarantined(
 #[tokio::test]
 async fn what_cannot_be_quarantined_is_answered_202_all_the_same() {
     let served = serve(options(), plain());
-    fs::remove_dir(served.folder.path()).unwrap();
+    let folder = served.folder.path();
+    fs::remove_dir(folder).unwrap();
+    fs::write(folder, "not a folder").unwrap();
     assert_eq!(served.post("garbage").await, 202);
     assert!(served.has_metric("shipbell_quarantine_failures_total 1"));
+    fs::remove_file(folder).unwrap();
 }
 
 #[tokio::test]

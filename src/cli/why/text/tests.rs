@@ -90,6 +90,27 @@ fn what_a_push_waits_for_is_its_endpoint_when_that_is_not_healthy() {
 }
 
 #[test]
+fn how_often_it_was_tried_is_said_as_far_as_it_is_known() {
+    for (attempts_made, ended_at, said) in [
+        (0, Some(NOW), "without an attempt\n"),
+        (1, Some(NOW), "after 1 attempt\n"),
+        (
+            0,
+            None,
+            "delivered, after how many attempts was not written down\n",
+        ),
+        (2, None, "delivered, after at least 2 attempts\n"),
+    ] {
+        let text = told(DeliveryStory {
+            ended_at,
+            attempts_made,
+            ..delivery("delivered")
+        });
+        assert!(text.contains(said), "no {said:?} in\n{text}");
+    }
+}
+
+#[test]
 fn whose_fault_a_failure_was_is_said_in_words() {
     for (fault, said) in [
         (Some("endpoint"), "(the endpoint's fault)"),
