@@ -86,6 +86,13 @@ enum Tagged {
 
 impl Default for Ledger {
     fn default() -> Self {
+        Self::heard_since(Instant::now())
+    }
+}
+
+impl Ledger {
+    /// A new one; events of its repository are heard since then, and none was forgotten.
+    pub(super) fn heard_since(since: Instant) -> Self {
         Self {
             version: 1,
             tags: HashMap::new(),
@@ -96,19 +103,9 @@ impl Default for Ledger {
             emptied: 0,
             doubted_at: None,
             doubted_version: 0,
-            heard_since: Some(Instant::now()),
+            heard_since: Some(since),
             moves: 0,
             reopened_at: None,
-        }
-    }
-}
-
-impl Ledger {
-    /// A new one; events of its repository are heard since then, and none was forgotten.
-    pub(super) fn heard_since(since: Instant) -> Self {
-        Self {
-            heard_since: Some(since),
-            ..Self::default()
         }
     }
 
@@ -155,7 +152,7 @@ impl Ledger {
                     self.unroot(before);
                     self.roots.add(digest);
                 }
-                self.unreadable.forget(&Part::Tag(tag.clone()));
+                self.unreadable.forget_named(|| Part::Tag(tag.clone()));
                 self.hold(digest, self.version);
             }
             Change::Untagged { tag, .. } if self.is_complete => {
@@ -210,7 +207,7 @@ impl Ledger {
 
     /// The manifest is there, or was at `version`. Where the registry failed at it, it may have been written anew.
     pub(super) fn hold(&mut self, digest: &Digest, version: u64) {
-        self.unreadable.forget(&Part::Manifest(digest.clone()));
+        self.unreadable.forget_named(|| Part::Manifest(digest.clone()));
         self.manifests.entry(digest.clone()).or_default().hold(version);
     }
 

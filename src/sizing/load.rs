@@ -38,7 +38,7 @@ impl Progress {
         // The lock is had for each, so that nobody waits for all.
         list.retain(|tag| !self.named.contains_key(tag) && !repository.ledger().is_told(tag));
         let kept = list.len() + self.named.len();
-        repository.loading.store(kept, Ordering::Relaxed);
+        repository.asking().loading.store(kept, Ordering::Relaxed);
         list.clone()
     }
 }
@@ -81,7 +81,8 @@ impl Manifests {
         if repository.ledger().is_complete() {
             return Ok(());
         }
-        let mut progress = repository.load.lock().await;
+        let asking = repository.asking();
+        let mut progress = asking.load.lock().await;
         if repository.ledger().is_complete() {
             return Ok(());
         }
@@ -105,7 +106,7 @@ impl Manifests {
         let named = named.into_iter().filter_map(|(tag, digest)| Some((tag, digest?)));
         let read_at = list.map_or_else(Instant::now, |(_, read_at, _)| read_at);
         repository.ledger().complete(emptied, read_at, named);
-        repository.loading.store(0, Ordering::Relaxed);
+        asking.loading.store(0, Ordering::Relaxed);
         Ok(())
     }
 

@@ -93,7 +93,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            repositories_max: 5_000,
+            repositories_max: 12_000,
             entries_max: 1_000_000,
             manifest_bytes_max: 64 * 1024 * 1024,
         }
@@ -321,7 +321,7 @@ impl Inner {
         &self,
         call: &'a Call,
     ) -> Result<(Option<SemaphorePermit<'a>>, Vec<Digest>), Unavailable> {
-        let sums = &call.repository.sums;
+        let sums = &call.repository.asking().sums;
         if let Some(roots) = call.snapshot.roots() {
             let place = sums.place(roots.len()).await;
             return Ok((place, roots.iter().cloned().collect()));

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -17,6 +17,15 @@ use crate::{image::RepositoryName, locked::Locked as _};
 #[derive(Debug, Default)]
 pub(super) struct Repository {
     ledger: Mutex<Ledger>,
+    /// Of those that are sized: of most, events are all that comes.
+    asking: OnceLock<Box<Asking>>,
+    used_at: AtomicU64,
+    weight: AtomicUsize,
+}
+
+/// What a repository has that the registry is asked about.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
     /// Held by whoever reads the list of tags.
     pub(super) load: tokio::sync::Mutex<Progress>,
     /// Tags that the reading keeps.
@@ -25,29 +34,37 @@ pub(super) struct Repository {
     read_at: Mutex<Option<Instant>>,
     /// Places of the sums over it.
     pub(super) sums: Sums,
-    used_at: AtomicU64,
-    weight: AtomicUsize,
 }
 
 impl Repository {
+    /// What is kept for asking the registry about it.
+    pub(super) fn asking(&self) -> &Asking {
+        self.asking.get_or_init(Box::default)
+    }
+
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.locked()
     }
 
     /// The registry told what it has, or that it doesn't have it.
     pub(super) fn note_read(&self) {
-        *self.read_at.locked() = Some(Instant::now());
+        *self.asking().read_at.locked() = Some(Instant::now());
     }
 
     /// Whether it did so since.
     pub(super) fn was_read_since(&self, since: Instant) -> bool {
-        let read_at = *self.read_at.locked();
+        let read_at = self.asking.get().and_then(|asking| *asking.read_at.locked());
         read_at.is_some_and(|read_at| read_at >= since)
     }
 
     /// Its tags may all name something else since `now`. What is being sized or read goes on.
     pub(super) fn doubt(&self, now: Instant) {
-        let is_read = self.load.try_lock().map_or(true, |progress| progress.has_list());
+        let is_read = self.asking.get().is_some_and(|asking| {
+            asking
+                .load
+                .try_lock()
+                .map_or(true, |progress| progress.has_list())
+        });
         let mut ledger = self.ledger();
         ledger.doubt(now);
         if !is_read {
@@ -126,7 +143,8 @@ impl Repositories {
 
     /// Takes note of how much the repository keeps now.
     pub(super) fn weigh(&self, repository: &Repository) {
-        let weight = repository.ledger().len() + repository.loading.load(Ordering::Relaxed);
+        let loading = |asking: &Box<Asking>| asking.loading.load(Ordering::Relaxed);
+        let weight = repository.ledger().len() + repository.asking.get().map_or(0, loading);
         let before = repository.weight.swap(weight, Ordering::Relaxed);
         if weight <= before {
             return;

@@ -14,22 +14,12 @@ const PART_ROOTS: usize = 256;
 const GROWTH: usize = 4;
 
 /// Digests, each with how many tags name it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Roots {
-    /// As many as a power of two.
+    /// As many as a power of two; none before the first digest.
     parts: Vec<Arc<HashMap<Digest, usize>>>,
     digests: usize,
     tags: usize,
-}
-
-impl Default for Roots {
-    fn default() -> Self {
-        Self {
-            parts: vec![Arc::default()],
-            digests: 0,
-            tags: 0,
-        }
-    }
 }
 
 impl Roots {
@@ -84,6 +74,9 @@ impl Roots {
     }
 
     fn insert(&mut self, digest: &Digest, tags: usize) {
+        if self.parts.is_empty() {
+            self.parts.push(Arc::default());
+        }
         let Some(part) = self.part(digest) else { return };
         let named = part.entry(digest.clone()).or_default();
         let is_new = *named == 0;
@@ -92,7 +85,7 @@ impl Roots {
         self.tags += tags;
     }
 
-    /// The part in which the digest has its place, of which there is always one.
+    /// The part in which the digest has its place, if there are any.
     fn part(&mut self, digest: &Digest) -> Option<&mut HashMap<Digest, usize>> {
         // It is a hash already.
         let bits = digest
@@ -100,7 +93,7 @@ impl Roots {
             .first_chunk()
             .copied()
             .map_or(0, u64::from_le_bytes);
-        let mask = self.parts.len() as u64 - 1;
+        let mask = (self.parts.len() as u64).checked_sub(1)?;
         let part = usize::try_from(bits & mask).ok()?;
         self.parts.get_mut(part).map(Arc::make_mut)
     }

@@ -30,11 +30,12 @@ pub(super) enum Presence {
 }
 
 /// Versions at which a manifest was last known to be there and to be gone, as events told; 0 is never.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     held_at: u64,
     gone_at: u64,
-    missed: Option<Missed>,
+    /// Of few, and there are as many as manifests.
+    missed: Option<Box<Missed>>,
 }
 
 /// The registry didn't have it when it was asked.
@@ -50,7 +51,7 @@ impl Seen {
     /// It is there, or was at `version`.
     pub(super) fn hold(&mut self, version: u64) {
         self.held_at = self.held_at.max(version);
-        self.missed = self.missed.filter(|missed| missed.at > version);
+        self.missed = self.missed.take().filter(|missed| missed.at > version);
     }
 
     /// It was deleted.
@@ -72,19 +73,20 @@ impl Seen {
     /// The registry does not have it: asked at `version`, and answered at `now`. Whether a push of it would be known.
     pub(super) fn miss(&mut self, version: u64, now: Instant, would_be_heard: bool) {
         let is_known = self.held_at > version || self.gone_at > self.held_at;
-        if is_known || self.missed.is_some_and(|missed| now < missed.until) {
+        let missed = self.missed.as_ref();
+        if is_known || missed.is_some_and(|missed| now < missed.until) {
             return;
         }
-        let pause = match self.missed {
+        let pause = match missed {
             _ if !self.is_pushed() && would_be_heard => BELIEVED_MAX,
             None => BELIEVED_FIRST,
             Some(missed) => (missed.pause * 2).min(BELIEVED_MAX),
         };
-        self.missed = Some(Missed {
+        self.missed = Some(Box::new(Missed {
             at: version,
             pause,
             until: now + pause,
-        });
+        }));
     }
 
     /// Whether the registry doesn't have it, although it was pushed and no event told that it was deleted.
@@ -99,7 +101,7 @@ impl Seen {
 
     /// The version of the last that is known of it.
     pub(super) fn newest(&self) -> u64 {
-        let missed_at = self.missed.map_or(0, |missed| missed.at);
+        let missed_at = self.missed.as_ref().map_or(0, |missed| missed.at);
         self.held_at.max(self.gone_at).max(missed_at)
     }
 
@@ -116,7 +118,7 @@ impl Seen {
 
     /// The same of one that a tag names, which says that it is there.
     pub(super) fn tagged_presence(&self, now: Instant) -> Presence {
-        match self.missed {
+        match &self.missed {
             None => Presence::Held,
             Some(missed) if missed.until <= now => Presence::Unknown,
             Some(missed) if missed.pause >= GONE_AFTER => Presence::Gone,

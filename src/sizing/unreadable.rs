@@ -69,6 +69,13 @@ impl Unreadable {
         self.0.remove(part);
     }
 
+    /// The same of one that is named only if there is any: an event comes for each push, and hardly ever has one failed.
+    pub(super) fn forget_named(&mut self, part: impl FnOnce() -> Part) {
+        if !self.0.is_empty() {
+            self.forget(&part());
+        }
+    }
+
     /// The same of all.
     pub(super) fn clear(&mut self) {
         self.0.clear();

@@ -450,7 +450,10 @@ async fn a_sum_over_many_tags_waits_for_those_of_its_repository_alone() {
         }
     }
     let known = bench.sizing.0.repositories.get(&repository());
-    let places = [known.sums.place(1_001).await, known.sums.place(1_001).await];
+    let places = [
+        known.asking().sums.place(1_001).await,
+        known.asking().sums.place(1_001).await,
+    ];
     assert!(places.iter().all(Option::is_some));
     let asked_for = async |name: &RepositoryName| {
         bench.fake.take_asked();
