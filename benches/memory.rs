@@ -8,9 +8,9 @@
 use std::{fs, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use globset::{Glob, GlobSet};
 use shipbell::{
     clock::Timestamp,
+    glob::Patterns,
     image::{Digest, MediaType, RepositoryName, Tag},
     journal::{Durable, OwedPush, OwedRun},
     push::{EndpointId, Push, Sequence},
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
 fn measure(state: &str) -> anyhow::Result<()> {
     let pushes = number_from_environment("PUSHES", 1_000_000)?;
     let repositories = number_from_environment("REPOSITORIES", 100_000)?;
-    let endpoints = endpoints()?;
+    let endpoints = endpoints();
     let (queue, now) = (Queue::new(), Instant::now());
     let by_repository = if state == "restored" {
         by_repository(pushes, repositories)?
@@ -184,9 +184,9 @@ fn durable(number: u64, repositories: u64) -> anyhow::Result<Durable> {
     })
 }
 
-fn endpoints() -> anyhow::Result<Endpoints> {
-    let all = GlobSet::builder().add(Glob::new("**")?).build()?;
-    Ok(Endpoints::new(vec![Endpoint {
+fn endpoints() -> Endpoints {
+    let all = Arc::new(Patterns::everything());
+    Endpoints::new(vec![Endpoint {
         id: EndpointId::Named("ci".into()),
         author: Author::Operator,
         url: Secret::inline("http://127.0.0.1:1/"),
@@ -194,8 +194,8 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: Arc::new(all.clone()),
-        tags: Arc::new(all.clone()).into(),
+        repositories: Arc::clone(&all),
+        tags: all.into(),
         exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: WINDOW,
@@ -204,7 +204,7 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         }),
         rate: Rate { per_second: None },
         way: None,
-    }]))
+    }])
 }
 
 /// How long this thread has had a processor: what others do on the machine is not in it.

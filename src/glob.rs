@@ -57,11 +57,16 @@ impl Beginning {
     }
 }
 
-/// Some patterns, any of which may match.
+/// The pattern that matches every name.
+const EVERYTHING: &str = "**";
+
+/// Some patterns, any of which may match. The default is none.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     set: GlobSet,
     beginnings: Vec<Beginning>,
+    /// Whether one of them is [`EVERYTHING`]: nothing needs to be looked at then.
+    is_everything: bool,
 }
 
 impl Patterns {
@@ -73,13 +78,33 @@ impl Patterns {
         Ok(Self {
             set: GlobSet::new(globs)?,
             beginnings: globs.iter().map(Beginning::of).collect(),
+            is_everything: globs.iter().any(|glob| glob.glob() == EVERYTHING),
         })
+    }
+
+    /// Every name matches, the empty one too.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            set: GlobSet::empty(),
+            beginnings: vec![Beginning {
+                text: String::new(),
+                is_whole: false,
+            }],
+            is_everything: true,
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.beginnings.is_empty()
     }
 
     /// Whether one of them matches.
     #[must_use]
     pub fn is_match(&self, name: &str) -> bool {
-        self.set.is_match(name)
+        self.is_everything || self.set.is_match(name)
     }
 }
 
@@ -199,6 +224,27 @@ fn copy_class(characters: &mut Peekable<impl Iterator<Item = char>>, written: &m
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everything_is_what_the_pattern_for_it_matches() {
+        let patterns = |texts: &[&str]| {
+            let globs: Vec<_> = texts.iter().map(|text| parse(text).unwrap()).collect();
+            Patterns::new(&globs).unwrap()
+        };
+        let (all, none) = (patterns(&["acme/*", "**"]), Patterns::default());
+        assert!(all.is_everything);
+        for name in ["", "a", "acme/app", "a/b/c", "1.4", "a\nb"] {
+            assert!(all.is_match(name) && all.set.is_match(name), "{name:?}");
+            assert!(
+                Patterns::everything().is_match(name) && !none.is_match(name),
+                "{name:?}"
+            );
+        }
+        let seen = |patterns: &Patterns| Seen(vec![Arc::new(patterns.clone())]).beginnings();
+        assert_eq!(seen(&Patterns::everything()), seen(&patterns(&["**"])));
+        assert!(none.is_empty() && !Patterns::everything().is_empty() && !all.is_empty());
+        assert!(!patterns(&["acme/**", "*"]).is_match("third/app"));
+    }
 
     #[test]
     fn one_star_stays_within_a_part_and_two_cross_wherever_they_stand() {

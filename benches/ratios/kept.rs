@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::ensure;
-use globset::{Glob, GlobSet};
 use shipbell::{
     clock::Clock,
+    glob::Patterns,
     image::{Digest, MediaType},
     journal::{Applied, Applier, Journal, Opened, Options},
     push::{EndpointId, Item, Pair, Push, Reference, Settlement},
@@ -127,7 +127,7 @@ pub(crate) fn append(folder: &Path, records: u64) -> anyhow::Result<Duration> {
 
 /// Opens the journal in `folder` and rebuilds the queues, as a start does.
 pub(crate) fn replay(folder: &Path, records: u64) -> anyhow::Result<Duration> {
-    let endpoints = endpoints()?;
+    let endpoints = endpoints();
     let began = Instant::now();
     let Opened {
         journal,
@@ -228,9 +228,9 @@ fn endpoint_id() -> EndpointId {
     EndpointId::Named("hook".into())
 }
 
-fn endpoints() -> anyhow::Result<Endpoints> {
-    let all = GlobSet::builder().add(Glob::new("**")?).build()?;
-    Ok(Endpoints::new(vec![Endpoint {
+fn endpoints() -> Endpoints {
+    let all = Arc::new(Patterns::everything());
+    Endpoints::new(vec![Endpoint {
         id: endpoint_id(),
         author: Author::Operator,
         url: Secret::inline("http://127.0.0.1:1/hook"),
@@ -238,8 +238,8 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         previous_secret: None,
         format: Format::Native,
         headers: Vec::new(),
-        repositories: Arc::new(all.clone()),
-        tags: Arc::new(all).into(),
+        repositories: Arc::clone(&all),
+        tags: all.into(),
         exclude_tags: Arc::default(),
         batching: Arc::new(Batching {
             window: Duration::from_hours(1),
@@ -248,7 +248,7 @@ fn endpoints() -> anyhow::Result<Endpoints> {
         }),
         rate: Rate { per_second: None },
         way: None,
-    }]))
+    }])
 }
 
 /// `count` pushes, the first of them of number `first`.

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
@@ -12,7 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     clock::Timestamp,
     config::refuse_header,
-    glob::saved::are_too_large,
+    glob::{Patterns, saved::are_too_large},
     image::RepositoryName,
     settings::SavedWebhook,
     webhook::{
@@ -137,9 +136,9 @@ pub struct Rules {
     /// Whether a proxy resolves the names (`delivery.proxy`): what they mean here says nothing then.
     pub proxied: bool,
     /// The repositories whose pushes ring anybody: `filter.repositories`.
-    pub repositories: GlobSet,
+    pub repositories: Patterns,
     /// And of those, the ones whose pushes don't: `filter.exclude_repositories`.
-    pub exclude_repositories: GlobSet,
+    pub exclude_repositories: Patterns,
 }
 
 impl Rules {

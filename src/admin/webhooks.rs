@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use tokio::{sync::Mutex, task::spawn_blocking, time::sleep};
@@ -32,7 +31,7 @@ use crate::{
     clock::{Clock, Timestamp},
     dispatch::{health, states::States},
     glob::{
-        self,
+        Patterns,
         saved::{Kept, Saved},
     },
     image::RepositoryName,
@@ -52,8 +51,8 @@ pub struct Defaults {
     pub batching: Arc<Batching>,
     /// `delivery.rate`.
     pub rate: Rate,
-    every_tag: Arc<GlobSet>,
-    none: Arc<GlobSet>,
+    every_tag: Arc<Patterns>,
+    none: Arc<Patterns>,
     /// Compiled patterns of all of them.
     kept: Kept,
 }
@@ -62,11 +61,10 @@ impl Defaults {
     /// From the general settings.
     #[must_use]
     pub fn new(batching: Batching, rate: Rate) -> Self {
-        let every_tag = glob::parse(EVERY_TAG).ok().map(|glob| GlobSet::new([glob]));
         Self {
             batching: Arc::new(batching),
             rate,
-            every_tag: Arc::new(every_tag.and_then(Result::ok).unwrap_or_default()),
+            every_tag: Arc::new(Patterns::everything()),
             none: Arc::default(),
             kept: Kept::default(),
         }

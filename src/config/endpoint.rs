@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use globset::GlobSet;
 use http::{HeaderName, HeaderValue, header};
 use secrecy::ExposeSecret;
 use url::Url;
@@ -10,12 +9,12 @@ use url::Url;
 use super::{
     Tls,
     delivery::{COALESCE, PUSHES_MAX, WINDOW_MAX},
-    everything,
     reader::Section,
     registry::{Login, wanted},
     units,
 };
 use crate::{
+    glob::Patterns,
     push::EndpointId,
     secret::Secret,
     webhook::{
@@ -52,11 +51,11 @@ pub struct Endpoint {
     /// Its identity: letters, digits, dot, dash and underscore, at most 64; unique.
     pub name: Arc<str>,
     /// Which repositories it wants.
-    pub repositories: GlobSet,
+    pub repositories: Patterns,
     /// Which tags it wants.
-    pub tags: GlobSet,
+    pub tags: Patterns,
     /// Which of those it doesn't.
-    pub exclude_tags: GlobSet,
+    pub exclude_tags: Patterns,
     /// Where it is: http or https.
     pub url: Secret,
     /// The secret its webhooks are signed with: `whsec_`, or the private key `whsk_`.
@@ -137,8 +136,8 @@ impl Endpoint {
         let way = way(section, authorizes, url.as_ref(), header_files);
         Some(Self {
             name: name?,
-            repositories: repositories.unwrap_or_else(everything),
-            tags: tags.unwrap_or_else(everything),
+            repositories: repositories.unwrap_or_else(Patterns::everything),
+            tags: tags.unwrap_or_else(Patterns::everything),
             exclude_tags: exclude_tags.unwrap_or_default(),
             url: url?,
             secret,

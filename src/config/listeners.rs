@@ -333,7 +333,7 @@ impl Grant {
             ("viewer", Role::Viewer),
         ];
         let role = section.choice("role", &roles);
-        let repositories = section.name_patterns("repositories");
+        let repositories = section.patterns("repositories");
         Some(Self {
             role: role?,
             repositories,

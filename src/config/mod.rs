@@ -15,8 +15,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use globset::{Glob, GlobSet};
-
 use crate::{
     stamp::Stamp,
     webhook::{self, Batching, Endpoints, guard::Guard},
@@ -304,10 +302,4 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0
         && one.port() == other.port()
         && (one.ip() == other.ip() || any(one.ip()) || any(other.ip()))
-}
-
-/// The patterns that match everything, for lists left out.
-fn everything() -> GlobSet {
-    let all = Glob::new("**").ok();
-    all.and_then(|glob| GlobSet::new([glob]).ok()).unwrap_or_default()
 }

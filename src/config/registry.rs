@@ -2,11 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use globset::GlobSet;
 use url::Url;
 
 use super::{reader::Section, units};
-use crate::secret::Secret;
+use crate::{glob::Patterns, secret::Secret};
 
 /// `[registry]`: the registry's API, asked for sizes.
 #[derive(Clone, Debug)]
@@ -72,13 +71,13 @@ impl Login {
 #[derive(Clone, Debug)]
 pub struct Filter {
     /// Which repositories.
-    pub repositories: GlobSet,
+    pub repositories: Patterns,
     /// Which of those not.
-    pub exclude_repositories: GlobSet,
+    pub exclude_repositories: Patterns,
     /// Which tags not.
-    pub exclude_tags: GlobSet,
+    pub exclude_tags: Patterns,
     /// Whose pushes not.
-    pub exclude_actors: GlobSet,
+    pub exclude_actors: Patterns,
     /// Whether pushes without a tag ring.
     pub untagged: bool,
     /// Whether tags of the referrers fallback scheme ring.
@@ -134,7 +133,7 @@ impl Filter {
 }
 
 /// Patterns of what is wanted: an empty list is a mistake.
-pub(super) fn wanted(section: &mut Section<'_>, key: &str) -> Option<GlobSet> {
+pub(super) fn wanted(section: &mut Section<'_>, key: &str) -> Option<Patterns> {
     let patterns = section.patterns(key)?;
     if patterns.is_empty() && section.clean(&[key]) {
         section.report(key, "an empty list wants nothing; write [\"**\"] for everything");

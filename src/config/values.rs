@@ -3,7 +3,6 @@
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use figment::value::Value;
-use globset::{Glob, GlobSet};
 use http::HeaderName;
 use ipnet::IpNet;
 
@@ -141,22 +140,9 @@ impl Section<'_> {
         self.strings(key, units::network)
     }
 
-    pub(super) fn patterns(&mut self, key: &str) -> Option<GlobSet> {
-        self.patterns_as(key, |globs| GlobSet::new(globs))
-    }
-
-    /// The same, with what names begin with that match.
-    pub(super) fn name_patterns(&mut self, key: &str) -> Option<Patterns> {
-        self.patterns_as(key, Patterns::new)
-    }
-
-    fn patterns_as<T>(
-        &mut self,
-        key: &str,
-        make: impl Fn(&[Glob]) -> Result<T, globset::Error>,
-    ) -> Option<T> {
+    pub(super) fn patterns(&mut self, key: &str) -> Option<Patterns> {
         let globs = self.strings(key, units::glob)?;
-        match make(&globs) {
+        match Patterns::new(&globs) {
             Ok(patterns) => Some(patterns),
             Err(error) => {
                 self.report(

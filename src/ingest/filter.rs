@@ -8,11 +8,10 @@
 //! | delete | [`Verdict::Change`] |
 //! | anything else: blobs, mounts, pulls (our own come back to us), another host's | [`Verdict::Ignore`] |
 
-use globset::GlobSet;
-
 use super::envelope::{Descriptor, Event, Target};
 use crate::{
     clock::Timestamp,
+    glob::Patterns,
     image::{Digest, InvalidName, MediaType, RepositoryName, Tag},
     push::{Change, EndpointId, Notice, Push, Reference},
 };
@@ -21,13 +20,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Repositories whose pushes fire.
-    pub repositories: GlobSet,
+    pub repositories: Patterns,
     /// Of those, the ones whose pushes don't.
-    pub exclude_repositories: GlobSet,
+    pub exclude_repositories: Patterns,
     /// Tags whose pushes don't fire. A push without a tag has none to be excluded by.
-    pub exclude_tags: GlobSet,
+    pub exclude_tags: Patterns,
     /// People whose pushes don't fire; an anonymous one's name is empty.
-    pub exclude_actors: GlobSet,
+    pub exclude_actors: Patterns,
     /// Whether pushes by digest fire: platform children, attestations.
     pub untagged: bool,
     /// Whether pushes to tags of the referrers fallback scheme fire: signatures, attestations.

@@ -2,8 +2,6 @@
 
 use std::{future, sync::LazyLock};
 
-use globset::{Glob, GlobSet};
-
 use super::{
     Intake, TakeError,
     envelope::Envelope,
@@ -12,6 +10,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    glob::Patterns,
     image::{Digest, MediaType, RepositoryName, Tag},
     journal,
     push::{Change, EndpointId, Item, Push, Reference},
@@ -41,12 +40,11 @@ impl Intake for Owing {
 
 /// Lets every repository through; what has no tag, and referrers, only if `all`.
 fn filter(all: bool) -> Filter {
-    let any = Glob::new("**").and_then(|any| GlobSet::builder().add(any).build());
     Filter::new(Options {
-        repositories: any.unwrap_or_default(),
-        exclude_repositories: GlobSet::empty(),
-        exclude_tags: GlobSet::empty(),
-        exclude_actors: GlobSet::empty(),
+        repositories: Patterns::everything(),
+        exclude_repositories: Patterns::default(),
+        exclude_tags: Patterns::default(),
+        exclude_actors: Patterns::default(),
         untagged: all,
         referrers: all,
         accept_hosts: Vec::new(),

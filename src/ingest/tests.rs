@@ -7,7 +7,6 @@ use std::{
     sync::{Mutex, atomic::AtomicUsize, atomic::Ordering},
 };
 
-use globset::{Glob, GlobSet};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -15,7 +14,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{clock::Timestamp, listener, push::Change, telemetry::labels::ListenerName};
+use crate::{clock::Timestamp, glob::Patterns, listener, push::Change, telemetry::labels::ListenerName};
 
 mod bodies;
 mod deadline;
@@ -139,10 +138,10 @@ fn plain() -> listener::Options {
 
 fn everything() -> filter::Options {
     filter::Options {
-        repositories: GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap(),
-        exclude_repositories: GlobSet::empty(),
-        exclude_tags: GlobSet::empty(),
-        exclude_actors: GlobSet::empty(),
+        repositories: Patterns::everything(),
+        exclude_repositories: Patterns::default(),
+        exclude_tags: Patterns::default(),
+        exclude_actors: Patterns::default(),
         untagged: false,
         referrers: false,
         accept_hosts: Vec::new(),

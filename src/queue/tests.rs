@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use globset::{Glob, GlobSet};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     clock::Timestamp,
+    glob::Patterns,
     image::{Digest, MediaType},
     journal::{OwedBy, OwedPush, OwedRun},
     push::{Push, Sequence, Settlement},
@@ -368,7 +368,7 @@ fn a_queue_that_owes_nothing_is_empty() {
 }
 
 fn endpoints(names: &[&str]) -> Endpoints {
-    let all = GlobSet::builder().add(Glob::new("**").unwrap()).build().unwrap();
+    let all = Patterns::everything();
     Endpoints::new(
         (names.iter())
             .map(|name| Endpoint {

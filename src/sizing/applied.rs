@@ -4,10 +4,12 @@
 //! one that could not be is applied when it comes again.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
     sync::Mutex,
 };
+
+use hashbrown::{HashTable, hash_table::Entry};
 
 use crate::locked::Locked as _;
 
@@ -23,9 +25,18 @@ pub(super) struct Applied {
 
 #[derive(Debug, Default)]
 struct Kept {
-    known: HashSet<u64>,
+    /// By themselves: they are hashes.
+    known: HashTable<u64>,
     /// The oldest first.
     order: VecDeque<u64>,
+}
+
+impl Kept {
+    fn forget(&mut self, key: u64) {
+        if let Ok(known) = self.known.find_entry(key, |known| *known == key) {
+            known.remove();
+        }
+    }
 }
 
 impl Applied {
@@ -37,14 +48,15 @@ impl Applied {
         }
         let key = self.hasher.hash_one(event_id);
         let mut kept = self.kept.locked();
-        if !kept.known.insert(key) {
-            return false;
+        match kept.known.entry(key, |known| *known == key, |known| *known) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(place) => drop(place.insert(key)),
         }
         kept.order.push_back(key);
         if kept.order.len() > KEPT_MAX
             && let Some(oldest) = kept.order.pop_front()
         {
-            kept.known.remove(&oldest);
+            kept.forget(oldest);
         }
         true
     }

@@ -143,8 +143,9 @@ impl Repositories {
 
     /// Takes note of how much the repository keeps now.
     pub(super) fn weigh(&self, repository: &Repository) {
-        let loading = |asking: &Box<Asking>| asking.loading.load(Ordering::Relaxed);
-        let weight = repository.ledger().len() + repository.asking.get().map_or(0, loading);
+        let asking = repository.asking.get();
+        let loading = asking.map_or(0, |asking| asking.loading.load(Ordering::Relaxed));
+        let weight = repository.ledger().len() + loading;
         let before = repository.weight.swap(weight, Ordering::Relaxed);
         if weight <= before {
             return;

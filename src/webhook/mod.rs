@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
-use globset::GlobSet;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    glob::saved::Saved,
+    glob::{Patterns, saved::Saved},
     image::{BlobType, Digest, RepositoryName, Tag},
     push::EndpointId,
     secret::Secret,
@@ -88,11 +87,11 @@ pub struct Endpoint {
     /// Headers added to each request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Which repositories it wants. Of a repository's own endpoint, that repository alone.
-    pub repositories: Arc<GlobSet>,
+    pub repositories: Arc<Patterns>,
     /// Which tags it wants.
     pub tags: Tags,
     /// Which of those it doesn't.
-    pub exclude_tags: Arc<GlobSet>,
+    pub exclude_tags: Arc<Patterns>,
     /// Its batching, the general one overridden where it says so.
     pub batching: Arc<Batching>,
     /// Its pace.
@@ -105,7 +104,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug)]
 pub enum Tags {
     /// An operator's, which the configuration holds, or those that many have in common.
-    Set(Arc<GlobSet>),
+    Set(Arc<Patterns>),
     /// Those that somebody saved for a repository.
     Saved(Saved),
 }
@@ -119,8 +118,8 @@ impl Tags {
     }
 }
 
-impl From<Arc<GlobSet>> for Tags {
-    fn from(set: Arc<GlobSet>) -> Self {
+impl From<Arc<Patterns>> for Tags {
+    fn from(set: Arc<Patterns>) -> Self {
         Self::Set(set)
     }
 }
@@ -379,8 +378,7 @@ impl fmt::Display for Fault {
 impl Endpoint {
     /// The operator's, that wants everything at once, for tests.
     pub(crate) fn plain(name: &str, url: &str) -> Self {
-        let all = GlobSet::builder().add(globset::Glob::new("**").unwrap()).build();
-        let all = Arc::new(all.unwrap());
+        let all = Arc::new(Patterns::everything());
         Self {
             id: EndpointId::Named(name.into()),
             author: guard::Author::Operator,

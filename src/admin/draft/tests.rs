@@ -8,8 +8,8 @@ fn rules(proxied: bool) -> Rules {
         header_name: HeaderName::from_static("x-alin-webhook"),
         identity: Vec::new(),
         proxied,
-        repositories: GlobSet::empty(),
-        exclude_repositories: GlobSet::empty(),
+        repositories: Patterns::default(),
+        exclude_repositories: Patterns::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
         health::Policy,
         states::{self, States},
     },
+    glob,
     queue::Queue,
     settings::FILE,
     telemetry::Metrics,
@@ -18,8 +19,9 @@ use crate::{
 
 mod room;
 
-fn globs(patterns: &[&str]) -> GlobSet {
-    GlobSet::new(patterns.iter().map(|text| glob::parse(text).unwrap())).unwrap()
+fn globs(patterns: &[&str]) -> Patterns {
+    let globs: Vec<_> = patterns.iter().map(|text| glob::parse(text).unwrap()).collect();
+    Patterns::new(&globs).unwrap()
 }
 
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

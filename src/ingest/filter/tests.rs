@@ -1,25 +1,19 @@
 use std::{fs, path::Path};
 
-use globset::{Glob, GlobBuilder, GlobSetBuilder};
-
 use super::*;
-use crate::ingest::envelope::Envelope;
+use crate::{glob, ingest::envelope::Envelope};
 
-fn globs(patterns: &[&str]) -> GlobSet {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let glob: Glob = GlobBuilder::new(pattern).literal_separator(true).build().unwrap();
-        set.add(glob);
-    }
-    set.build().unwrap()
+fn globs(patterns: &[&str]) -> Patterns {
+    let globs: Vec<_> = patterns.iter().map(|text| glob::parse(text).unwrap()).collect();
+    Patterns::new(&globs).unwrap()
 }
 
 fn defaults() -> Options {
     Options {
         repositories: globs(&["**"]),
-        exclude_repositories: GlobSet::empty(),
-        exclude_tags: GlobSet::empty(),
-        exclude_actors: GlobSet::empty(),
+        exclude_repositories: Patterns::default(),
+        exclude_tags: Patterns::default(),
+        exclude_actors: Patterns::default(),
         untagged: false,
         referrers: false,
         accept_hosts: Vec::new(),
