@@ -350,7 +350,7 @@ fn check_url(url: &str, rules: &Rules) -> Result<(), String> {
     rules
         .guard
         .check_url(&target, Author::User)
-        .map_err(|refusal| refusal.to_string())
+        .map_err(|refusal| refusal.of_url())
 }
 
 /// Looks at what the URL's host means now. A name that can't be resolved at the moment may be saved, for its address may
@@ -378,7 +378,7 @@ pub(super) async fn check_addresses(url: &str, rules: &Rules) -> Result<Option<F
         .guard
         .check_addresses(target.host(), &addresses, Author::User)
         .map(|()| None)
-        .map_err(|refusal| FieldError::new("/url", refusal))
+        .map_err(|refusal| FieldError::new("/url", refusal.of_url()))
 }
 
 /// What a webhook has that is not shown.

@@ -167,7 +167,7 @@ pub(super) fn webhook_url(text: &str, guard: &Guard) -> Result<Url, String> {
     let target = Target::parse(text).map_err(|error| error.to_string())?;
     guard
         .check_url(&target, Author::Operator)
-        .map_err(|refusal| format!("it points to {refusal}"))?;
+        .map_err(|refusal| refusal.of_url())?;
     Ok(url)
 }
 

@@ -94,6 +94,17 @@ pub struct Refusal {
     pub special: Special,
 }
 
+impl Refusal {
+    /// The same as a sentence about a URL, which is "it".
+    #[must_use]
+    pub fn of_url(&self) -> String {
+        match self.name {
+            Some(_) => self.to_string(),
+            None => format!("it points to {self}"),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

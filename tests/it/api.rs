@@ -235,6 +235,19 @@ fn what_was_pushed_sent_and_answered_is_listed_page_by_page() {
     let again = api.post(&format!("/api/v1/deliveries/{id}/redeliver"));
     assert_eq!(again.json()["delivered"], true, "{}", again.text());
     assert_eq!(receiver.wait_for(6, SOON)[5].id(), id, "the same id");
+    for path in [
+        "/api/v1/endpoints",
+        "/api/v1/deliveries",
+        "/api/v1/why?image=acme/app3",
+    ] {
+        assert!(!api.get(path).text().contains("hunter2"), "{path}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_wrongly_is_refused_with_what_is_wrong() {
+    let shipbell = Shipbell::start(own());
+    let api = Api::at(shipbell.admin_port());
     for (path, status) in [
         ("/api/v1/deliveries/msg_none", 404),
         ("/api/v1/deliveries?state=lost", 400),
@@ -256,14 +269,22 @@ fn what_was_pushed_sent_and_answered_is_listed_page_by_page() {
             "{path}"
         );
     }
+    let detail = |path: &str| {
+        api.get(path).json()["detail"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(
+        detail("/api/v1/deliveries?limit=many"),
+        "limit: invalid digit found in string"
+    );
+    let named = detail("/api/v1/endpoints/acme%2Fapp/states");
+    assert!(
+        named.ends_with("a repository's own webhook is named repository:acme/app"),
+        "{named}"
+    );
     assert_eq!(api.post("/api/v1/repositories").status, 405);
-    for path in [
-        "/api/v1/endpoints",
-        "/api/v1/deliveries",
-        "/api/v1/why?image=acme/app3",
-    ] {
-        assert!(!api.get(path).text().contains("hunter2"), "{path}");
-    }
 }
 
 #[test]

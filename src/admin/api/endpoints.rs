@@ -305,9 +305,10 @@ pub(super) fn visible(
 /// The identity that a text is, as lists and paths have it.
 pub(super) fn named(text: &str) -> Result<EndpointId, Problem> {
     Ok(match text.strip_prefix("repository:") {
-        None => {
-            EndpointId::Named(endpoint_name(text).map_err(|error| Problem::parameter("endpoint", error))?)
-        }
+        None => EndpointId::Named(endpoint_name(text).map_err(|error| {
+            let detail = format!("{error}; a repository's own webhook is named repository:acme/app");
+            Problem::parameter("endpoint", detail)
+        })?),
         Some(name) => EndpointId::Repository(super::repository(name)?),
     })
 }

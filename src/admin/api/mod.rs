@@ -3,7 +3,7 @@
 //! Handlers translate: from a request to a call of what knows, and from its answer to JSON. Errors are problem
 //! documents. Lists take `limit` and `cursor`, and answer `{"items": […], "next": …}`.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -239,8 +239,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 
     async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Problem> {
         let query = Query::try_from_uri(&parts.uri);
-        let Query(parameters) =
-            query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+        let Query(parameters) = query.map_err(|error| {
+            // Which parameter it is, and what is wrong with it, without the library's own words around it.
+            let detail = error
+                .source()
+                .map_or_else(|| error.body_text(), ToString::to_string);
+            Problem::new(StatusCode::BAD_REQUEST, detail)
+        })?;
         Ok(Self(parameters))
     }
 }

@@ -130,6 +130,11 @@ async fn what_a_host_means_here_refuses_nothing_that_a_proxy_resolves_and_what_t
     let (direct, proxied) = (rules(false), rules(true));
     let url = "https://10.1.2.3/hook";
     let refused = check_addresses(url, &direct).await.unwrap_err();
+    assert!(
+        refused.detail.starts_with("it points to 10.1.2.3, which is in"),
+        "{}",
+        refused.detail
+    );
     assert!(refused.detail.contains("allow_networks"), "{refused:?}");
     assert_eq!(check_addresses(url, &proxied).await, Ok(None));
     for url in [url, "https://localhost/hook", "https://169.254.169.254/"] {

@@ -358,16 +358,16 @@ fn a_refusal_says_what_is_wrong_and_what_would_allow_it() {
     let guard = guard(&[]);
     let refusal = |url: &str| {
         let target = Target::parse(url).unwrap();
-        guard.check_url(&target, Author::User).unwrap_err().to_string()
+        guard.check_url(&target, Author::User).unwrap_err().of_url()
     };
     assert_eq!(
         refusal("https://10.1.2.3/hook?token=hunter2"),
-        "10.1.2.3, which is in a private network (RFC 1918): webhooks go there only once the operator allows it, \
+        "it points to 10.1.2.3, which is in a private network (RFC 1918): webhooks go there only once the operator allows it, \
          with allow_networks = [\"10.1.2.3/32\"] under [delivery], and restarts shipbell"
     );
     assert_eq!(
         refusal("http://169.254.169.254/"),
-        "169.254.169.254, which is where clouds hand out a machine's credentials, or a link's own address: \
+        "it points to 169.254.169.254, which is where clouds hand out a machine's credentials, or a link's own address: \
          webhooks never go there"
     );
 }
