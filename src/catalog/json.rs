@@ -69,7 +69,8 @@ pub struct DeliveryDocument {
     layers: Option<u64>,
     /// Bytes, as they were sent last; null when they were not known in time, and before anything was sent.
     repository_size: Option<u64>,
-    /// How many attempts there were.
+    /// How many attempts there were, as far as is written down: after a kill, `ended_at` of what ended is null, and there
+    /// may have been more.
     attempts_made: u64,
     /// Those that are kept, in order.
     attempts: Vec<AttemptDocument>,

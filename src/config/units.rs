@@ -149,7 +149,7 @@ fn http_url(text: &str, example: &str) -> Result<Url, String> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err("a URL here begins with http:// or https://".to_owned());
     }
-    if url.host_str().is_none_or(str::is_empty) || !has_two_slashes(text) {
+    if !has_two_slashes(text) {
         return Err(format!(
             "two slashes and a host are to follow the scheme; write a URL such as \"{example}\""
         ));

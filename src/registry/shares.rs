@@ -245,15 +245,13 @@ impl State {
             unknown,
             dragging,
         } = self.taken;
-        let (doubtful, taken) = (unknown + dragging, answered + unknown + dragging);
-        let has = match standing {
-            Standing::Answered => true,
-            Standing::Unknown => doubtful < beside(half_reserve(all), all),
-            Standing::Dragging => {
-                dragging < beside(reserve(all), all) && doubtful < beside(half_reserve(all), all)
-            }
-        };
-        has && taken < all
+        let is_free = answered + unknown + dragging < all;
+        let leaves_half = unknown + dragging < beside(half_reserve(all), all);
+        match standing {
+            Standing::Answered => is_free,
+            Standing::Unknown => is_free && leaves_half,
+            Standing::Dragging => is_free && leaves_half && dragging < beside(reserve(all), all),
+        }
     }
 
     /// Gives it a turn, if it waits, may have one more place, and has no turn yet.

@@ -4,12 +4,10 @@
 //! one that could not be is applied when it comes again.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
     sync::Mutex,
 };
-
-use hashbrown::{HashTable, hash_table::Entry};
 
 use crate::locked::Locked as _;
 
@@ -25,18 +23,9 @@ pub(super) struct Applied {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// By themselves: they are hashes.
-    known: HashTable<u64>,
+    known: HashSet<u64>,
     /// The oldest first.
     order: VecDeque<u64>,
-}
-
-impl Kept {
-    fn forget(&mut self, key: u64) {
-        if let Ok(known) = self.known.find_entry(key, |known| *known == key) {
-            known.remove();
-        }
-    }
 }
 
 impl Applied {
@@ -48,15 +37,14 @@ impl Applied {
         }
         let key = self.hasher.hash_one(event_id);
         let mut kept = self.kept.locked();
-        match kept.known.entry(key, |known| *known == key, |known| *known) {
-            Entry::Occupied(_) => return false,
-            Entry::Vacant(place) => drop(place.insert(key)),
+        if !kept.known.insert(key) {
+            return false;
         }
         kept.order.push_back(key);
         if kept.order.len() > KEPT_MAX
             && let Some(oldest) = kept.order.pop_front()
         {
-            kept.forget(oldest);
+            kept.known.remove(&oldest);
         }
         true
     }

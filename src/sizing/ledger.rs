@@ -152,7 +152,7 @@ impl Ledger {
                     self.unroot(before);
                     self.roots.add(digest);
                 }
-                self.unreadable.forget_named(|| Part::Tag(tag.clone()));
+                self.unreadable.forget_any(|| Part::Tag(tag.clone()));
                 self.hold(digest, self.version);
             }
             Change::Untagged { tag, .. } if self.is_complete => {
@@ -207,7 +207,7 @@ impl Ledger {
 
     /// The manifest is there, or was at `version`. Where the registry failed at it, it may have been written anew.
     pub(super) fn hold(&mut self, digest: &Digest, version: u64) {
-        self.unreadable.forget_named(|| Part::Manifest(digest.clone()));
+        self.unreadable.forget_any(|| Part::Manifest(digest.clone()));
         self.manifests.entry(digest.clone()).or_default().hold(version);
     }
 

@@ -17,7 +17,7 @@ use crate::{image::RepositoryName, locked::Locked as _};
 #[derive(Debug, Default)]
 pub(super) struct Repository {
     ledger: Mutex<Ledger>,
-    /// Of those that are sized: of most, events are all that comes.
+    /// Made with the first question: many have none.
     asking: OnceLock<Box<Asking>>,
     used_at: AtomicU64,
     weight: AtomicUsize,

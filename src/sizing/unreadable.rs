@@ -69,8 +69,8 @@ impl Unreadable {
         self.0.remove(part);
     }
 
-    /// The same of one that is named only if there is any: an event comes for each push, and hardly ever has one failed.
-    pub(super) fn forget_named(&mut self, part: impl FnOnce() -> Part) {
+    /// The same, at each event, when hardly ever any failed: the part is made only if one did.
+    pub(super) fn forget_any(&mut self, part: impl FnOnce() -> Part) {
         if !self.0.is_empty() {
             self.forget(&part());
         }

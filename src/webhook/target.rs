@@ -137,8 +137,11 @@ impl Target {
 /// `http:///hook` means the host `hook` to it, where a person left the host out.
 pub(crate) fn has_two_slashes(text: &str) -> bool {
     let is_violated = Cell::new(false);
-    let note =
-        |violation| is_violated.set(is_violated.get() || violation == SyntaxViolation::ExpectedDoubleSlash);
+    let note = |violation| {
+        if violation == SyntaxViolation::ExpectedDoubleSlash {
+            is_violated.set(true);
+        }
+    };
     // What is no URL at all is for others to say.
     let _ = Url::options().syntax_violation_callback(Some(&note)).parse(text);
     !is_violated.get()

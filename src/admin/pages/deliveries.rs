@@ -129,6 +129,15 @@ pub(super) struct DeliveryState {
     again: bool,
 }
 
+/// How many attempts a delivery had, as far as that is known.
+fn counted(delivery: &DeliveryStory) -> String {
+    match (delivery.attempts_made, delivery.may_have_had_more()) {
+        (made, false) => made.to_string(),
+        (0, true) => "not written down".to_owned(),
+        (made, true) => format!("at least {made}"),
+    }
+}
+
 /// What was tried.
 #[derive(Template)]
 #[template(path = "delivery_attempts.html")]
@@ -291,4 +300,51 @@ pub(super) async fn redeliver(
             refused(&error, &shown)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_that_were_not_written_down_are_not_said_to_be_none() {
+        let now = Timestamp::from_unix_millis(1_700_000_000_000);
+        for (state, attempts_made, ended_at, said) in [
+            ("pending", 0, None, "<dd>0</dd>"),
+            ("superseded", 0, Some(now), "<dd>0</dd>"),
+            ("delivered", 2, Some(now), "<dd>2</dd>"),
+            ("delivered", 0, None, "<dd>not written down</dd>"),
+            ("dead_letter", 2, None, "<dd>at least 2</dd>"),
+        ] {
+            let shown = DeliveryState {
+                digest: String::new(),
+                actor: String::new(),
+                taken: None,
+                ended: None,
+                next: None,
+                delivery: DeliveryStory {
+                    endpoint: "ci".to_owned(),
+                    webhook_id: "msg_1".to_owned(),
+                    state: state.to_owned(),
+                    ended_at,
+                    next_at: None,
+                    image_size: None,
+                    layers: None,
+                    repository_size: None,
+                    reason: None,
+                    endpoint_health: None,
+                    attempts_made,
+                    attempts: Vec::new(),
+                },
+                endpoint: String::new(),
+                health: None,
+                again: false,
+            };
+            let html = shown.render().unwrap();
+            assert!(
+                html.contains(&format!("<dt>Attempts</dt>{said}")),
+                "{state}: {html}"
+            );
+        }
+    }
 }

@@ -133,6 +133,9 @@ impl Page {
                     reason.unwrap_or_default()
                 )
             }
+            "unknown" if delivery.attempts_made == 0 => {
+                "ended; neither how nor after how many attempts was written down".to_owned()
+            }
             "unknown" => format!("ended, {made}; how was not written down"),
             _ => self.waits(delivery),
         }

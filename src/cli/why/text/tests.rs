@@ -91,20 +91,33 @@ fn what_a_push_waits_for_is_its_endpoint_when_that_is_not_healthy() {
 
 #[test]
 fn how_often_it_was_tried_is_said_as_far_as_it_is_known() {
-    for (attempts_made, ended_at, said) in [
-        (0, Some(NOW), "without an attempt\n"),
-        (1, Some(NOW), "after 1 attempt\n"),
+    for (state, attempts_made, ended_at, said) in [
+        ("delivered", 0, Some(NOW), "without an attempt\n"),
+        ("delivered", 1, Some(NOW), "after 1 attempt\n"),
         (
+            "delivered",
             0,
             None,
             "delivered, after how many attempts was not written down\n",
         ),
-        (2, None, "delivered, after at least 2 attempts\n"),
+        ("delivered", 2, None, "delivered, after at least 2 attempts\n"),
+        (
+            "unknown",
+            0,
+            None,
+            "ended; neither how nor after how many attempts was written down\n",
+        ),
+        (
+            "unknown",
+            2,
+            None,
+            "ended, after at least 2 attempts; how was not written down\n",
+        ),
     ] {
         let text = told(DeliveryStory {
             ended_at,
             attempts_made,
-            ..delivery("delivered")
+            ..delivery(state)
         });
         assert!(text.contains(said), "no {said:?} in\n{text}");
     }
