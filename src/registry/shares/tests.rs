@@ -90,12 +90,14 @@ async fn those_that_are_new_and_hang_leave_room_for_whoever_was_answered_before(
     ] {
         let shares = Shares::new(all, LONG);
         answered(&shares, "a/known");
+        drop(drag(&shares, "a/slow"));
         let hang = |from: usize| -> Vec<Share> {
             let names = (from..from + 40).map(|n| format!("a/new{n}"));
             names.flat_map(|text| take_all(&shares, &text)).collect()
         };
         let mut hanging = hang(0);
         assert_eq!(hanging.len(), new, "{all}");
+        assert!(take_all(&shares, "a/slow").is_empty(), "{all}");
         let known = take_all(&shares, "a/known");
         assert_eq!(known.len(), (all - new).min(quarter(all)), "{all}");
         drop(known);
